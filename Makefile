@@ -1,0 +1,38 @@
+# Thin: what it runs is `python -m jobs.NAME`, `python -m tests.benchmarks.NAME` and pytest.
+PYTHON ?= python3
+BIN := .venv/bin
+ARCHIVE ?=
+OUT ?= demo
+
+.PHONY: setup demo test test-fast lint bench clean
+
+setup: .venv/installed
+
+# Built once, and again when pyproject.toml changes.
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into .venv (a few minutes, several GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[s3,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m jobs.demo --out $(OUT) $(if $(ARCHIVE),--archive $(ARCHIVE))
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-fast: setup
+	$(BIN)/python -m pytest -m 'not ray'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	for name in $(notdir $(basename $(wildcard tests/benchmarks/[a-z]*.py))); do $(BIN)/python -m tests.benchmarks.$$name --json || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

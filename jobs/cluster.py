@@ -1,0 +1,39 @@
+"""Joining a Ray cluster, or starting a local one, for as long as a job runs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from rsir_core.errors import ConfigError
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Connect to Ray and leave it at the end, so that no line of a worker follows the job's summary.
+
+    A process that is connected already stays so: several jobs in one process, as in tests, share its cluster.
+
+    Args:
+        address: a cluster's; None joins the one that a submitted job belongs to, else starts one on this machine.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
+    DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one or leave it out"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

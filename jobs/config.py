@@ -1,0 +1,242 @@
+"""One frozen dataclass per job, filled from the command line and a YAML file; and the way a job starts and ends.
+
+The command line wins over the file, the file over the default. An unknown key is an error, a missing one too.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from rsir_core.errors import ConfigError, RsirError
+
+Summary = Mapping[str, Any]
+C = TypeVar("C", bound="JobConfig")
+
+
+def option(help_text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field of a job's dataclass with its line in `--help`."""
+    return dataclasses.field(default=default, metadata={"help": help_text}, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class JobConfig:
+    """What every job takes."""
+
+    json: bool = option("print the summary as one JSON object on the last line of stdout", False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RayJobConfig(JobConfig):
+    """What every job on Ray takes."""
+
+    address: str | None = option(
+        "Ray cluster to join (`auto`, `ray://…`); default: the job's own, else a local one", None
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneClassifierConfig(RayJobConfig):
+    """Fine-tune the classifier on key regions and write it into a model bundle."""
+
+    archive: str = option("URI of the labelled images; labels are folder names unless --labels is given")
+    models: str = option("URI of the bundle to write; an existing one keeps its detector")
+    labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
+    train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
+    seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
+    backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
+    weights: str | None = option(
+        "state dict to start from (.safetensors, .pth); default: those the backbone ships", None
+    )
+    tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
+    epochs: int = option("passes over the training images", 10)
+    batch_size: int = option("images per step and worker", 32)
+    learning_rate: float = option("peak, for AdamW", 1e-3)
+    image_size: int = option("side in pixels to which key regions are resized", 224)
+    workers: int = option("Ray Train workers", 1)
+    num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)
+    num_cpus: int = option("CPUs (threads) per worker", 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneDetectorConfig(JobConfig):
+    """Fine-tune YOLOv5 on a data.yaml as ultralytics defines it and write it into a model bundle."""
+
+    data: str = option("data.yaml with `train`, `val` and `names`")
+    models: str = option("URI of the bundle to write; an existing one keeps its classifier")
+    model: Literal["yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"] = option("size of the detector", "yolov5x")
+    weights: str | None = option("weights to start from (.safetensors, or a .pt of your own); default: random", None)
+    epochs: int = option("passes over the training images", 100)
+    batch_size: int = option("images per step", 16)
+    image_size: int = option("side in pixels to which images are letterboxed", 640)
+    seed: int = option("of initialisation, order and augmentation", 0)
+    num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0)
+    threads: int = option("CPU threads", 2)
+    min_score: float = option("confidence from which a detection counts as an object", 0.25)
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexConfig(RayJobConfig):
+    """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
+
+    archive: str = option("URI of the images (folder, s3://, gs://, az://, …)")
+    models: str = option("URI of the model bundle")
+    index: str = option("URI of the index to make or update")
+    components: int = option("dimensions of the features (K of the PCA)", 19)
+    refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
+    retry_failed: bool = option("try files again that failed before and have not changed", False)
+    commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
+    commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
+    max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
+    actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0)
+    num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
+    batch_size: int = option("images per forward pass", 32)
+    max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig(RayJobConfig):
+    """Score retrieval over an index: mAP and ANMRR per arm and class."""
+
+    index: str = option("URI of the index")
+    report: str = option("folder for metrics.json and tables")
+    split: str | None = option("CSV `uri,label,split`: only `test` rows are queries and database", None)
+    arms: str = option(
+        "comma-separated: key_region, whole_image (describes the images again at tau 1)", "key_region,whole_image"
+    )
+    batch_size: int = option("images per forward pass, for whole_image", 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig(RayJobConfig):
+    """Answer queries over an index by HTTP until interrupted."""
+
+    index: str = option("URI of the index")
+    host: str = option("address to listen on", "127.0.0.1")
+    port: int = option("port to listen on; 0: any free one", 8000)
+    num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0)
+    max_k: int = option("most results per query", 1000)
+    max_bytes: int = option("most bytes per upload", 32_000_000)
+    max_pixels: int = option("most pixels per upload", 100_000_000)
+    max_concurrency: int = option("queries under way at once; as many again may wait, more are answered 503", 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig(RayJobConfig):
+    """The whole way on an archive drawn for it, or on your own folder of class folders."""
+
+    archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
+    out: str = option("folder for everything that is made", "demo")
+    backbone: str = option("classifier backbone", "efficientnet_lite0")
+    epochs: int = option("classifier epochs", 4)
+    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16)
+    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0)
+    seed: int = option("of the drawn archive, the split and both trainings", 0)
+
+
+def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:
+    """Fill a job's dataclass from the command line and `--config FILE`.
+
+    Exits with status 2 on bad usage and 0 after `--help`, as argparse does.
+
+    Raises:
+        ConfigError: the file cannot be read, has an unknown key, or a value of the wrong kind.
+    """
+    parser = argparse.ArgumentParser(prog, description=config.__doc__, formatter_class=argparse.HelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these keys")
+    fields = {f.name: f for f in dataclasses.fields(config)}
+    hints = typing.get_type_hints(config)
+    for name, field in fields.items():
+        _add(parser, name, field, hints[name])
+    given = vars(parser.parse_args(argv))
+    file = given.pop("config", None)
+    values = {**(_from_yaml(Path(file), hints) if file else {}), **given}
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    if missing:
+        parser.error(f"missing: {', '.join('--' + n.replace('_', '-') for n in missing)}")
+    return config(**values)
+
+
+def _add(parser: argparse.ArgumentParser, name: str, field: "dataclasses.Field[Any]", hint: Any) -> None:
+    flag = "--" + name.replace("_", "-")
+    required = field.default is dataclasses.MISSING
+    text = field.metadata["help"].replace("%", "%%")
+    text += " (required)" if required else f" [{field.default}]" if field.default not in (None, False) else ""
+    if hint is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    base = _base_type(hint)
+    choices = typing.get_args(base) if typing.get_origin(base) is Literal else None
+    kind = str if choices else base
+    metavar = None if choices else kind.__name__.upper()
+    parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, default=argparse.SUPPRESS, help=text)
+
+
+def _base_type(hint: Any) -> Any:
+    """T of `T | None`, else the hint itself."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
+
+
+def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {file}: cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {file}: expected `key: value` lines, got {type(values).__name__}")
+    values = {str(k).replace("-", "_"): v for k, v in values.items()}
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"--config {file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
+    return {name: _checked(file, name, value, hints[name]) for name, value in values.items()}
+
+
+def _checked(file: Path, name: str, value: Any, hint: Any) -> Any:
+    base = _base_type(hint)
+    if value is None and base is not hint:
+        return None
+    if typing.get_origin(base) is Literal:
+        if value not in typing.get_args(base):
+            raise ConfigError(f"--config {file}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
+        return value
+    if base is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
+        raise ConfigError(f"--config {file}: {name} is {value!r}; it takes a value of type {base.__name__}")
+    return value
+
+
+def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[str] | None = None) -> int:
+    """Parse, run the job, print its summary; returns the exit code: 0 done, 1 failed, 2 bad usage."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    if job.__module__ == "__main__":  # as `python -m` names it; Ray would send all of that module by value
+        job = getattr(importlib.import_module(f"jobs.{prog}"), job.__name__)
+    try:
+        settings = parse(config, f"python -m jobs.{prog}", argv)
+        summary = job(settings)
+    except ConfigError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except RsirError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    if settings.json:
+        print(json.dumps(summary), flush=True)
+    else:
+        print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
+    return 0

@@ -1,0 +1,183 @@
+"""The stages from a listed file to a written row, as Ray Data runs them: read, describe, write.
+
+On CPUs one actor does all three with one thread, because a reading task would take the core away from an actor. On GPUs
+reading is a pool of CPU tasks of its own, so that a GPU never waits for a decoder.
+"""
+
+import json
+import time
+from collections import Counter
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+
+from jobs.config import IndexConfig
+from rsir_core import rows
+from rsir_core.describe import Describer
+from rsir_core.errors import ImageError
+from rsir_core.raster import read_picture
+from rsir_core.table import Index, TableName
+
+ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
+READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that large images do not overfill a node
+
+_FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
+_KEY: Final = [rows.LISTING.field(name) for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)]
+READ: Final = pa.schema(
+    [
+        *_KEY,
+        pa.field(rows.HEIGHT, pa.int32()),
+        pa.field(rows.WIDTH, pa.int32()),
+        pa.field(rows.NOTES, pa.string()),
+        pa.field("began", pa.float64()),
+        pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
+        *_FAILURE,
+    ]
+)
+WRITTEN: Final = pa.schema(
+    [
+        ("table", pa.string()),
+        ("name", pa.string()),
+        ("size", pa.int64()),  # bytes
+        ("row_count", pa.int64()),
+        ("reasons", pa.string()),  # of failures: JSON, count by kind
+        ("example", pa.string()),  # of failures: one message
+        ("began", pa.float64()),  # unix seconds: when the first of its images was opened
+        ("ended", pa.float64()),
+    ]
+)
+DESCRIBED: Final = pa.schema(
+    [*(f.with_nullable(True) for f in rows.EMBEDDINGS), *_FAILURE, pa.field("began", pa.float64())]
+)
+
+
+def read_files(listing: pa.Table, max_pixels: int) -> pa.Table:
+    """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
+    table = []
+    for image_id, uri, etag in zip(*(listing[f.name].to_pylist() for f in _KEY), strict=True):
+        row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
+        row["began"] = time.time()
+        try:
+            picture = read_picture(uri, max_pixels)
+            height, width = picture.pixels.shape[:2]
+            row |= {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes}
+            row["pixels"] = picture.pixels.data
+        except ImageError as error:
+            row |= {rows.STAGE: error.stage, rows.KIND: error.kind, rows.MESSAGE: str(error)}
+        table.append(row)
+    columns = {name: [row.get(name) for row in table] for name in READ.names}
+    return pa.table(columns, READ)
+
+
+class DescribeRead:
+    """Stage: pixels in, descriptors out (schema `READ` to `DESCRIBED`); failures pass through."""
+
+    def __init__(self, index: str, device: str) -> None:
+        torch.set_num_threads(1)
+        self.describer = Describer(Index(index).bundle(), device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Describe one batch."""
+        good = batch.filter(batch["pixels"].is_valid())
+        images = [
+            np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
+            for pixels, height, width in zip(good["pixels"], good[rows.HEIGHT], good[rows.WIDTH], strict=True)
+        ]
+        found = self.describer.describe(images)
+        columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
+        columns |= {
+            rows.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
+            rows.REGION: pa.array([r._asdict() for r in found.regions], DESCRIBED.field(rows.REGION).type),
+            rows.OBJECT_CLASS: pa.array([o and o.name for o in found.objects], pa.string()),
+            rows.OBJECT_SCORE: pa.array([o and o.score for o in found.objects], pa.float32()),
+            rows.OBJECT_BOX: pa.array(
+                [o and o.box._asdict() for o in found.objects], DESCRIBED.field(rows.OBJECT_BOX).type
+            ),
+            rows.CLASS_PROBABILITIES: rows.to_vectors(found.class_probabilities),
+            rows.EMBEDDING: rows.to_vectors(found.embedding),
+        }
+        described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
+        bad = batch.filter(batch["pixels"].is_null())
+        if len(bad) == 0:
+            return described
+        failures = {name: bad[name] if name in READ.names else pa.nulls(len(bad)) for name in DESCRIBED.names}
+        failures[rows.BUNDLE] = pa.repeat(self.describer.bundle.fingerprint, len(bad))
+        return pa.concat_tables([described, pa.table(failures).cast(DESCRIBED)])
+
+
+def write_described(described: pa.Table, index: str) -> pa.Table:
+    """Write rows of schema `DESCRIBED` as uncommitted files; one row of metadata (schema `WRITTEN`) per file."""
+    failed = described[rows.KIND].is_valid()
+    parts: list[tuple[TableName, pa.Table]] = [
+        ("embeddings", described.filter(described[rows.KIND].is_null())),
+        ("failures", described.filter(failed)),
+    ]
+    written = []
+    for name, table in parts:
+        if len(table):
+            file = Index(index).write_rows(name, table)
+            reasons = json.dumps(Counter(table[rows.KIND].drop_null().to_pylist()))
+            example = table[rows.MESSAGE][0].as_py()
+            times = {"began": pc.min(table["began"]).as_py(), "ended": time.time()}
+            written.append({"table": name, **file._asdict(), "reasons": reasons, "example": example, **times})
+    return pa.Table.from_pylist(written, WRITTEN)
+
+
+class ReadDescribeWrite:
+    """Stage: a block of listed files to metadata of what was written of them, in one actor."""
+
+    def __init__(self, config: IndexConfig) -> None:
+        self.config = config
+        self.describe = DescribeRead(config.index, "cpu")
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Read and describe batch by batch, so that pixels of one batch only are held; write once."""
+        size = self.config.batch_size
+        described = [
+            self.describe(read_files(block.slice(start, size), self.config.max_pixels))
+            for start in range(0, len(block), size)
+        ]
+        return write_described(pa.concat_tables(described), self.config.index)
+
+
+def describe_files(config: IndexConfig, listing: pa.Table, gpu: str = "cuda") -> Dataset:
+    """A lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
+
+    Args:
+        config: of the job; `num_gpus` decides between the two arrangements.
+        listing: what to describe, schema `rows.LISTING`.
+        gpu: the device that an actor with a GPU describes on.
+    """
+    actors = config.actors or actor_count(config.num_gpus)
+    # Small archives in small blocks, so that the actors end together; large ones in whole files.
+    unit = min(max(len(listing) // (8 * actors) // config.batch_size, 1) * config.batch_size, ROWS_PER_FILE)
+    blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
+    files = ray.data.from_arrow(blocks)
+    pool = ActorPoolStrategy(size=actors)
+    if not config.num_gpus:
+        return files.map_batches(
+            ReadDescribeWrite, fn_constructor_args=(config,), compute=pool,
+            batch_size=None, batch_format="pyarrow", num_cpus=1,
+        )  # fmt: skip
+    read = files.map_batches(
+        partial(read_files, max_pixels=config.max_pixels),
+        batch_size=config.batch_size, batch_format="pyarrow", memory=READ_MEMORY,
+    )  # fmt: skip
+    described = read.map_batches(
+        DescribeRead, fn_constructor_args=(config.index, gpu), compute=pool,
+        batch_size=config.batch_size, batch_format="pyarrow", num_gpus=config.num_gpus,
+    )  # fmt: skip
+    return described.map_batches(partial(write_described, index=config.index), batch_size=unit, batch_format="pyarrow")
+
+
+def actor_count(num_gpus: float) -> int:
+    """Describing actors that the cluster has room for: one per share of a GPU, or per CPU."""
+    resources = ray.cluster_resources()
+    return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))

@@ -1,0 +1,179 @@
+"""Images with boxes for fine-tuning the detector: a data.yaml as ultralytics defines it, read and checked.
+
+It is read here and not by ultralytics because that one rewrites JPEGs it finds damaged, runs the `download:` script of
+a data.yaml, leaves out images whose labels it cannot use, and caches labels under a key that an edit of the same length
+does not change.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image
+
+from rsir_core.errors import LabelError
+
+EXTENSIONS: Final = frozenset((".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+_ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter
+_TOLERANCE: Final = 0.01  # by which a box may reach over the image's edge, as ultralytics allows
+
+
+class BoxedImage(NamedTuple):
+    """One image and its boxes."""
+
+    file: str
+    height: int
+    width: int
+    classes: npt.NDArray[np.float32]  # n × 1, positions in the names
+    boxes: npt.NDArray[np.float32]  # n × 4: x centre, y centre, width, height as shares of the image's sides
+
+
+@dataclass(frozen=True)
+class BoxData:
+    """What a detector is trained on and validated with."""
+
+    names: tuple[str, ...]
+    train: list[BoxedImage]
+    val: list[BoxedImage]
+
+    def digest(self) -> str:
+        """A hash of the names, the files' paths and the boxes: what a training must not change under."""
+        content = hashlib.sha256(repr(self.names).encode())
+        for image in (*self.train, *self.val):
+            content.update(image.file.encode() + image.classes.tobytes() + image.boxes.tobytes())
+        return content.hexdigest()
+
+
+def read_boxes(file: str) -> BoxData:
+    """Read a data.yaml (`names`, `train`, `val`, and `path`, which they are relative to) and all labels it leads to.
+
+    `train` and `val` are folders, text files of image paths, or lists of these. An image's labels are in the text file
+    of the same name, below `labels` where the image is below `images`: one `class x y width height` per line, or
+    `class` and the corners of a polygon. An image without that file has no objects.
+
+    Raises:
+        LabelError: something is missing or contradictory; with the file, the line and the remedy.
+    """
+    settings = _read_yaml(Path(file))
+    names = _names(file, settings.get("names"))
+    root = _root(Path(file), settings)
+    train, val = (_read_split(file, settings, split, root, len(names)) for split in ("train", "val"))
+    return BoxData(names, train, val)
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LabelError(f"--data {file} cannot be read as YAML: {error}; give a data.yaml") from error
+    if not isinstance(settings, dict):
+        raise LabelError(f"--data {file} is no data.yaml: expected `train`, `val` and `names`")
+    return settings
+
+
+def _names(file: str, names: object) -> tuple[str, ...]:
+    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+        raise LabelError(
+            f"--data {file}: names is {names!r}; give the class names as a list, or numbered from 0, each once"
+        )
+    return tuple(map(str, names))
+
+
+def _root(file: Path, settings: Mapping[str, Any]) -> Path:
+    """`path`: absolute, or relative to the data.yaml, or, as ultralytics has it, to the working directory."""
+    given = Path(settings.get("path") or "")
+    beside = file.absolute().parent / given
+    return beside if beside.exists() or not given.exists() else given.absolute()
+
+
+def _read_split(file: str, settings: Mapping[str, Any], split: str, root: Path, classes: int) -> list[BoxedImage]:
+    given = settings.get(split)
+    if not given:
+        raise LabelError(f"--data {file}: {split} is missing; give a folder of images or a text file of image paths")
+    places = [root / str(place) for place in (given if isinstance(given, list) else [given])]
+    images = sorted({image for place in places for image in _list(file, split, place)})
+    if not images:
+        raise LabelError(f"--data {file}: no image in {split} ({', '.join(map(str, places))})")
+    boxed = [_read_image(image, classes) for image in images]
+    if not any(len(image.boxes) for image in boxed):
+        raise LabelError(
+            f"--data {file}: none of the {len(images)} images of {split} has a box; the labels of {images[0]} were "
+            f"looked for in {_label_file(images[0])}"
+        )
+    return boxed
+
+
+def _list(file: str, split: str, place: Path) -> Iterator[str]:
+    if place.is_dir():
+        yield from (str(p) for p in place.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    elif place.suffix.lower() in EXTENSIONS and place.is_file():
+        yield str(place)
+    elif place.is_file():
+        lines = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+        # a path beginning with ./ is relative to the list, as ultralytics has it; others to the working directory
+        yield from (
+            str(place.parent / line if line.startswith("./") else Path(line).absolute()) for line in lines if line
+        )
+    else:
+        raise LabelError(f"--data {file}: {split} is {place}, which does not exist; correct `{split}` or `path`")
+
+
+def _label_file(image: str) -> Path:
+    before, images, after = image.rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else image).with_suffix(".txt")
+
+
+def _read_image(file: str, classes: int) -> BoxedImage:
+    try:
+        with Image.open(file) as image:  # the header only
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION, 1) >= 5:
+                width, height = height, width
+    except (OSError, Image.DecompressionBombError) as error:
+        raise LabelError(f"{file} cannot be opened as an image: {error}; mend it or remove it") from error
+    label = _label_file(file)
+    lines = label.read_text(encoding="utf-8-sig").splitlines() if label.is_file() else []
+    rows = [_read_line(label, n, line.split(), classes) for n, line in enumerate(lines, 1) if line.strip()]
+    table = np.array(list(dict.fromkeys(rows)), np.float32).reshape(-1, 5)  # the same box twice is one box
+    return BoxedImage(file, height, width, table[:, :1], table[:, 1:])
+
+
+def _read_line(file: Path, number: int, words: list[str], classes: int) -> tuple[float, ...]:
+    """(class, x, y, width, height) of one line."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    if len(values) >= 7 and len(values) % 2 == 1:
+        values = [values[0], *_around(values[1::2], values[2::2])]
+    if len(values) != 5:
+        raise LabelError(
+            f"{file}:{number}: {' '.join(words)!r} is neither `class x y width height` nor `class` and at least three "
+            "corners"
+        )
+    if values[0] not in range(classes):
+        raise LabelError(
+            f"{file}:{number}: class {words[0]} is not among the {classes} names, which are numbered from 0"
+        )
+    x, y, w, h = values[1:]
+    inside = all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+    if not (inside and w > 0 and h > 0):
+        raise LabelError(
+            f"{file}:{number}: the box {words[1:]} is empty or outside its image; "
+            "give centre and size as shares of the image's sides"
+        )
+    return tuple(values)
+
+
+def _around(xs: Iterable[float], ys: Iterable[float]) -> tuple[float, float, float, float]:
+    """The box around a polygon."""
+    (x0, *_, x1), (y0, *_, y1) = sorted(xs), sorted(ys)
+    return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0

@@ -1,0 +1,165 @@
+"""Fine-tune YOLOv5 on boxes and write it into a model bundle (paper table 1, offline step 1)."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from torch import nn
+
+from jobs.config import FinetuneDetectorConfig, Summary, run
+from jobs.detector_data import BoxData, read_boxes
+from rsir_core.bundle import write_detector
+from rsir_core.detector import (
+    STRIDE,
+    DetectorSettings,
+    build_detector,
+    load_start_weights,
+    offline_ultralytics,
+    take_start_weights,
+)
+from rsir_core.errors import ConfigError, WeightsError
+
+log = logging.getLogger(__name__)
+_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score")  # on the weights
+
+
+def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
+    """Train, or continue a killed training of the same settings and boxes, and write the best epoch into the bundle.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+        LabelError: the data.yaml or the labels are missing or contradictory.
+        WeightsError: the start weights cannot be read or are of another network.
+    """
+    start = time.monotonic()
+    _check(config)
+    data = read_boxes(config.data)
+    folder = _run_folder(config, data)
+    with offline_ultralytics():
+        from jobs.detector_trainer import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
+    if epochs_done(folder) < config.epochs:
+        _train(config, data, folder)
+    state, scores = read_best(folder)
+    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score)
+    fingerprint = write_detector(config.models, settings, state)
+    _clear(folder)
+    return {
+        "models": config.models,
+        "fingerprint": fingerprint,
+        "model": config.model,
+        "classes": len(data.names),
+        "images": len(data.train),
+        "boxes": sum(len(image.boxes) for image in data.train),
+        "val_images": len(data.val),
+        "epochs": config.epochs,
+        "best_epoch": scores["epoch"],
+        "map50": scores["map50"],
+        "map50_per_class": scores["map50_per_class"],
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _check(config: FinetuneDetectorConfig) -> None:
+    if min(config.epochs, config.batch_size, config.threads) < 1:
+        raise ConfigError("epochs, batch-size and threads must be at least 1")
+    if config.image_size < 2 * STRIDE or config.image_size % STRIDE:
+        raise ConfigError(f"image-size is {config.image_size}; it must be a multiple of {STRIDE} from {2 * STRIDE} up")
+    if not 0 <= config.min_score <= 1:
+        raise ConfigError(f"min-score is {config.min_score}; it must be between 0 and 1")
+    if config.num_gpus not in (0, 1):
+        raise ConfigError(f"num-gpus is {config.num_gpus}; the detector trains on one GPU (1) or on CPUs (0)")
+    if config.num_gpus > torch.cuda.device_count():
+        raise ConfigError("num-gpus is 1, but no GPU can be used here; give 0 to train on CPUs")
+
+
+def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
+    """Where the run keeps its checkpoints: those of a killed run with the same settings, or none.
+
+    Beside the bundle's files where these are local, so that the same command finds it again; else in the user's cache.
+    """
+    fs, path = fsspec.core.url_to_fs(config.models)
+    if isinstance(fs, LocalFileSystem):
+        folder = Path(path) / "training" / "detector"
+    else:
+        folder = Path.home() / ".cache" / "rsir" / hashlib.sha256(config.models.encode()).hexdigest()[:16] / "detector"
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WITHOUT_EFFECT}
+    content = json.dumps({**settings, "data": data.digest()})
+    note = folder / "settings.json"
+    if not note.is_file() or note.read_text() != content:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(content)
+    return folder
+
+
+def _clear(folder: Path) -> None:
+    """Remove the run's checkpoints, which are pickles, and with the last run the folder that held them."""
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
+    from jobs.detector_trainer import BoxTrainer, epochs_done  # noqa: PLC0415 -- see the caller
+
+    done = epochs_done(folder)
+    trainer = BoxTrainer(data, _overrides(config, folder, folder / "weights" / "last.pt" if done else None))
+    torch.set_num_threads(config.threads)  # after the trainer, which sets it to its own idea
+    if done:
+        log.info("continuing after epoch %d of %d", done, config.epochs)
+    else:
+        model = build_detector(config.model, len(data.names))  # after the trainer, which sets the seed
+        if config.weights:
+            log.info("starting from %d tensors of %s", _start(model, config.weights), config.weights)
+        trainer.model = model
+    trainer.train()  # type: ignore[no-untyped-call]
+
+
+def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:
+    """The recipe: ultralytics' own for its model size, with what aerial images and small sets ask for."""
+    native_bf16 = config.num_gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
+    return {
+        "model": f"{config.model}.yaml",
+        "data": config.data,
+        "epochs": config.epochs,
+        "batch": config.batch_size,
+        "nbs": config.batch_size,  # a step per batch: collecting 64 images first leaves small sets with too few steps
+        "imgsz": config.image_size,
+        "flipud": 0.5,  # seen from above there is no up
+        "seed": config.seed,
+        "patience": config.epochs,  # no early end, so that an epoch count says when a run is done
+        "device": "0" if config.num_gpus else "cpu",
+        "workers": config.threads if config.num_gpus else 0,
+        "amp": "bf16" if native_bf16 else False,  # with float16 it would download a model to check itself on
+        "plots": False,
+        "verbose": False,
+        "save_dir": str(folder),
+        "resume": str(last) if last else False,
+    }
+
+
+def _start(model: nn.Module, weights: str) -> int:
+    if not weights.endswith(".pt"):
+        return load_start_weights(model, weights)
+    from ultralytics.nn.tasks import load_checkpoint  # noqa: PLC0415 -- offline since the trainer was imported
+
+    if not Path(weights).is_file():  # else ultralytics looks for it on the network
+        raise WeightsError(f"--weights {weights} does not exist")
+    try:
+        saved, _ = load_checkpoint(weights)
+    except Exception as error:  # a pickle may raise anything
+        raise WeightsError(f"--weights {weights} cannot be read as ultralytics' checkpoint: {error}") from error
+    return take_start_weights(model, saved.state_dict(), weights)
+
+
+if __name__ == "__main__":
+    sys.exit(run(finetune_detector, FinetuneDetectorConfig, "finetune_detector"))

@@ -1,0 +1,107 @@
+"""From stored embeddings to published features: fit the PCA, project, commit. Images and models are not touched."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data.aggregate import AggregateFnV2
+from ray.data.block import Block, BlockAccessor
+
+from jobs.config import IndexConfig
+from rsir_core import rows
+from rsir_core.pca import Moments, Pca
+from rsir_core.plan import Plan, anti, semi
+from rsir_core.table import Index, WrittenFile
+
+FEATURES_PER_FILE = 100_000  # about 30 MB
+
+
+class PcaMoments(AggregateFnV2[bytes, bytes]):
+    """The moments of a dataset's embeddings, merged block by block; as bytes, which Arrow columns hold."""
+
+    def __init__(self) -> None:
+        super().__init__("moments", Moments.zero().to_bytes, on=None, ignore_nulls=False)
+
+    def aggregate_block(self, block: Block) -> bytes:
+        """Moments of one block."""
+        table = BlockAccessor.for_block(block).to_arrow()
+        return Moments.of(rows.to_matrix(table[rows.EMBEDDING])).to_bytes() if len(table) else Moments.zero().to_bytes()
+
+    def combine(self, current_accumulator: bytes, new: bytes) -> bytes:
+        """Moments of both."""
+        return Moments.from_bytes(current_accumulator).merge(Moments.from_bytes(new)).to_bytes()
+
+
+def wanted_rows(index: Index, wanted: pa.Table, columns: list[str]) -> ray.data.Dataset:
+    """Stored embeddings whose keys are in `wanted`, once each."""
+    keys = ray.put(wanted)
+    stored: ray.data.Dataset = ray.data.read_delta(index.table_uri("embeddings"), columns=columns).map_batches(
+        lambda batch: semi(batch, ray.get(keys)), batch_size=None, batch_format="pyarrow"
+    )
+    return stored
+
+
+def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
+    """Fit to the stored embeddings of all current rows, on the cluster."""
+    dataset = wanted_rows(index, current, [rows.IMAGE_ID, rows.ETAG, rows.EMBEDDING])
+    return Moments.from_bytes(dataset.aggregate(PcaMoments())["moments"]).fit(components)
+
+
+def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) -> list[WrittenFile]:
+    """Write the features of stored embeddings; the files are not committed yet."""
+    names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
+
+    def to_features(batch: pa.Table) -> pa.Table:
+        projection: Pca = ray.get(model)
+        best = rows.to_matrix(batch[rows.CLASS_PROBABILITIES]).argmax(axis=1) if len(batch) else []
+        columns = {name: batch[name] for name in batch.column_names if name in rows.FEATURES.names}
+        columns[rows.PCA] = pa.repeat(projection.fingerprint, len(batch))
+        columns[rows.CLASS] = names.take(pa.array(best, pa.int64()))
+        columns[rows.FEATURE] = (
+            rows.to_vectors(projection.transform(rows.to_matrix(batch[rows.EMBEDDING])))
+            if len(batch)
+            else pa.array([], rows.VECTOR)
+        )
+        return pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
+
+    def write(batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([Index(uri).write_rows("features", batch)._asdict()] if len(batch) else [])
+
+    described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
+    features = described.map_batches(to_features, batch_size=None, batch_format="pyarrow")
+    written = features.map_batches(write, batch_size=FEATURES_PER_FILE, batch_format="pyarrow")
+    return [WrittenFile(**row) for row in written.iter_rows()]
+
+
+def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
+    """Whether `features` is the listing's state already, so that no cluster is needed."""
+    published = index.keys("features", [rows.PCA])
+    if len(published) == 0 or config.refit_pca:
+        return False
+    current = semi(index.keys("embeddings"), plan.listing)
+    same_size = len(index.pca(published[rows.PCA][0].as_py()).components) == config.components
+    return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
+
+
+def publish(index: Index, plan: Plan, classes: Sequence[str], config: IndexConfig) -> None:
+    """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
+    current = semi(index.keys("embeddings"), plan.listing)
+    published = index.keys("features", [rows.PCA])
+    before = index.pca(published[rows.PCA][0].as_py()) if len(published) else None
+    if before is None or config.refit_pca:
+        pca = fit_pca(index, current, config.components)
+    elif len(before.components) != config.components:
+        pca = before.moments.fit(config.components)
+    else:
+        pca = before
+    if before is None or pca.fingerprint != before.fingerprint:
+        index.put_pca(pca)
+        index.commit("features", project(index, current, pca, classes), "overwrite")
+        return
+    new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
+    files = project(index, new, pca, classes) if len(new) else []
+    if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
+        index.replace_rows(files, leaving[rows.IMAGE_ID].combine_chunks())
+    elif files:
+        index.commit("features", files, "append")

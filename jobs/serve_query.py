@@ -1,0 +1,158 @@
+"""From a query's pixels to what it is ranked by: the same code, bundle and PCA that made the index's rows."""
+
+import io
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+from PIL import Image
+
+from rsir_core import rows
+from rsir_core.describe import Describer
+from rsir_core.detector import DetectedObject
+from rsir_core.errors import ImageError, QueryError, TableError
+from rsir_core.raster import Picture, decode, read_picture
+from rsir_core.regions import Box, Region
+from rsir_core.table import Index
+
+PREVIEW_SIDE: Final = 512
+THUMBNAIL_SIDE: Final = 256
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The version of an index that is served, and the models that its rows were made with."""
+
+    index: str
+    version: int
+    images: int
+    bundle: str
+    pca: str
+    classes: tuple[str, ...]
+    has_detector: bool
+    tau: float
+
+
+def open_edition(uri: str) -> Edition:
+    """The newest version of an index, once everything that serving it needs is known to be there.
+
+    Raises:
+        TableError: no index, no rows, or rows of more than one bundle or PCA.
+        BundleError: the index's own bundle is missing or damaged.
+    """
+    index = Index(uri)
+    version = index.version()
+    features = index.features(version, [rows.BUNDLE, rows.PCA])
+    if len(features) == 0:
+        raise TableError(f"the index {uri} (version {version}) has no rows; index some images with jobs.index first")
+    fingerprints = [pc.unique(features[name]).to_pylist() for name in (rows.BUNDLE, rows.PCA)]
+    if any(len(found) > 1 for found in fingerprints):
+        raise TableError(f"the rows of {uri} are of several models ({fingerprints}); run jobs.index on it again")
+    (bundle_fingerprint,), (pca_fingerprint,) = fingerprints
+    bundle = index.bundle(bundle_fingerprint)
+    index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
+    return Edition(
+        uri, version, len(features), bundle_fingerprint, pca_fingerprint,
+        bundle.classes, bundle.detector is not None, bundle.tau,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What an image is ranked by, and how that came about.
+
+    Attributes:
+        image_id: of an indexed image; None: an upload.
+        uri: of an indexed image.
+        feature: (K,) float32.
+        class_probabilities: (C,) float32.
+        region: its key region.
+        object: its representative object.
+        height: pixels.
+        width: pixels.
+        notes: what reading it had to decide.
+        preview: JPEG of what was described; empty: not asked for.
+    """
+
+    image_id: str | None
+    uri: str | None
+    feature: npt.NDArray[np.float32]
+    class_probabilities: npt.NDArray[np.float32]
+    region: Region
+    object: DetectedObject | None
+    height: int
+    width: int
+    notes: str | None
+    preview: bytes = b""
+
+
+class QueryDescriber:
+    """Describes queries exactly as the rows of an edition were described."""
+
+    def __init__(self, edition: Edition, max_pixels: int, device: str = "cpu") -> None:
+        index = Index(edition.index)
+        self._describer = Describer(index.bundle(edition.bundle), device)
+        self._pca = index.pca(edition.pca)
+        self._max_pixels = max_pixels
+
+    def read(self, source: bytes | str, box: Box | None) -> Picture:
+        """The picture in an upload (bytes) or behind the URI of an indexed image.
+
+        Raises:
+            ImageError: it cannot become a picture.
+            QueryError: 422, the box is empty or reaches outside the picture.
+        """
+        if isinstance(source, bytes):
+            picture = decode(source, "the upload", self._max_pixels)
+        else:
+            picture = read_picture(source, self._max_pixels)
+        height, width = picture.pixels.shape[:2]
+        if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
+            raise QueryError(
+                f"the box {list(box)} is empty or reaches outside the image of {width}×{height} pixels; "
+                "give x0, y0, x1, y1 inside it"
+            )
+        return picture
+
+    def describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
+        """One descriptor per picture; a box, where there is one, stands for the detector's object."""
+        found: dict[int, Descriptor] = {}
+        for given in (False, True):  # the describer takes boxes for all of its images or for none
+            chosen = [i for i, box in enumerate(boxes) if (box is not None) == given]
+            some = [boxes[i] for i in chosen] if given else None
+            found |= zip(chosen, self._describe([pictures[i] for i in chosen], some), strict=True)
+        return [found[i] for i in range(len(pictures))]
+
+    def _describe(self, pictures: list[Picture], boxes: list[Box | None] | None) -> list[Descriptor]:
+        if not pictures:
+            return []
+        described = self._describer.describe([p.pixels for p in pictures], boxes)
+        feature = self._pca.transform(described.embedding)
+        return [
+            Descriptor(
+                None, None, feature[i], described.class_probabilities[i], described.regions[i], described.objects[i],
+                picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
+            )
+            for i, picture in enumerate(pictures)
+        ]  # fmt: skip
+
+
+def refusal_of(error: ImageError) -> QueryError:
+    """How an image that cannot be one is answered."""
+    return QueryError(str(error), {"too_large": 413, "unsupported": 415, "missing": 404}.get(error.kind, 422))
+
+
+def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:
+    """The descriptor with what it describes, for browsers that cannot show the file itself, or not as it was read."""
+    return replace(descriptor, preview=shrink(picture, PREVIEW_SIDE))
+
+
+def shrink(picture: Picture, side: int) -> bytes:
+    """The picture as a JPEG of at most side × side pixels; a smaller one keeps its size."""
+    image = Image.fromarray(picture.pixels)
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()

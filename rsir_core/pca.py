@@ -1,0 +1,148 @@
+"""PCA of unit-length embeddings by mergeable moments: exact, in float64, whatever the order and partitioning."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load, save
+from scipy.linalg import eigh
+
+from rsir_core.errors import TableError
+
+Matrix = npt.NDArray[np.float64]
+
+
+def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
+    """Rows of (n, D) divided by their L2 norm, float64; a zero row stays zero."""
+    x = np.asarray(embedding, np.float64)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norm == 0, 1, norm)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and scatter of rows; a monoid under `merge`, with `Moments.zero` as its zero.
+
+    Attributes:
+        count: rows n.
+        mean: (D,).
+        scatter: (D, D), the sum of (x − mean)(x − mean)ᵀ.
+    """
+
+    count: int
+    mean: Matrix
+    scatter: Matrix
+
+    @classmethod
+    def zero(cls, dimensions: int = 0) -> "Moments":
+        """The moments of no row; they merge with those of any dimension."""
+        return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
+
+    @classmethod
+    def of(cls, embedding: npt.NDArray[np.floating]) -> "Moments":
+        """The moments of (n, D) embeddings, each brought to unit length first. O(n·D²) time, O(n·D + D²) memory."""
+        x = unit_length(embedding)  # n×D
+        if len(x) == 0:
+            return cls.zero(x.shape[1])
+        mean = x.mean(axis=0)
+        x -= mean
+        return cls(len(x), mean, x.T @ x)
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of both sets of rows together (Chan, Golub and LeVeque 1979, equation 2.1, for vectors)."""
+        if other.count == 0 or self.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        scatter = self.scatter + other.scatter + np.outer(delta, delta) * (self.count * other.count / count)
+        return Moments(count, mean, scatter)
+
+    def to_bytes(self) -> bytes:
+        """Count, mean and the upper triangle of the symmetric scatter."""
+        upper = self.scatter[np.triu_indices(len(self.mean))]
+        data: bytes = save({"count": np.array([self.count], np.int64), "mean": self.mean, "scatter": upper})
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Moments":
+        """The inverse of `to_bytes`."""
+        t = load(data)
+        d = len(t["mean"])
+        scatter = np.zeros((d, d))
+        scatter[np.triu_indices(d)] = t["scatter"]
+        return cls(int(t["count"][0]), t["mean"], scatter + np.triu(scatter, 1).T)
+
+    def fit(self, components: int) -> "Pca":
+        """The first K principal components, those of `sklearn.decomposition.PCA` on the same rows.
+
+        Each component's sign is the one that makes its entry of largest magnitude positive.
+
+        Raises:
+            TableError: fewer rows or dimensions than components.
+        """
+        most = min(self.count - 1, len(self.mean))
+        if not 1 <= components <= most:
+            raise TableError(
+                f"{components} components cannot be fitted to {self.count} images of {len(self.mean)} dimensions; "
+                f"pass --components 1 to {most}" if most >= 1 else
+                f"a PCA needs at least 2 images, and {self.count} could be described; index more"
+            )  # fmt: skip
+        d = len(self.mean)
+        variance, vectors = eigh(self.scatter / (self.count - 1), subset_by_index=(d - components, d - 1))  # ascending
+        rows = vectors[:, ::-1].T  # K×D
+        largest = np.abs(rows).argmax(axis=1)
+        rows = rows * np.sign(rows[np.arange(components), largest])[:, None]
+        explained = np.maximum(variance[::-1], 0)
+        return Pca(self.mean, rows, explained, float(np.trace(self.scatter)) / (self.count - 1), self)
+
+
+@dataclass(frozen=True)
+class Pca:
+    """A fitted PCA.
+
+    Attributes:
+        mean: (D,) float64.
+        components: (K, D) float64, orthonormal rows.
+        explained_variance: (K,) float64.
+        total_variance: of all D dimensions.
+        moments: what it was fitted to, so that new rows can be merged in without reading the old ones.
+    """
+
+    mean: Matrix
+    components: Matrix
+    explained_variance: Matrix
+    total_variance: float
+    moments: Moments
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the mean and the components: equal fingerprints project equally."""
+        data = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.components).tobytes()
+        return hashlib.sha256(data).hexdigest()[:16]
+
+    def transform(self, embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Features (n, K) float32 of embeddings (n, D), which are brought to unit length first."""
+        return ((unit_length(embedding) - self.mean) @ self.components.T).astype(np.float32)
+
+    def to_bytes(self) -> bytes:
+        """As one safetensors file."""
+        data: bytes = save(
+            {
+                "mean": self.mean,
+                "components": np.ascontiguousarray(self.components),
+                "explained_variance": self.explained_variance,
+                "total_variance": np.array([self.total_variance]),
+                "moments": np.frombuffer(self.moments.to_bytes(), np.uint8),
+            }
+        )
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Pca":
+        """The inverse of `to_bytes`."""
+        t = load(data)
+        moments = Moments.from_bytes(t["moments"].tobytes())
+        return cls(t["mean"], t["components"], t["explained_variance"], float(t["total_variance"][0]), moments)

@@ -1,0 +1,55 @@
+"""Box arithmetic: from the representative object to the key region (paper section 2.1.3, equation 5)."""
+
+from typing import NamedTuple
+
+TAU = 0.9  # the paper's best reduction threshold (table 3)
+
+
+class Box(NamedTuple):
+    """An object's box: pixel coordinates of the image, x to the right, y down; edges, not pixel indices."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Its middle, (x, y)."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+class Region(NamedTuple):
+    """A crop in whole pixels: columns x to x+width, rows y to y+height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def whole_image(height: int, width: int) -> Region:
+    """The region that is the image itself."""
+    return Region(0, 0, width, height)
+
+
+def key_region(height: int, width: int, box: Box | None, tau: float = TAU) -> Region:
+    """The key region of an image of height × width pixels (equation 5).
+
+    tau·H × tau·W pixels, rounded and at least one, centred on the representative object `box`, or on the image where
+    there is none; shifted, never shrunk, to stay inside. So all images of one size have key regions of one size.
+
+    Raises:
+        ValueError: tau outside (0, 1], or an image without pixels.
+    """
+    if not 0 < tau <= 1:
+        raise ValueError(f"tau is {tau}; it must be above 0 and at most 1")
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height}×{width} pixels has no key region")
+    h, w = max(1, round(height * tau)), max(1, round(width * tau))
+    centre_x, centre_y = box.centre if box is not None else (width / 2, height / 2)
+    return Region(_start(centre_x, w, width), _start(centre_y, h, height), w, h)
+
+
+def _start(centre: float, length: int, limit: int) -> int:
+    return min(max(round(centre - length / 2), 0), limit - length)

@@ -1,0 +1,103 @@
+"""Column names and Arrow schemas of everything that is stored, and how vectors go in and out of columns.
+
+Vectors are lists of float32 because Delta Lake knows neither float16 nor fixed-size lists. Embeddings are rounded to
+float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `table.py`).
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Floats = npt.NDArray[np.float32]
+
+IMAGE_ID: Final = "image_id"
+URI: Final = "uri"
+ETAG: Final = "etag"
+SIZE: Final = "size"
+BUNDLE: Final = "bundle"
+PCA: Final = "pca"
+HEIGHT: Final = "height"
+WIDTH: Final = "width"
+NOTES: Final = "notes"
+EMBEDDING: Final = "embedding"
+FEATURE: Final = "feature"
+CLASS: Final = "class"
+CLASS_PROBABILITIES: Final = "class_probabilities"
+REGION: Final = "region"
+OBJECT_CLASS: Final = "object_class"
+OBJECT_SCORE: Final = "object_score"
+OBJECT_BOX: Final = "object_box"
+STAGE: Final = "stage"
+KIND: Final = "kind"
+MESSAGE: Final = "message"
+
+VECTOR: Final = pa.list_(pa.field("element", pa.float32()))  # the element name that Parquet and Delta prescribe
+
+_KEY: Final = [
+    pa.field(IMAGE_ID, pa.string(), nullable=False),  # path below the archive's root, '/'-separated
+    pa.field(URI, pa.string(), nullable=False),
+    pa.field(ETAG, pa.string(), nullable=False),  # changes when the content changes
+]
+_PICTURE: Final = [
+    pa.field(HEIGHT, pa.int32(), nullable=False),  # pixels, after orientation
+    pa.field(WIDTH, pa.int32(), nullable=False),
+    pa.field(NOTES, pa.string()),  # what reading had to decide (stretch, first page, ...); null: nothing
+    pa.field(REGION, pa.struct([(n, pa.int32()) for n in ("x", "y", "width", "height")]), nullable=False),
+    pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
+    pa.field(OBJECT_SCORE, pa.float32()),
+    pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
+    pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax
+]
+
+LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False)])
+EMBEDDINGS: Final = pa.schema(
+    [*_KEY, pa.field(BUNDLE, pa.string(), nullable=False), *_PICTURE, pa.field(EMBEDDING, VECTOR, nullable=False)]
+)
+FEATURES: Final = pa.schema(
+    [
+        *_KEY,
+        pa.field(BUNDLE, pa.string(), nullable=False),  # fingerprint of the model bundle
+        pa.field(PCA, pa.string(), nullable=False),  # fingerprint of the PCA
+        *_PICTURE,
+        pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class
+        pa.field(FEATURE, VECTOR, nullable=False),  # K, unit-length embedding after PCA
+    ]
+)
+FAILURES: Final = pa.schema(
+    [
+        *_KEY,
+        pa.field(BUNDLE, pa.string(), nullable=False),
+        pa.field(STAGE, pa.string(), nullable=False),
+        pa.field(KIND, pa.string(), nullable=False),
+        pa.field(MESSAGE, pa.string(), nullable=False),
+    ]
+)
+
+
+def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
+    """A list column of equal lengths as an n×d float32 matrix (no copy where it is one chunk).
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # no chunk at all
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if len(array) == 0:
+        return np.empty((0, 0), np.float32)
+    values = np.asarray(array.flatten(), dtype=np.float32)
+    d, rest = divmod(len(values), len(array))
+    if rest or np.any(np.diff(np.asarray(array.offsets)) != d):
+        raise ValueError(
+            f"a vector column holds lists of different lengths ({len(values)} values in {len(array)} rows)"
+        )
+    return values.reshape(len(array), d)
+
+
+def to_vectors(matrix: npt.NDArray[np.floating]) -> pa.Array:
+    """An n×d matrix as a list<float32> column: the inverse of `to_matrix`."""
+    n, d = matrix.shape
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(d)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix, np.float32).reshape(-1), type=VECTOR)

@@ -1,0 +1,185 @@
+"""Exact search by the class-weighted distance (paper section 2.3, equations 6 to 8).
+
+WD(q, r) = (1 − p_q[c_r]) · (1 − p_r[c_q]) · ‖f_q − f_r‖, where c is an image's most probable class. Ties go to the
+smaller image id. Distances come from differences, never from ‖a‖² + ‖b‖² − 2ab, so that an identical image is at
+distance exactly 0; weights, distances and products are float64, so that nothing underflows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+BLOCK: Final = 16_384  # rows looked at together: their distances and weights stay in the processor's cache
+SMALLEST: Final = np.finfo(np.float32).tiny
+
+
+def complements(class_probabilities: Floats) -> Floats:
+    """1 − p of every class, the way that does not collapse: as the sum of the other classes' probabilities.
+
+    A confident softmax rounds to 1 in float32, and `1 - p` would put its whole class at distance 0. Where even the
+    others have underflowed to 0, the smallest normal number stands for their sum: below every other complement, and
+    still ordered by distance.
+
+    Args:
+        class_probabilities: (n, C) float32, softmax.
+
+    Returns:
+        (n, C) float32, each at least `SMALLEST`.
+    """
+    n = len(class_probabilities)
+    total = class_probabilities.sum(axis=1, dtype=np.float64)  # (n,)
+    result = np.empty_like(class_probabilities, dtype=np.float32)
+    # Below the top a complement is at least ~1/2, so that this difference of float64 has nothing to cancel.
+    np.subtract(total[:, None], class_probabilities, out=result, dtype=np.float64, casting="same_kind")
+    top = classes(class_probabilities)
+    others = class_probabilities.copy()
+    others[np.arange(n), top] = 0
+    result[np.arange(n), top] = others.sum(axis=1, dtype=np.float64)
+    return np.maximum(result, SMALLEST, out=result)
+
+
+def classes(class_probabilities: Floats) -> Ints:
+    """The most probable class of each row, (n,); of equals the first."""
+    top: Ints = class_probabilities.argmax(axis=1)
+    return top
+
+
+def distances(queries: Floats, rows: Floats) -> Doubles:
+    """‖f_q − f_r‖ of each query and row: (q, K) and (n, K) to (q, n) float64."""
+    result: Doubles = cdist(queries, rows)
+    return result
+
+
+def query_weights(query_complements: Floats, row_classes: Ints) -> Doubles:
+    """W_r = 1 − p_q[c_r] (equation 6): (q, C) and (n,) to (q, n) float64."""
+    return query_complements.astype(np.float64)[:, row_classes]
+
+
+def candidate_weights(row_complements: Floats, query_classes: Ints) -> Doubles:
+    """W_q = 1 − p_r[c_q] (equation 7): (n, C) and (q,) to (q, n) float64."""
+    return row_complements.T[query_classes].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The k best rows of a query, best first, with the three factors of each weighted distance; each array is (k,)."""
+
+    rows: Ints  # positions in the order that the searcher was given
+    weighted_distance: Doubles
+    distance: Doubles
+    query_weight: Doubles  # equation 6
+    candidate_weight: Doubles  # equation 7
+
+    def take(self, positions: Ints) -> Self:
+        """These of them, in this order."""
+        return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
+
+    def join(self, other: "Hits") -> Self:
+        """Both, one after the other."""
+        return type(self)(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+
+NO_HITS: Final = Hits(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), np.empty(0))
+
+
+class Searcher:
+    """All rows of an index in memory, searched exhaustively: O(n·K) time and O(BLOCK + k) memory per query."""
+
+    def __init__(self, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> None:
+        """Take the rows of an index.
+
+        Args:
+            image_ids: n of them, in any order.
+            feature: (n, K) float32.
+            class_probabilities: (n, C) float32.
+
+        Raises:
+            ValueError: the three differ in length, or a value is not finite.
+        """
+        if not len(image_ids) == len(feature) == len(class_probabilities):
+            raise ValueError(
+                f"{len(image_ids)} image ids, {len(feature)} features and {len(class_probabilities)} class "
+                "probabilities do not make rows"
+            )
+        _check_finite(feature, class_probabilities)
+        self._feature = feature
+        self._class = classes(class_probabilities)
+        self._complements = complements(class_probabilities)
+        self._tie = np.empty(len(image_ids), np.int64)  # place of each row's id among all ids
+        self._tie[sorted(range(len(image_ids)), key=image_ids.__getitem__)] = np.arange(len(image_ids))
+
+    def __len__(self) -> int:
+        return len(self._class)
+
+    def search(
+        self,
+        feature: Floats,
+        class_probabilities: Floats,
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        plain: bool = False,
+    ) -> Hits:
+        """The k rows of smallest weighted distance, or all where there are fewer.
+
+        Args:
+            feature: the query's, (K,) float32.
+            class_probabilities: the query's, (C,) float32.
+            k: how many, at least 1.
+            allowed: (n,) bool; only these rows are ranked. None: all.
+            plain: rank by the distance alone; the factors are told all the same.
+
+        Raises:
+            ValueError: k below 1, or arrays that do not fit the rows or are not finite.
+        """
+        self._check(feature, class_probabilities, k, allowed)
+        complement = complements(class_probabilities[None])
+        best = NO_HITS
+        for start in range(0, len(self), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(self)))
+            if allowed is not None:
+                rows = rows[allowed[rows]]
+            hits = self._measure(rows, feature, complement, int(class_probabilities.argmax()))
+            best = self._best(best.join(hits), k, plain)
+        return best
+
+    def _measure(self, rows: Ints, feature: Floats, complement: Floats, query_class: int) -> Hits:
+        distance = distances(feature[None], self._feature[rows])[0]
+        query_weight = query_weights(complement, self._class[rows])[0]
+        candidate_weight = candidate_weights(self._complements[rows], np.array([query_class]))[0]
+        return Hits(rows, query_weight * candidate_weight * distance, distance, query_weight, candidate_weight)
+
+    def _best(self, hits: Hits, k: int, plain: bool) -> Hits:
+        key = hits.distance if plain else hits.weighted_distance
+        near = np.arange(len(key))
+        if k < len(key):
+            near = np.flatnonzero(key <= np.partition(key, k - 1)[k - 1])  # with all that tie for the last place
+        return hits.take(near[np.lexsort((self._tie[hits.rows[near]], key[near]))[:k]])
+
+    def _check(
+        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> None:
+        if k < 1:
+            raise ValueError(f"k is {k}; at least 1 result must be asked for")
+        for name, given, known in (
+            ("feature", feature, self._feature),
+            ("class probabilities", class_probabilities, self._complements),
+        ):
+            if given.shape != known.shape[1:]:
+                raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known.shape[1:]}")
+        if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):
+            raise ValueError(f"the filter is {allowed.dtype} {allowed.shape}; it must be bool ({len(self)},)")
+        _check_finite(feature, class_probabilities)
+
+
+def _check_finite(feature: Floats, class_probabilities: Floats) -> None:
+    """NaN compares with nothing: it would make a ranking wrong without a sign."""
+    if not (np.isfinite(feature).all() and np.isfinite(class_probabilities).all()):
+        raise ValueError("a feature or a class probability is NaN or infinite; such an image cannot be ranked")

@@ -1,0 +1,229 @@
+"""The index on storage: its folders, and Delta tables that workers write files of and one committer commits.
+
+features/     what is published: one row per image of the archive, changed in one atomic commit
+embeddings/   append-only cache of what was described, keyed by image id and etag
+failures/     files that should be images and cannot be
+pca/          fitted PCAs by fingerprint
+bundle/       the model bundle that everything here was described with
+"""
+
+import io
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from rsir_core import rows
+from rsir_core.errors import TableError
+from rsir_core.pca import Pca
+from rsir_core.storage import put_file
+
+if TYPE_CHECKING:
+    from rsir_core.bundle import Bundle
+
+TableName = Literal["features", "embeddings", "failures"]
+SCHEMAS: Final[dict[TableName, pa.Schema]] = {
+    "features": rows.FEATURES,
+    "embeddings": rows.EMBEDDINGS,
+    "failures": rows.FAILURES,
+}
+KEY: Final = [rows.IMAGE_ID, rows.ETAG]
+
+
+class WrittenFile(NamedTuple):
+    """A Parquet file of a table that is not committed yet: nobody sees it."""
+
+    name: str
+    size: int
+    row_count: int
+
+
+class Index:
+    """An index folder on any storage that fsspec and Delta Lake open.
+
+    Args:
+        uri: the folder; it need not exist before something is written.
+    """
+
+    def __init__(self, uri: str) -> None:
+        fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+        self.uri: str = path if "file" in fs.protocol else fs.unstrip_protocol(path)
+
+    def table_uri(self, name: TableName) -> str:
+        """Where a Delta table of the index lies."""
+        return f"{self.uri}/{name}"
+
+    # What is published
+
+    def version(self) -> int:
+        """The newest published version.
+
+        Raises:
+            TableError: nothing has been published here.
+        """
+        return int(self._open("features").version())
+
+    def features(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a version (default: the newest), sorted by image id; schema `rows.FEATURES`.
+
+        Raises:
+            TableError: no such version.
+        """
+        names = list(columns) if columns is not None else rows.FEATURES.names
+        dataset = self._open("features", version).to_pyarrow_dataset()
+        wanted = dict.fromkeys([rows.IMAGE_ID, *names])
+        table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
+        return _cast(table, rows.FEATURES).select(names)
+
+    def embeddings(self, features: pa.Table) -> rows.Floats:
+        """The stored embeddings (n, D) float32 of feature rows, in their order.
+
+        Raises:
+            TableError: one of them is not stored.
+        """
+        dataset = self._open("embeddings").to_pyarrow_dataset()
+        wanted = pc.field(rows.IMAGE_ID).isin(features[rows.IMAGE_ID].combine_chunks())
+        stored = dataset.to_table(columns=[*KEY, rows.EMBEDDING], filter=wanted)
+        place = {key: i for i, key in enumerate(_keys(stored))}
+        try:
+            order = [place[key] for key in _keys(features)]
+        except KeyError as error:
+            raise TableError(f"{self.uri} has no embedding of {error.args[0][0]}; index its archive again") from error
+        return rows.to_matrix(stored[rows.EMBEDDING])[order]
+
+    def bundle(self, fingerprint: str | None = None) -> "Bundle":
+        """The index's own copy of the model bundle."""
+        from rsir_core.bundle import load_bundle  # noqa: PLC0415 -- brings torch, which few users of tables need
+
+        return load_bundle(f"{self.uri}/bundle", fingerprint)
+
+    def pca(self, fingerprint: str) -> Pca:
+        """A PCA that rows refer to.
+
+        Raises:
+            TableError: it is missing.
+        """
+        fs, path = fsspec.core.url_to_fs(self._pca_uri(fingerprint))
+        try:
+            return Pca.from_bytes(fs.cat_file(path))
+        except FileNotFoundError as error:
+            raise TableError(f"{path} is missing; make it again with jobs.index --refit-pca") from error
+        except KeyError as error:
+            raise TableError(
+                f"{path} is of another format (no {error}); index with the version that wrote it"
+            ) from error
+
+    # What the index job changes
+
+    def adopt_bundle(self, models: str) -> str:
+        """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint."""
+        from rsir_core.bundle import copy_bundle  # noqa: PLC0415 -- as above
+
+        return copy_bundle(models, f"{self.uri}/bundle")
+
+    def put_pca(self, pca: Pca) -> None:
+        """Store a PCA under its fingerprint."""
+        put_file(self._pca_uri(pca.fingerprint), pca.to_bytes())
+
+    def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
+        """Columns `image_id`, `etag` and `more` of a table; no row if there is no such table yet."""
+        names = [*KEY, *more]
+        if not DeltaTable.is_deltatable(self.table_uri(name)):
+            return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
+        return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
+
+    def write_rows(self, name: TableName, table: pa.Table) -> WrittenFile:
+        """Write rows as one Parquet file that no reader sees before `commit`; for workers."""
+        schema = SCHEMAS[name]
+        plain = [f.name for f in schema if pa.types.is_string(f.type)]
+        vectors = [f"{f.name}.list.element" for f in schema if f.type == rows.VECTOR]
+        data = io.BytesIO()
+        pq.write_table(
+            table.select(schema.names).cast(schema),
+            data,
+            compression="zstd",
+            use_dictionary=plain,
+            column_encoding=dict.fromkeys(vectors, "BYTE_STREAM_SPLIT"),
+        )
+        file = f"part-{uuid.uuid4().hex}.parquet"
+        put_file(f"{self.table_uri(name)}/{file}", data.getvalue())
+        return WrittenFile(file, data.tell(), len(table))
+
+    def commit(self, name: TableName, files: Sequence[WrittenFile], mode: Literal["append", "overwrite"]) -> int:
+        """Make written files visible in one atomic commit, beside or instead of the rows there; returns the version."""
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(f.name, f.size, {}, now, data_change=True, stats=json.dumps({"numRecords": f.row_count}))
+            for f in files
+        ]
+        table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
+        table.create_write_transaction(actions, mode, table.schema())
+        return int(DeltaTable(self.table_uri(name)).version())
+
+    def replace_rows(self, files: Sequence[WrittenFile], gone: pa.Array) -> int:
+        """Put the rows of written `features` files in place of those of the same image ids, and remove others.
+
+        Args:
+            files: the new rows; their files are taken up into the table and removed.
+            gone: image ids to remove.
+
+        Returns:
+            the version that all of this makes, in one atomic commit.
+        """
+        uri = self.table_uri("features")
+        fs, path = fsspec.core.url_to_fs(uri)
+        new = [pq.read_table(f"{path}/{f.name}", filesystem=fs, schema=rows.FEATURES) for f in files]
+        nullable = pa.schema([field.with_nullable(True) for field in rows.FEATURES])  # rows that go are keys only
+        table = pa.concat_tables([*new, rows.FEATURES.empty_table()]).cast(nullable)
+        table = table.append_column("gone", pa.repeat(False, len(table)))
+        leaving = pa.table({rows.IMAGE_ID: gone, "gone": pa.repeat(True, len(gone))})
+        source = pa.concat_tables([table, leaving], promote_options="default")
+        merge = DeltaTable(uri).merge(source, "t.image_id = s.image_id", source_alias="s", target_alias="t")
+        merge = merge.when_matched_delete("s.gone")
+        merge = merge.when_matched_update_all("NOT s.gone", except_cols=["gone"])
+        merge.when_not_matched_insert_all("NOT s.gone", except_cols=["gone"]).execute()
+        for file in files:
+            fs.rm_file(f"{path}/{file.name}")
+        return int(DeltaTable(uri).version())
+
+    def drop_failures(self, files: pa.Table) -> None:
+        """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""
+        if len(files) == 0:
+            return
+        merge = DeltaTable(self.table_uri("failures")).merge(
+            files.select(KEY), "t.image_id = s.image_id AND t.etag = s.etag", source_alias="s", target_alias="t"
+        )
+        merge.when_matched_delete().execute()
+
+    def _pca_uri(self, fingerprint: str) -> str:
+        return f"{self.uri}/pca/{fingerprint}.safetensors"
+
+    def _open(self, name: TableName, version: int | None = None) -> DeltaTable:
+        try:
+            return DeltaTable(self.table_uri(name), version=version)
+        except TableNotFoundError as error:
+            raise TableError(f"no index at {self.uri} (table `{name}` is missing); make one with jobs.index") from error
+        except Exception as error:
+            if version is None:
+                raise
+            raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Delta Lake hands out views and large types; we know our own, and whether they can be null."""
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _keys(table: pa.Table) -> list[tuple[str, str]]:
+    ids, etags = (np.asarray(table[column].to_pylist(), dtype=object) for column in KEY)
+    return list(zip(ids, etags, strict=True))

@@ -1,0 +1,27 @@
+"""Small random model bundles, for tests that need some models and not good ones."""
+
+from pathlib import Path
+
+import torch
+
+from rsir_core import bundle
+from rsir_core.classifier import build_classifier, settings_for
+from rsir_core.detector import DetectorSettings, build_detector
+
+CLASSES = ("airplane", "beach", "forest")
+
+
+def write_bundle(
+    folder: str | Path, *, detector: bool = True, backbone: str = "efficientnet_lite0", seed: int = 0
+) -> str:
+    """Write a bundle with random weights; returns its fingerprint."""
+    torch.manual_seed(seed)
+    if detector:
+        # A score threshold of nearly 0, so that untrained weights find some object, anywhere.
+        settings = DetectorSettings("yolov5n", ("plane", "ship"), image_size=64, min_score=1e-9)
+        bundle.write_detector(str(folder), settings, build_detector("yolov5n", 2).state_dict())
+    model = build_classifier(backbone, len(CLASSES))
+    with torch.no_grad():
+        model.head.weight.mul_(20)  # so that the probabilities of different images differ
+    settings_ = settings_for(backbone, CLASSES, 64)
+    return bundle.write_classifier(str(folder), settings_, model.state_dict(), 0.9, "uri,label,split\n")

@@ -1,0 +1,173 @@
+"""A small real index without Ray, and the endpoint's app over it in this process, for tests of both."""
+
+import asyncio
+import functools
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
+from jobs.describing import DescribeRead, read_files
+from jobs.serve_answer import Answerer
+from jobs.serve_app import Limits, build_app
+from jobs.serve_messages import AnswerJson, ImagesJson
+from jobs.serve_query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
+from rsir_core import rows
+from rsir_core.archive import list_images
+from rsir_core.bundle import write_classifier, write_detector
+from rsir_core.classifier import Classifier, build_classifier, load_start_weights, settings_for
+from rsir_core.detector import DetectorSettings, build_detector
+from rsir_core.errors import ImageError
+from rsir_core.pca import Moments
+from rsir_core.raster import read_picture
+from rsir_core.regions import Box
+from rsir_core.table import Index
+
+Rows = list[dict[str, Any]]
+
+ONE = "beach/beach001.jpg"
+LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
+
+
+@functools.cache
+def shared_index(base: Path) -> str:
+    """One index of two images of each class for all tests of a run; `base` is pytest's folder for it."""
+    folder = base / "serving"
+    folder.mkdir()
+    return build_index(folder, per_class=2)
+
+
+def build_index(folder: Path, per_class: int) -> str:
+    """Draw an archive and index it; returns the index's URI."""
+    torch.set_num_threads(1)
+    write_archive(folder / "archive", per_class, seed=0)
+    files = list(list_images(str(folder / "archive")))
+    write_models(str(folder / "models"), [file.uri for file in files])
+    index = Index(str(folder / "index"))
+    index.adopt_bundle(str(folder / "models"))
+    listing = pa.Table.from_pylist([file._asdict() for file in files], rows.LISTING)
+    described = DescribeRead(index.uri, "cpu")(read_files(listing, LIMITS.max_pixels)).select(rows.EMBEDDINGS.names)
+    index.commit("embeddings", [index.write_rows("embeddings", described)], "append")
+    embedding = rows.to_matrix(described[rows.EMBEDDING])
+    pca = Moments.of(embedding).fit(8)
+    index.put_pca(pca)
+    top = rows.to_matrix(described[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+    more = {
+        rows.PCA: pa.repeat(pca.fingerprint, len(described)),
+        rows.CLASS: pa.array(CLASSES).take(pa.array(top)),
+        rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
+    }
+    features = pa.table({n: more[n] if n in more else described[n] for n in rows.FEATURES.names}, rows.FEATURES)
+    index.commit("features", [index.write_rows("features", features)], "overwrite")
+    return index.uri
+
+
+def write_models(uri: str, images: list[str]) -> None:
+    """A bundle: ImageNet embeddings whose head knows each class by its mean, and an untrained detector."""
+    torch.manual_seed(0)
+    settings = settings_for("efficientnet_lite0", CLASSES, 64)
+    model = build_classifier(settings.backbone, len(CLASSES))
+    load_start_weights(model, settings.backbone, None)
+    pixels = [read_picture(image).pixels for image in images]
+    embedding, _ = Classifier(settings, model.state_dict()).embed(pixels)
+    of_class = [CLASSES.index(Path(image).parent.name) for image in images]
+    mean = torch.stack([embedding[torch.tensor(of_class) == c].mean(dim=0) for c in range(len(CLASSES))])
+    with torch.no_grad():
+        model.head.weight.copy_(mean / 40)
+        model.head.bias.copy_(-mean.square().sum(dim=1) / 80)
+    write_classifier(uri, settings, model.state_dict(), 0.9, "uri,label,split\n")
+    detector = build_detector("yolov5n", len(OBJECT_CLASSES))
+    write_detector(uri, DetectorSettings("yolov5n", OBJECT_CLASSES, 64, 1e-6), detector.state_dict())
+
+
+class LocalBackend:
+    """What Ray Serve's replicas do, in this process."""
+
+    def __init__(self, edition: Edition) -> None:
+        self._describer = QueryDescriber(edition, LIMITS.max_pixels)
+        self._answerer = Answerer(edition)
+
+    async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
+        return await asyncio.to_thread(self._describe, source, box, preview)
+
+    def _describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
+        try:
+            picture = self._describer.read(source, box)
+        except ImageError as error:
+            raise refusal_of(error) from error
+        (descriptor,) = self._describer.describe([picture], [box])
+        return with_preview(descriptor, picture) if preview else descriptor
+
+    async def stored(self, image_id: str | None, uri: str | None) -> Descriptor:
+        return self._answerer.stored(image_id, uri)
+
+    async def answer(self, query: Descriptor, k: int, classes: list[str] | None) -> AnswerJson:
+        return self._answerer.answer(query, k, classes)
+
+    async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
+        return self._answerer.images(contains, of_class, offset, limit)
+
+    async def class_counts(self) -> dict[str, int]:
+        return self._answerer.class_counts()
+
+    async def probe(self) -> None:
+        self._answerer.probe()
+
+
+def local_app(index: str) -> FastAPI:
+    """The endpoint's app over an index, without Ray."""
+    edition = open_edition(index)
+    return build_app(LocalBackend(edition), edition, LIMITS)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app's URL on a free port of this machine, while the body runs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def upload(client: httpx.Client, data: bytes, **fields: Any) -> httpx.Response:
+    """Query by an image file."""
+    return client.post("/search", files={"image": data}, data=fields)
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """The pixels as a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def check_finds_itself(client: httpx.Client, row: dict[str, Any]) -> None:
+    answer = upload(client, Path(row["uri"]).read_bytes(), k=3).json()
+    query, first = answer["query"], answer["results"][0]
+    assert first["image_id"] == row["image_id"]
+    assert first["distance"] == 0
+    assert query["image_id"] is None
+    assert query["feature"] == pytest.approx(row["feature"], abs=1e-4)
+    assert list(query["class_probabilities"].values()) == pytest.approx(row["class_probabilities"], abs=1e-4)
+    assert query["class"] == row["class"]
+    assert query["region"] == row["region"]
+    assert query["object"]["class"] == row["object_class"]

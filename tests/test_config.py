@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from jobs.config import FinetuneDetectorConfig, IndexConfig, parse, run
+from rsir_core.errors import ArchiveError, ConfigError
+
+GIVEN = ["--archive", "a", "--models", "m", "--index", "i"]
+
+
+def index_config(*argv: str) -> IndexConfig:
+    return parse(IndexConfig, "index", argv)
+
+
+def test_command_line_over_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "index.yaml"
+    file.write_text("archive: a\nmodels: m\nindex: i\ncommit-every: 5\nmax_failure_rate: 1\nrefit_pca: true\n")
+    config = index_config("--config", str(file), "--commit-every", "7")
+    assert config == IndexConfig(
+        archive="a", models="m", index="i", commit_every=7, max_failure_rate=1.0, refit_pca=True
+    )
+    assert index_config(*GIVEN) == IndexConfig(archive="a", models="m", index="i")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("archiv: a", "unknown key archiv"),
+        ("components: many", "components is 'many'.*int"),
+        ("components: true", "components is True.*int"),
+        ("- a", "key: value"),
+        ("a: [", "YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_key_and_value(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "index.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        index_config("--config", str(file), *GIVEN)
+
+
+def test_choices_are_checked_in_files_too(tmp_path: Path) -> None:
+    file = tmp_path / "detector.yaml"
+    file.write_text("data: d\nmodels: m\nmodel: yolov9\n")
+    with pytest.raises(ConfigError, match=r"yolov9.*yolov5n"):
+        parse(FinetuneDetectorConfig, "finetune_detector", ["--config", str(file)])
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    def done(_: IndexConfig) -> dict[str, object]:
+        return {"rows": 3}
+
+    def failed(_: IndexConfig) -> dict[str, object]:
+        raise ArchiveError("no archive at a; check the URI")
+
+    assert run(done, IndexConfig, "index", [*GIVEN, "--json"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == '{"rows": 3}'
+    assert run(failed, IndexConfig, "index", GIVEN) == 1
+    assert capsys.readouterr().err.splitlines() == ["index: no archive at a; check the URI"]
+    assert run(done, IndexConfig, "index", ["--config", "/none.yaml"]) == 2
+    for argv in ([], ["--what"], [*GIVEN, "--components", "x"]):
+        with pytest.raises(SystemExit) as exit_:
+            run(done, IndexConfig, "index", argv)
+        assert exit_.value.code == 2

@@ -1,0 +1,95 @@
+"""The demo's own parts: which queries it asks, what it reads from answers, and the picture it makes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.config import DemoConfig
+from jobs.demo import Steps, _folder_name, choose_queries
+from jobs.demo_picture import RIGHT, WRONG, Answer, draw_answers
+from jobs.demo_scenes import CLASSES, draw_scene
+from rsir_core.errors import RsirError
+from rsir_core.labels import LabelledImage
+from rsir_core.regions import Box, Region
+
+IMAGES = [
+    LabelledImage(f"{label}/{i}.jpg", label, "train" if i < 3 else "test") for label in "abcdefgh" for i in range(6)
+]
+
+
+def test_queries_are_test_images_of_classes_spread_evenly() -> None:
+    queries = choose_queries(IMAGES, 4, seed=0)
+    assert [q.label for q in queries] == ["a", "c", "e", "g"]
+    assert all(q.split == "test" for q in queries)
+    assert choose_queries(IMAGES[::-1], 4, seed=0) == queries
+    assert len({tuple(choose_queries(IMAGES, 4, seed)) for seed in range(9)}) > 1
+
+
+def test_fewer_classes_than_queries_give_one_each() -> None:
+    assert [q.label for q in choose_queries(IMAGES[:12], 6, seed=1)] == ["a", "b"]
+
+
+def test_every_archive_has_a_folder_of_its_own() -> None:
+    configs = [DemoConfig(), DemoConfig(seed=1), DemoConfig(archive="s3://bucket/images/"), DemoConfig(archive="x/y")]
+    assert [_folder_name(c) for c in configs] == ["drawn-0", "drawn-1", "images", "y"]
+
+
+def result(uri: Path, class_name: str, object_box: Box | None) -> dict[str, object]:
+    return {
+        "uri": str(uri),
+        "region": {"x": 10, "y": 0, "width": 230, "height": 230},
+        "object_box": None if object_box is None else object_box._asdict(),
+        "class": class_name,
+        "probability": 0.75,
+        "weighted_distance": 0.125,
+    }
+
+
+def response(own: Path, *others: Path) -> dict[str, object]:
+    found = {"class": "ship", "score": 0.9, "box": Box(20, 30, 90, 80)._asdict()}
+    query = {"class": "harbor", "probability": 0.5, "region": Region(0, 0, 230, 230)._asdict(), "object": found}
+    return {"query": query, "results": [result(uri, "harbor", None) for uri in (own, *others)]}
+
+
+def test_the_querys_own_row_is_left_out(tmp_path: Path) -> None:
+    own, first, second = (tmp_path / name for name in ("own.png", "first.png", "second.png"))
+    query = LabelledImage(str(own), "harbor", "test")
+    answer = Answer.of(query, response(own, first, second))
+    assert answer.found_itself
+    assert [r.uri for r in answer.results] == [str(first), str(second)]
+    assert answer.query.object_box == Box(20, 30, 90, 80)
+    assert answer.results[0].weighted_distance == 0.125
+    assert not Answer.of(query, response(first, own)).found_itself
+
+
+def test_the_picture_frames_right_and_wrong(tmp_path: Path) -> None:
+    files = []
+    for i, name in enumerate(CLASSES[:3]):
+        files.append(tmp_path / f"{name}.png")
+        Image.fromarray(draw_scene(name, np.random.default_rng(i)).pixels).save(files[-1])
+    query = LabelledImage(str(files[0]), "harbor", "test")
+    answer = Answer.of(query, response(*files))
+    colours = {}
+    for kind, labels in (("right", dict.fromkeys(map(str, files), "harbor")), ("wrong", {})):
+        draw_answers([answer, answer], labels, tmp_path / kind / "picture.png")
+        with Image.open(tmp_path / kind / "picture.png") as picture:
+            pixels = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
+        colours[kind] = {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in pixels.tolist()}
+    assert RIGHT in colours["right"]
+    assert WRONG not in colours["right"]
+    assert WRONG in colours["wrong"]
+    assert RIGHT not in colours["wrong"]
+
+
+def test_a_failing_step_stops_with_its_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    steps = Steps(3)
+    steps.begin("Train on nothing")
+    data = tmp_path / "missing.yaml"
+    with pytest.raises(RsirError, match=r"step 1 of 3 failed: jobs\.finetune_detector ended with status 1.*try it"):
+        steps.job("finetune_detector", {"data": data, "models": tmp_path / "models", "weights": None})
+    out, err = capfd.readouterr()
+    assert f"$ python -m jobs.finetune_detector --data {data}" in out
+    assert "--weights" not in out
+    assert "missing.yaml" in err

@@ -1,0 +1,94 @@
+"""Fine-tuning the classifier through real Ray Train, on few and small images."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.config import FinetuneClassifierConfig
+from jobs.finetune_classifier import finetune, turn_and_zoom
+from rsir_core import bundle
+from rsir_core.errors import BundleError, LabelError, WeightsError
+from rsir_core.labels import read_split
+from tests.models import write_bundle
+from tests.test_index import draw
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> FinetuneClassifierConfig:
+    draw(tmp_path / "archive", 0, 24)
+    return FinetuneClassifierConfig(
+        archive=str(tmp_path / "archive"), models=str(tmp_path / "models"), backbone="resnet18", weights="random",
+        epochs=2, batch_size=4, image_size=64, num_cpus=1,
+    )  # fmt: skip
+
+
+def test_turning_and_zooming_shows_the_image_from_elsewhere_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    flat = torch.full((16, 3, 32, 32), 0.25)
+    torch.testing.assert_close(turn_and_zoom(flat), flat)  # reflected at the edges: no black corners
+    ramp = torch.linspace(0, 1, 32).expand(16, 3, 32, 32).contiguous()
+    turned = turn_and_zoom(ramp)
+    assert turned.min() >= 0 and turned.max() <= 1
+    across, down = turned.diff(dim=3).abs().mean((1, 2, 3)), turned.diff(dim=2).abs().mean((1, 2, 3))
+    assert (across > down).any() and (down > across).any()  # turned to both sides
+    assert not torch.allclose(turned[0], turned[1])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    (tmp_path / "archive" / "beach" / "broken.png").write_bytes(b"\x89PNG no more")
+    write_bundle(tmp_path / "models")
+    detector = bundle.read_detector(config.models)
+    summary = finetune(config)
+    loaded = bundle.load_bundle(config.models)
+    assert loaded.fingerprint == summary["fingerprint"]
+    assert loaded.classes == ("airport", "beach", "forest") and loaded.classifier.backbone == "resnet18"
+    assert loaded.detector is not None and detector is not None and loaded.detector == detector[0]
+    split = read_split(f"{config.models}/split.csv")
+    assert len(split) == 25 and sum(image.split == "train" for image in split) == 12
+    assert summary["test_images"] == 13
+    assert not list((tmp_path / "models" / "training").iterdir())  # nothing is left of the run
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    def command(models: str) -> list[str]:
+        options = {**dataclasses.asdict(config), "models": models, "epochs": 3}
+        flags = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if v is not None and k != "json"]
+        return [sys.executable, "-m", "jobs.finetune_classifier", *flags]
+
+    log = tmp_path / "log"
+    with log.open("wb") as out, subprocess.Popen(
+        command(config.models), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+    ) as job:  # fmt: skip
+        while not list((tmp_path / "models").glob("training/*/checkpoint_*/state.pt")):
+            assert job.poll() is None, log.read_text()
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)
+    with pytest.raises(BundleError):
+        bundle.load_bundle(config.models)
+    for models in (config.models, str(tmp_path / "undisturbed")):
+        done = subprocess.run(command(models), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("epoch 1/3" in done.stdout) == (models != config.models)
+    resumed, undisturbed = (bundle.load_bundle(m) for m in (config.models, str(tmp_path / "undisturbed")))
+    for name, tensor in undisturbed.classifier_state.items():
+        torch.testing.assert_close(resumed.classifier_state[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneClassifierConfig) -> None:
+    with pytest.raises(WeightsError, match="nothing/there"):
+        finetune(dataclasses.replace(config, weights="nothing/there.pth"))
+    with pytest.raises(LabelError, match="between 0 and 1"):
+        finetune(dataclasses.replace(config, train_fraction=1.5))

@@ -1,0 +1,214 @@
+"""The index job on real Ray: nothing lost, nothing doubled, whatever happens in between."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from jobs.config import IndexConfig
+from jobs.demo_scenes import draw_scene
+from jobs.describing import describe_files
+from jobs.index import index_archive
+from rsir_core import rows
+from rsir_core.archive import list_images
+from rsir_core.describe import Describer
+from rsir_core.errors import ArchiveError, BundleError, TableError
+from rsir_core.pca import Moments
+from rsir_core.plan import listing_table
+from rsir_core.raster import read_picture
+from rsir_core.table import Index
+from tests.models import write_bundle
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
+ROOT = Path(__file__).parents[1]
+NAMES = ("airport", "beach", "forest")
+K = 3
+
+
+def draw(folder: Path, first: int, count: int) -> None:
+    """Drawn scenes in class folders, of two sizes."""
+    for i in range(first, first + count):
+        name = NAMES[i % len(NAMES)]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = draw_scene(name, np.random.default_rng(i)).pixels
+        Image.fromarray(pixels[: 256 - 56 * (i % 2)]).save(folder / name / f"{i:03}.png")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, models: Path) -> IndexConfig:
+    draw(tmp_path / "archive", 0, 18)
+    (tmp_path / "archive" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a JPEG")
+    (tmp_path / "archive" / "notes.txt").write_text("no image")
+    return IndexConfig(
+        archive=str(tmp_path / "archive"), models=str(models), index=str(tmp_path / "index"), components=K,
+        batch_size=4, commit_every=8, max_failure_rate=0.1, actors=1,
+    )  # fmt: skip
+
+
+def table_of(index: Index, name: str) -> pa.Table:
+    from deltalake import DeltaTable  # noqa: PLC0415 -- as another tool would read it
+
+    return DeltaTable(f"{index.uri}/{name}").to_pyarrow_table().sort_by("image_id")
+
+
+def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> None:
+    archive, index = tmp_path / "archive", Index(config.index)
+    first = index_archive(config)
+    wanted = {"listed": 19, "new": 19, "changed": 0, "gone": 0, "described": 18, "failed": 1, "rows": 18}
+    assert {name: first[name] for name in wanted} == wanted
+    features, embeddings, failures = (table_of(index, n) for n in ("features", "embeddings", "failures"))
+    ids = sorted(str(f.relative_to(archive)) for f in archive.rglob("*.png"))
+    assert features["image_id"].to_pylist() == embeddings["image_id"].to_pylist() == ids
+    assert failures.select(["image_id", "stage", "kind"]).to_pylist() == [
+        {"image_id": "broken.jpg", "stage": "decode", "kind": "corrupt"}
+    ]
+    assert str(archive / "broken.jpg") in failures["message"][0].as_py()
+
+    # The rows are what describe() says of the images, one by one, and the PCA is the one of these rows.
+    describer = Describer(index.bundle())
+    alone = [describer.describe([read_picture(str(archive / i)).pixels]) for i in ids]
+    embedding = np.concatenate([a.embedding for a in alone]).astype(np.float32)
+    np.testing.assert_allclose(rows.to_matrix(embeddings["embedding"]), embedding, rtol=0.01, atol=0.005)
+    assert features["region"].to_pylist() == [a.regions[0]._asdict() for a in alone]
+    stored = rows.to_matrix(embeddings["embedding"])
+    expected = Moments.of(stored).fit(K)
+    np.testing.assert_allclose(rows.to_matrix(features["feature"]), expected.transform(stored), atol=1e-6)
+
+    second = index_archive(config)
+    assert {n: second[n] for n in ("new", "changed", "gone", "described", "failed")} == dict.fromkeys(
+        ("new", "changed", "gone", "described", "failed"), 0
+    )
+    assert second["version"] == first["version"]
+
+    # One image gone, one changed, two new, and the broken one mended.
+    changed, gone = archive / ids[0], archive / ids[1]
+    Image.fromarray(draw_scene("river", np.random.default_rng(99)).pixels).save(changed)
+    gone.unlink()
+    draw(archive, 18, 2)
+    Image.fromarray(draw_scene("river", np.random.default_rng(98)).pixels).save(archive / "broken.jpg")
+    third = index_archive(config)
+    wanted = {"listed": 20, "new": 2, "changed": 2, "gone": 1, "described": 4, "failed": 0, "rows": 20}
+    assert {name: third[name] for name in wanted} == wanted
+    after = index.features()
+    assert after["image_id"].to_pylist() == sorted({*ids, "broken.jpg", "airport/018.png", "beach/019.png"} - {ids[1]})
+    assert len(table_of(index, "failures")) == 0
+    unchanged = list(ids[2:])
+    before = {r["image_id"]: r for r in features.to_pylist()}
+    now = {r["image_id"]: r for r in after.to_pylist()}
+    assert [now[i] for i in unchanged] == [before[i] for i in unchanged]
+    assert now[ids[0]]["feature"] != before[ids[0]]["feature"]
+    assert index.features(first["version"])["image_id"].to_pylist() == ids
+
+
+def test_another_number_of_components_and_a_refit_describe_nothing(config: IndexConfig, tmp_path: Path) -> None:
+    index = Index(config.index)
+    index_archive(config)
+    wider = index_archive(dataclasses.replace(config, components=K + 2))
+    assert wider["described"] == 0
+    assert rows.to_matrix(index.features()["feature"]).shape == (18, K + 2)
+    draw(tmp_path / "archive", 18, 6)
+    kept = index_archive(dataclasses.replace(config, components=K + 2))
+    assert kept["described"] == 6 and len(set(index.features()["pca"].to_pylist())) == 1
+    refitted = index_archive(dataclasses.replace(config, components=K + 2, refit_pca=True))
+    assert refitted["described"] == 0 and refitted["version"] > kept["version"]
+    pca = index.pca(index.features()["pca"][0].as_py())
+    assert pca.moments.count == 24
+
+
+def test_too_many_failures_publish_nothing_and_are_tried_again(config: IndexConfig, tmp_path: Path) -> None:
+    broken = [tmp_path / "archive" / f"bad{i}.jpg" for i in range(5)]
+    for file in broken:
+        file.write_bytes(b"bad")
+    with pytest.raises(ArchiveError, match=r"of 24 files failed .*corrupt.*--max-failure-rate 0\.1.*For example"):
+        index_archive(config)
+    with pytest.raises(TableError):
+        Index(config.index).version()
+    for file in broken:
+        file.unlink()
+    again = index_archive(config)
+    assert (again["rows"], again["failed"]) == (18, 1)
+    assert len(table_of(Index(config.index), "embeddings")) == 18  # none twice
+    assert index_archive(dataclasses.replace(config, retry_failed=True, max_failure_rate=1.0))["failed"] == 1
+    assert len(table_of(Index(config.index), "failures")) == 1
+
+
+def test_a_killed_run_is_continued(config: IndexConfig, tmp_path: Path) -> None:
+    index = Index(config.index)
+    options = {"archive": config.archive, "models": config.models, "index": config.index, "components": K,
+               "batch-size": 1, "commit-every": 1, "actors": 1, "max-failure-rate": 1.0}  # fmt: skip
+    command = [sys.executable, "-m", "jobs.index", *(f"--{k}={v}" for k, v in options.items())]
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True) as job,
+    ):
+        first_commit = Path(index.uri) / "embeddings" / "_delta_log" / f"{1:020}.json"
+        while not first_commit.exists():
+            assert job.poll() is None, log.read_text()
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)  # the driver and its raylet at once
+    described = len(index.keys("embeddings"))
+    assert described > 0
+    with pytest.raises(TableError):
+        index.version()
+    summary = index_archive(config)
+    assert summary["described"] == 18 - described
+    ids = table_of(index, "embeddings")["image_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 18
+    assert index.features()["image_id"].to_pylist() == ids
+
+
+def test_a_foreign_bundle_is_refused_with_both_named(config: IndexConfig, tmp_path: Path) -> None:
+    index_archive(config)
+    other = write_bundle(tmp_path / "other", seed=1)
+    own = Index(config.index).bundle().fingerprint
+    with pytest.raises(BundleError, match=rf"{other}.*{own}"):
+        index_archive(dataclasses.replace(config, models=str(tmp_path / "other")))
+
+
+def test_too_few_images_for_the_components(config: IndexConfig) -> None:
+    with pytest.raises(TableError, match="--components 1 to 17"):
+        index_archive(dataclasses.replace(config, components=18))
+    assert index_archive(config)["described"] == 0  # what was described is kept
+
+
+def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Path) -> None:
+    listing = listing_table(list_images(config.archive))
+    tables = []
+    for folder, gpus in (("cpu", 0.0), ("gpu", 1.0)):
+        index = Index(str(tmp_path / folder))
+        index.adopt_bundle(config.models)
+        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus)
+        written = list(describe_files(placed, listing, gpu="cpu").iter_rows())
+        files = [w for w in written if w["table"] == "embeddings"]
+        assert sum(w["row_count"] for w in written) == 19 and sum(w["row_count"] for w in files) == 18
+        tables.append(pa.concat_tables([pa.parquet.read_table(f"{index.uri}/embeddings/{w['name']}") for w in files]))
+    one, other = (t.sort_by("image_id") for t in tables)
+    assert one.drop_columns(["embedding", "class_probabilities", "object_score", "object_box"]) == other.drop_columns(
+        ["embedding", "class_probabilities", "object_score", "object_box"]
+    )
+    np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
+
+
+def test_an_index_can_be_moved(config: IndexConfig, tmp_path: Path) -> None:
+    version = index_archive(config)["version"]
+    shutil.move(config.index, tmp_path / "elsewhere")
+    moved = Index(str(tmp_path / "elsewhere"))
+    assert moved.version() == version
+    assert moved.pca(moved.features()["pca"][0].as_py()).components.shape[0] == K

@@ -1,0 +1,63 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rsir_core.archive import ImageFile
+from rsir_core.errors import LabelError
+from rsir_core.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
+
+FILES = [ImageFile(f"{c}/{i}.jpg", f"/archive/{c}/{i}.jpg", "1", 1) for c in ("b", "a") for i in range(10)]
+
+
+def test_labels_are_folder_names() -> None:
+    assert folder_label("europe/beach/1.jpg") == "beach"
+    assert label_images(FILES, None)[0] == ("/archive/a/0.jpg", "a")
+    with pytest.raises(LabelError, match=r"1\.jpg"):
+        folder_label("1.jpg")
+
+
+def test_labels_from_a_csv_by_uri_or_image_id(tmp_path: Path) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text("uri,label\n/archive/a/0.jpg,x\nb/1.jpg,y\n")
+    assert label_images(FILES, str(csv)) == [("/archive/a/0.jpg", "x"), ("/archive/b/1.jpg", "y")]
+    csv.write_text("uri,label\na/0.jpg,x\nc/9.jpg,y\n")
+    with pytest.raises(LabelError, match=r"1 rows .*c/9\.jpg"):
+        label_images(FILES, str(csv))
+
+
+def test_split_is_stratified_and_follows_the_seed() -> None:
+    pairs = label_images(FILES, None)
+    one, again, other = (split_images(pairs, 0.5, seed) for seed in (0, 0, 1))
+    assert one == again != other
+    assert Counter((i.label, i.split) for i in one) == dict.fromkeys(
+        [("a", "train"), ("a", "test"), ("b", "train"), ("b", "test")], 5
+    )
+    assert [(i.uri, i.label) for i in one] == pairs
+
+
+def test_split_survives_its_file(tmp_path: Path) -> None:
+    images = [LabelledImage('/a "b",c/1.jpg', "ä", "train"), LabelledImage("/d.jpg", "b", "test")]
+    (tmp_path / "split.csv").write_text(split_to_csv(images), encoding="utf-8")
+    assert read_split(str(tmp_path / "split.csv")) == images
+
+
+def test_says_what_is_wrong(tmp_path: Path) -> None:
+    csv = tmp_path / "split.csv"
+    with pytest.raises(LabelError, match="cannot be read"):
+        read_split(str(csv))
+    csv.write_text("uri,label\na,b\n")
+    with pytest.raises(LabelError, match="uri,label,split"):
+        read_split(str(csv))
+    csv.write_text("uri,label,split\na,b,validation\n")
+    with pytest.raises(LabelError, match="validation"):
+        read_split(str(csv))
+    pairs = label_images(FILES, None)
+    with pytest.raises(LabelError, match="between 0 and 1"):
+        split_images(pairs, 1.0, 0)
+    with pytest.raises(LabelError, match="class c has 1"):
+        split_images([*pairs, ("/c.jpg", "c")], 0.5, 0)
+    with pytest.raises(LabelError, match="train-fraction"):
+        split_images(pairs, 0.01, 0)
+    with pytest.raises(LabelError, match="found 1 class"):
+        label_images(FILES[:10], None)

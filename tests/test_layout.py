@@ -1,0 +1,70 @@
+"""The house keeps its shape: imports run one way, ray stays in jobs/, names live in one place."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ORDER = [
+    *("errors", "rows", "storage", "archive", "raster", "labels", "regions", "detector", "classifier", "bundle"),
+    *("describe", "pca", "table", "plan", "search", "metrics", "report"),
+]
+
+
+def imported(file: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def test_a_later_stage_imports_an_earlier_one_and_never_back() -> None:
+    rooms = {file.stem for file in (ROOT / "rsir_core").glob("*.py")} - {"__init__"}
+    assert rooms == set(ORDER), "name the new room here and in the README's design section"
+    for i, room in enumerate(ORDER):
+        later = {f"rsir_core.{other}" for other in ORDER[i:]} | {"jobs", "tests"}
+        names = imported(ROOT / "rsir_core" / f"{room}.py")
+        assert not {n for n in names if n in later or n.split(".")[0] in {"jobs", "tests"}}, room
+
+
+def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> None:
+    code = f"import sys, {', '.join('rsir_core.' + room for room in ORDER)}; print('ray' in sys.modules)"
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
+    assert not [f for f in home.rglob("*") if f.is_file()]
+
+
+def test_workers_that_only_publish_load_no_torch() -> None:
+    code = "import sys, jobs.publishing; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
+
+
+@pytest.mark.parametrize("word", ["import ray", ".remote("])
+def test_ray_is_only_in_jobs(word: str) -> None:
+    assert not [f.name for f in (ROOT / "rsir_core").glob("*.py") if word in f.read_text()]
+
+
+def test_there_is_no_utils() -> None:
+    assert not [f for d in ("rsir_core", "jobs") for f in (ROOT / d).rglob("*util*")]
+
+
+def test_cluster_yaml_satisfies_rays_own_schema() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config  # noqa: PLC0415 -- loads ray
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    head = config["available_node_types"][config["head_node_type"]]
+    assert head["resources"]["CPU"] == 0

@@ -1,0 +1,109 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from rich.console import Console
+
+from rsir_core.metrics import Scores
+from rsir_core.report import ARM_REGIONS, Arm, Evaluation, arms_table, plot, write_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def scores(average_precision: list[float], nmrr: list[float]) -> Scores:
+    q = len(nmrr)
+    return Scores(np.arange(q), np.array(average_precision), np.array(nmrr), np.full((q, 5), 0.5), excluded=1)
+
+
+def evaluation(labels: list[str], main: Scores) -> Evaluation:
+    other = scores([0.1] * len(main.queries), [0.9] * len(main.queries))
+    arms = [
+        Arm(region, pca, weighted, 19 if pca else 1280, main if (region, pca, weighted) == main_arm else other)
+        for main_arm in [("key_region", True, True)]
+        for region in reversed(ARM_REGIONS)
+        for pca in (True, False)
+        for weighted in (True, False)
+    ]
+    return Evaluation(arms, labels, 0.75, {"ties": "smaller image id first"})
+
+
+@pytest.fixture
+def small() -> Evaluation:
+    # Four images; the last is the only one of its label and no query.
+    return evaluation(["river", r"$\fo{rest$", "river", "lake"], scores([1, 0.5, 0.6], [0, 0.25, 0.5]))
+
+
+def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
+    metrics = small.metrics()
+    assert metrics["map"] == pytest.approx(0.7)
+    assert metrics["anmrr"] == pytest.approx(0.25)
+    assert (metrics["queries"], metrics["database"], metrics["accuracy"]) == (3, 4, 0.75)
+    assert metrics["per_class"] == {
+        "$\\fo{rest$": {"map": 0.5, "anmrr": 0.25, "queries": 1},
+        "river": {"map": 0.8, "anmrr": 0.25, "queries": 2},
+    }
+    assert metrics["protocol"] == {
+        "main_arm": "key region, PCA 19, weighted",
+        "excluded_queries": 1,
+        "ties": "smaller image id first",
+    }
+    assert len(metrics["arms"]) == 8
+    assert metrics["arms"][4] == {
+        "region": "key_region",
+        "pca": True,
+        "weighted": True,
+        "dimensions": 19,
+        "map": metrics["map"],
+        "anmrr": metrics["anmrr"],
+        "precision_at": {"1": 0.5, "5": 0.5, "10": 0.5, "20": 0.5, "50": 0.5},
+    }
+
+
+def test_without_key_regions_the_whole_image_is_the_main_arm(small: Evaluation) -> None:
+    whole = Evaluation(small.arms[:4], small.labels, None, {})
+    assert whole.main is small.arms[0]
+
+
+def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "report"
+    write_report(str(folder), small)
+    write_report(f"{folder}/", small)  # again, over the first
+    assert {p.name for p in folder.iterdir()} == {
+        "metrics.json", "arms.csv", "per_class.csv", "retrieval.png", "retrieval.svg",
+    }  # fmt: skip
+    assert json.loads((folder / "metrics.json").read_text()) == small.metrics()
+    arms = list(csv.DictReader((folder / "arms.csv").read_text().splitlines()))
+    assert [float(a["map"]) for a in arms] == [a.scores.map for a in small.arms]
+    assert [float(a["p@10"]) for a in arms] == [0.5] * 8
+    per_class = list(csv.DictReader((folder / "per_class.csv").read_text().splitlines()))
+    assert [(c["label"], float(c["map"])) for c in per_class] == [("$\\fo{rest$", 0.5), ("river", pytest.approx(0.8))]
+    assert (folder / "retrieval.png").read_bytes().startswith(PNG)
+    assert "</svg>" in (folder / "retrieval.svg").read_text()
+
+
+def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) -> None:
+    upper, lower = plot(small).axes
+    assert [t.get_text() for t in upper.get_yticklabels()] == [arm.name for arm in small.arms]
+    assert [t.get_text() for t in lower.get_yticklabels()] == ["$\\fo{rest$", "river"]
+    assert [bar.get_width() for bar in lower.patches if isinstance(bar, Rectangle)] == pytest.approx([50, 80])
+    assert {"50.00", "80.00", "0.2500"} <= {t.get_text() for t in lower.texts}
+
+
+def test_of_very_many_classes_the_plot_shows_the_lowest() -> None:
+    values = np.linspace(0, 1, 200)
+    lower = plot(evaluation([f"{i:03}" for i in range(200)], scores(values.tolist(), [0.0] * 200))).axes[1]
+    assert [t.get_text() for t in lower.get_yticklabels()] == [f"{i:03}" for i in range(60)]
+    assert "lowest" in lower.get_title(loc="left")
+
+
+def test_the_table_fits_a_terminal_of_80_columns(small: Evaluation) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(arms_table(small))
+    text = console.export_text()
+    main = ["key", "region", "PCA", "19", "weighted", "70.00", "0.2500", "50.00", "50.00"]
+    assert main in [line.split() for line in text.splitlines()]
+    assert "…" not in text

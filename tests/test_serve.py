@@ -1,0 +1,155 @@
+"""The job: what it refuses to serve, and the endpoint in a process of its own on Ray Serve."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from jobs.serve_query import open_edition
+from rsir_core import rows
+from rsir_core.errors import TableError
+from rsir_core.table import Index
+from tests.serving import LIMITS, ONE, Rows, check_finds_itself, local_app, serving, shared_index, upload
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return shared_index(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def client(index: str) -> Iterator[httpx.Client]:
+    with serving(local_app(index)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def stored(index: str) -> Rows:
+    found: Rows = Index(index).features().to_pylist()
+    return found
+
+
+# Starting
+
+
+def test_an_index_that_is_not_there_is_said_on_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.serve", "--index", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"serve: no index at \S+none .*jobs\.index\n", done.stderr)
+
+
+def test_an_index_without_rows_is_not_served(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    index.commit("features", [index.write_rows("features", rows.FEATURES.empty_table())], "append")
+    with pytest.raises(TableError, match="has no rows"):
+        open_edition(str(tmp_path))
+
+
+def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
+    features = Index(index).features()
+    other = features.set_column(3, features.schema.field(rows.BUNDLE), pa.array(["another"] * len(features)))
+    mixed = Index(str(tmp_path))
+    mixed.commit("features", [mixed.write_rows("features", t) for t in (features, other)], "append")
+    with pytest.raises(TableError, match="another"):
+        open_edition(str(tmp_path))
+
+
+# The real thing
+
+
+class Endpoint:
+    """`python -m jobs.serve` in a process of its own."""
+
+    def __init__(self, index: str, log: Path, *options: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", "0", "--json", *options]
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert "http" in said, log.read_text()
+        self.url = said.split()[-1]
+
+    def stop(self, by: signal.Signals) -> dict[str, Any]:
+        self.process.send_signal(by)
+        out, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, self.log.read_text()
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return summary
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def endpoint(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    log = tmp_path_factory.mktemp("endpoint") / "stderr"
+    options = ["--max-bytes", str(LIMITS.max_bytes), "--max-concurrency", "2"]
+    with closing(Endpoint(index, log, *options)) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def served(endpoint: Endpoint) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=endpoint.url, timeout=120) as client:
+        yield client
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)  # indexes, starts Ray and three replicas
+def test_ray_serve_answers_as_the_app_does(served: httpx.Client, client: httpx.Client, stored: Rows) -> None:
+    assert served.get("/healthz").json()["status"] == "ok"
+    check_finds_itself(served, stored[3])
+    asked = {"image_id": ONE, "k": 5, "classes": ["beach", "river"]}
+    assert served.post("/search", json=asked).json() == client.post("/search", json=asked).json()
+    for path in ("/images?contains=b", f"/thumbnail/{ONE}", "/", "/app.js"):
+        assert served.get(path).content == client.get(path).content
+
+
+@pytest.mark.ray
+def test_ray_serve_refuses_as_the_app_does(served: httpx.Client, endpoint: Endpoint) -> None:
+    assert served.post("/search", json={"image_id": "none"}).status_code == 404
+    assert served.post("/search", json={"image_id": ONE, "classes": ["moon"]}).status_code == 422
+    assert upload(served, b"junk").status_code == 422
+    assert upload(served, bytes(LIMITS.max_bytes)).status_code == 413
+    assert "Traceback" not in endpoint.log.read_text()  # a bad request is no fault of ours
+
+
+@pytest.mark.ray
+def test_ray_serve_says_when_it_is_busy(served: httpx.Client, stored: Rows) -> None:
+    data = Path(stored[0]["uri"]).read_bytes()
+    with ThreadPoolExecutor(24) as pool:
+        responses = list(pool.map(lambda _: upload(served, data), range(48)))
+    by_status = {response.status_code: response for response in responses}
+    assert set(by_status) == {200, 503}
+    assert int(by_status[503].headers["retry-after"]) > 0
+    assert upload(served, data).status_code == 200
+
+
+@pytest.mark.ray
+def test_a_second_endpoint_is_refused_the_port(endpoint: Endpoint, index: str) -> None:
+    port = endpoint.url.rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"cannot listen on 127.0.0.1:{port}" in done.stderr) == (1, True)
+
+
+@pytest.mark.ray
+def test_ray_serve_ends_in_order_when_it_is_told_to(endpoint: Endpoint, stored: Rows) -> None:
+    summary = endpoint.stop(signal.SIGTERM)
+    assert (summary["images"], summary["version"], summary["url"]) == (len(stored), 1, endpoint.url)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(endpoint.url)

@@ -1,0 +1,219 @@
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from rsir_core import rows
+from rsir_core.archive import ImageFile
+from rsir_core.errors import TableError
+from rsir_core.pca import Moments
+from rsir_core.plan import listing_table, make_plan
+from rsir_core.table import Index, TableName
+
+D, K, C = 8, 2, 3
+
+
+def embedding_rows(ids: list[str], etag: str = "1", seed: int = 0) -> pa.Table:
+    rng, n = np.random.default_rng(seed), len(ids)
+    return _cast(
+        {
+            **keys(ids, etag),
+            "height": [256] * n,
+            "width": [256] * n,
+            "region": [{"x": 1, "y": 2, "width": 3, "height": 4}] * n,
+            "class_probabilities": rows.to_vectors(rng.random((n, C))),
+            "embedding": rows.to_vectors(rng.random((n, D)).astype(np.float16)),
+        },
+        rows.EMBEDDINGS,
+    )
+
+
+def feature_rows(ids: list[str], etag: str = "1", seed: int = 0) -> pa.Table:
+    n = len(ids)
+    return _cast(
+        {
+            **{name: embedding_rows(ids, etag, seed)[name] for name in ("height", "width", "region")},
+            **keys(ids, etag),
+            "class_probabilities": rows.to_vectors(np.eye(C)[[i % C for i in range(n)]]),
+            "pca": ["p"] * n,
+            "class": ["x"] * n,
+            "feature": rows.to_vectors(np.random.default_rng(seed).random((n, K))),
+        },
+        rows.FEATURES,
+    )
+
+
+def failure_rows(ids: list[str], etag: str = "1") -> pa.Table:
+    n = len(ids)
+    columns = {"stage": ["read"] * n, "kind": ["corrupt"] * n, "message": ["bad"] * n}
+    return _cast({**keys(ids, etag), **columns}, rows.FAILURES)
+
+
+def keys(ids: list[str], etag: str) -> dict[str, list[str]]:
+    n = len(ids)
+    return {"image_id": ids, "uri": [f"/a/{i}" for i in ids], "etag": [etag] * n, "bundle": ["b"] * n}
+
+
+def _cast(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
+    n = len(columns["image_id"])  # type: ignore[arg-type]
+    return pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in schema], schema=schema)
+
+
+def store(index: Index, name: TableName, table: pa.Table) -> int:
+    return index.commit(name, [index.write_rows(name, table)], "append")
+
+
+def ids_of(index: Index, version: int | None = None) -> list[str]:
+    return list(index.features(version)["image_id"].to_pylist())
+
+
+def listed(**etags: str) -> pa.Table:
+    return listing_table(ImageFile(i, f"/a/{i}", etag, 1) for i, etag in etags.items())
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-1, 1, width=32)))
+def test_vectors_go_in_and_out_of_a_column(matrix: rows.Floats) -> None:
+    column = pa.chunked_array([rows.to_vectors(matrix[:2]), rows.to_vectors(matrix[2:])])
+    np.testing.assert_array_equal(rows.to_matrix(column), matrix)
+    np.testing.assert_array_equal(rows.to_matrix(rows.to_vectors(matrix).slice(len(matrix) - 1)), matrix[-1:])
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="different lengths"):
+        rows.to_matrix(pa.array([[1.0], [1.0, 2.0, 3.0]], rows.VECTOR))
+
+
+def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    with pytest.raises(TableError, match=r"jobs\.index"):
+        index.version()
+    written = index.write_rows("features", feature_rows(["b", "a"]))
+    with pytest.raises(TableError):
+        index.features()
+    version = index.commit("features", [written], "append")
+    assert index.version() == version and ids_of(index) == ["a", "b"]
+    assert index.features().schema == rows.FEATURES
+
+
+def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    first = store(index, "features", feature_rows(["a", "b"]))
+    second = store(index, "features", feature_rows(["c"]))
+    files = [index.write_rows("features", feature_rows(["b", "d"], etag="2"))]
+    third = index.replace_rows(files, pa.array(["a"]))
+    fourth = index.commit("features", [index.write_rows("features", feature_rows(["z"]))], "overwrite")
+    assert first < second < third < fourth
+    assert [ids_of(index, v) for v in (first, second, third, fourth)] == [
+        ["a", "b"], ["a", "b", "c"], ["b", "c", "d"], ["z"],
+    ]  # fmt: skip
+    assert index.features(third, ["etag"])["etag"].to_pylist() == ["2", "1", "2"]
+    with pytest.raises(TableError, match="no version 99"):
+        index.features(99)
+
+
+def test_replacing_nothing_but_gone_rows(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "features", feature_rows(["a", "b"]))
+    index.replace_rows([], pa.array(["b"]))
+    assert ids_of(index) == ["a"]
+
+
+def test_embeddings_are_float16_and_small_and_come_in_the_rows_order(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    stored = embedding_rows(list("dcba"))
+    store(index, "embeddings", stored)
+    store(index, "features", feature_rows(list("abcd")))
+    got = index.embeddings(index.features())
+    np.testing.assert_array_equal(got, rows.to_matrix(stored["embedding"])[::-1])
+    np.testing.assert_array_equal(got, got.astype(np.float16))
+    with pytest.raises(TableError, match="no embedding of x"):
+        index.embeddings(feature_rows(["x"]))
+
+
+def test_a_file_of_embeddings_is_no_larger_than_float16(tmp_path: Path) -> None:
+    index, n, d = Index(str(tmp_path)), 500, 1280
+    pooled = np.random.default_rng(0).gamma(0.5, 0.4, (n, d)).astype(np.float16)
+    table = embedding_rows([f"class/{i:05}.jpg" for i in range(n)])
+    table = table.set_column(table.column_names.index("embedding"), rows.EMBEDDINGS.field("embedding"),
+                             rows.to_vectors(pooled))  # fmt: skip
+    written = index.write_rows("embeddings", table)
+    assert written.size / n < 2 * d + 100  # bytes per image, everything included
+    np.testing.assert_array_equal(rows.to_matrix(table["embedding"]), pooled)
+
+
+def test_plain_parquet_tools_read_it(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "features", feature_rows(["a", "b"]))
+    query = f"select image_id, feature[1], region.width from '{tmp_path}/features/*.parquet' order by 1"
+    found = duckdb.connect().execute(query).fetchall()
+    assert [row[0] for row in found] == ["a", "b"]
+    assert found[0][1] == pytest.approx(rows.to_matrix(index.features()["feature"])[0, 0])
+    assert found[0][2] == 3
+
+
+def test_pca_is_found_by_its_fingerprint(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    pca = Moments.of(np.random.default_rng(0).random((20, D))).fit(K)
+    index.put_pca(pca)
+    assert index.pca(pca.fingerprint).fingerprint == pca.fingerprint
+    with pytest.raises(TableError, match="refit-pca"):
+        index.pca("0")
+
+
+def test_plan_of_a_first_a_second_and_a_changed_run(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    first = make_plan(index, listed(a="1", b="1", c="1"), False)
+    assert (first.new, first.changed, len(first.gone), len(first.to_describe)) == (3, 0, 0, 3)
+    store(index, "embeddings", embedding_rows(["a", "b"]))
+    store(index, "failures", failure_rows(["c"]))
+    store(index, "features", feature_rows(["a", "b"]))
+    second = make_plan(index, listed(a="1", b="1", c="1"), False)
+    assert (second.new, second.changed, len(second.gone), len(second.to_describe)) == (0, 0, 0, 0)
+    assert len(second.stale_failures) == 0
+    third = make_plan(index, listed(b="2", c="2", d="1"), False)
+    assert (third.new, third.changed, third.gone.to_pylist()) == (1, 2, ["a"])
+    assert third.to_describe["image_id"].to_pylist() == ["b", "c", "d"]
+    assert third.stale_failures["image_id"].to_pylist() == ["c"]
+    retry = make_plan(index, listed(a="1", b="1", c="1"), True)
+    assert retry.to_describe["image_id"].to_pylist() == retry.stale_failures["image_id"].to_pylist() == ["c"]
+
+
+def test_a_killed_run_is_not_described_again(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "embeddings", embedding_rows(["a"]))  # committed, then killed before anything was published
+    plan = make_plan(index, listed(a="1", b="1"), False)
+    assert plan.new == 2 and plan.to_describe["image_id"].to_pylist() == ["b"]
+
+
+versions = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12"))
+
+
+@given(versions, versions)
+@settings(max_examples=25, deadline=None)
+def test_plan_equals_set_arithmetic(
+    tmp_path_factory: pytest.TempPathFactory, old: dict[str, str], new: dict[str, str]
+) -> None:
+    index = Index(str(tmp_path_factory.mktemp("index")))
+    for etag in "12":
+        ids = [i for i in old if old[i] == etag]
+        store(index, "embeddings", embedding_rows(ids, etag))
+        store(index, "features", feature_rows(ids, etag))
+    plan = make_plan(index, listed(**new), False)
+    assert plan.new == len(new.keys() - old.keys())
+    assert plan.changed == len([i for i in new.keys() & old.keys() if new[i] != old[i]])
+    assert sorted(plan.gone.to_pylist()) == sorted(old.keys() - new.keys())
+    assert set(plan.to_describe["image_id"].to_pylist()) == {i for i in new if old.get(i) != new[i]}
+
+
+def test_failures_that_no_longer_hold_are_dropped(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "failures", failure_rows(["a", "b"]))
+    index.drop_failures(index.keys("failures").slice(0, 1))
+    assert index.keys("failures")["image_id"].to_pylist() == ["b"]
+    index.drop_failures(index.keys("failures").slice(0, 0))
