@@ -40,12 +40,12 @@ def answers(address: str) -> bool:
 @contextmanager
 def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """A Ray head on loopback, in the foreground of a process of ours; its dashboard's address."""
-    dashboard, port = free_port(), free_port()
-    temporary = tempfile.mkdtemp(
-        prefix="rsir"
-    )  # short, for Ray's sockets; and no other driver finds this head by itself
+    dashboard, port, agent = free_port(), free_port(), free_port()
+    # Short, for Ray's sockets; and no other driver finds this head by itself.
+    temporary = tempfile.mkdtemp(prefix="rsir")
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}",
                f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--disable-usage-stats",
+               f"--dashboard-agent-listen-port={agent}",  # its default is taken by the session's other Ray
                f"--temp-dir={temporary}"]  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     with (folder / "head.log").open("wb") as log:
