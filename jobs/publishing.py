@@ -53,6 +53,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) ->
     names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
     def to_features(batch: pa.Table) -> pa.Table:
+        """Rows of `rows.EMBEDDINGS` to rows of `rows.FEATURES`."""
         projection: Pca = ray.get(model)
         best = rows.to_matrix(batch[rows.CLASS_PROBABILITIES]).argmax(axis=1) if len(batch) else []
         columns = {name: batch[name] for name in batch.column_names if name in rows.FEATURES.names}

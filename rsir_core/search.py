@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
+from rsir_core.candidates import candidates
+from rsir_core.clusters import Clusters, make_clusters
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-BLOCK: Final = 16_384  # rows looked at together: their distances and weights stay in the processor's cache
 SMALLEST: Final = np.finfo(np.float32).tiny
 
 
@@ -82,27 +84,34 @@ class Hits:
         """These of them, in this order."""
         return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
 
-    def join(self, other: "Hits") -> Self:
-        """Both, one after the other."""
-        return type(self)(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
-
 
 NO_HITS: Final = Hits(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), np.empty(0))
 
 
 class Searcher:
-    """All rows of an index in memory, searched exhaustively: O(n·K) time and O(BLOCK + k) memory per query."""
+    """All rows of an index in memory, searched exactly.
 
-    def __init__(self, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> None:
+    Cluster by cluster in the order of their bounds, until no other can hold one of the k best. Memory: 4·(K + C) + 16
+    bytes per row, and the clusters.
+    """
+
+    def __init__(
+        self,
+        image_ids: Sequence[str],
+        feature: Floats,
+        class_probabilities: Floats,
+        clusters: Clusters | None = None,
+    ) -> None:
         """Take the rows of an index.
 
         Args:
             image_ids: n of them, in any order.
             feature: (n, K) float32.
             class_probabilities: (n, C) float32.
+            clusters: the runs that the rows lie in; None makes them here.
 
         Raises:
-            ValueError: the three differ in length, or a value is not finite.
+            ValueError: the three differ in length, a value is not finite, or the clusters are of other rows.
         """
         if not len(image_ids) == len(feature) == len(class_probabilities):
             raise ValueError(
@@ -110,14 +119,20 @@ class Searcher:
                 "probabilities do not make rows"
             )
         _check_finite(feature, class_probabilities)
-        self._feature = feature
-        self._class = classes(class_probabilities)
-        self._complements = complements(class_probabilities)
+        if clusters is not None and clusters.count.sum() != len(feature):
+            raise ValueError(f"the clusters are of {clusters.count.sum()} rows, not of {len(feature)}")
+        own, order = complements(class_probabilities), np.arange(len(feature))
+        if clusters is None and len(feature):
+            order, clusters = make_clusters(feature, classes(class_probabilities), own)
+        self._order = order  # where each row of a run was given
+        self._feature = np.ascontiguousarray(feature[order])
+        self._complements = own[order]
+        self._clusters = clusters
         self._tie = np.empty(len(image_ids), np.int64)  # place of each row's id among all ids
         self._tie[sorted(range(len(image_ids)), key=image_ids.__getitem__)] = np.arange(len(image_ids))
 
     def __len__(self) -> int:
-        return len(self._class)
+        return len(self._feature)
 
     def search(
         self,
@@ -140,28 +155,19 @@ class Searcher:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
-        complement = complements(class_probabilities[None])
-        best = NO_HITS
-        for start in range(0, len(self), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(self)))
-            if allowed is not None:
-                rows = rows[allowed[rows]]
-            hits = self._measure(rows, feature, complement, int(class_probabilities.argmax()))
-            best = self._best(best.join(hits), k, plain)
-        return best
-
-    def _measure(self, rows: Ints, feature: Floats, complement: Floats, query_class: int) -> Hits:
+        if self._clusters is None:
+            return NO_HITS
+        complement, query_class = complements(class_probabilities[None]), int(class_probabilities.argmax())
+        mask = None if allowed is None else allowed[self._order]
+        rows, of_class = candidates(
+            (self._feature, self._complements, self._clusters), (feature, complement[0], query_class), k, mask, plain
+        )
         distance = distances(feature[None], self._feature[rows])[0]
-        query_weight = query_weights(complement, self._class[rows])[0]
+        query_weight = query_weights(complement, of_class)[0]
         candidate_weight = candidate_weights(self._complements[rows], np.array([query_class]))[0]
-        return Hits(rows, query_weight * candidate_weight * distance, distance, query_weight, candidate_weight)
-
-    def _best(self, hits: Hits, k: int, plain: bool) -> Hits:
-        key = hits.distance if plain else hits.weighted_distance
-        near = np.arange(len(key))
-        if k < len(key):
-            near = np.flatnonzero(key <= np.partition(key, k - 1)[k - 1])  # with all that tie for the last place
-        return hits.take(near[np.lexsort((self._tie[hits.rows[near]], key[near]))[:k]])
+        weighted = query_weight * candidate_weight * distance
+        found = Hits(self._order[rows], weighted, distance, query_weight, candidate_weight)
+        return found.take(np.lexsort((self._tie[found.rows], distance if plain else weighted))[:k])
 
     def _check(
         self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None

@@ -1,7 +1,6 @@
 """A small real index without Ray, and the endpoint's app over it in this process, for tests of both."""
 
 import asyncio
-import functools
 import io
 import socket
 import threading
@@ -41,14 +40,6 @@ Rows = list[dict[str, Any]]
 
 ONE = "beach/beach001.jpg"
 LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
-
-
-@functools.cache
-def shared_index(base: Path) -> str:
-    """One index of two images of each class for all tests of a run; `base` is pytest's folder for it."""
-    folder = base / "serving"
-    folder.mkdir()
-    return build_index(folder, per_class=2)
 
 
 def build_index(folder: Path, per_class: int) -> str:

@@ -83,6 +83,7 @@ def test_the_picture_frames_right_and_wrong(tmp_path: Path) -> None:
     assert RIGHT not in colours["wrong"]
 
 
+@pytest.mark.ray
 def test_a_failing_step_stops_with_its_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     steps = Steps(3)
     steps.begin("Train on nothing")

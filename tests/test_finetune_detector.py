@@ -76,6 +76,7 @@ def until(lines: Iterator[str], pattern: str) -> None:
     raise AssertionError(f"the job ended without {pattern!r}: {''.join(seen)}")
 
 
+@pytest.mark.ray
 def test_a_killed_training_continues_and_ends_in_the_bundle(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     home, models = tmp_path / "home", Path(config.models)
     with subprocess.Popen(command(config), cwd=ROOT, env=environment(home), stderr=subprocess.PIPE, text=True) as job:

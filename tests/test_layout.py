@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 ORDER = [
     *("errors", "rows", "storage", "archive", "raster", "labels", "regions", "detector", "classifier", "bundle"),
-    *("describe", "pca", "table", "plan", "search", "metrics", "report"),
+    *("describe", "pca", "clusters", "candidates", "table", "plan", "search", "metrics", "report"),
 ]
 
 

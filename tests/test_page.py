@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.demo_scenes import CLASSES
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, local_app, serving, shared_index
+from tests.serving import LIMITS, ONE
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -26,17 +26,6 @@ FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return shared_index(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def url(index: str) -> Iterator[str]:
-    with serving(local_app(index)) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

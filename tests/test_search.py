@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core import search
 from rsir_core.search import SMALLEST, Hits, Searcher, complements
 from tests.rankings import Rows, reference, reference_complement, some_rows
 
@@ -18,19 +17,16 @@ def as_list(hits: Hits) -> list[tuple[int, list[float]]]:
 
 @settings(deadline=None)  # the machine may be busy
 @given(some_rows(), st.data())
-def test_equals_the_equations_as_a_loop_whatever_the_block_size(rows: Rows, data: st.DataObject) -> None:
+def test_equals_the_equations_as_a_loop(rows: Rows, data: st.DataObject) -> None:
     n = len(rows.ids)
     q = data.draw(st.integers(0, n - 1))
     k = data.draw(st.integers(1, n + 3))
     plain = data.draw(st.booleans())
     allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n))
     expected = reference(rows, q, k, allowed or [True] * n, plain)
-    for block in (1, 3, 1000):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search, "BLOCK", block)
-            mask = None if allowed is None else np.array(allowed)
-            hits = Searcher(*rows).search(rows.feature[q], rows.probabilities[q], k, mask, plain)
-        assert as_list(hits) == expected
+    mask = None if allowed is None else np.array(allowed)
+    hits = Searcher(*rows).search(rows.feature[q], rows.probabilities[q], k, mask, plain)
+    assert as_list(hits) == expected
 
 
 @settings(deadline=None)  # the machine may be busy

@@ -19,29 +19,12 @@ from jobs.serve_query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, Rows, check_finds_itself, local_app, serving, shared_index, upload
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return shared_index(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def client(index: str) -> Iterator[httpx.Client]:
-    with serving(local_app(index)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def stored(index: str) -> Rows:
-    found: Rows = Index(index).features().to_pylist()
-    return found
-
+from tests.serving import LIMITS, ONE, Rows, check_finds_itself, upload
 
 # Starting
 
 
+@pytest.mark.ray
 def test_an_index_that_is_not_there_is_said_on_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.serve", "--index", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

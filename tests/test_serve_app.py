@@ -6,7 +6,6 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,7 @@ from jobs.serve_messages import AnswerJson, SearchRequest
 from rsir_core import rows
 from rsir_core.errors import QueryError
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, Rows, local_app, png, serving, shared_index, upload
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return shared_index(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def client(index: str) -> Iterator[httpx.Client]:
-    with serving(local_app(index)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def stored(index: str) -> Rows:
-    found: Rows = Index(index).features().to_pylist()
-    return found
-
+from tests.serving import LIMITS, ONE, Rows, png, upload
 
 # Refusals
 

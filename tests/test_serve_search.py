@@ -1,7 +1,6 @@
 """Queries: described as the index was, ranked as the paper says."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,7 @@ from jobs.serve_answer import Answerer
 from jobs.serve_query import QueryDescriber, open_edition
 from rsir_core import rows
 from rsir_core.regions import Box
-from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, Rows, check_finds_itself, local_app, serving, shared_index, upload
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return shared_index(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def client(index: str) -> Iterator[httpx.Client]:
-    with serving(local_app(index)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def stored(index: str) -> Rows:
-    found: Rows = Index(index).features().to_pylist()
-    return found
-
+from tests.serving import LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
 
