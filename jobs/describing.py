@@ -35,7 +35,7 @@ READ: Final = pa.schema(
         *_KEY,
         pa.field(rows.HEIGHT, pa.int32()),
         pa.field(rows.WIDTH, pa.int32()),
-        pa.field(rows.NOTES, pa.string()),
+        *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
         pa.field("began", pa.float64()),
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
         *_FAILURE,
@@ -67,7 +67,9 @@ def read_files(listing: pa.Table, max_pixels: int) -> pa.Table:
         try:
             picture = read_picture(uri, max_pixels)
             height, width = picture.pixels.shape[:2]
-            row |= {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes}
+            row |= {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, rows.TIME: picture.time}
+            if picture.footprint is not None:
+                row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.footprint, strict=True))
             row["pixels"] = picture.pixels.data
         except ImageError as error:
             row |= {rows.STAGE: error.stage, rows.KIND: error.kind, rows.MESSAGE: str(error)}

@@ -12,9 +12,10 @@ from jobs.config import IndexConfig
 from rsir_core import rows
 from rsir_core.pca import Moments, Pca
 from rsir_core.plan import Plan, anti, semi
+from rsir_core.resident import in_runs
 from rsir_core.table import Index, WrittenFile
 
-FEATURES_PER_FILE = 100_000  # about 30 MB
+FEATURES_PER_FILE = 500_000  # about 150 MB; the larger, the fewer clusters a query looks at
 
 
 class PcaMoments(AggregateFnV2[bytes, bytes]):
@@ -67,7 +68,9 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) ->
         return pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
 
     def write(batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([Index(uri).write_rows("features", batch)._asdict()] if len(batch) else [])
+        return pa.Table.from_pylist(
+            [Index(uri).write_rows("features", *in_runs(batch))._asdict()] if len(batch) else []
+        )
 
     described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
     features = described.map_batches(to_features, batch_size=None, batch_format="pyarrow")
@@ -103,6 +106,6 @@ def publish(index: Index, plan: Plan, classes: Sequence[str], config: IndexConfi
     new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
     files = project(index, new, pca, classes) if len(new) else []
     if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
-        index.replace_rows(files, leaving[rows.IMAGE_ID].combine_chunks())
+        index.replace_rows(files, pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID])
     elif files:
         index.commit("features", files, "append")

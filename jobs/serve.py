@@ -53,8 +53,8 @@ def build(config: ServeConfig, edition: Edition) -> Application:
         backpressure_config=BackpressureConfig(retry_after_s=1),
         **common,
     )(serve.ingress()(Ingress))
-    bound = describer.bind(edition, config.max_pixels, device), searcher.bind(edition)
-    return ingress.bind(*bound, edition, limits)
+    bound = describer.bind(edition, config.max_pixels, device), [searcher.bind(edition, 0, 1)]
+    return ingress.bind(edition, *bound, limits)
 
 
 def serve_index(config: ServeConfig) -> Summary:

@@ -1,6 +1,7 @@
 """The routes of the endpoint over any back end: what a request may ask, its limits, and errors in words."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,20 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
-from jobs.serve_messages import AnswerJson, ErrorJson, HealthJson, ImagesJson, IndexJson, SearchRequest, in_words
-from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Edition, shrink
+from jobs.serve_gather import Gatherer
+from jobs.serve_messages import (
+    AnswerJson,
+    ErrorJson,
+    HealthJson,
+    ImagesJson,
+    IndexJson,
+    SearchRequest,
+    answer_json,
+    in_words,
+)
+from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink
 from rsir_core.errors import ImageError, QueryError
+from rsir_core.feedback import Example, refine
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
 
@@ -28,26 +40,26 @@ SECURITY: Final = {
 }
 
 
-class Backend(Protocol):
-    """Where queries are described and ranked."""
+class Backend(Gatherer):
+    """Where queries are described and ranked, for one edition."""
 
+    @abstractmethod
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         """Describe an upload, or the indexed image behind a URI."""
 
-    async def stored(self, image_id: str | None, uri: str | None) -> Descriptor:
-        """The row of an indexed image."""
 
-    async def answer(self, query: Descriptor, k: int, classes: list[str] | None) -> AnswerJson:
-        """Rank the index against a query."""
+class Library(Protocol):
+    """The editions that are loaded."""
 
-    async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
-        """List the index."""
+    def backend(self, version: int | None) -> Backend:
+        """That of a version, or of the newest.
 
-    async def class_counts(self) -> dict[str, int]:
-        """How many rows each class has."""
+        Raises:
+            QueryError: 404, it is not loaded.
+        """
 
-    async def probe(self) -> None:
-        """Run a tiny query; raises where it fails."""
+    def versions(self) -> list[int]:
+        """Those that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +71,12 @@ class Limits:
     max_pixels: int
 
 
-def build_app(backend: Backend, edition: Edition, limits: Limits) -> FastAPI:
+def build_app(library: Library, limits: Limits) -> FastAPI:
     """The endpoint and its page."""
     app = FastAPI(title="rsir", description="Remote-sensing image retrieval", docs_url=None, redoc_url=None)
-    _add_search(app, backend, limits)
-    _add_state(app, backend, edition, limits)
-    _add_browse(app, backend, limits)
+    _add_search(app, library, limits)
+    _add_state(app, library, limits)
+    _add_browse(app, library, limits)
     app.mount("/", StaticFiles(directory=WEB, html=True))
     app.middleware("http")(_secure)
     app.exception_handler(QueryError)(_refuse)
@@ -72,7 +84,7 @@ def build_app(backend: Backend, edition: Edition, limits: Limits) -> FastAPI:
     return app
 
 
-def _add_search(app: FastAPI, backend: Backend, limits: Limits) -> None:
+def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorJson, "description": text}
         for status, text in {
@@ -93,33 +105,64 @@ def _add_search(app: FastAPI, backend: Backend, limits: Limits) -> None:
     )
     async def search(request: Request) -> JSONResponse:
         asked, upload = await read_search(request, limits)
-        query = await _describe(backend, asked, upload)
-        return JSONResponse(await backend.answer(query, asked.k, asked.classes))
+        backend = library.backend(asked.version)
+        ranking = Ranking(asked.offset + asked.k, asked.filter, asked.near_duplicates)
+        if asked.is_one_stored_image:
+            query, results = await backend.rank_stored(asked.image_id, asked.uri, ranking)
+        else:
+            query = await _query(backend, asked, upload)
+            results = await backend.rank(query, ranking)
+        return JSONResponse(answer_json(backend.edition, query, results[asked.offset :]))
 
 
-async def _describe(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor:
+async def _query(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor:
+    """What is ranked by: an image or descriptor, moved by the examples that came with it, or these alone."""
+    base = await _base(backend, asked, upload)
+    if base is not None and not asked.positive and not asked.negative:
+        return base
+    examples = await backend.stored([*asked.positive, *asked.negative], [])
+    found = [Example(e.feature, e.class_probabilities) for e in examples]
+    own = Example(base.feature, base.class_probabilities) if base else None
+    feature, p = refine(own, found[: len(asked.positive)], found[len(asked.positive) :])
+    return replace(base or Descriptor(None, None, feature, p), feature=feature, class_probabilities=p)
+
+
+async def _base(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
     box = asked.given_box
     if upload is not None:
-        return await backend.describe(upload, box, asked.preview)
-    stored = await backend.stored(asked.image_id, asked.uri)  # so that no URI is opened that the index does not have
-    if box is None or stored.uri is None:
+        return await backend.recognised(await backend.describe(upload, box, asked.preview))
+    if asked.feature is not None:
+        return asked.ready_descriptor(backend.edition)
+    if asked.image_id is None and asked.uri is None:
+        return None
+    # Looked up first, so that no URI is opened that the index does not have.
+    (stored,) = await backend.stored(*([name] if name else [] for name in (asked.image_id, asked.uri)))
+    if box is None:
         return stored
-    described = await backend.describe(stored.uri, box, asked.preview)
+    described = await backend.describe(str(stored.uri), box, asked.preview)
     return replace(described, image_id=stored.image_id, uri=stored.uri)
 
 
-def _add_state(app: FastAPI, backend: Backend, edition: Edition, limits: Limits) -> None:
+def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
     @app.get("/healthz", summary="Run a tiny query")
     async def healthz() -> HealthJson:
+        backend = library.backend(None)
         await backend.probe()
-        return {"status": "ok", "version": edition.version}
+        return {"status": "ok", "version": backend.edition.version}
 
     @app.get("/index", summary="What is served, and the limits that queries have")
     async def index() -> IndexJson:
+        backend = library.backend(None)
+        edition, held = backend.edition, await backend.held()
         return {
             "version": edition.version,
+            "versions": library.versions(),
             "images": edition.images,
-            "classes": await backend.class_counts(),
+            "classes": held.classes,
+            "columns": held.columns,
+            "times": held.times,
+            "bounds": held.bounds,
+            "dimensions": edition.dimensions,
             "bundle": edition.bundle,
             "pca": edition.pca,
             "has_detector": edition.has_detector,
@@ -130,21 +173,21 @@ def _add_state(app: FastAPI, backend: Backend, edition: Edition, limits: Limits)
         }
 
 
-def _add_browse(app: FastAPI, backend: Backend, limits: Limits) -> None:
+def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
     decoding = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
 
     @app.get("/images", summary="List the index, by image id")
     async def images(
         contains: str = "",
         of_class: Annotated[str | None, Query(alias="class")] = None,
-        offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 24,
     ) -> ImagesJson:
-        return await backend.images(contains, of_class, offset, limit)
+        return await library.backend(None).images(contains, of_class, offset, limit)
 
     @app.get("/thumbnail/{image_id:path}", response_class=Response, summary="A small JPEG of an indexed image")
     async def thumbnail(image_id: str) -> Response:
-        stored = await backend.stored(image_id, None)
+        (stored,) = await library.backend(None).stored([image_id], [])
         async with decoding:
             jpeg = await asyncio.to_thread(_thumbnail, str(stored.uri), limits.max_pixels)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
@@ -178,11 +221,26 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
             )
     except ValidationError as error:
         raise in_words(error) from error
-    if sum(named is not None for named in (upload, asked.image_id, asked.uri)) != 1:
-        raise QueryError("give exactly one of `image` (a file, in a form), `image_id` and `uri` (in JSON)")
-    if asked.k > limits.max_k:
-        raise QueryError(f"k: {asked.k} is more than this endpoint's {limits.max_k}; ask for fewer")
+    _check(asked, upload, limits)
     return asked, upload
+
+
+def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
+    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature))
+    if named > 1 or (named == 0 and not asked.positive):
+        raise QueryError(
+            "give exactly one of `image` (a file, in a form), `image_id`, `uri` and `feature` (in JSON), or none of "
+            "them and `positive` examples"
+        )
+    if (asked.feature is None) != (asked.class_probabilities is None):
+        raise QueryError("a ready descriptor is `feature` and `class_probabilities`; give both")
+    if asked.box is not None and (named == 0 or asked.feature is not None):
+        raise QueryError("box: there is no image to draw it on; give one with `image`, `image_id` or `uri`")
+    if asked.offset + asked.k > limits.max_k:
+        raise QueryError(
+            f"k: {asked.k} from offset {asked.offset} reaches beyond this endpoint's {limits.max_k} results; ask for "
+            "fewer"
+        )
 
 
 def _limited(request: Request, max_bytes: int) -> Request:

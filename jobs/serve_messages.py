@@ -1,12 +1,19 @@
 """What goes over the wire of the endpoint: the JSON that it takes and the JSON that it gives."""
 
+import base64
 import json
-from typing import Annotated, Any, NotRequired
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
+from jobs.serve_query import Descriptor, Edition
+from rsir_core.detector import DetectedObject
 from rsir_core.errors import QueryError
+from rsir_core.filters import Filter, Operator
+from rsir_core.footprint import Footprint
 from rsir_core.regions import Box
 
 
@@ -17,40 +24,101 @@ def _list(value: Any) -> Any:
     return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _utc(time: datetime | None) -> datetime | None:
+    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+
+JsonText = BeforeValidator(_list)
+Number = FiniteFloat
+Ids = Annotated[list[str], Field(max_length=100)]
+Longitude = Annotated[FiniteFloat, Field(ge=-180, le=180)]
+Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
+
+
 class SearchRequest(BaseModel):
-    """A query by name, or what goes with an uploaded image."""
+    """What to rank the index against, and which of its rows."""
 
     model_config = ConfigDict(extra="forbid")
 
     image_id: Annotated[str | None, Field(description="an image of the index, by its id")] = None
     uri: Annotated[str | None, Field(description="an image of the index, by its URI")] = None
-    k: Annotated[int, Field(ge=1, description="how many results")] = 20
-    classes: Annotated[
-        Annotated[list[str], Field(min_length=1)] | None,
-        BeforeValidator(_list),
-        Field(description="only results of these classes; in a form a JSON list, or comma-separated"),
+    feature: Annotated[list[Number] | None, JsonText, Field(description="a ready descriptor's feature (K numbers)")] = (
+        None
+    )
+    class_probabilities: Annotated[
+        list[Annotated[Number, Field(ge=0, le=1)]] | None,
+        JsonText,
+        Field(description="that descriptor's probabilities, in the order of the bundle's classes"),
     ] = None
+    positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = []
+    negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = []
     box: Annotated[
-        tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None,
-        BeforeValidator(_list),
+        tuple[Number, Number, Number, Number] | None,
+        JsonText,
         Field(description="x0, y0, x1, y1 in pixels: the object to centre the key region on, not the detector's"),
     ] = None
+    k: Annotated[int, Field(ge=1, description="how many results")] = 20
+    offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
+    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must be loaded")] = None
+    classes: Annotated[
+        Annotated[list[str], Field(min_length=1)] | None,
+        JsonText,
+        Field(description="only results of these classes; in a form a JSON list, or comma-separated"),
+    ] = None
+    bbox: Annotated[
+        tuple[Longitude, Latitude, Longitude, Latitude] | None,
+        JsonText,
+        Field(description="only footprints that meet west, south, east, north (degrees; west > east: over ±180°)"),
+    ] = None
+    start: Annotated[
+        datetime | None, Field(description="only images taken at this time or later (UTC if not said)")
+    ] = None
+    end: Annotated[datetime | None, Field(description="only images taken at this time or earlier")] = None
+    where: Annotated[
+        list[tuple[str, Operator, str | int | float | bool | list[str | int | float]]],
+        JsonText,
+        Field(description="only rows for which all of these hold: [[column, operator, value], …]", max_length=20),
+    ] = []
+    near_duplicates: Annotated[
+        bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
+    ] = False
     preview: Annotated[bool, Field(description="send back, as a data URI, the picture that was described")] = False
-    bbox: Annotated[Any, Field(description="footprint filter; refused by an index without footprints")] = None
-    start: Annotated[Any, Field(description="time filter; refused by an index without times")] = None
-    end: Annotated[Any, Field(description="time filter; refused by an index without times")] = None
 
-    @model_validator(mode="after")
-    def _refuse_missing_columns(self) -> "SearchRequest":
-        for name, column in (("bbox", "footprint"), ("start", "time"), ("end", "time")):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} cannot filter, because this index has no {column} column; leave it out")
-        return self
+    @property
+    def is_one_stored_image(self) -> bool:
+        """Whether the query is an indexed image as it is."""
+        named = self.image_id is not None or self.uri is not None
+        return named and self.box is None and not self.positive and not self.negative
 
     @property
     def given_box(self) -> Box | None:
         """The box as one."""
         return None if self.box is None else Box(*self.box)
+
+    def ready_descriptor(self, edition: Edition) -> Descriptor:
+        """`feature` and `class_probabilities`, once they are known to fit an edition.
+
+        Raises:
+            QueryError: 422, they do not.
+        """
+        feature = np.array(self.feature, np.float32)
+        p = np.array(self.class_probabilities, np.float32)
+        for name, given, wanted in (
+            ("feature", feature, edition.dimensions),
+            ("class_probabilities", p, len(edition.classes)),
+        ):
+            if len(given) != wanted:
+                raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
+        if not (np.isfinite(feature).all() and abs(p.sum(dtype=np.float64) - 1) < 1e-3):
+            raise QueryError("feature or class_probabilities: beyond float32, or probabilities that do not sum to 1")
+        return Descriptor(None, None, feature, p)
+
+    @property
+    def filter(self) -> Filter:
+        """Which rows are ranked."""
+        bbox = None if self.bbox is None else Footprint(*self.bbox)
+        classes = None if self.classes is None else tuple(self.classes)
+        return Filter(classes, _utc(self.start), _utc(self.end), bbox, tuple(self.where))
 
 
 class RegionJson(TypedDict):
@@ -71,6 +139,15 @@ class BoxJson(TypedDict):
     y1: float
 
 
+class FootprintJson(TypedDict):
+    """What a footprint spans, in degrees; across ±180° xmin > xmax."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
 # Written as calls, because `class` cannot be a field of a class.
 ObjectJson = TypedDict("ObjectJson", {"class": str, "score": float, "box": BoxJson})
 ImageJson = TypedDict("ImageJson", {"image_id": str, "class": str})
@@ -81,10 +158,10 @@ QueryJson = TypedDict(
         "uri": str | None,
         "class": str,
         "probability": float,
-        "region": RegionJson,
+        "region": RegionJson | None,
         "object": ObjectJson | None,  # null: none found, the key region is centred on the image
-        "height": int,
-        "width": int,
+        "height": int | None,  # null: nothing was read, as of a ready descriptor
+        "width": int | None,
         "notes": str | None,  # what reading the file had to decide
         "class_probabilities": dict[str, float],
         "feature": list[float],
@@ -103,8 +180,13 @@ RowJson = TypedDict(
         "object_box": BoxJson | None,
         "height": int,
         "width": int,
+        "time": str | None,  # acquired, ISO 8601 UTC
+        "bbox": FootprintJson | None,
     },
 )
+
+
+ROW: Final = tuple(RowJson.__annotations__)
 
 
 class ResultJson(RowJson):
@@ -139,6 +221,11 @@ class IndexJson(TypedDict):
     version: int
     images: int
     classes: dict[str, int]  # images of each
+    dimensions: int
+    columns: list[str]  # that `where` can ask for
+    times: tuple[str, str] | None  # first and last; null: no image has a time
+    bounds: FootprintJson | None  # of all footprints; null: no image has one
+    versions: list[int]  # that can be asked for
     bundle: str
     pca: str
     has_detector: bool
@@ -159,6 +246,37 @@ class ErrorJson(TypedDict):
     """What is wrong with a request, in words."""
 
     detail: str
+
+
+def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) -> AnswerJson:
+    """A query and its results as they are sent."""
+    names, region = edition.classes, query.region
+    top = int(query.class_probabilities.argmax())
+    said: QueryJson = {
+        "image_id": query.image_id,
+        "uri": query.uri,
+        "class": names[top],
+        "probability": float(query.class_probabilities[top]),
+        "region": None
+        if region is None
+        else RegionJson(x=region.x, y=region.y, width=region.width, height=region.height),
+        "object": _object(query.object),
+        "height": query.height,
+        "width": query.width,
+        "notes": query.notes,
+        "class_probabilities": dict(zip(names, query.class_probabilities.tolist(), strict=True)),
+        "feature": query.feature.tolist(),
+    }
+    if query.preview:
+        said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
+    return {"version": edition.version, "query": said, "results": results}
+
+
+def _object(found: DetectedObject | None) -> ObjectJson | None:
+    if found is None:
+        return None
+    x0, y0, x1, y1 = (float(edge) for edge in found.box)
+    return {"class": found.name, "score": float(found.score), "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1}}
 
 
 def in_words(error: ValidationError) -> QueryError:

@@ -13,6 +13,7 @@ from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import ImageError, QueryError, TableError
+from rsir_core.filters import EVERYTHING, Filter
 from rsir_core.raster import Picture, decode, read_picture
 from rsir_core.regions import Box, Region
 from rsir_core.table import Index
@@ -31,6 +32,7 @@ class Edition:
     bundle: str
     pca: str
     classes: tuple[str, ...]
+    dimensions: int
     has_detector: bool
     tau: float
 
@@ -52,11 +54,20 @@ def open_edition(uri: str) -> Edition:
         raise TableError(f"the rows of {uri} are of several models ({fingerprints}); run jobs.index on it again")
     (bundle_fingerprint,), (pca_fingerprint,) = fingerprints
     bundle = index.bundle(bundle_fingerprint)
-    index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
+    pca = index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
     return Edition(
         uri, version, len(features), bundle_fingerprint, pca_fingerprint,
-        bundle.classes, bundle.detector is not None, bundle.tau,
+        bundle.classes, len(pca.components), bundle.detector is not None, bundle.tau,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which rows are ranked, and how many of the best are wanted."""
+
+    first: int
+    filter: Filter = EVERYTHING
+    near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Descriptor:
         uri: of an indexed image.
         feature: (K,) float32.
         class_probabilities: (C,) float32.
-        region: its key region.
+        region: its key region; None, as height and width: nothing was read.
         object: its representative object.
         height: pixels.
         width: pixels.
@@ -80,11 +91,11 @@ class Descriptor:
     uri: str | None
     feature: npt.NDArray[np.float32]
     class_probabilities: npt.NDArray[np.float32]
-    region: Region
-    object: DetectedObject | None
-    height: int
-    width: int
-    notes: str | None
+    region: Region | None = None
+    object: DetectedObject | None = None
+    height: int | None = None
+    width: int | None = None
+    notes: str | None = None
     preview: bytes = b""
 
 

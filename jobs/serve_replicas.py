@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
@@ -13,9 +13,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from jobs.serve_answer import Answerer
-from jobs.serve_app import Limits, build_app
-from jobs.serve_messages import AnswerJson, ImagesJson
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, refusal_of, with_preview
+from jobs.serve_app import Backend, Limits, build_app
+from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, refusal_of, with_preview
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.raster import Picture
 from rsir_core.regions import Box
@@ -84,77 +83,71 @@ class DescriberReplica:
 
 
 class SearcherReplica:
-    """All rows of an edition."""
+    """The rows of an edition, or a share of them."""
 
-    def __init__(self, edition: Edition) -> None:
-        self._answerer = Answerer(edition)
-        self._counts = self._answerer.class_counts()
-
-    @refusing
-    def stored(self, image_id: str | None, uri: str | None) -> Descriptor:
-        """The row of an indexed image."""
-        return self._answerer.stored(image_id, uri)
+    def __init__(self, edition: Edition, part: int, parts: int) -> None:
+        self._answerer = Answerer(edition, part, parts)
+        self._held = self._answerer.held()
 
     @refusing
-    def answer(self, query: Descriptor, k: int, classes: list[str] | None) -> AnswerJson:
-        """Rank the rows against a query."""
-        return self._answerer.answer(query, k, classes)
-
-    @refusing
-    def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
-        """List the rows."""
-        return self._answerer.images(contains, of_class, offset, limit)
-
-    def class_counts(self) -> dict[str, int]:
-        """How many rows each class has."""
-        return self._counts
+    def call(self, method: str, *args: Any) -> Any:
+        """What a method of the answerer gives."""
+        return self._held if method == "held" else getattr(self._answerer, method)(*args)
 
     def check_health(self) -> None:
         """Called by Serve, which replaces a replica whose queries fail or no longer end."""
         self._answerer.probe()
 
 
-class Ingress:
-    """The routes, with the other two deployments as their back end."""
+class Deployments(Backend):
+    """The describer and the searchers of an edition, as the ingress reaches them."""
 
     def __init__(
-        self, describer: DeploymentHandle[Any], searcher: DeploymentHandle[Any], edition: Edition, limits: Limits
+        self, edition: Edition, describer: DeploymentHandle[Any], searchers: Sequence[DeploymentHandle[Any]]
     ) -> None:
-        self._describer, self._searcher = describer, searcher
-        self._edition, self._limits = edition, limits
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve, in the replica."""
-        return build_app(self, self._edition, self._limits)
+        self.edition, self.parts = edition, len(searchers)
+        self._describer, self._searchers = describer, searchers
 
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         """Let the describer describe an image."""
         result: Descriptor = _given(await self._describer.describe.remote(source, box, preview))
         return result
 
-    async def stored(self, image_id: str | None, uri: str | None) -> Descriptor:
-        """Let the searcher find a row."""
-        result: Descriptor = _given(await self._searcher.stored.remote(image_id, uri))
-        return result
-
-    async def answer(self, query: Descriptor, k: int, classes: list[str] | None) -> AnswerJson:
-        """Let the searcher rank its rows."""
-        result: AnswerJson = _given(await self._searcher.answer.remote(query, k, classes))
-        return result
-
-    async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
-        """Let the searcher list its rows."""
-        result: ImagesJson = _given(await self._searcher.images.remote(contains, of_class, offset, limit))
-        return result
-
-    async def class_counts(self) -> dict[str, int]:
-        """Let the searcher count its rows."""
-        result: dict[str, int] = _given(await self._searcher.class_counts.remote())
-        return result
-
     async def probe(self) -> None:
-        """A tiny query through both."""
-        await self.answer(_given(await self._describer.probe.remote()), 1, None)
+        """A tiny query through all of them."""
+        described: Descriptor = _given(await self._describer.probe.remote())
+        await self.rank(described, Ranking(1))
+
+    async def _each(self, method: str, *args: Any) -> list[Any]:
+        asked = [searcher.call.remote(method, *args) for searcher in self._searchers]
+        return [_given(answer) for answer in await asyncio.gather(*asked)]
+
+
+class Ingress:
+    """The routes, over one edition."""
+
+    def __init__(
+        self,
+        edition: Edition,
+        describer: DeploymentHandle[Any],
+        searchers: Sequence[DeploymentHandle[Any]],
+        limits: Limits,
+    ) -> None:
+        self._backend, self._limits = Deployments(edition, describer, searchers), limits
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve, in the replica."""
+        return build_app(self, self._limits)
+
+    def backend(self, version: int | None) -> Backend:
+        """The edition's, whichever it is."""
+        if version not in (None, self._backend.edition.version):
+            raise QueryError(f"version: {version} is not loaded; there is {self._backend.edition.version}", 404)
+        return self._backend
+
+    def versions(self) -> list[int]:
+        """The one."""
+        return [self._backend.edition.version]
 
 
 def _given(result: Any) -> Any:

@@ -50,7 +50,7 @@ def _compiled(function: Any) -> Any:
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})  # type: ignore[misc]
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _distance(a: Any, b: Any) -> Any:
     """‖a − b‖ in float32; infinite where a square is."""
     total = np.float32(0)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -30,11 +31,13 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from rsir_core.archive import read_file
 from rsir_core.errors import FailureKind, ImageError
+from rsir_core.footprint import Footprint, footprint_of, time_of
 
 Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 Decoded = tuple[Pixels, list[str]]  # with notes
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
+_TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS: Final = 100_000_000
 _PER_PIXEL: Final = 16  # bytes that a file may have, and samples that its decoder may have to touch, per allowed pixel
 
@@ -58,6 +61,8 @@ class Picture:
 
     pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
     notes: str | None  # what reading had to decide (stretch, first page, bands, transparent pixels); None: nothing
+    time: datetime | None = None  # of acquisition, UTC; None: the file does not say
+    footprint: Footprint | None = None  # None: the file is not georeferenced
 
 
 def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -98,7 +103,14 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
         raise _refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
-    return Picture(np.ascontiguousarray(pixels), "; ".join(notes) or None)
+    when_and_where = _georeference(data) if data.startswith(_TIFF) else (None, None)
+    return Picture(np.ascontiguousarray(pixels), "; ".join(notes) or None, *when_and_where)
+
+
+def _georeference(data: bytes) -> tuple[datetime | None, Footprint | None]:
+    file = rasterio.MemoryFile(data, filename="image")
+    with _quiet(), rasterio.Env(**_GDAL), file, file.open(driver="GTiff") as dataset:
+        return time_of(dataset), footprint_of(dataset)
 
 
 @contextmanager
@@ -292,7 +304,7 @@ def _refused(name: str, kind: FailureKind, what: str) -> ImageError:
 _DECODERS: Final[tuple[tuple[tuple[bytes, ...], Decoder], ...]] = (
     ((b"\xff\xd8\xff",), _jpeg),
     ((b"\x89PNG\r\n\x1a\n",), _png),
-    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), partial(_gdal, "GTiff")),
+    (_TIFF, partial(_gdal, "GTiff")),
     ((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), partial(_gdal, "JP2OpenJPEG")),
     ((b"RIFF",), partial(_pillow, WebPImageFile)),
     ((b"GIF87a", b"GIF89a"), partial(_pillow, GifImageFile)),

@@ -21,6 +21,8 @@ PCA: Final = "pca"
 HEIGHT: Final = "height"
 WIDTH: Final = "width"
 NOTES: Final = "notes"
+TIME: Final = "time"
+BBOX: Final = "bbox"
 EMBEDDING: Final = "embedding"
 FEATURE: Final = "feature"
 CLASS: Final = "class"
@@ -33,6 +35,8 @@ STAGE: Final = "stage"
 KIND: Final = "kind"
 MESSAGE: Final = "message"
 
+BBOX_FIELDS: Final = ("xmin", "ymin", "xmax", "ymax")  # GeoParquet's names
+UTC: Final = pa.timestamp("us", "UTC")
 VECTOR: Final = pa.list_(pa.field("element", pa.float32()))  # the element name that Parquet and Delta prescribe
 
 _KEY: Final = [
@@ -44,6 +48,8 @@ _PICTURE: Final = [
     pa.field(HEIGHT, pa.int32(), nullable=False),  # pixels, after orientation
     pa.field(WIDTH, pa.int32(), nullable=False),
     pa.field(NOTES, pa.string()),  # what reading had to decide (stretch, first page, ...); null: nothing
+    pa.field(TIME, UTC),  # of acquisition; null: not known
+    pa.field(BBOX, pa.struct([(n, pa.float64()) for n in BBOX_FIELDS])),  # lon/lat; null: not georeferenced
     pa.field(REGION, pa.struct([(n, pa.int32()) for n in ("x", "y", "width", "height")]), nullable=False),
     pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
     pa.field(OBJECT_SCORE, pa.float32()),

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy.spatial.distance import cdist
 
 from rsir_core.candidates import candidates
@@ -74,7 +75,7 @@ def candidate_weights(row_complements: Floats, query_classes: Ints) -> Doubles:
 class Hits:
     """The k best rows of a query, best first, with the three factors of each weighted distance; each array is (k,)."""
 
-    rows: Ints  # positions in the order that the searcher was given
+    rows: Ints  # positions
     weighted_distance: Doubles
     distance: Doubles
     query_weight: Doubles  # equation 6
@@ -85,51 +86,43 @@ class Hits:
         return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
 
 
-NO_HITS: Final = Hits(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), np.empty(0))
-
-
 class Searcher:
-    """All rows of an index in memory, searched exactly.
+    """Rows in memory, searched exactly.
 
-    Cluster by cluster in the order of their bounds, until no other can hold one of the k best. Memory: 4·(K + C) + 16
-    bytes per row, and the clusters.
+    Cluster by cluster in the order of their bounds, until no other can hold one of the k best. Nothing is copied.
     """
 
-    def __init__(
-        self,
-        image_ids: Sequence[str],
-        feature: Floats,
-        class_probabilities: Floats,
-        clusters: Clusters | None = None,
-    ) -> None:
-        """Take the rows of an index.
+    def __init__(self, image_ids: pa.ChunkedArray, feature: Floats, complement: Floats, clusters: Clusters) -> None:
+        """Take rows that lie in runs.
 
         Args:
-            image_ids: n of them, in any order.
+            image_ids: (n,) strings; looked at only where weighted distances are equal.
             feature: (n, K) float32.
-            class_probabilities: (n, C) float32.
-            clusters: the runs that the rows lie in; None makes them here.
+            complement: (n, C) float32, see `complements`.
+            clusters: the runs.
 
         Raises:
-            ValueError: the three differ in length, a value is not finite, or the clusters are of other rows.
+            ValueError: the four are of different rows, or a value is not finite.
         """
+        counts = [len(image_ids), len(feature), len(complement), int(clusters.count.sum())]
+        if len(set(counts)) > 1:
+            raise ValueError("{} image ids, {} features, {} complements and clusters of {} rows".format(*counts))
+        _check_finite(feature, complement)
+        self._ids, self._feature, self._complement, self._clusters = image_ids, feature, complement, clusters
+
+    @classmethod
+    def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:
+        """Rows in any order: that of their runs, (n,), which the searcher's rows are in, and the searcher."""
         if not len(image_ids) == len(feature) == len(class_probabilities):
             raise ValueError(
                 f"{len(image_ids)} image ids, {len(feature)} features and {len(class_probabilities)} class "
                 "probabilities do not make rows"
             )
         _check_finite(feature, class_probabilities)
-        if clusters is not None and clusters.count.sum() != len(feature):
-            raise ValueError(f"the clusters are of {clusters.count.sum()} rows, not of {len(feature)}")
-        own, order = complements(class_probabilities), np.arange(len(feature))
-        if clusters is None and len(feature):
-            order, clusters = make_clusters(feature, classes(class_probabilities), own)
-        self._order = order  # where each row of a run was given
-        self._feature = np.ascontiguousarray(feature[order])
-        self._complements = own[order]
-        self._clusters = clusters
-        self._tie = np.empty(len(image_ids), np.int64)  # place of each row's id among all ids
-        self._tie[sorted(range(len(image_ids)), key=image_ids.__getitem__)] = np.arange(len(image_ids))
+        own = complements(class_probabilities)
+        order, clusters = make_clusters(feature, classes(class_probabilities), own)
+        ids = pa.chunked_array([pa.array(image_ids, pa.string()).take(pa.array(order))])
+        return order, cls(ids, feature[order], own[order], clusters)
 
     def __len__(self) -> int:
         return len(self._feature)
@@ -155,19 +148,24 @@ class Searcher:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
-        if self._clusters is None:
-            return NO_HITS
         complement, query_class = complements(class_probabilities[None]), int(class_probabilities.argmax())
-        mask = None if allowed is None else allowed[self._order]
         rows, of_class = candidates(
-            (self._feature, self._complements, self._clusters), (feature, complement[0], query_class), k, mask, plain
+            (self._feature, self._complement, self._clusters), (feature, complement[0], query_class), k, allowed, plain
         )
         distance = distances(feature[None], self._feature[rows])[0]
         query_weight = query_weights(complement, of_class)[0]
-        candidate_weight = candidate_weights(self._complements[rows], np.array([query_class]))[0]
+        candidate_weight = candidate_weights(self._complement[rows], np.array([query_class]))[0]
         weighted = query_weight * candidate_weight * distance
-        found = Hits(self._order[rows], weighted, distance, query_weight, candidate_weight)
-        return found.take(np.lexsort((self._tie[found.rows], distance if plain else weighted))[:k])
+        found = Hits(rows, weighted, distance, query_weight, candidate_weight)
+        return found.take(self._ranked(rows, distance if plain else weighted)[:k])
+
+    def _ranked(self, rows: Ints, key: Doubles) -> Ints:
+        """The order of rows by a key; of equal ones by image id."""
+        order: Ints = np.argsort(key, kind="stable")
+        if (np.diff(key[order]) > 0).all():
+            return order
+        ids = self._ids.take(pa.array(rows)).to_pylist()
+        return np.array(sorted(order.tolist(), key=lambda i: (key[i], ids[i])))
 
     def _check(
         self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None
@@ -176,7 +174,7 @@ class Searcher:
             raise ValueError(f"k is {k}; at least 1 result must be asked for")
         for name, given, known in (
             ("feature", feature, self._feature),
-            ("class probabilities", class_probabilities, self._complements),
+            ("class probabilities", class_probabilities, self._complement),
         ):
             if given.shape != known.shape[1:]:
                 raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known.shape[1:]}")

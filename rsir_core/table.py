@@ -7,12 +7,14 @@ pca/          fitted PCAs by fingerprint
 bundle/       the model bundle that everything here was described with
 """
 
+import base64
 import io
 import json
 import time
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from urllib.parse import unquote
 
 import fsspec
 import numpy as np
@@ -24,6 +26,7 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from rsir_core import rows
+from rsir_core.clusters import Clusters
 from rsir_core.errors import TableError
 from rsir_core.pca import Pca
 from rsir_core.storage import put_file
@@ -37,6 +40,7 @@ SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "embeddings": rows.EMBEDDINGS,
     "failures": rows.FAILURES,
 }
+CLUSTERS: Final = b"rsir.clusters"  # in a file's footer
 KEY: Final = [rows.IMAGE_ID, rows.ETAG]
 
 
@@ -45,6 +49,13 @@ class WrittenFile(NamedTuple):
 
     name: str
     size: int
+    row_count: int
+
+
+class FeatureFile(NamedTuple):
+    """A file of a version of `features`."""
+
+    name: str  # its path below the table
     row_count: int
 
 
@@ -84,6 +95,27 @@ class Index:
         wanted = dict.fromkeys([rows.IMAGE_ID, *names])
         table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
         return _cast(table, rows.FEATURES).select(names)
+
+    def feature_files(self, version: int | None = None) -> list[FeatureFile]:
+        """The files of a version (default: the newest) of `features`, by name.
+
+        Raises:
+            TableError: no such version.
+        """
+        actions = pa.table(self._open("features", version).get_add_actions(flatten=True))
+        found = zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True)
+        return sorted(FeatureFile(unquote(path), count) for path, count in found)
+
+    def read_features(self, file: FeatureFile) -> tuple[pa.Table, Clusters | None]:
+        """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
+        parquet = self._parquet(file)
+        table, footer = _cast(parquet.read(rows.FEATURES.names), rows.FEATURES), parquet.metadata.metadata or {}
+        runs = footer.get(CLUSTERS)
+        return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
+
+    def _parquet(self, file: FeatureFile) -> pq.ParquetFile:
+        fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
+        return pq.ParquetFile(f"{path}/{file.name}", filesystem=fs)
 
     def embeddings(self, features: pa.Table) -> rows.Floats:
         """The stored embeddings (n, D) float32 of feature rows, in their order.
@@ -142,59 +174,72 @@ class Index:
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
         return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
 
-    def write_rows(self, name: TableName, table: pa.Table) -> WrittenFile:
-        """Write rows as one Parquet file that no reader sees before `commit`; for workers."""
+    def write_rows(self, name: TableName, table: pa.Table, clusters: Clusters | None = None) -> WrittenFile:
+        """Write rows as one Parquet file that no reader sees before `commit`; for workers.
+
+        Args:
+            name: of the table.
+            table: with at least its columns.
+            clusters: of `features`: the runs that the rows lie in; they go into the file's footer.
+        """
         schema = SCHEMAS[name]
         plain = [f.name for f in schema if pa.types.is_string(f.type)]
         vectors = [f"{f.name}.list.element" for f in schema if f.type == rows.VECTOR]
         data = io.BytesIO()
-        pq.write_table(
-            table.select(schema.names).cast(schema),
-            data,
-            compression="zstd",
-            use_dictionary=plain,
-            column_encoding=dict.fromkeys(vectors, "BYTE_STREAM_SPLIT"),
-        )
+        encoding = dict.fromkeys(vectors, "BYTE_STREAM_SPLIT")
+        with pq.ParquetWriter(
+            data, schema, compression="zstd", use_dictionary=plain, column_encoding=encoding
+        ) as writer:
+            writer.write_table(table.select(schema.names).cast(schema))
+            if clusters is not None:  # as text: other readers of Parquet refuse bytes here
+                writer.add_key_value_metadata({CLUSTERS: base64.b64encode(clusters.to_bytes())})
         file = f"part-{uuid.uuid4().hex}.parquet"
         put_file(f"{self.table_uri(name)}/{file}", data.getvalue())
         return WrittenFile(file, data.tell(), len(table))
 
     def commit(self, name: TableName, files: Sequence[WrittenFile], mode: Literal["append", "overwrite"]) -> int:
         """Make written files visible in one atomic commit, beside or instead of the rows there; returns the version."""
+        return self._commit(name, files, [], mode)
+
+    def _commit(
+        self,
+        name: TableName,
+        added: Sequence[WrittenFile],
+        removed: Sequence[str],
+        mode: Literal["append", "overwrite"] = "append",
+    ) -> int:
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(f.name, f.size, {}, now, data_change=True, stats=json.dumps({"numRecords": f.row_count}))
-            for f in files
+            for f in added
         ]
+        actions += [RemoveAction(file, True, now) for file in removed]
         table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
         table.create_write_transaction(actions, mode, table.schema())
         return int(DeltaTable(self.table_uri(name)).version())
 
-    def replace_rows(self, files: Sequence[WrittenFile], gone: pa.Array) -> int:
-        """Put the rows of written `features` files in place of those of the same image ids, and remove others.
+    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> int:
+        """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
+
+        Files without such a row stay as they are; of the others, what stays is written again, in its runs.
 
         Args:
-            files: the new rows; their files are taken up into the table and removed.
-            gone: image ids to remove.
-
-        Returns:
-            the version that all of this makes, in one atomic commit.
+            files: the new rows.
+            leaving: image ids to remove: those that are gone, and those that the new rows have.
         """
-        uri = self.table_uri("features")
-        fs, path = fsspec.core.url_to_fs(uri)
-        new = [pq.read_table(f"{path}/{f.name}", filesystem=fs, schema=rows.FEATURES) for f in files]
-        nullable = pa.schema([field.with_nullable(True) for field in rows.FEATURES])  # rows that go are keys only
-        table = pa.concat_tables([*new, rows.FEATURES.empty_table()]).cast(nullable)
-        table = table.append_column("gone", pa.repeat(False, len(table)))
-        leaving = pa.table({rows.IMAGE_ID: gone, "gone": pa.repeat(True, len(gone))})
-        source = pa.concat_tables([table, leaving], promote_options="default")
-        merge = DeltaTable(uri).merge(source, "t.image_id = s.image_id", source_alias="s", target_alias="t")
-        merge = merge.when_matched_delete("s.gone")
-        merge = merge.when_matched_update_all("NOT s.gone", except_cols=["gone"])
-        merge.when_not_matched_insert_all("NOT s.gone", except_cols=["gone"]).execute()
-        for file in files:
-            fs.rm_file(f"{path}/{file.name}")
-        return int(DeltaTable(uri).version())
+        removed: list[FeatureFile] = []
+        kept: list[WrittenFile] = []
+        for file in self.feature_files():
+            ids = self._parquet(file).read([rows.IMAGE_ID])[rows.IMAGE_ID]
+            stays = ~np.asarray(pc.is_in(ids, leaving))
+            if stays.all():
+                continue
+            removed.append(file)
+            table, clusters = self.read_features(file)
+            if stays.any():
+                left = None if clusters is None else clusters.keep(stays)
+                kept.append(self.write_rows("features", table.filter(pa.array(stays)), left))
+        return self._commit("features", [*files, *kept], [file.name for file in removed])
 
     def drop_failures(self, files: pa.Table) -> None:
         """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""

@@ -22,8 +22,7 @@ from PIL import Image
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.describing import DescribeRead, read_files
 from jobs.serve_answer import Answerer
-from jobs.serve_app import Limits, build_app
-from jobs.serve_messages import AnswerJson, ImagesJson
+from jobs.serve_app import Backend, Limits, build_app
 from jobs.serve_query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
 from rsir_core import rows
 from rsir_core.archive import list_images
@@ -34,6 +33,7 @@ from rsir_core.errors import ImageError
 from rsir_core.pca import Moments
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
+from rsir_core.resident import in_runs
 from rsir_core.table import Index
 
 Rows = list[dict[str, Any]]
@@ -63,7 +63,7 @@ def build_index(folder: Path, per_class: int) -> str:
         rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in rows.FEATURES.names}, rows.FEATURES)
-    index.commit("features", [index.write_rows("features", features)], "overwrite")
+    index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
     return index.uri
 
 
@@ -85,12 +85,13 @@ def write_models(uri: str, images: list[str]) -> None:
     write_detector(uri, DetectorSettings("yolov5n", OBJECT_CLASSES, 64, 1e-6), detector.state_dict())
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """What Ray Serve's replicas do, in this process."""
 
-    def __init__(self, edition: Edition) -> None:
+    def __init__(self, edition: Edition, parts: int = 1) -> None:
+        self.edition, self.parts = edition, parts
         self._describer = QueryDescriber(edition, LIMITS.max_pixels)
-        self._answerer = Answerer(edition)
+        self._answerers = [Answerer(edition, part, parts) for part in range(parts)]
 
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         return await asyncio.to_thread(self._describe, source, box, preview)
@@ -103,26 +104,26 @@ class LocalBackend:
         (descriptor,) = self._describer.describe([picture], [box])
         return with_preview(descriptor, picture) if preview else descriptor
 
-    async def stored(self, image_id: str | None, uri: str | None) -> Descriptor:
-        return self._answerer.stored(image_id, uri)
-
-    async def answer(self, query: Descriptor, k: int, classes: list[str] | None) -> AnswerJson:
-        return self._answerer.answer(query, k, classes)
-
-    async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
-        return self._answerer.images(contains, of_class, offset, limit)
-
-    async def class_counts(self) -> dict[str, int]:
-        return self._answerer.class_counts()
-
-    async def probe(self) -> None:
-        self._answerer.probe()
+    async def _each(self, method: str, *args: Any) -> list[Any]:
+        return [getattr(answerer, method)(*args) for answerer in self._answerers]
 
 
-def local_app(index: str) -> FastAPI:
+class OneEdition:
+    """A library of one."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def backend(self, version: int | None) -> Backend:
+        return self._backend
+
+    def versions(self) -> list[int]:
+        return [self._backend.edition.version]
+
+
+def local_app(index: str, parts: int = 1) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    edition = open_edition(index)
-    return build_app(LocalBackend(edition), edition, LIMITS)
+    return build_app(OneEdition(LocalBackend(open_edition(index), parts)), LIMITS)
 
 
 @contextmanager

@@ -1,13 +1,23 @@
 import math
+from dataclasses import replace
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir_core.search import SMALLEST, Hits, Searcher, complements
 from tests.rankings import Rows, reference, reference_complement, some_rows
+
+
+def search(rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, plain: bool = False) -> Hits:
+    """The hits of one row among all, as positions in `rows`."""
+    order, searcher = Searcher.of(*rows)
+    mask = None if allowed is None else allowed[order]
+    hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, plain)
+    return replace(hits, rows=order[hits.rows])
 
 
 def as_list(hits: Hits) -> list[tuple[int, list[float]]]:
@@ -25,7 +35,7 @@ def test_equals_the_equations_as_a_loop(rows: Rows, data: st.DataObject) -> None
     allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n))
     expected = reference(rows, q, k, allowed or [True] * n, plain)
     mask = None if allowed is None else np.array(allowed)
-    hits = Searcher(*rows).search(rows.feature[q], rows.probabilities[q], k, mask, plain)
+    hits = search(rows, q, k, mask, plain)
     assert as_list(hits) == expected
 
 
@@ -34,9 +44,9 @@ def test_equals_the_equations_as_a_loop(rows: Rows, data: st.DataObject) -> None
 def test_the_order_of_the_rows_does_not_matter(rows: Rows, random: Random, k: int) -> None:
     order = list(range(len(rows.ids)))
     random.shuffle(order)
-    there = Searcher([rows.ids[i] for i in order], rows.feature[order], rows.probabilities[order])
-    query = rows.feature[0], rows.probabilities[0], k
-    assert np.array_equal(np.array(order)[there.search(*query).rows], Searcher(*rows).search(*query).rows)
+    there = Rows([rows.ids[i] for i in order], rows.feature[order], rows.probabilities[order])
+    found = search(there, order.index(0), k).rows
+    assert np.array_equal(np.array(order)[found], search(rows, 0, k).rows)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -59,8 +69,9 @@ def test_complements_do_not_collapse_where_one_minus_p_does() -> None:
 def test_a_saturated_class_is_ordered_by_distance_and_comes_before_the_others() -> None:
     feature = np.array([[3], [1], [2], [0.125]], np.float32)
     p = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
-    hits = Searcher(["a", "b", "c", "other"], feature, p).search(np.zeros(1, np.float32), p[0], 4)
-    assert hits.rows.tolist() == [1, 2, 0, 3]
+    order, searcher = Searcher.of(["a", "b", "c", "other"], feature, p)
+    hits = searcher.search(np.zeros(1, np.float32), p[0], 4)
+    assert order[hits.rows].tolist() == [1, 2, 0, 3]
     assert (np.diff(hits.weighted_distance) > 0).all()
     assert hits.weighted_distance[0] == float(SMALLEST) ** 2  # 1e-76: far from the edge of float64
 
@@ -68,7 +79,7 @@ def test_a_saturated_class_is_ordered_by_distance_and_comes_before_the_others() 
 def test_an_identical_image_is_at_zero_and_ties_go_to_the_smaller_id() -> None:
     feature = np.full((4, 3), 1e3, np.float32) + np.array([[0.1], [0.1], [0.1], [0.2]], np.float32)
     p = np.full((4, 2), 0.5, np.float32)
-    hits = Searcher(["b10", "b9", "a", "0"], feature, p).search(feature[0], p[0], 3)
+    hits = search(Rows(["b10", "b9", "a", "0"], feature, p), 0, 3)
     assert hits.rows.tolist() == [2, 0, 1]
     assert hits.distance.tolist() == hits.weighted_distance.tolist() == [0, 0, 0]
 
@@ -76,8 +87,8 @@ def test_an_identical_image_is_at_zero_and_ties_go_to_the_smaller_id() -> None:
 def test_a_filter_that_matches_nothing_and_an_index_without_rows_find_nothing() -> None:
     one = np.ones((1, 2), np.float32)
     half = np.full((1, 2), 0.5, np.float32)
-    assert len(Searcher(["a"], one, half).search(one[0], half[0], 5, np.array([False])).rows) == 0
-    assert len(Searcher([], one[:0], one[:0]).search(one[0], half[0], 5).rows) == 0
+    assert len(Searcher.of(["a"], one, half)[1].search(one[0], half[0], 5, np.array([False])).rows) == 0
+    assert len(Searcher.of([], one[:0], half[:0])[1].search(one[0], half[0], 5).rows) == 0
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -86,7 +97,7 @@ def test_real_valued_features_agree_with_their_differences(seed: int) -> None:
     rng = np.random.default_rng(seed)
     feature = rng.normal(size=(60, 19)).astype(np.float32)
     p = rng.dirichlet(np.ones(4), 60).astype(np.float32)
-    hits = Searcher([f"{i:02}" for i in range(60)], feature, p).search(feature[7], p[7], 60)
+    hits = search(Rows([f"{i:02}" for i in range(60)], feature, p), 7, 60)
     expected = np.linalg.norm(feature.astype(np.float64) - feature[7], axis=1)
     assert hits.rows[0] == 7
     assert sorted(hits.rows.tolist()) == list(range(60))
@@ -109,7 +120,7 @@ def test_real_valued_features_agree_with_their_differences(seed: int) -> None:
 def test_queries_that_do_not_fit_are_refused(
     message: str, feature: list[float], p: list[float], k: int, allowed: list[int] | None
 ) -> None:
-    searcher = Searcher(["a", "b"], np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32))
+    _, searcher = Searcher.of(["a", "b"], np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32))
     mask = None if allowed is None else np.array(allowed)
     with pytest.raises(ValueError, match=message):
         searcher.search(np.array(feature, np.float32), np.array(p, np.float32), k, mask)
@@ -118,6 +129,6 @@ def test_queries_that_do_not_fit_are_refused(
 def test_rows_that_do_not_fit_are_refused() -> None:
     feature, p = np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32)
     with pytest.raises(ValueError, match="1 image ids, 2 features"):
-        Searcher(["a"], feature, p)
+        Searcher.of(["a"], feature, p)
     with pytest.raises(ValueError, match="NaN"):
-        Searcher(["a", "b"], np.full_like(feature, math.inf), p)
+        Searcher.of(["a", "b"], np.full_like(feature, math.inf), p)

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.demo_scenes import CLASSES
 from jobs.serve_answer import Answerer
-from jobs.serve_query import QueryDescriber, open_edition
+from jobs.serve_query import QueryDescriber, Ranking, open_edition
 from rsir_core import rows
 from rsir_core.regions import Box
 from tests.serving import LIMITS, ONE, Rows, check_finds_itself, upload
@@ -59,16 +59,17 @@ def test_a_given_box_replaces_the_detector(client: httpx.Client) -> None:
 def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, stored: Rows) -> None:
     answerer = Answerer(open_edition(index))
     for row in stored[::3]:
-        exact = replace(answerer.stored(row["image_id"]), image_id=None, uri=None)
+        (exact,) = answerer.stored([row["image_id"]], []).values()
         rounded = replace(exact, feature=exact.feature + np.float32(1e-4))
-        answer = answerer.answer(rounded, 1)
-        assert (answer["results"][0]["image_id"], answer["results"][0]["distance"]) == (row["image_id"], 0)
-        assert answer["query"]["feature"] == row["feature"]
+        _, recognised = answerer.recognise(rounded) or pytest.fail("not recognised")
+        assert recognised.feature.tolist() == row["feature"]
+        (best,) = answerer.rank(recognised, Ranking(1))
+        assert (best["image_id"], best["distance"]) == (row["image_id"], 0)
         for other in (
             replace(exact, feature=exact.feature + np.float32(1e-3)),
             replace(rounded, class_probabilities=np.roll(exact.class_probabilities, 1)),
         ):
-            assert answerer.answer(other, 1)["query"]["feature"] == other.feature.tolist()
+            assert answerer.recognise(other) is None
 
 
 # Ranking

@@ -35,7 +35,7 @@ def made_up(rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def drawn(like: tuple[Floats, Floats], n: int, probabilities: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """n rows: each a row of `like`, moved by half of its class's spread, with that row's confidence changed a little."""
+    """n rows: each one of `like`, moved by half of its class's spread, with its confidence changed a little."""
     feature, p = like
     of_class = classes(p)
     spread = np.stack([feature[of_class == of_class[i]].std(axis=0) for i in range(len(p))])
@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     feature, p = drawn(like, options.rows, options.probabilities, rng)
     queries = list(zip(*drawn(like, options.queries, options.probabilities, rng), strict=True))
     began = time.perf_counter()
-    searcher = Searcher([f"{i:09}" for i in range(options.rows)], feature, p)
+    order, searcher = Searcher.of([f"{i:09}" for i in range(options.rows)], feature, p)
+    feature, p = feature[order], p[order]
     clustering = time.perf_counter() - began
     searcher.search(*queries[0], options.k)  # compiles
     flat = faiss.IndexFlatL2(feature.shape[1])

@@ -1,0 +1,119 @@
+"""The searchers' answers put together: as if one of them held all rows."""
+
+import heapq
+from abc import ABC, abstractmethod
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+from jobs.serve_answer import Held
+from jobs.serve_messages import FootprintJson, ImagesJson, ResultJson
+from jobs.serve_query import Descriptor, Edition, Ranking
+from rsir_core.errors import QueryError
+
+
+class Gatherer(ABC):
+    """An edition's rows, wherever they are."""
+
+    edition: Edition
+    parts: int
+
+    @abstractmethod
+    async def _each(self, method: str, *args: Any) -> list[Any]:
+        """What a method of `Answerer` gives for each share of the rows."""
+
+    async def stored(self, image_ids: list[str], uris: list[str]) -> list[Descriptor]:
+        """Indexed images by id and by URI, in this order.
+
+        Raises:
+            QueryError: 404, one of them is not in the index.
+        """
+        found: dict[str, Descriptor] = {}
+        for part in await self._each("stored", image_ids, uris):
+            found |= part
+        for kind, names in (("image_id", image_ids), ("uri", uris)):
+            for name in names:
+                if name not in found:
+                    raise _unknown(kind, name)
+        return [found[name] for name in (*image_ids, *uris)]
+
+    async def recognised(self, query: Descriptor) -> Descriptor:
+        """The query, with the descriptor of the row that it is, where it is one up to rounding."""
+        near = [found for found in await self._each("recognise", query) if found is not None]
+        return min(near, key=lambda found: found[0])[1] if near else query
+
+    async def rank(self, query: Descriptor, ranking: Ranking) -> list[ResultJson]:
+        """The best rows for a query, best first, with their ranks."""
+        return _ranked(await self._each("rank", query, ranking), ranking)
+
+    async def rank_stored(
+        self, image_id: str | None, uri: str | None, ranking: Ranking
+    ) -> tuple[Descriptor, list[ResultJson]]:
+        """An indexed image and its best rows: of one share in one call.
+
+        Raises:
+            QueryError: 404, it is not in the index.
+        """
+        if self.parts > 1:
+            (query,) = await self.stored([image_id] if image_id else [], [uri] if uri else [])
+            return query, await self.rank(query, ranking)
+        (found,) = await self._each("rank_stored", image_id, uri, ranking)
+        if found is None:
+            raise _unknown("image_id", image_id) if image_id else _unknown("uri", uri)
+        return found[0], _ranked([found[1]], ranking)
+
+    async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
+        """A page of the images, by id, whose id contains a text (whatever its case), of one class or of all.
+
+        Raises:
+            QueryError: 422, a class that the index does not know.
+        """
+        if of_class is not None and of_class not in self.edition.classes:
+            raise QueryError(f"class: {of_class} unknown; known are {', '.join(self.edition.classes)}")
+        parts: list[ImagesJson] = await self._each("images", contains, of_class, offset + limit)
+        merged = heapq.merge(*(part["images"] for part in parts), key=lambda image: image["image_id"])
+        return {
+            "total": sum(part["total"] for part in parts),
+            "images": list(islice(merged, offset, offset + limit)),
+        }
+
+    async def held(self) -> Held:
+        """What there is to ask for."""
+        parts: list[Held] = await self._each("held")
+        counts = sum((Counter(part.classes) for part in parts), Counter[str]())
+        times = [time for part in parts if part.times for time in part.times]
+        return Held(
+            {name: counts[name] for name in self.edition.classes},
+            parts[0].columns,
+            (min(times), max(times)) if times else None,
+            _span([part.bounds for part in parts if part.bounds]),
+        )
+
+    async def probe(self) -> None:
+        """Run a tiny query; raises where it fails."""
+        await self._each("probe")
+
+
+def _ranked(parts: list[list[ResultJson]], ranking: Ranking) -> list[ResultJson]:
+    """The best of all shares, which are each in order; ties go to the smaller image id, as in each of them."""
+    key = "distance" if ranking.near_duplicates else "weighted_distance"
+    merged = heapq.merge(*parts, key=lambda result: (result[key], result["image_id"]))  # type: ignore[literal-required]
+    best = list(islice(merged, ranking.first))
+    for rank, result in enumerate(best, 1):
+        result["rank"] = rank
+    return best
+
+
+def _span(bounds: list[FootprintJson]) -> FootprintJson | None:
+    if not bounds:
+        return None
+    return FootprintJson(
+        xmin=min(b["xmin"] for b in bounds),
+        ymin=min(b["ymin"] for b in bounds),
+        xmax=max(b["xmax"] for b in bounds),
+        ymax=max(b["ymax"] for b in bounds),
+    )
+
+
+def _unknown(kind: str, name: str | None) -> QueryError:
+    return QueryError(f"{kind} {name!r} is not in the index; upload the image, or name one that is", 404)

@@ -1,0 +1,128 @@
+"""The rows of an index in memory, ready to be searched: what ranks them in arrays, the rest in a mapped file."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rsir_core import rows
+from rsir_core.clusters import Clusters, Floats, Ranges, make_clusters
+from rsir_core.filters import Filter
+from rsir_core.lookup import Lookup, hashes_of
+from rsir_core.search import Hits, Searcher, classes, complements
+from rsir_core.table import FeatureFile, Index
+
+SCHEMA = pa.schema([f for f in rows.FEATURES if f.name not in (rows.FEATURE, rows.ETAG, rows.BUNDLE, rows.PCA)])
+
+
+class Resident:
+    """A version's rows, or a share of them.
+
+    Per row, 4·(K + C) bytes to rank it by and 24 to find it by its image id and URI are in memory. The rest lies in a
+    temporary file without a name; the system keeps what is asked for often.
+
+    Attributes:
+        table: the rows, of `SCHEMA`, mapped.
+        feature: (n, K) float32.
+        clusters: the runs that they lie in.
+    """
+
+    def __init__(self, index: Index, version: int, part: int = 0, parts: int = 1) -> None:
+        """Load a version.
+
+        Args:
+            index: where it is.
+            version: of `features`.
+            part: takes every `parts`-th file, from this one on.
+            parts: shares in all.
+
+        Raises:
+            TableError: no such version.
+        """
+        files = index.feature_files(version)
+        share = files[part::parts]
+        shape = _widths(index, files[0])
+        n = sum(file.row_count for file in share)
+        self.feature, complement = (np.empty((n, width), np.float32) for width in shape)
+        hashes = {name: np.empty(n, np.uint64) for name in (rows.IMAGE_ID, rows.URI)}
+        runs: list[Clusters] = []
+
+        def read() -> Iterator[pa.Table]:
+            start = 0
+            for table, clusters in (_clustered(*index.read_features(file)) for file in share):
+                here = slice(start, start := start + len(table))
+                self.feature[here] = rows.to_matrix(table[rows.FEATURE])
+                complement[here] = complements(rows.to_matrix(table[rows.CLASS_PROBABILITIES]))
+                for name, column in hashes.items():
+                    column[here] = hashes_of(table[name])
+                runs.append(clusters)
+                yield table.select(SCHEMA.names)
+
+        self.table = _mapped(read())
+        self.clusters = Clusters.join(runs) if runs else Clusters.none(*shape)
+        self._lookup = {name: Lookup(column) for name, column in hashes.items()}
+        self._searcher = Searcher(self.table[rows.IMAGE_ID], self.feature, complement, self.clusters)
+        self._starts = np.cumsum([0, *(len(batch) for batch in self.table.to_batches())])
+        pa.default_memory_pool().release_unused()  # the files as they were read
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def take(self, positions: npt.NDArray[np.int64]) -> pa.Table:
+        """Rows of `table` in this order. Arrow's own would first put together all of a column's chunks."""
+        batches = self.table.to_batches()
+        batch_of = np.searchsorted(self._starts, positions, side="right") - 1
+        parts, places = [], []
+        for b in np.unique(batch_of):
+            mine = np.flatnonzero(batch_of == b)
+            parts.append(batches[b].take(pa.array(positions[mine] - self._starts[b])))
+            places.append(mine)
+        if not parts:
+            return self.table.schema.empty_table()
+        return pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(np.concatenate(places))))
+
+    def find(self, column: str, text: str) -> int | None:
+        """The row of an image id or a URI."""
+        return self._lookup[column].find(text, lambda row: self.table[column][row].as_py() == text)
+
+    def passing(self, wanted: Filter, class_names: tuple[str, ...]) -> npt.NDArray[np.bool_] | None:
+        """Which rows pass a filter, (n,); None: all."""
+        return wanted.rows(self.table, self.clusters, class_names)
+
+    def search(
+        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+    ) -> Hits:
+        """See `Searcher.search`."""
+        return self._searcher.search(feature, class_probabilities, k, allowed, plain)
+
+
+def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
+    """The tables as one, one chunk each, in a file that goes with the last that refers to it."""
+    with tempfile.NamedTemporaryFile(prefix="rsir-rows-") as file:
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            for table in tables:
+                writer.write_table(table.combine_chunks())
+        file.flush()
+        return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+
+
+def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
+    """Rows of `rows.FEATURES` in the order of their clusters, and these."""
+    probabilities = rows.to_matrix(table[rows.CLASS_PROBABILITIES])
+    order, clusters = make_clusters(
+        rows.to_matrix(table[rows.FEATURE]), classes(probabilities), complements(probabilities), Ranges.of(table)
+    )
+    return table.take(pa.array(order)), clusters
+
+
+def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Clusters]:
+    """A file as it was written; one that somebody else wrote is clustered here."""
+    return in_runs(table) if clusters is None else (table, clusters)
+
+
+def _widths(index: Index, file: FeatureFile) -> tuple[int, int]:
+    """K and C."""
+    one = index.read_features(file)[0].slice(0, 1)
+    return rows.to_matrix(one[rows.FEATURE]).shape[1], rows.to_matrix(one[rows.CLASS_PROBABILITIES]).shape[1]
