@@ -1,11 +1,14 @@
 """The rows that can be among the k best of a query: cluster by cluster, in the order of their bounds.
 
+Within a cluster a row is passed over by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|.
+So most features are never read.
+
 Distances are float32 here, summed in any order, which the processor does several at a time; each stands for an interval
 that holds the true one. What is left is ranked exactly by `search`.
 """
 
 import heapq
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import numba
 import numpy as np
@@ -17,32 +20,63 @@ from rsir_core.clusters import Clusters, Floats, Ints
 RELATIVE: Final = 2.0**-22
 ABSOLUTE: Final = 1e-18
 _BELOW: Final = 1 - 1e-12  # for the float64 rounding of a bound
+_ALL: Final = np.empty(0, np.bool_)
+
+
+class Balls(NamedTuple):
+    """What bounds are made of, see `clusters`: of m clusters, or of the groups that they lie in."""
+
+    of_class: Ints  # (m,)
+    centre: Floats  # (K, m): the bounds of neighbours are computed several at a time
+    radius: Floats  # (m,)
+    min_complement: Floats  # (C, m)
+    start: Ints  # (m,) the first row of each cluster, or the first cluster of each group
+    stop: Ints  # (m,) one after the last
+
+    @classmethod
+    def of(cls, clusters: Clusters, start: Ints, count: Ints) -> Self:
+        """Of clusters, with what each of them begins with and how many of it there are."""
+        centre, minima = (np.ascontiguousarray(a.T) for a in (clusters.centre, clusters.min_complement))
+        return cls(clusters.of_class, centre, clusters.radius, minima, start, start + count)
+
+
+class Tree(NamedTuple):
+    """What a search walks down: groups, their clusters, and the rows of these."""
+
+    groups: Balls
+    clusters: Balls
+    feature: Floats  # (n, K)
+    complement: Floats  # (C, n): a query reads one class of it
+    from_centre: Floats  # (n,) of each row's cluster
+    most_rows: int  # in a cluster
+
+    @classmethod
+    def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
+        """Of rows that lie in clusters; nothing of the size of the rows is copied."""
+        begins = np.flatnonzero(np.diff(clusters.group, prepend=-1))
+        sizes = np.diff(np.append(begins, len(clusters.group)))
+        groups = Balls.of(clusters.groups(), begins, sizes)
+        balls = Balls.of(clusters, clusters.start, clusters.count)
+        return cls(groups, balls, feature, complement, from_centre, int(clusters.count.max(initial=0)))
 
 
 def candidates(
-    rows: tuple[Floats, Floats, Clusters],
-    query: tuple[Floats, Floats, int],
-    k: int,
-    allowed: npt.NDArray[np.bool_] | None,
-    plain: bool,
-) -> tuple[Ints, Ints]:
+    tree: Tree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+) -> tuple[Ints, Ints, int]:
     """Every row that can be among the k of smallest weighted distance, those that tie for the last place included.
 
     Args:
-        rows: feature (n, K) float32, complements (n, C) float32, and the runs that they lie in.
+        tree: of the rows.
         query: feature (K,) float32, complements (C,) float32, most probable class.
         k: at least 1.
         allowed: (n,) bool; the others are passed over. None: none is.
         plain: by the distance alone.
 
     Returns:
-        positions of rows, and the class of each.
+        positions of rows, the class of each, and how many rows were looked at.
     """
-    feature, complements, clusters = rows
-    mask = np.empty(0, np.bool_) if allowed is None else allowed
-    balls = clusters.of_class, clusters.centre, clusters.radius, clusters.min_complement
-    runs = clusters.count, clusters.of_class, _bounds(balls, query, plain)
-    found: tuple[Ints, Ints] = _visit((feature, complements), runs, query, k, mask, plain)
+    mask = _ALL if allowed is None else allowed
+    found: tuple[Ints, Ints, int] = _visit(tree, query, k, mask, plain)
     return found
 
 
@@ -51,12 +85,23 @@ def _compiled(function: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _distance(a: Any, b: Any) -> Any:
-    """‖a − b‖ in float32; infinite where a square is."""
+def _distance(a: Any, rows: Any, i: Any) -> Any:
+    """‖a − row i‖ in float32; infinite where a square is."""
     total = np.float32(0)
-    for i in range(len(a)):
-        total += (a[i] - b[i]) * (a[i] - b[i])
+    for d in range(len(a)):
+        total += (a[d] - rows[i, d]) * (a[d] - rows[i, d])
     return np.sqrt(total)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _distances(a: Any, columns: Any, start: Any, stop: Any, out: Any) -> None:
+    """‖a − column j‖ in float32, of each from start to stop."""
+    out[: stop - start] = 0
+    for d in range(len(a)):
+        for j in range(start, stop):
+            out[j - start] += (a[d] - columns[d, j]) * (a[d] - columns[d, j])
+    for j in range(stop - start):
+        out[j] = np.sqrt(out[j])
 
 
 @_compiled
@@ -74,48 +119,87 @@ def _upper(distance: Any, dimensions: Any) -> Any:
 
 
 @_compiled
-def _bounds(balls: Any, query: Any, plain: Any) -> Any:
-    """What every row of each cluster has at least, see `clusters`: (m,) float64."""
-    (of_class, centre, radius, min_complement), (feature, complement, query_class) = balls, query
-    result = np.empty(len(of_class))
-    for j in range(len(of_class)):
-        near = max(0.0, _lower(_distance(feature, centre[j]), len(feature)) - radius[j]) * _BELOW
-        weight = 1.0 if plain else np.float64(complement[of_class[j]]) * np.float64(min_complement[j, query_class])
-        result[j] = weight * near
-    return result
+def _bound(balls: Any, j: Any, query: Any, centre: Any, plain: Any) -> Any:
+    """What every row of ball j has at least, from how far the query is from its centre."""
+    feature, complement, query_class = query
+    near = max(0.0, _lower(centre, len(feature)) - balls.radius[j]) * _BELOW
+    if plain:
+        return near
+    return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j]) * near
 
 
 @_compiled
-def _visit(rows: Any, runs: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
-    (features, complements), (count, of_class, bounds) = rows, runs
+def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensions: Any, out: Any) -> None:
+    """What each row of a cluster has at least, but for the query's weight; without a branch, to be done at once.
+
+    Args:
+        weights: (c,) float32, of equation 7.
+        from_centre: (c,) float32, how far each row is from the centre; rounded.
+        centre: how far the query is from it; rounded.
+        near: how far the query is from the ball.
+        dimensions: K.
+        out: (c,) float64, or longer.
+    """
+    least, most = _lower(centre, dimensions), _upper(centre, dimensions)
+    inner, outer, edge = (
+        1 - (dimensions + 8) * RELATIVE,
+        1 + (dimensions + 8) * RELATIVE,
+        ABSOLUTE * np.sqrt(dimensions),
+    )
+    for i in range(len(weights)):
+        away = np.float64(from_centre[i])
+        apart = max(least - (away * outer + edge), away * inner - edge - most)
+        out[i] = np.float64(weights[i]) * max(near, apart) * _BELOW
+
+
+@_compiled
+def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
+    groups, clusters, features, complements, from_centre, most_rows = tree
     feature, complement, query_class = query
-    start = np.cumsum(count) - count
-    waiting = [(bounds[j], j) for j in range(len(bounds))]
+    m = len(clusters.start)
+    bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
+    distances = np.empty(m, np.float32)
+    _distances(feature, groups.centre, 0, len(groups.start), distances)
+    # Bound, cluster or (from m on) group, how far its centre is.
+    waiting = [(_bound(groups, g, query, distances[g], plain), m + g, distances[g]) for g in range(len(groups.start))]
     heapq.heapify(waiting)
     best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
-    limit = np.inf
+    limit, looked_at = np.inf, 0
     found = [(0.0, 0, 0)][:0]  # lower end, row, class
     while len(waiting) > 0:
-        bound, j = heapq.heappop(waiting)
+        bound, j, centre = heapq.heappop(waiting)
         if bound > limit:
             break
-        query_weight = 1.0 if plain else np.float64(complement[of_class[j]])
-        for i in range(start[j], start[j] + count[j]):
-            if len(mask) > 0 and not mask[i]:
+        if j >= m:
+            start, stop = groups.start[j - m], groups.stop[j - m]
+            _distances(feature, clusters.centre, start, stop, distances)
+            for child in range(start, stop):
+                bound = _bound(clusters, child, query, distances[child - start], plain)
+                if bound <= limit:
+                    heapq.heappush(waiting, (bound, child, distances[child - start]))
+            continue
+        near = max(0.0, _lower(centre, len(feature)) - clusters.radius[j])
+        query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
+        start, stop = clusters.start[j], clusters.stop[j]
+        weights = ones[: stop - start] if plain else complements[query_class, start:stop]
+        _row_bounds(weights, from_centre[start:stop], centre, near, len(feature), bounds)
+        for i in range(start, stop):
+            if query_weight * bounds[i - start] > limit or (len(mask) > 0 and not mask[i]):
                 continue
-            weight = query_weight if plain else query_weight * np.float64(complements[i, query_class])
-            distance = np.float64(_distance(feature, features[i]))
+            weight = query_weight if plain else query_weight * np.float64(complements[query_class, i])
+            looked_at += 1
+            distance = np.float64(_distance(feature, features, i))
             low = weight * _lower(distance, len(feature))
             if low > limit:
                 continue
             high = weight * _upper(distance, len(feature))
-            found.append((low, i, of_class[j]))
+            found.append((low, i, clusters.of_class[j]))
             if len(best) < k:
                 heapq.heappush(best, -high)
             elif high < -best[0]:
                 heapq.heapreplace(best, -high)
             if len(best) == k:
                 limit = -best[0]
-    near = np.array([i for low, i, c in found if low <= limit], dtype=np.int64)
+    rows = np.array([i for low, i, c in found if low <= limit], dtype=np.int64)
     classes = np.array([c for low, i, c in found if low <= limit], dtype=np.int64)
-    return near, classes
+    return rows, classes, looked_at

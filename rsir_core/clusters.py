@@ -2,11 +2,13 @@
 
 For a query q, every row r of cluster j satisfies, by equations 6 to 8 and the triangle inequality,
 WD(q, r) ≥ (1 − p_q[c_j]) · min_complement_j[c_q] · max(0, ‖f_q − centre_j‖ − radius_j).
+
+Clusters lie in groups of near ones of their class, for which the same holds: so most clusters are not looked at.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import load, save
-from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 from rsir_core import rows
@@ -25,7 +26,8 @@ Ints = npt.NDArray[np.int64]
 
 NO_TIME: Final = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 NO_BBOX: Final = (np.inf, np.inf, -np.inf, -np.inf)
-TRAINED_ON: Final = 64  # rows per cluster that place its centre; more move it by less than they cost
+MOST_ROWS: Final = 256  # of a cluster, in the mean; where classes are large 2√n would make balls too wide to pass over
+TRAINED_ON: Final = 16  # rows per cluster that place its centre; more move it by less than they cost
 ITERATIONS: Final = 10
 
 
@@ -64,6 +66,10 @@ class Ranges:
             np.concatenate([low(self.bbox[:, :2], start), high(self.bbox[:, 2:], start)], axis=1),
         )
 
+    def take(self, order: Ints) -> "Ranges":
+        """These of the rows, in this order."""
+        return Ranges(self.time[order], self.bbox[order])
+
     @classmethod
     def none(cls, m: int) -> "Ranges":
         """Of rows without time and place."""
@@ -76,6 +82,7 @@ class Clusters:
 
     Attributes:
         count: (m,) int64, rows of each run, none empty.
+        group: (m,) int64; the same number for runs that follow each other and are near to each other.
         of_class: (m,) int64, the one class of its rows.
         centre: (m, K) float32.
         radius: (m,) float32, at least the distance from the centre to each row.
@@ -85,12 +92,19 @@ class Clusters:
     """
 
     count: Ints
+    group: Ints
     of_class: Ints
     centre: Floats
     radius: Floats
     min_complement: Floats
     time: Ints
     bbox: Doubles
+
+    @property
+    def start(self) -> Ints:
+        """(m,) the first row of each run."""
+        start: Ints = np.cumsum(self.count) - self.count
+        return start
 
     @property
     def ranges(self) -> Ranges:
@@ -112,33 +126,47 @@ class Clusters:
         """Of no rows, of features of K dimensions and C classes."""
         nothing = np.empty(0, np.int64)
         centre, complement = (np.empty((0, d), np.float32) for d in (dimensions, class_count))
-        return cls(
-            nothing, nothing, centre, np.empty(0, np.float32), complement, np.empty((0, 2), np.int64), np.empty((0, 4))
-        )
+        ranges = Ranges.none(0)
+        return cls(nothing, nothing, nothing, centre, np.empty(0, np.float32), complement, ranges.time, ranges.bbox)
 
     @classmethod
     def join(cls, parts: "Sequence[Clusters]") -> "Clusters":
         """Of rows that follow each other."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
+        changes = [np.diff(part.group, prepend=-1) != 0 for part in parts]  # each part begins with a group of its own
+        return cls(**{**joined, "group": np.cumsum(np.concatenate(changes)) - 1})
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> "Clusters":
         """Once only some rows are left: radius and complements still hold, runs without rows go."""
-        count = np.add.reduceat(rows, self._start(), dtype=np.int64) if len(rows) else self.count
-        return Clusters(count, *(getattr(self, f.name) for f in fields(self)[1:]))._without_empty()
+        count = np.add.reduceat(rows, self.start, dtype=np.int64) if len(rows) else self.count
+        some = count > 0
+        return replace(self, **{f.name: getattr(self, f.name)[some] for f in fields(self)} | {"count": count[some]})
 
-    def _start(self) -> Ints:
-        start: Ints = np.concatenate([[0], np.cumsum(self.count)[:-1]])
-        return start
+    def from_centres(self, feature: Floats) -> Floats:
+        """How far each row is from its cluster's centre, (n,) float32, rounded to nearest."""
+        away: Floats = _away(feature, self.centre, self.count).astype(np.float32)
+        return away
 
-    def _without_empty(self) -> "Clusters":
-        some = self.count > 0
-        return Clusters(*(getattr(self, f.name)[some] for f in fields(self)))
+    def groups(self) -> "Clusters":
+        """The groups, each as one cluster of all its rows."""
+        begins = np.flatnonzero(np.diff(self.group, prepend=-1)) if len(self.group) else self.group
+        if not len(begins):
+            return self
+        count = np.add.reduceat(self.count, begins)
+        centre = np.add.reduceat(self.centre.astype(np.float64) * self.count[:, None], begins) / count[:, None]
+        near = centre.astype(np.float32)
+        radius = _radii(self.centre, near, np.diff(np.append(begins, len(self.group))), self.radius)
+        ranges = self.ranges.of_runs(begins)
+        return Clusters(
+            count, self.group[begins], self.of_class[begins], near, radius,
+            np.minimum.reduceat(self.min_complement, begins), ranges.time, ranges.bbox,
+        )  # fmt: skip
 
 
 def make_clusters(
     feature: Floats, of_class: Ints, complements: Floats, ranges: Ranges | None = None
 ) -> tuple[Ints, Clusters]:
-    """Group rows by class and, within a class of n rows, into about √n clusters by k-means.
+    """Group rows by class and, within a class of n rows, into about 2√n clusters by k-means.
 
     Args:
         feature: (n, K) float32.
@@ -151,37 +179,68 @@ def make_clusters(
     """
     if len(feature) == 0:
         return np.empty(0, np.int64), Clusters.none(feature.shape[1], complements.shape[1])
-    runs = [run for c in np.unique(of_class) for run in _runs(np.flatnonzero(of_class == c), feature)]
-    centre = np.stack([feature[run].mean(axis=0, dtype=np.float64) for run in runs]).astype(np.float32)
+    groups = [group for c in np.unique(of_class) for group in _groups(np.flatnonzero(of_class == c), feature)]
+    runs = [run for group in groups for run in group]
     order, count = np.concatenate(runs), np.array([len(run) for run in runs])
-    ordered = Ranges.none(len(order)) if ranges is None else Ranges(ranges.time[order], ranges.bbox[order])
-    spanned = ordered.of_runs(np.cumsum(count) - count)
+    start = np.cumsum(count) - count
+    centre = _centres(feature[order], count)
+    # By distance from the centre: those that a query must look at lie together then, and are read at once.
+    order = order[np.lexsort((_away(feature[order], centre, count), np.repeat(start, count)))]
+    spanned = (Ranges.none(len(order)) if ranges is None else ranges.take(order)).of_runs(start)
     return order, Clusters(
         count=count,
-        of_class=of_class[[run[0] for run in runs]].astype(np.int64),
+        group=np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
+        of_class=of_class[order[start]].astype(np.int64),
         centre=centre,
-        radius=np.array([_radius(feature[run], c) for run, c in zip(runs, centre, strict=True)], np.float32),
-        min_complement=np.stack([complements[run].min(axis=0) for run in runs]),
+        radius=_radii(feature[order], centre, count),
+        min_complement=np.minimum.reduceat(complements[order], start),
         time=spanned.time,
         bbox=spanned.bbox,
     )
 
 
-def _runs(members: Ints, feature: Floats) -> list[Ints]:
-    """The rows of one class, cluster by cluster."""
-    k = math.isqrt(len(members))
+def _groups(members: Ints, feature: Floats) -> list[list[Ints]]:
+    """The rows of one class, by group and cluster: about 2√n clusters, in about as many groups as each has clusters."""
+    n = len(members)
+    runs = [members[part] for part in _parts(feature[members], max(2 * math.isqrt(n), n // MOST_ROWS))]
+    count = np.array([len(run) for run in runs])
+    centre = _centres(feature[np.concatenate(runs)], count)
+    return [[runs[i] for i in part] for part in _parts(centre, math.isqrt(len(runs)))]
+
+
+def _parts(points: Floats, k: int) -> list[Ints]:
+    """Positions of the points, in at most k parts by k-means."""
     if k < 2:
-        return [members]
-    points = feature[members].astype(np.float64)
+        return [np.arange(len(points))]
+    points = points.astype(np.float64)
     sample = points[np.random.default_rng(0).permutation(len(points))[: TRAINED_ON * k]]
     means = KMeans(min(k, len(np.unique(sample, axis=0))), n_init=1, max_iter=ITERATIONS, random_state=0).fit(sample)
     label = means.predict(points)
-    runs = np.split(members[np.argsort(label, kind="stable")], np.cumsum(np.bincount(label))[:-1])
-    return [run for run in runs if len(run)]
+    parts = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+    return [part for part in parts if len(part)]
 
 
-def _radius(feature: Floats, centre: Floats) -> np.float32:
-    """Rounded up by more than the distance's own rounding."""
-    farthest = cdist(feature, centre[None]).max() * (1 + 1e-6)
-    radius: np.float32 = np.nextafter(np.float32(farthest), np.float32(np.inf))
-    return radius
+def _centres(points: Floats, count: Ints) -> Floats:
+    """The mean of each run of so many points, (m, K)."""
+    total = np.add.reduceat(points, np.cumsum(count) - count, dtype=np.float64)
+    centre: Floats = (total / count[:, None]).astype(np.float32)
+    return centre
+
+
+def _radii(points: Floats, centre: Floats, count: Ints, around: Floats | float = 0.0) -> Floats:
+    """How far each run's points reach from its centre, with what is around each of them, (m,)."""
+    reach = _away(points, centre, count) + around
+    return _rounded_up(np.maximum.reduceat(reach, np.cumsum(count) - count))
+
+
+def _away(points: Floats, centre: Floats, count: Ints) -> Doubles:
+    """How far each point is from the centre of its run, (n,) float64."""
+    difference = points.astype(np.float64) - np.repeat(centre, count, axis=0)
+    away: Doubles = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    return away
+
+
+def _rounded_up(radius: Doubles) -> Floats:
+    """By more than the distance's own rounding."""
+    up: Floats = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
+    return up

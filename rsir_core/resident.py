@@ -45,7 +45,7 @@ class Resident:
         share = files[part::parts]
         shape = _widths(index, files[0])
         n = sum(file.row_count for file in share)
-        self.feature, complement = (np.empty((n, width), np.float32) for width in shape)
+        self.feature, complement = np.empty((n, shape[0]), np.float32), np.empty((shape[1], n), np.float32)
         hashes = {name: np.empty(n, np.uint64) for name in (rows.IMAGE_ID, rows.URI)}
         runs: list[Clusters] = []
 
@@ -54,7 +54,7 @@ class Resident:
             for table, clusters in (_clustered(*index.read_features(file)) for file in share):
                 here = slice(start, start := start + len(table))
                 self.feature[here] = rows.to_matrix(table[rows.FEATURE])
-                complement[here] = complements(rows.to_matrix(table[rows.CLASS_PROBABILITIES]))
+                complement[:, here] = complements(rows.to_matrix(table[rows.CLASS_PROBABILITIES])).T
                 for name, column in hashes.items():
                     column[here] = hashes_of(table[name])
                 runs.append(clusters)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.spatial.distance import cdist
 
-from rsir_core.candidates import candidates
+from rsir_core.candidates import Tree, candidates
 from rsir_core.clusters import Clusters, make_clusters
 
 Floats = npt.NDArray[np.float32]
@@ -98,17 +98,18 @@ class Searcher:
         Args:
             image_ids: (n,) strings; looked at only where weighted distances are equal.
             feature: (n, K) float32.
-            complement: (n, C) float32, see `complements`.
+            complement: (C, n) float32, see `complements`, of which a query reads one class.
             clusters: the runs.
 
         Raises:
             ValueError: the four are of different rows, or a value is not finite.
         """
-        counts = [len(image_ids), len(feature), len(complement), int(clusters.count.sum())]
+        counts = [len(image_ids), len(feature), complement.shape[1], int(clusters.count.sum())]
         if len(set(counts)) > 1:
             raise ValueError("{} image ids, {} features, {} complements and clusters of {} rows".format(*counts))
         _check_finite(feature, complement)
-        self._ids, self._feature, self._complement, self._clusters = image_ids, feature, complement, clusters
+        self._ids, self._feature, self._complement = image_ids, feature, complement
+        self._tree = Tree.of(clusters, feature, complement, clusters.from_centres(feature))
 
     @classmethod
     def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:
@@ -122,7 +123,7 @@ class Searcher:
         own = complements(class_probabilities)
         order, clusters = make_clusters(feature, classes(class_probabilities), own)
         ids = pa.chunked_array([pa.array(image_ids, pa.string()).take(pa.array(order))])
-        return order, cls(ids, feature[order], own[order], clusters)
+        return order, cls(ids, feature[order], np.ascontiguousarray(own[order].T), clusters)
 
     def __len__(self) -> int:
         return len(self._feature)
@@ -149,12 +150,10 @@ class Searcher:
         """
         self._check(feature, class_probabilities, k, allowed)
         complement, query_class = complements(class_probabilities[None]), int(class_probabilities.argmax())
-        rows, of_class = candidates(
-            (self._feature, self._complement, self._clusters), (feature, complement[0], query_class), k, allowed, plain
-        )
+        rows, of_class, _ = candidates(self._tree, (feature, complement[0], query_class), k, allowed, plain)
         distance = distances(feature[None], self._feature[rows])[0]
         query_weight = query_weights(complement, of_class)[0]
-        candidate_weight = candidate_weights(self._complement[rows], np.array([query_class]))[0]
+        candidate_weight = self._complement[query_class, rows].astype(np.float64)  # W_q, equation 7
         weighted = query_weight * candidate_weight * distance
         found = Hits(rows, weighted, distance, query_weight, candidate_weight)
         return found.take(self._ranked(rows, distance if plain else weighted)[:k])
@@ -173,11 +172,11 @@ class Searcher:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 result must be asked for")
         for name, given, known in (
-            ("feature", feature, self._feature),
-            ("class probabilities", class_probabilities, self._complement),
+            ("feature", feature, self._feature.shape[1:]),
+            ("class probabilities", class_probabilities, self._complement.shape[:1]),
         ):
-            if given.shape != known.shape[1:]:
-                raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known.shape[1:]}")
+            if given.shape != known:
+                raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known}")
         if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):
             raise ValueError(f"the filter is {allowed.dtype} {allowed.shape}; it must be bool ({len(self)},)")
         _check_finite(feature, class_probabilities)

@@ -106,7 +106,7 @@ def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
     first = store(index, "features", feature_rows(["a", "b"]))
     second = store(index, "features", feature_rows(["c"]))
     files = [index.write_rows("features", feature_rows(["b", "d"], etag="2"))]
-    third = index.replace_rows(files, pa.array(["a"]))
+    third = index.replace_rows(files, pa.array(["a", "b", "d"]))
     fourth = index.commit("features", [index.write_rows("features", feature_rows(["z"]))], "overwrite")
     assert first < second < third < fourth
     assert [ids_of(index, v) for v in (first, second, third, fourth)] == [

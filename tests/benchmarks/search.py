@@ -1,8 +1,9 @@
 """Exact top-k by the weighted distance: time per query on one thread, against FAISS's flat L2 and a matrix product.
 
-The rows are drawn like those of an index (`--index`), around its rows' class means with their spread, or else around
-made-up classes. FAISS ranks by the plain distance, which is another answer; it is here for the time that reading every
-row takes. `identical` compares with the weighted distance to every row, in float64.
+The rows are drawn like those of an index (`--index`), around its rows with half their class's spread, or else around
+made-up classes; they lie in as many files, each with clusters of its own, as the index job writes. FAISS ranks by the
+plain distance, which is another answer; it is here for the time that reading every row takes. `identical` compares
+with the weighted distance to every row, in float64.
 """
 
 import argparse
@@ -15,104 +16,120 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from rsir_core import rows
-from rsir_core.search import Floats, Searcher, candidate_weights, classes, complements, distances, query_weights
-from rsir_core.table import Index
+from jobs.publishing import FEATURES_PER_FILE
+from rsir_core.candidates import Tree, candidates
+from rsir_core.clusters import Clusters, make_clusters
+from rsir_core.search import Floats, Searcher, classes, complements, distances, query_weights
+from tests.benchmarks.drawn_rows import drawn, made_up, rows_of
 
-CLASSES = 21
-DIMENSIONS = 19
-
-
-def made_up(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Rows of an index that nobody made: features of overlapping classes, and Bayes' classifier of these."""
-    label = rng.integers(CLASSES, size=2_000)
-    centre = rng.normal(size=(CLASSES, DIMENSIONS)) * 0.25
-    feature = centre[label] + rng.normal(size=(len(label), DIMENSIONS)) * 0.1
-    logits = (feature @ centre.T - 0.5 * (centre**2).sum(axis=1)) / 0.02
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return feature.astype(np.float32), (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+Query = tuple[Floats, Floats]
 
 
-def drawn(like: tuple[Floats, Floats], n: int, probabilities: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """n rows: each one of `like`, moved by half of its class's spread, with its confidence changed a little."""
-    feature, p = like
-    of_class = classes(p)
-    spread = np.stack([feature[of_class == of_class[i]].std(axis=0) for i in range(len(p))])
-    source = rng.integers(len(feature), size=n)
-    moved = feature[source] + 0.5 * spread[source] * rng.normal(size=(n, feature.shape[1])).astype(np.float32)
-    if probabilities == "uniform":
-        return moved.astype(np.float32), np.full((n, p.shape[1]), 1 / p.shape[1], np.float32)
-    odds = p[source] * np.exp(0.3 * rng.normal(size=(n, p.shape[1])))
-    return moved.astype(np.float32), (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+class Rows:
+    """n rows in the order of their clusters, and what searches them."""
 
-
-def milliseconds(search: Callable[[int], Any], queries: int) -> float:
-    """The median over the queries."""
-    times = []
-    for q in range(queries):
+    def __init__(self, feature: Floats, p: Floats) -> None:
         began = time.perf_counter()
-        search(q)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1000
+        by_class = np.argsort(classes(p), kind="stable")
+        feature, p = feature[by_class], p[by_class]
+        complement, parts = np.empty(p.shape[::-1], np.float32), []
+        for start in range(0, len(feature), FEATURES_PER_FILE):
+            here = slice(start, start + FEATURES_PER_FILE)
+            own = complements(p[here])
+            order, clusters = make_clusters(feature[here], classes(p[here]), own)
+            feature[here], p[here], complement[:, here] = feature[here][order], p[here][order], own[order].T
+            parts.append(clusters)
+        self.feature, self.p, self.complement, self.clusters = feature, p, complement, Clusters.join(parts)
+        self.clustering = time.perf_counter() - began
+        self.of_class, self.squares = classes(p), (feature**2).sum(axis=1)
+        ids = pa.chunked_array([pa.array([f"{i:09}" for i in range(len(feature))])])
+        self.searcher = Searcher(ids, feature, complement, self.clusters)
+        self._tree = Tree.of(self.clusters, feature, complement, self.clusters.from_centres(feature))
+
+    def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> int:
+        """Rows whose distance a search computes."""
+        asked = query[0], complements(query[1][None])[0], int(query[1].argmax())
+        return int(candidates(self._tree, asked, k, allowed, False)[2])
+
+    def matrix_product(self, query: Query, k: int) -> npt.NDArray[np.int64]:
+        """The best rows by what a NumPy user would write, in no order."""
+        f, p = query
+        near = np.sqrt(np.maximum(self.squares - 2 * (self.feature @ f) + f @ f, 0))
+        weighted = near * self.complement[p.argmax()] * complements(p[None])[0][self.of_class]
+        return np.argpartition(weighted, k)[:k]
+
+    def brute_force(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+        """The best rows by looking at each, in float64; ids are in the order of the rows."""
+        weighted = query_weights(complements(query[1][None]), self.of_class)[0]
+        weighted *= self.complement[query[1].argmax()]
+        weighted *= distances(query[0][None], self.feature)[0]
+        if allowed is not None:
+            weighted[~allowed] = np.inf
+        return np.argsort(weighted, kind="stable")[:k]
 
 
-def is_brute_force(searcher: Searcher, feature: Floats, p: Floats, query: tuple[Floats, Floats], k: int) -> bool:
-    """Whether the answer is the one that looking at every row gives; ids are in the order of the rows."""
-    complement = complements(p)
-    factors = (
-        query_weights(complements(query[1][None]), classes(p))[0],
-        candidate_weights(complement, query[1][None].argmax(axis=1))[0],
-        distances(query[0][None], feature)[0],
-    )
-    weighted: npt.NDArray[np.float64] = factors[0] * factors[1] * factors[2]
-    return bool(np.array_equal(np.argsort(weighted, kind="stable")[:k], searcher.search(*query, k).rows))
+def milliseconds(search: Callable[[Query], Any], queries: Sequence[Query]) -> list[float]:
+    """Of each query."""
+    times = []
+    for query in queries:
+        began = time.perf_counter()
+        search(query)
+        times.append(1000 * (time.perf_counter() - began))
+    return times
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m tests.benchmarks.search", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--k", type=int, default=50)
+    parser.add_argument("--dimensions", type=int, default=19, help="of made-up rows")
+    parser.add_argument("--classes", type=int, default=21, help="of made-up rows")
     parser.add_argument("--probabilities", choices=("real", "uniform"), default="real")
+    parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
     parser.add_argument("--index", help="URI of an index to draw the rows like")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     faiss.omp_set_num_threads(1)
     rng = np.random.default_rng(0)
-    like = made_up(rng)
-    if options.index:
-        table = Index(options.index).features(columns=[rows.FEATURE, rows.CLASS_PROBABILITIES])
-        like = rows.to_matrix(table[rows.FEATURE]), rows.to_matrix(table[rows.CLASS_PROBABILITIES])
-    feature, p = drawn(like, options.rows, options.probabilities, rng)
-    queries = list(zip(*drawn(like, options.queries, options.probabilities, rng), strict=True))
-    began = time.perf_counter()
-    order, searcher = Searcher.of([f"{i:09}" for i in range(options.rows)], feature, p)
-    feature, p = feature[order], p[order]
-    clustering = time.perf_counter() - began
-    searcher.search(*queries[0], options.k)  # compiles
-    flat = faiss.IndexFlatL2(feature.shape[1])
-    flat.add(feature)
-    weights = complements(p)
-    of_class = classes(p)
-    squares = (feature**2).sum(axis=1)
+    like = rows_of(options.index) if options.index else made_up(rng, options.dimensions, options.classes)
+    uniform, k = options.probabilities == "uniform", options.k
+    rows = Rows(*drawn(like, options.rows, uniform, rng))
+    queries: list[Query] = list(zip(*drawn(like, options.queries, uniform, rng), strict=True))
+    allowed = None if options.passing is None else rng.random(options.rows) < options.passing
 
-    def matrix_product(q: int) -> npt.NDArray[np.int64]:
-        f, own = queries[q]
-        near = np.sqrt(np.maximum(squares - 2 * (feature @ f) + f @ f, 0))
-        weighted = near * weights[:, own.argmax()] * complements(own[None])[0][of_class]
-        return np.argpartition(weighted, options.k)[: options.k]
+    def ours(query: Query) -> npt.NDArray[np.int64]:
+        return rows.searcher.search(*query, k, allowed).rows
 
+    ours(queries[0])  # compiles
+    flat = faiss.IndexFlatL2(rows.feature.shape[1])
+    flat.add(rows.feature)
+    times = milliseconds(ours, queries)
+    others = queries[:50]
+    flat_ms = statistics.median(milliseconds(lambda query: flat.search(query[0][None], k), others))
+    matrix_ms = statistics.median(milliseconds(lambda query: rows.matrix_product(query, k), others))
+    times += milliseconds(ours, queries)  # before and after: the machine may not be as busy all the time
+    ours_ms = statistics.median(times)
+    looked_at = statistics.median(rows.looked_at(query, k, allowed) for query in queries)
     result = {
         "rows": options.rows,
         "queries": options.queries,
-        "k": options.k,
+        "k": k,
+        "dimensions": rows.feature.shape[1],
+        "classes": rows.p.shape[1],
         "probabilities": options.probabilities,
-        "clustering_seconds": round(clustering, 1),
-        "ours_ms": milliseconds(lambda q: searcher.search(*queries[q], options.k), options.queries),
-        "faiss_flat_ms": milliseconds(lambda q: flat.search(queries[q][0][None], options.k), options.queries),
-        "matrix_product_ms": milliseconds(matrix_product, options.queries),
-        "identical": all(is_brute_force(searcher, feature, p, query, options.k) for query in queries),
+        "passing": options.passing,
+        "clustering_seconds": round(rows.clustering, 1),
+        "ours_ms": round(ours_ms, 4),
+        "ours_p99_ms": round(statistics.quantiles(times, n=100)[-1], 4),
+        "looked_at": looked_at,
+        "faiss_flat_ms": round(flat_ms, 3),
+        "matrix_product_ms": round(matrix_ms, 3),
+        "ratio_faiss_flat": round(ours_ms / flat_ms, 4),
+        "ratio_matrix_product": round(ours_ms / matrix_ms, 4),
+        "identical": all(np.array_equal(ours(query), rows.brute_force(query, k, allowed)) for query in others),
     }
     print(json.dumps(result) if options.json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
 
