@@ -1,10 +1,10 @@
-"""The rows that can be among the k best of a query: cluster by cluster, in the order of their bounds.
+"""The rows that can be among the k best of a query, ranked: cluster by cluster, in the order of their bounds.
 
 Within a cluster a row is passed over by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|.
 So most features are never read.
 
-Distances are float32 here, summed in any order, which the processor does several at a time; each stands for an interval
-that holds the true one. What is left is ranked exactly by `search`.
+Distances are float32 first, summed in any order, which the processor does several at a time; each stands for an
+interval that holds the true one. What is left is ranked by float64, as `search` says.
 """
 
 import heapq
@@ -21,6 +21,9 @@ RELATIVE: Final = 2.0**-22
 ABSOLUTE: Final = 1e-18
 _BELOW: Final = 1 - 1e-12  # for the float64 rounding of a bound
 _ALL: Final = np.empty(0, np.bool_)
+
+
+Doubles = npt.NDArray[np.float64]
 
 
 class Balls(NamedTuple):
@@ -62,7 +65,7 @@ class Tree(NamedTuple):
 
 def candidates(
     tree: Tree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
-) -> tuple[Ints, Ints, int]:
+) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
     """Every row that can be among the k of smallest weighted distance, those that tie for the last place included.
 
     Args:
@@ -73,10 +76,11 @@ def candidates(
         plain: by the distance alone.
 
     Returns:
-        positions of rows, the class of each, and how many rows were looked at.
+        their positions, weighted distances, distances, and weights by equations 6 and 7, in the order of what they are
+        ranked by; and how many rows were looked at.
     """
     mask = _ALL if allowed is None else allowed
-    found: tuple[Ints, Ints, int] = _visit(tree, query, k, mask, plain)
+    found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, plain)
     return found
 
 
@@ -160,14 +164,14 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
     bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
     distances = np.empty(m, np.float32)
     _distances(feature, groups.centre, 0, len(groups.start), distances)
-    # Bound, cluster or (from m on) group, how far its centre is.
-    waiting = [(_bound(groups, g, query, distances[g], plain), m + g, distances[g]) for g in range(len(groups.start))]
+    # Bound, how far its centre is (of balls around the query the nearest first), cluster or (from m on) group.
+    waiting = [(_bound(groups, g, query, distances[g], plain), distances[g], m + g) for g in range(len(groups.start))]
     heapq.heapify(waiting)
     best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
     limit, looked_at = np.inf, 0
     found = [(0.0, 0, 0)][:0]  # lower end, row, class
     while len(waiting) > 0:
-        bound, j, centre = heapq.heappop(waiting)
+        bound, centre, j = heapq.heappop(waiting)
         if bound > limit:
             break
         if j >= m:
@@ -176,7 +180,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
             for child in range(start, stop):
                 bound = _bound(clusters, child, query, distances[child - start], plain)
                 if bound <= limit:
-                    heapq.heappush(waiting, (bound, child, distances[child - start]))
+                    heapq.heappush(waiting, (bound, distances[child - start], child))
             continue
         near = max(0.0, _lower(centre, len(feature)) - clusters.radius[j])
         query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
@@ -200,6 +204,22 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
                 heapq.heapreplace(best, -high)
             if len(best) == k:
                 limit = -best[0]
-    rows = np.array([i for low, i, c in found if low <= limit], dtype=np.int64)
-    classes = np.array([c for low, i, c in found if low <= limit], dtype=np.int64)
-    return rows, classes, looked_at
+    return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], plain), looked_at
+
+
+@_compiled
+def _ranked(tree: Any, query: Any, found: Any, plain: Any) -> Any:
+    """Rows (position, class) with their weighted distance and its factors, float64, by what they are ranked by."""
+    feature, complement, query_class = query
+    n = len(found)
+    rows, factors = np.empty(n, np.int64), np.empty((4, n))
+    for at in range(n):
+        i, of_class = found[at]
+        squares = 0.0
+        for d in range(len(feature)):
+            squares += (np.float64(feature[d]) - np.float64(tree.feature[i, d])) ** 2
+        distance = np.sqrt(squares)
+        query_weight, weight = np.float64(complement[of_class]), np.float64(tree.complement[query_class, i])
+        rows[at], factors[:, at] = i, (query_weight * weight * distance, distance, query_weight, weight)
+    order = np.argsort(factors[1] if plain else factors[0])
+    return rows[order], factors[0][order], factors[1][order], factors[2][order], factors[3][order]

@@ -81,6 +81,10 @@ class Hits:
     query_weight: Doubles  # equation 6
     candidate_weight: Doubles  # equation 7
 
+    def first(self, k: int) -> Self:
+        """The k best."""
+        return type(self)(*(getattr(self, f.name)[:k] for f in fields(self)))
+
     def take(self, positions: Ints) -> Self:
         """These of them, in this order."""
         return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
@@ -150,21 +154,13 @@ class Searcher:
         """
         self._check(feature, class_probabilities, k, allowed)
         complement, query_class = complements(class_probabilities[None]), int(class_probabilities.argmax())
-        rows, of_class, _ = candidates(self._tree, (feature, complement[0], query_class), k, allowed, plain)
-        distance = distances(feature[None], self._feature[rows])[0]
-        query_weight = query_weights(complement, of_class)[0]
-        candidate_weight = self._complement[query_class, rows].astype(np.float64)  # W_q, equation 7
-        weighted = query_weight * candidate_weight * distance
-        found = Hits(rows, weighted, distance, query_weight, candidate_weight)
-        return found.take(self._ranked(rows, distance if plain else weighted)[:k])
-
-    def _ranked(self, rows: Ints, key: Doubles) -> Ints:
-        """The order of rows by a key; of equal ones by image id."""
-        order: Ints = np.argsort(key, kind="stable")
-        if (np.diff(key[order]) > 0).all():
-            return order
-        ids = self._ids.take(pa.array(rows)).to_pylist()
-        return np.array(sorted(order.tolist(), key=lambda i: (key[i], ids[i])))
+        found, _ = candidates(self._tree, (feature, complement[0], query_class), k, allowed, plain)
+        hits = Hits(*found)
+        key = hits.distance if plain else hits.weighted_distance
+        if (key[1:] > key[:-1]).all():
+            return hits.first(k)
+        ids = [self._ids[i].as_py() for i in hits.rows.tolist()]
+        return hits.take(np.array(sorted(range(len(ids)), key=lambda i: (key[i], ids[i]))[:k]))
 
     def _check(
         self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None
