@@ -123,13 +123,18 @@ def _upper(distance: Any, dimensions: Any) -> Any:
 
 
 @_compiled
-def _bound(balls: Any, j: Any, query: Any, centre: Any, plain: Any) -> Any:
-    """What every row of ball j has at least, from how far the query is from its centre."""
-    feature, complement, query_class = query
-    near = max(0.0, _lower(centre, len(feature)) - balls.radius[j]) * _BELOW
+def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
+    """What the weights of every row of ball j multiply to at least."""
+    _, complement, query_class = query
     if plain:
-        return near
-    return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j]) * near
+        return 1.0
+    return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j])
+
+
+@_compiled
+def _near(balls: Any, j: Any, centre: Any, dimensions: Any) -> Any:
+    """How far every row of ball j is at least, from how far its centre is."""
+    return max(0.0, _lower(centre, dimensions) - balls.radius[j]) * _BELOW
 
 
 @_compiled
@@ -160,43 +165,49 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
     groups, clusters, features, complements, from_centre, most_rows = tree
     feature, complement, query_class = query
-    m = len(clusters.start)
+    m, K = len(clusters.start), len(feature)
     bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
     distances = np.empty(m, np.float32)
     _distances(feature, groups.centre, 0, len(groups.start), distances)
-    # Bound, how far its centre is (of balls around the query the nearest first), cluster or (from m on) group.
-    waiting = [(_bound(groups, g, query, distances[g], plain), distances[g], m + g) for g in range(len(groups.start))]
+    # Bound, weighted distance of the centre (so that of balls around the query the best come first), cluster or (from m
+    # on) group, distance of the centre.
+    waiting = [(0.0, 0.0, 0, np.float32(0))][:0]
+    for g in range(len(groups.start)):
+        weight = _weight(groups, g, query, plain)
+        bound = weight * _near(groups, g, distances[g], K)
+        waiting.append((bound, weight * distances[g], m + g, distances[g]))
     heapq.heapify(waiting)
     best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
     limit, looked_at = np.inf, 0
     found = [(0.0, 0, 0)][:0]  # lower end, row, class
     while len(waiting) > 0:
-        bound, centre, j = heapq.heappop(waiting)
+        bound, _, j, centre = heapq.heappop(waiting)
         if bound > limit:
             break
         if j >= m:
             start, stop = groups.start[j - m], groups.stop[j - m]
             _distances(feature, clusters.centre, start, stop, distances)
             for child in range(start, stop):
-                bound = _bound(clusters, child, query, distances[child - start], plain)
+                distance, weight = distances[child - start], _weight(clusters, child, query, plain)
+                bound = weight * _near(clusters, child, distance, K)
                 if bound <= limit:
-                    heapq.heappush(waiting, (bound, distances[child - start], child))
+                    heapq.heappush(waiting, (bound, weight * distance, child, distance))
             continue
-        near = max(0.0, _lower(centre, len(feature)) - clusters.radius[j])
+        near = _near(clusters, j, centre, K)
         query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
         start, stop = clusters.start[j], clusters.stop[j]
         weights = ones[: stop - start] if plain else complements[query_class, start:stop]
-        _row_bounds(weights, from_centre[start:stop], centre, near, len(feature), bounds)
+        _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
         for i in range(start, stop):
             if query_weight * bounds[i - start] > limit or (len(mask) > 0 and not mask[i]):
                 continue
             weight = query_weight if plain else query_weight * np.float64(complements[query_class, i])
             looked_at += 1
             distance = np.float64(_distance(feature, features, i))
-            low = weight * _lower(distance, len(feature))
+            low = weight * _lower(distance, K)
             if low > limit:
                 continue
-            high = weight * _upper(distance, len(feature))
+            high = weight * _upper(distance, K)
             found.append((low, i, clusters.of_class[j]))
             if len(best) < k:
                 heapq.heappush(best, -high)
