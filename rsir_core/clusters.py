@@ -29,6 +29,7 @@ NO_BBOX: Final = (np.inf, np.inf, -np.inf, -np.inf)
 MOST_ROWS: Final = 256  # of a cluster, in the mean; where classes are large 2√n would make balls too wide to pass over
 TRAINED_ON: Final = 16  # rows per cluster that place its centre; more move it by less than they cost
 ITERATIONS: Final = 10
+SURENESS: Final = 0.2  # how far apart rows are whose complements differ by a factor of e, in extents of their class
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,11 @@ def make_clusters(
     """
     if len(feature) == 0:
         return np.empty(0, np.int64), Clusters.none(feature.shape[1], complements.shape[1])
-    groups = [group for c in np.unique(of_class) for group in _groups(np.flatnonzero(of_class == c), feature)]
+    groups = [
+        group
+        for c in np.unique(of_class)
+        for group in _groups(np.flatnonzero(of_class == c), feature, complements[:, c])
+    ]
     runs = [run for group in groups for run in group]
     order, count = np.concatenate(runs), np.array([len(run) for run in runs])
     start = np.cumsum(count) - count
@@ -199,12 +204,20 @@ def make_clusters(
     )
 
 
-def _groups(members: Ints, feature: Floats) -> list[list[Ints]]:
-    """The rows of one class, by group and cluster: about 2√n clusters, in about as many groups as each has clusters."""
+def _groups(members: Ints, feature: Floats, complement: Floats) -> list[list[Ints]]:
+    """The rows of one class, by group and cluster: about 2√n clusters, in about as many groups as each has clusters.
+
+    Near are rows that look alike and are about as sure of their class, since the bound is of the surest of a cluster.
+    """
     n = len(members)
-    runs = [members[part] for part in _parts(feature[members], max(2 * math.isqrt(n), n // MOST_ROWS))]
+    points = feature[members].astype(np.float64)
+    sure = np.log(complement[members].astype(np.float64))
+    extent = math.sqrt(points.var(axis=0).sum())
+    points = np.column_stack([points, SURENESS * extent * (sure - sure.mean())])
+    runs = _parts(points, max(2 * math.isqrt(n), n // MOST_ROWS))
     count = np.array([len(run) for run in runs])
-    centre = _centres(feature[np.concatenate(runs)], count)
+    centre = _centres(points[np.concatenate(runs)], count)
+    runs = [members[run] for run in runs]
     return [[runs[i] for i in part] for part in _parts(centre, math.isqrt(len(runs)))]
 
 
