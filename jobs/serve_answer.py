@@ -122,7 +122,7 @@ class Answerer:
         return Descriptor(
             found[rows.IMAGE_ID], found[rows.URI], self._rows.feature[row],
             np.array(found[rows.CLASS_PROBABILITIES], np.float32), Region(**found[rows.REGION]),
-            _stored_object(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
+            _stored_objects(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
         )  # fmt: skip
 
     def _results(self, hits: Hits) -> list[ResultJson]:
@@ -149,7 +149,7 @@ def _iso(microseconds: np.int64) -> str:
     return str(pa.scalar(int(microseconds), rows.UTC).as_py().isoformat())
 
 
-def _stored_object(row: dict[str, Any]) -> DetectedObject | None:
+def _stored_objects(row: dict[str, Any]) -> tuple[DetectedObject, ...]:
     if row[rows.OBJECT_CLASS] is None:
-        return None
-    return DetectedObject(Box(**row[rows.OBJECT_BOX]), row[rows.OBJECT_SCORE], row[rows.OBJECT_CLASS])
+        return ()
+    return (DetectedObject(Box(**row[rows.OBJECT_BOX]), row[rows.OBJECT_SCORE], row[rows.OBJECT_CLASS]),)

@@ -82,7 +82,9 @@ class SearchRequest(BaseModel):
     near_duplicates: Annotated[
         bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
     ] = False
-    preview: Annotated[bool, Field(description="send back, as a data URI, the picture that was described")] = False
+    preview: Annotated[
+        bool, Field(description="send back, as a data URI, the picture that was described, and all of its objects")
+    ] = False
 
     @property
     def is_one_stored_image(self) -> bool:
@@ -160,6 +162,7 @@ QueryJson = TypedDict(
         "probability": float,
         "region": RegionJson | None,
         "object": ObjectJson | None,  # null: none found, the key region is centred on the image
+        "objects": list[ObjectJson],  # best first; all of them where `preview` asks for them and the picture is read
         "height": int | None,  # null: nothing was read, as of a ready descriptor
         "width": int | None,
         "notes": str | None,  # what reading the file had to decide
@@ -260,7 +263,8 @@ def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) 
         "region": None
         if region is None
         else RegionJson(x=region.x, y=region.y, width=region.width, height=region.height),
-        "object": _object(query.object),
+        "object": _object(query.object) if query.object else None,
+        "objects": [_object(found) for found in query.objects],
         "height": query.height,
         "width": query.width,
         "notes": query.notes,
@@ -272,9 +276,7 @@ def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) 
     return {"version": edition.version, "query": said, "results": results}
 
 
-def _object(found: DetectedObject | None) -> ObjectJson | None:
-    if found is None:
-        return None
+def _object(found: DetectedObject) -> ObjectJson:
     x0, y0, x1, y1 = (float(edge) for edge in found.box)
     return {"class": found.name, "score": float(found.score), "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1}}
 

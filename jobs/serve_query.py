@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from rsir_core import rows
-from rsir_core.describe import Describer
+from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
@@ -80,7 +80,7 @@ class Descriptor:
         feature: (K,) float32.
         class_probabilities: (C,) float32.
         region: its key region; None, as height and width: nothing was read.
-        object: its representative object.
+        objects: those that are known, best first: all, where they were asked for, or the representative one.
         height: pixels.
         width: pixels.
         notes: what reading it had to decide.
@@ -92,11 +92,16 @@ class Descriptor:
     feature: npt.NDArray[np.float32]
     class_probabilities: npt.NDArray[np.float32]
     region: Region | None = None
-    object: DetectedObject | None = None
+    objects: tuple[DetectedObject, ...] = ()
     height: int | None = None
     width: int | None = None
     notes: str | None = None
     preview: bytes = b""
+
+    @property
+    def object(self) -> DetectedObject | None:
+        """Its representative object."""
+        return self.objects[0] if self.objects else None
 
 
 class QueryDescriber:
@@ -127,23 +132,44 @@ class QueryDescriber:
             )
         return picture
 
-    def describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
-        """One descriptor per picture; a box, where there is one, stands for the detector's object."""
+    def describe(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
+    ) -> list[Descriptor]:
+        """One descriptor per picture.
+
+        Args:
+            pictures: what to describe.
+            boxes: each, where there is one, stands for the detector's representative object.
+            shown: of which all objects are wanted; None: of none.
+        """
+        known = self._known(pictures, boxes, shown or [False] * len(pictures))
         found: dict[int, Descriptor] = {}
-        for given in (False, True):  # the describer takes boxes for all of its images or for none
-            chosen = [i for i, box in enumerate(boxes) if (box is not None) == given]
-            some = [boxes[i] for i in chosen] if given else None
-            found |= zip(chosen, self._describe([pictures[i] for i in chosen], some), strict=True)
+        for is_known in (False, True):  # the describer takes boxes for all of its images or for none
+            chosen = [i for i, objects in enumerate(known) if (objects is not None) == is_known]
+            found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
         return [found[i] for i in range(len(pictures))]
 
-    def _describe(self, pictures: list[Picture], boxes: list[Box | None] | None) -> list[Descriptor]:
+    def _known(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]
+    ) -> list[list[DetectedObject] | None]:
+        """The objects of each picture, the representative one first; None: left to the describer."""
+        known = [None if box is None else [DetectedObject(box, 1.0, GIVEN)] for box in boxes]
+        wanted = [i for i, show in enumerate(shown) if show]
+        for i, objects in zip(wanted, self._describer.all_objects([pictures[i].pixels for i in wanted]), strict=True):
+            known[i] = [*(known[i] or []), *objects]
+        return known
+
+    def _describe(self, pictures: list[Picture], known: list[list[DetectedObject] | None]) -> list[Descriptor]:
+        """Pictures whose objects are known, or of none of which they are."""
         if not pictures:
             return []
+        boxes = None if known[0] is None else [objects[0].box if objects else None for objects in known]
         described = self._describer.describe([p.pixels for p in pictures], boxes)
         feature = self._pca.transform(described.embedding)
         return [
             Descriptor(
-                None, None, feature[i], described.class_probabilities[i], described.regions[i], described.objects[i],
+                None, None, feature[i], described.class_probabilities[i], described.regions[i],
+                tuple(known[i] or filter(None, [described.objects[i]])),
                 picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
             )
             for i, picture in enumerate(pictures)

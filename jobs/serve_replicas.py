@@ -64,12 +64,12 @@ class DescriberReplica:
         picture = await asyncio.to_thread(self._read, source, box)
         if isinstance(picture, Refusal):
             return picture
-        described: Descriptor = await self._batch((picture, box))
+        described: Descriptor = await self._batch((picture, box, preview))
         return with_preview(described, picture) if preview else described
 
     async def probe(self) -> Descriptor:
         """A tiny query, by the same way."""
-        described: Descriptor = await self._batch((PROBE, None))
+        described: Descriptor = await self._batch((PROBE, None, False))
         return described
 
     async def check_health(self) -> None:
@@ -77,9 +77,9 @@ class DescriberReplica:
         await self.probe()
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT)
-    async def _batch(self, asked: list[tuple[Picture, Box | None]]) -> list[Descriptor]:
-        pictures, boxes = [picture for picture, _ in asked], [box for _, box in asked]
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._describe, pictures, boxes)
+    async def _batch(self, asked: list[tuple[Picture, Box | None, bool]]) -> list[Descriptor]:
+        pictures, boxes, shown = (list(column) for column in zip(*asked, strict=True))
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._describe, pictures, boxes, shown)
 
 
 class SearcherReplica:

@@ -101,7 +101,7 @@ class LocalBackend(Backend):
             picture = self._describer.read(source, box)
         except ImageError as error:
             raise refusal_of(error) from error
-        (descriptor,) = self._describer.describe([picture], [box])
+        (descriptor,) = self._describer.describe([picture], [box], [preview])
         return with_preview(descriptor, picture) if preview else descriptor
 
     async def _each(self, method: str, *args: Any) -> list[Any]:
