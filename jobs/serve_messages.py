@@ -104,8 +104,9 @@ class SearchRequest(BaseModel):
         Raises:
             QueryError: 422, they do not.
         """
-        feature = np.array(self.feature, np.float32)
-        p = np.array(self.class_probabilities, np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+            feature = np.array(self.feature, np.float32)
+            p = np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
             ("feature", feature, edition.dimensions),
             ("class_probabilities", p, len(edition.classes)),

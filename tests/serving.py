@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -137,10 +138,15 @@ class LocalFleet:
         return LocalBackend(edition, self.describers.get(edition.version), searchers)
 
 
-def local_app(index: str, parts: int = 1, tokens: Tokens | None = None, record: Record = lambda _: None) -> FastAPI:
+def local_app(
+    index: str,
+    parts: int = 1,
+    tokens: Tokens | None = None,
+    record: Record = lambda _: None,
+    refresh: float = 3600,
+) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    desk = Desk(record, tokens, refresh=3600)
-    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, desk)
+    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, Desk(record, tokens, refresh))
 
 
 @contextmanager
@@ -180,3 +186,15 @@ def check_finds_itself(client: httpx.Client, row: dict[str, Any]) -> None:
     assert query["class"] == row["class"]
     assert query["region"] == row["region"]
     assert query["object"]["class"] == row["object_class"]
+
+
+def copy_of(index: str, folder: Path) -> Index:
+    """An index that a test may change; its rows' images stay where they are."""
+    shutil.copytree(index, folder)
+    return Index(str(folder))
+
+
+def publish(index: Index, table: pa.Table, files: int = 1) -> int:
+    """Make these the rows of an index, in so many files; returns the version."""
+    shares = [table.take(pa.array(np.arange(i, len(table), files))) for i in range(files)]
+    return index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "overwrite")
