@@ -85,7 +85,17 @@ class FinetuneDetectorConfig(JobConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class IndexConfig(RayJobConfig):
+class DescribingConfig(RayJobConfig):
+    """What every job takes that describes a folder of images."""
+
+    actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0)
+    num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
+    batch_size: int = option("images per forward pass", 32)
+    max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
     archive: str = option("URI of the images (folder, s3://, gs://, az://, …)")
@@ -97,10 +107,23 @@ class IndexConfig(RayJobConfig):
     commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
-    actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0)
-    num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
-    batch_size: int = option("images per forward pass", 32)
-    max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryConfig(DescribingConfig):
+    """Rank an index against each image of a folder, into Parquet."""
+
+    queries: str = option("URI of the images to ask with (folder, s3://, gs://, az://, …)")
+    index: str = option("URI of the index")
+    out: str = option("URI of the folder to make: results/ and failures/, Parquet")
+    k: int = option("results per query, at most 10,000", 50)
+    classes: str | None = option("comma-separated: only results of these classes", None)
+    near_duplicates: bool = option("only images that are the query's up to its encoding, by the plain distance", False)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes, one by one."""
+        return None if self.classes is None else tuple(name.strip() for name in self.classes.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)

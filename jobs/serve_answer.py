@@ -68,7 +68,11 @@ class Answerer:
         return {name: self._descriptor(row) for name, row in found.items() if row is not None}
 
     def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
-        """The best rows for a query, best first.
+        """The best rows for a query, best first; may raise as `hits`."""
+        return self._ranked(self.hits(query, ranking), ranking.near_duplicates)
+
+    def hits(self, query: Descriptor, ranking: Ranking) -> Hits:
+        """The best rows for a query, best first, with their factors.
 
         Raises:
             QueryError: 422, a filter that the index cannot apply.
@@ -79,7 +83,11 @@ class Answerer:
         )
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
-        return self._ranked(hits, ranking.near_duplicates)
+        return hits
+
+    def take(self, hits: Hits) -> pa.Table:
+        """The rows of hits, of schema `resident.SCHEMA`, in their order."""
+        return self._rows.take(hits.rows)
 
     def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Ranked] | None:
         """The descriptor of an image and its best rows; None: it is not here."""
