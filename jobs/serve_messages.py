@@ -1,13 +1,13 @@
 """What goes over the wire of the endpoint: the JSON that it takes and the JSON that it gives."""
 
 import base64
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NotRequired
 
 import numpy as np
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json  # unlike json's, it has an end to nesting
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from jobs.serve_query import Descriptor, Edition
@@ -22,7 +22,7 @@ def _list(value: Any) -> Any:
     """Form fields are text: a list is JSON there, or separated by commas."""
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _utc(time: datetime | None) -> datetime | None:

@@ -1,11 +1,15 @@
 """What a request to `/search` asks for: read from either of its two forms, within the limits."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
 from jobs.serve_messages import SearchRequest, in_words
@@ -82,8 +86,27 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
+@asynccontextmanager
+async def _parsed(request: Request) -> AsyncIterator[FormData]:
+    """The form in a request; its files go when the body ends."""
+    try:
+        form = await request.form(max_files=1)
+    except (
+        HTTPException,
+        MultiPartException,
+        LookupError,
+        ValueError,
+    ) as error:  # of charset and text
+        why = getattr(error, "detail", None) or str(error)
+        raise QueryError(f"the form cannot be read: {why:.200}; send one image as `image`, and texts") from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
 async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
-    async with request.form(max_files=1) as form:
+    async with _parsed(request) as form:
         image = form.get("image")
         if image is not None and not isinstance(image, UploadFile):
             raise QueryError("image: a text, not a file; send the file itself, with a file name")

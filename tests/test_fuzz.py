@@ -2,11 +2,13 @@
 
 import gc
 import http.client
+import json
 import resource
 import socket
 import sys
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,7 +34,8 @@ def send(connection: http.client.HTTPConnection, body: Body) -> int:
     connection.request("POST", "/search", body.data, headers)
     response = connection.getresponse()
     text = response.read()
-    assert response.headers["content-type"] == "application/json", (response.status, text[:300])
+    if response.status < 500:
+        assert set(json.loads(text)) in ({"detail"}, {"version", "query", "results"}), text[:300]
     return response.status
 
 
@@ -53,8 +56,8 @@ def test_thousands_of_bodies(index: str, place: Path, monkeypatch: pytest.Monkey
         for half in range(2):
             for body in bodies(COUNT // 2, seed=half):
                 connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
-                status = send(connection, body)
-                connection.close()
+                with closing(connection):
+                    status = send(connection, body)
                 statuses[body.kind, status] += 1
                 if status not in {200, *REFUSED}:
                     wrong.append((status, body))
@@ -66,7 +69,7 @@ def test_thousands_of_bodies(index: str, place: Path, monkeypatch: pytest.Monkey
     print(f"\n{statuses.total()} bodies: {dict(sorted(by_status.items()))}; resident {memory[0] >> 20} MiB after half, "
           f"{memory[1] >> 20} MiB at the end", file=sys.__stderr__)  # fmt: skip
     assert not wrong, [(status, body.kind, body.content_type[:80], body.data[:200]) for status, body in wrong[:9]]
-    assert set(by_status) == {200, *REFUSED}
+    assert {200, 413, 415, 422} <= set(by_status)
     assert memory[1] - memory[0] < GROWTH
     assert not list(place.iterdir())
 
