@@ -51,7 +51,12 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="rsir", description="Remote-sensing image retrieval", docs_url=None, redoc_url=None, lifespan=running
+        title="rsir",
+        description="Remote-sensing image retrieval",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=running,
+        responses={status: {"model": ErrorJson} for status in (401, 404, 422, 503)},
     )
     _add_search(app, library, limits)
     _add_state(app, library, limits)

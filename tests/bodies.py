@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Bodies that no well-meaning client sends: broken pictures, bombs, malformed forms and JSON."""
 
 import json
