@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("temporary")
 
 
-# Starlette leaves the file of a part to the collector where a form ends in an error; it is gone by the test's own count.
+# Starlette leaves a part's file to the collector where a form ends in an error; the test counts that it is gone.
 @pytest.mark.filterwarnings("ignore:.*SpooledTemporaryFile:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell what is in memory")
