@@ -7,10 +7,12 @@ reading is a pool of CPU tasks of its own, so that a GPU never waits for a decod
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -18,7 +20,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, Dataset
 
-from jobs.config import IndexConfig
+from jobs.config import DescribingConfig, IndexConfig
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError
@@ -78,6 +80,14 @@ def read_files(listing: pa.Table, max_pixels: int) -> pa.Table:
     return pa.table(columns, READ)
 
 
+def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
+    """The images H×W×3 of rows of schema `READ` that are no failures."""
+    return [
+        np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
+        for pixels, height, width in zip(read["pixels"], read[rows.HEIGHT], read[rows.WIDTH], strict=True)
+    ]
+
+
 class DescribeRead:
     """Stage: pixels in, descriptors out (schema `READ` to `DESCRIBED`); failures pass through."""
 
@@ -88,11 +98,7 @@ class DescribeRead:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Describe one batch."""
         good = batch.filter(batch["pixels"].is_valid())
-        images = [
-            np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
-            for pixels, height, width in zip(good["pixels"], good[rows.HEIGHT], good[rows.WIDTH], strict=True)
-        ]
-        found = self.describer.describe(images)
+        found = self.describer.describe(images_of(good))
         columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
         columns |= {
             rows.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
@@ -149,6 +155,22 @@ class ReadDescribeWrite:
         return write_described(pa.concat_tables(described), self.config.index)
 
 
+class Stages(NamedTuple):
+    """The classes and the function that a listing goes through, and what makes the first two.
+
+    Attributes:
+        at_once: a block of listed files to metadata of what was written of them.
+        of_read: batches of schema `READ` to rows; the second part of `at_once`.
+        write: those rows to metadata; its third.
+        rows_each: rows per image, at most, between the two.
+    """
+
+    at_once: tuple[type, tuple[Any, ...]]
+    of_read: tuple[type, tuple[Any, ...]]
+    write: Callable[[pa.Table], pa.Table]
+    rows_each: int = 1
+
+
 def describe_files(config: IndexConfig, listing: pa.Table, gpu: str = "cuda") -> Dataset:
     """A lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
 
@@ -157,6 +179,13 @@ def describe_files(config: IndexConfig, listing: pa.Table, gpu: str = "cuda") ->
         listing: what to describe, schema `rows.LISTING`.
         gpu: the device that an actor with a GPU describes on.
     """
+    write = partial(write_described, index=config.index)
+    stages = Stages((ReadDescribeWrite, (config,)), (DescribeRead, (config.index, gpu)), write)
+    return through(stages, config, listing)
+
+
+def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Dataset:
+    """A lazy dataset of what the last stage yields of listed files: on CPUs in one actor each, on GPUs one by one."""
     actors = config.actors or actor_count(config.num_gpus)
     # Small archives in small blocks, so that the actors end together; large ones in whole files.
     unit = min(max(len(listing) // (8 * actors) // config.batch_size, 1) * config.batch_size, ROWS_PER_FILE)
@@ -164,19 +193,20 @@ def describe_files(config: IndexConfig, listing: pa.Table, gpu: str = "cuda") ->
     files = ray.data.from_arrow(blocks)
     pool = ActorPoolStrategy(size=actors)
     if not config.num_gpus:
+        stage, arguments = stages.at_once
         return files.map_batches(
-            ReadDescribeWrite, fn_constructor_args=(config,), compute=pool,
-            batch_size=None, batch_format="pyarrow", num_cpus=1,
-        )  # fmt: skip
+            stage, fn_constructor_args=arguments, compute=pool, batch_size=None, batch_format="pyarrow", num_cpus=1
+        )
     read = files.map_batches(
         partial(read_files, max_pixels=config.max_pixels),
         batch_size=config.batch_size, batch_format="pyarrow", memory=READ_MEMORY,
     )  # fmt: skip
-    described = read.map_batches(
-        DescribeRead, fn_constructor_args=(config.index, gpu), compute=pool,
+    stage, arguments = stages.of_read
+    found = read.map_batches(
+        stage, fn_constructor_args=arguments, compute=pool,
         batch_size=config.batch_size, batch_format="pyarrow", num_gpus=config.num_gpus,
     )  # fmt: skip
-    return described.map_batches(partial(write_described, index=config.index), batch_size=unit, batch_format="pyarrow")
+    return found.map_batches(stages.write, batch_size=unit * stages.rows_each, batch_format="pyarrow")
 
 
 def actor_count(num_gpus: float) -> int:

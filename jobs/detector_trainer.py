@@ -19,7 +19,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from jobs.detector_data import BoxData, BoxedImage
-from rsir_core.detector import STRIDE
+from rsir_core.letterbox import STRIDE
 
 log = logging.getLogger(__name__)
 BEST: Final = "best.safetensors"

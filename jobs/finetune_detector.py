@@ -19,7 +19,6 @@ from jobs.config import FinetuneDetectorConfig, Summary, run
 from jobs.detector_data import BoxData, read_boxes
 from rsir_core.bundle import write_detector
 from rsir_core.detector import (
-    STRIDE,
     DetectorSettings,
     build_detector,
     load_start_weights,
@@ -27,6 +26,7 @@ from rsir_core.detector import (
     take_start_weights,
 )
 from rsir_core.errors import ConfigError, WeightsError
+from rsir_core.letterbox import STRIDE
 
 log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score")  # on the weights

@@ -1,12 +1,13 @@
 """What goes over the wire of the endpoint: the JSON that it takes and the JSON that it gives."""
 
 import base64
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NotRequired
 
 import numpy as np
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json  # unlike json's, it has an end to nesting
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from jobs.serve_query import Descriptor, Edition
@@ -21,7 +22,7 @@ def _list(value: Any) -> Any:
     """Form fields are text: a list is JSON there, or separated by commas."""
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _utc(time: datetime | None) -> datetime | None:
@@ -59,7 +60,7 @@ class SearchRequest(BaseModel):
     ] = None
     k: Annotated[int, Field(ge=1, description="how many results")] = 20
     offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
-    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must be loaded")] = None
+    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
     classes: Annotated[
         Annotated[list[str], Field(min_length=1)] | None,
         JsonText,
@@ -82,7 +83,9 @@ class SearchRequest(BaseModel):
     near_duplicates: Annotated[
         bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
     ] = False
-    preview: Annotated[bool, Field(description="send back, as a data URI, the picture that was described")] = False
+    preview: Annotated[
+        bool, Field(description="send back, as a data URI, the picture that was described, and all of its objects")
+    ] = False
 
     @property
     def is_one_stored_image(self) -> bool:
@@ -101,8 +104,9 @@ class SearchRequest(BaseModel):
         Raises:
             QueryError: 422, they do not.
         """
-        feature = np.array(self.feature, np.float32)
-        p = np.array(self.class_probabilities, np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+            feature = np.array(self.feature, np.float32)
+            p = np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
             ("feature", feature, edition.dimensions),
             ("class_probabilities", p, len(edition.classes)),
@@ -160,6 +164,7 @@ QueryJson = TypedDict(
         "probability": float,
         "region": RegionJson | None,
         "object": ObjectJson | None,  # null: none found, the key region is centred on the image
+        "objects": list[ObjectJson],  # best first; all of them where `preview` asks for them and the picture is read
         "height": int | None,  # null: nothing was read, as of a ready descriptor
         "width": int | None,
         "notes": str | None,  # what reading the file had to decide
@@ -225,7 +230,8 @@ class IndexJson(TypedDict):
     columns: list[str]  # that `where` can ask for
     times: tuple[str, str] | None  # first and last; null: no image has a time
     bounds: FootprintJson | None  # of all footprints; null: no image has one
-    versions: list[int]  # that can be asked for
+    versions: list[int]  # that are loaded; others that still exist can be asked for and are loaded then
+    problem: str | None  # why a newer version is not served
     bundle: str
     pca: str
     has_detector: bool
@@ -248,8 +254,8 @@ class ErrorJson(TypedDict):
     detail: str
 
 
-def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) -> AnswerJson:
-    """A query and its results as they are sent."""
+def answer_json(edition: Edition, query: Descriptor, results: list[bytes]) -> bytes:
+    """An `AnswerJson` as it is sent; the results are encoded already."""
     names, region = edition.classes, query.region
     top = int(query.class_probabilities.argmax())
     said: QueryJson = {
@@ -260,7 +266,8 @@ def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) 
         "region": None
         if region is None
         else RegionJson(x=region.x, y=region.y, width=region.width, height=region.height),
-        "object": _object(query.object),
+        "object": _object(query.object) if query.object else None,
+        "objects": [_object(found) for found in query.objects],
         "height": query.height,
         "width": query.width,
         "notes": query.notes,
@@ -269,12 +276,10 @@ def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) 
     }
     if query.preview:
         said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
-    return {"version": edition.version, "query": said, "results": results}
+    return b'{"version":%d,"query":%s,"results":[%s]}' % (edition.version, orjson.dumps(said), b",".join(results))
 
 
-def _object(found: DetectedObject | None) -> ObjectJson | None:
-    if found is None:
-        return None
+def _object(found: DetectedObject) -> ObjectJson:
     x0, y0, x1, y1 = (float(edge) for edge in found.box)
     return {"class": found.name, "score": float(found.score), "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1}}
 

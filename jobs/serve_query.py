@@ -6,11 +6,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 from PIL import Image
 
-from rsir_core import rows
-from rsir_core.describe import Describer
+from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
@@ -37,37 +35,43 @@ class Edition:
     tau: float
 
 
-def open_edition(uri: str) -> Edition:
-    """The newest version of an index, once everything that serving it needs is known to be there.
+def open_edition(uri: str, version: int | None = None) -> Edition:
+    """A version of an index (default: the newest), once everything that serving it needs is known to be there.
 
     Raises:
-        TableError: no index, no rows, or rows of more than one bundle or PCA.
+        TableError: no index, no such version, no rows, or rows of more than one bundle or PCA.
         BundleError: the index's own bundle is missing or damaged.
     """
     index = Index(uri)
-    version = index.version()
-    features = index.features(version, [rows.BUNDLE, rows.PCA])
-    if len(features) == 0:
+    version = index.version() if version is None else version
+    images = sum(file.row_count for file in index.feature_files(version))
+    if images == 0:
         raise TableError(f"the index {uri} (version {version}) has no rows; index some images with jobs.index first")
-    fingerprints = [pc.unique(features[name]).to_pylist() for name in (rows.BUNDLE, rows.PCA)]
-    if any(len(found) > 1 for found in fingerprints):
-        raise TableError(f"the rows of {uri} are of several models ({fingerprints}); run jobs.index on it again")
-    (bundle_fingerprint,), (pca_fingerprint,) = fingerprints
+    models = index.models(version)
+    if len(models) > 1:
+        raise TableError(f"the rows of {uri} are of several models ({sorted(models)}); run jobs.index on it again")
+    ((bundle_fingerprint, pca_fingerprint),) = models
     bundle = index.bundle(bundle_fingerprint)
     pca = index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
     return Edition(
-        uri, version, len(features), bundle_fingerprint, pca_fingerprint,
+        uri, version, images, bundle_fingerprint, pca_fingerprint,
         bundle.classes, len(pca.components), bundle.detector is not None, bundle.tau,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which rows are ranked, and how many of the best are wanted."""
+    """Which rows are ranked, and which of the best are wanted."""
 
-    first: int
+    k: int
+    offset: int = 0  # better ones to leave out
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
+
+    @property
+    def first(self) -> int:
+        """How many of the best have those among them."""
+        return self.offset + self.k
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Descriptor:
         feature: (K,) float32.
         class_probabilities: (C,) float32.
         region: its key region; None, as height and width: nothing was read.
-        object: its representative object.
+        objects: those that are known, best first: all, where they were asked for, or the representative one.
         height: pixels.
         width: pixels.
         notes: what reading it had to decide.
@@ -92,11 +96,16 @@ class Descriptor:
     feature: npt.NDArray[np.float32]
     class_probabilities: npt.NDArray[np.float32]
     region: Region | None = None
-    object: DetectedObject | None = None
+    objects: tuple[DetectedObject, ...] = ()
     height: int | None = None
     width: int | None = None
     notes: str | None = None
     preview: bytes = b""
+
+    @property
+    def object(self) -> DetectedObject | None:
+        """Its representative object."""
+        return self.objects[0] if self.objects else None
 
 
 class QueryDescriber:
@@ -127,23 +136,44 @@ class QueryDescriber:
             )
         return picture
 
-    def describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
-        """One descriptor per picture; a box, where there is one, stands for the detector's object."""
+    def describe(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
+    ) -> list[Descriptor]:
+        """One descriptor per picture.
+
+        Args:
+            pictures: what to describe.
+            boxes: each, where there is one, stands for the detector's representative object.
+            shown: of which all objects are wanted; None: of none.
+        """
+        known = self._known(pictures, boxes, shown or [False] * len(pictures))
         found: dict[int, Descriptor] = {}
-        for given in (False, True):  # the describer takes boxes for all of its images or for none
-            chosen = [i for i, box in enumerate(boxes) if (box is not None) == given]
-            some = [boxes[i] for i in chosen] if given else None
-            found |= zip(chosen, self._describe([pictures[i] for i in chosen], some), strict=True)
+        for is_known in (False, True):  # the describer takes boxes for all of its images or for none
+            chosen = [i for i, objects in enumerate(known) if (objects is not None) == is_known]
+            found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
         return [found[i] for i in range(len(pictures))]
 
-    def _describe(self, pictures: list[Picture], boxes: list[Box | None] | None) -> list[Descriptor]:
+    def _known(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]
+    ) -> list[list[DetectedObject] | None]:
+        """The objects of each picture, the representative one first; None: left to the describer."""
+        known = [None if box is None else [DetectedObject(box, 1.0, GIVEN)] for box in boxes]
+        wanted = [i for i, show in enumerate(shown) if show]
+        for i, objects in zip(wanted, self._describer.all_objects([pictures[i].pixels for i in wanted]), strict=True):
+            known[i] = [*(known[i] or []), *objects]
+        return known
+
+    def _describe(self, pictures: list[Picture], known: list[list[DetectedObject] | None]) -> list[Descriptor]:
+        """Pictures whose objects are known, or of none of which they are."""
         if not pictures:
             return []
+        boxes = None if known[0] is None else [objects[0].box if objects else None for objects in known]
         described = self._describer.describe([p.pixels for p in pictures], boxes)
         feature = self._pca.transform(described.embedding)
         return [
             Descriptor(
-                None, None, feature[i], described.class_probabilities[i], described.regions[i], described.objects[i],
+                None, None, feature[i], described.class_probabilities[i], described.regions[i],
+                tuple(known[i] or filter(None, [described.objects[i]])),
                 picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
             )
             for i, picture in enumerate(pictures)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from rsir_core.bundle import Bundle
 from rsir_core.classifier import Classifier, Pixels
 from rsir_core.detector import DetectedObject, Detector
 from rsir_core.regions import Box, Region, key_region
+
+GIVEN: Final = "given"  # the class of an object that a person drew
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class Describer:
         probabilities = torch.softmax(logits.double(), dim=1).float()  # float64: the small ones matter (complement)
         return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
 
+    def all_objects(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
+        """Of each image all objects, best first: the first is the representative one."""
+        return [[] for _ in images] if self._detector is None else self._detector.detect_all(images)
+
     def _objects(
         self, images: Sequence[Pixels], boxes: Sequence[Box | None] | None, tau: float
     ) -> list[DetectedObject | None]:
         if boxes is not None:
-            return [None if box is None else DetectedObject(box, 1.0, "given") for box in boxes]
+            return [None if box is None else DetectedObject(box, 1.0, GIVEN) for box in boxes]
         if self._detector is None or tau == 1:
             return [None] * len(images)
         return self._detector.detect(images)

@@ -27,10 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from rsir_core.errors import WeightsError
+from rsir_core.letterbox import Letterbox, letterbox
 from rsir_core.regions import Box
+from rsir_core.suppression import suppress
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-STRIDE: Final = 32  # of the coarsest feature map: the network takes sides that are multiples of it
 PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
 
 Pixels = npt.NDArray[np.uint8]
@@ -59,56 +60,6 @@ class DetectorSettings:
     classes: tuple[str, ...]
     image_size: int
     min_score: float
-
-
-class Letterbox(NamedTuple):
-    """How an image is laid into the network's input: scaled to the longer side, centred, padded to the stride."""
-
-    image_height: int
-    image_width: int
-    scaled_height: int
-    scaled_width: int
-    height: int
-    width: int
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the image is enlarged or reduced."""
-        return (self.image_height, self.image_width) != (self.scaled_height, self.scaled_width)
-
-    @property
-    def padded(self) -> bool:
-        """Whether there is anything around the image."""
-        return (self.scaled_height, self.scaled_width) != (self.height, self.width)
-
-    @property
-    def top(self) -> int:
-        """Rows of padding above the image."""
-        return (self.height - self.scaled_height) // 2
-
-    @property
-    def left(self) -> int:
-        """Columns of padding left of the image."""
-        return (self.width - self.scaled_width) // 2
-
-    def to_image(self, box: Sequence[float]) -> Box:
-        """A box (x centre, y centre, width, height) of the network's input as a box of the image, clipped to it."""
-        x, y, w, h = box
-        across, down = self.image_width / self.scaled_width, self.image_height / self.scaled_height
-        xs = [min(max((x + side * w / 2 - self.left) * across, 0.0), float(self.image_width)) for side in (-1, 1)]
-        ys = [min(max((y + side * h / 2 - self.top) * down, 0.0), float(self.image_height)) for side in (-1, 1)]
-        return Box(xs[0], ys[0], xs[1], ys[1])
-
-
-def letterbox(height: int, width: int, size: int) -> Letterbox:
-    """How an image of height × width pixels is laid into a network input whose longer side is `size`.
-
-    As ultralytics does for validation: enlarged or reduced, keeping proportions, and padded no further than to the
-    next multiple of the stride, so long images cost less than squares.
-    """
-    scale = size / max(height, width)
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    return Letterbox(height, width, h, w, -(-h // STRIDE) * STRIDE, -(-w // STRIDE) * STRIDE)
 
 
 class Detector:
@@ -144,29 +95,46 @@ class Detector:
         Returns:
             n objects, None for an image without one. The result for an image does not depend on the others.
         """
-        size = self.settings.image_size
-        boxes = [letterbox(image.shape[0], image.shape[1], size) for image in images]
         found: list[DetectedObject | None] = [None] * len(images)
-        order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
-        for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
-            members = list(group)  # one forward pass for all images whose inputs are of one size
-            best = self._best([images[i] for i in members], [boxes[i] for i in members])
-            for i, (score, name, box) in zip(members, best, strict=True):
+        for members, laid, candidates in self._candidates(images):
+            for i, into, (score, name, box) in zip(members, laid, _best(candidates), strict=True):
                 if score >= self.settings.min_score:
-                    found[i] = DetectedObject(boxes[i].to_image(box), score, self.settings.classes[name])
+                    found[i] = DetectedObject(into.to_image(box), score, self.settings.classes[name])
         return found
 
+    def detect_all(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
+        """All objects of each image, best first, after class-wise suppression; the first is what `detect` finds.
+
+        Args:
+            images: as `detect` takes them.
+
+        Returns:
+            n lists of at most `suppression.MOST` objects, each of `min_score` or more.
+        """
+        found: list[list[DetectedObject]] = [[] for _ in images]
+        for members, laid, candidates in self._candidates(images):
+            for i, into, of_image in zip(members, laid, candidates, strict=True):
+                found[i] = [
+                    DetectedObject(into.to_image(box), score, self.settings.classes[name])
+                    for score, name, box in suppress(of_image, self.settings.min_score)
+                ]
+        return found
+
+    def _candidates(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], list[Letterbox], Tensor]]:
+        """One forward pass for all images whose inputs are of one size: which these are, and n × (4 + C) × A."""
+        boxes = [letterbox(image.shape[0], image.shape[1], self.settings.image_size) for image in images]
+        order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
+        for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
+            members = list(group)
+            laid = [boxes[i] for i in members]
+            yield members, laid, self._forward([images[i] for i in members], laid)
+
     @torch.inference_mode()
-    def _best(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> list[tuple[float, int, list[float]]]:
-        """Confidence, class and box (in the network's input) of each image's most confident candidate."""
+    def _forward(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
         batch = self._lay_out(images, boxes)  # n × 3 × H × W
         with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
-            candidates = self._model(batch)[0]  # n × (4 + C) × A
-        n, _, a = candidates.shape
-        score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
-        where = (place % a).view(n, 1, 1).expand(n, 4, 1)
-        box = candidates[:, :4].gather(2, where).view(n, 4)
-        return list(zip(score.tolist(), (place // a).tolist(), box.tolist(), strict=True))
+            candidates: Tensor = self._model(batch)[0]  # n × (4 + C) × A
+        return candidates
 
     def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
         """Images whose inputs are of one size as one n×3×H×W batch in 0..1; images of one size follow each other."""
@@ -186,6 +154,16 @@ class Detector:
             torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory, not three
             start = stop
         return batch
+
+
+@torch.inference_mode()
+def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
+    """Confidence, class and box (in the network's input) of each image's most confident candidate."""
+    n, _, a = candidates.shape  # n × (4 + C) × A
+    score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
+    where = (place % a).view(n, 1, 1).expand(n, 4, 1)
+    box = candidates[:, :4].gather(2, where).view(n, 4)
+    return list(zip(score.tolist(), (place // a).tolist(), box.tolist(), strict=True))
 
 
 def build_detector(model: str, classes: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -11,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from rsir_core import rows
 from rsir_core.clusters import Clusters, Ranges
@@ -21,6 +21,19 @@ from rsir_core.footprint import Footprint
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 Mask = npt.NDArray[np.bool_]
 EVERYWHERE: Final = (-180.0, 180.0)
+# Rows between two spans up to which they are tested as one: to begin a span takes as long as to test so many.
+GAP: Final = 100_000
+
+_OPERATORS: Final[dict[Operator, Callable[[Any, Any], Any]]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda column, values: column.isin(values),
+    "not in": lambda column, values: ~column.isin(values),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Filter:
         start: acquired then or later.
         end: acquired then or earlier.
         bbox: its footprint meets this one.
-        where: (column, operator, value) of any column.
+        where: (column, operator, value) of any column of single values; a time is a datetime or ISO 8601.
     """
 
     classes: tuple[str, ...] | None = None
@@ -42,7 +55,7 @@ class Filter:
     where: tuple[tuple[str, Operator, Any], ...] = ()
 
     def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:
-        """Which rows of a table pass, (n,) bool; None: all. Rows of clusters that cannot have one are not looked at.
+        """Which rows of a table pass, (n,) bool; None: all. Far from clusters that can have one nothing is looked at.
 
         Args:
             table: the rows, in the order of the clusters' runs.
@@ -53,11 +66,12 @@ class Filter:
             QueryError: 422, a class or column that the index does not have, or a value that does not go with it.
         """
         self._check(table.schema, class_names)
-        test = self._test()
+        test = self._test(table.schema)
         if test is None:
             return None
         mask = np.zeros(len(table), np.bool_)
-        for start, stop in _spans(clusters.count, self._possible(clusters, class_names)):
+        spans = _spans(clusters.count, self._possible(clusters, class_names))
+        for start, stop in spans or [(0, 0)]:  # of no row at least, to know whether it can be tested
             mask[start:stop] = _evaluate(table.slice(start, stop - start), test)
         return mask
 
@@ -68,20 +82,16 @@ class Filter:
             if column not in (known := columns_to_ask(schema)):
                 raise QueryError(f"where: no column {column!r}; there are {', '.join(known)}")
 
-    def _test(self) -> pc.Expression | None:
+    def _test(self, schema: pa.Schema) -> pc.Expression | None:
         """All of it as one expression."""
-        tests = [] if self.classes is None else [pc.field(rows.CLASS).isin(list(self.classes))]
+        tests = [] if self.classes is None else [pc.field(rows.CLASS).isin(pa.array(self.classes, pa.string()))]
         if self.start is not None:
             tests.append(pc.field(rows.TIME) >= pa.scalar(self.start, rows.UTC))
         if self.end is not None:
             tests.append(pc.field(rows.TIME) <= pa.scalar(self.end, rows.UTC))
         if self.bbox is not None:
             tests.append(_meets(self.bbox))
-        if self.where:
-            try:
-                tests.append(pq.filters_to_expression([list(self.where)]))
-            except (ValueError, TypeError, pa.ArrowException) as error:
-                raise QueryError(f"where: {error}") from error
+        tests += [_holds(schema.field(column), asked, value) for column, asked, value in self.where]
         return functools.reduce(operator.and_, tests) if tests else None
 
     def _possible(self, clusters: Clusters, class_names: tuple[str, ...]) -> Mask:
@@ -109,10 +119,44 @@ def columns_to_ask(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if not pa.types.is_nested(field.type)]
 
 
+def _holds(field: pa.Field, asked: Operator, value: Any) -> pc.Expression:
+    """One predicate, on a column in the width that its values have, so that 0.1 is the same to `==` and `in`."""
+    several = asked in ("in", "not in")
+    if several != isinstance(value, (list, tuple)):
+        raise QueryError(
+            f"where: {field.name} {asked} takes {'a list' if several else 'one value'}, got {value!r:.100}"
+        )
+    values = [_value(field, one) for one in (value if several else [value])]
+    column = pc.field(field.name)
+    wide = pa.float64() if pa.types.is_floating(field.type) else field.type
+    try:
+        given = pa.array(values, wide if pa.types.is_timestamp(wide) or not values else None)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise QueryError(f"where: {field.name} {asked} {value!r:.100} cannot be compared ({error})") from error
+    return column.is_valid() & _OPERATORS[asked](column.cast(wide), given if several else given[0])
+
+
+def _value(field: pa.Field, value: Any) -> Any:
+    """A value that a column is compared with, once it is known to be of its kind."""
+    numbers = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    kinds: tuple[type, ...]
+    kinds, words = ((int, float), "numbers") if numbers else ((str,), "texts")
+    if pa.types.is_timestamp(field.type):
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError as error:
+                raise QueryError(f"where: {field.name} {value!r:.100} is no ISO 8601 time") from error
+        kinds, words = (datetime,), "times"
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise QueryError(f"where: {field.name} holds {words}; it cannot be compared with {value!r:.100}")
+    return value
+
+
 def _evaluate(table: pa.Table, test: pc.Expression) -> Mask:
     try:
         passed = ds.dataset(table).to_table(columns={"passed": test})["passed"]
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise QueryError(f"where: a value does not go with its column ({error})") from error
     mask: Mask = np.asarray(passed.fill_null(False))
     return mask
@@ -129,9 +173,12 @@ def _meets(bbox: Footprint) -> pc.Expression:
 
 
 def _longitudes(bbox: Footprint) -> list[tuple[float, float]]:
-    """One span of longitudes, or the two on either side of the antimeridian."""
+    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
     low, high = EVERYWHERE
-    return [(bbox.west, bbox.east)] if bbox.west <= bbox.east else [(bbox.west, high), (low, bbox.east)]
+    if bbox.west > bbox.east:
+        return [(bbox.west, high), (low, bbox.east)]
+    edges = [(low, low), (high, high)] if bbox.west == low or bbox.east == high else []
+    return [(bbox.west, bbox.east), *edges]
 
 
 def _microseconds(time: datetime) -> int:
@@ -139,7 +186,9 @@ def _microseconds(time: datetime) -> int:
 
 
 def _spans(count: npt.NDArray[np.int64], chosen: Mask) -> list[tuple[int, int]]:
-    """Runs that are chosen, as (start, stop) of rows; neighbours as one."""
+    """Runs that are chosen, as (start, stop) of rows; near neighbours, with what is between, as one."""
     ends = np.cumsum(count)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return [(int(ends[a - 1]) if a else 0, int(ends[b - 1])) for a, b in edges.reshape(-1, 2)]
+    starts, stops = (ends - count)[chosen], ends[chosen]
+    far = np.flatnonzero(starts[1:] - stops[:-1] > GAP)
+    firsts, lasts = np.append(0, far + 1), np.append(far, len(stops) - 1)
+    return list(zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True)) if len(stops) else []

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from rasterio._err import CPLE_BaseError  # what transform_bounds lets through is not a RasterioError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
@@ -24,10 +25,20 @@ def footprint_of(dataset: Any) -> Footprint | None:
         return None
     try:
         found = Footprint(*transform_bounds(dataset.crs, LON_LAT, *dataset.bounds))
-    except RasterioError:  # a local engineering grid, or bounds outside of its projection
+    except (RasterioError, CPLE_BaseError):  # a local engineering grid, or bounds outside of its projection
         return None
-    sound = abs(found.west) <= 180 and abs(found.east) <= 180 and -90 <= found.south <= found.north <= 90
-    return found if sound else None
+    return _around_the_globe(found)
+
+
+def _around_the_globe(found: Footprint) -> Footprint | None:
+    """With longitudes within ±180°: some rasters count them to 360, or on across the antimeridian."""
+    west, south, east, north = found
+    if not (abs(west) <= 540 and abs(east) <= 540 and -90 <= south <= north <= 90):
+        return None
+    if east - west >= 360:
+        return Footprint(-180.0, south, 180.0, north)
+    west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
+    return Footprint(west, south, east, north)
 
 
 def time_of(dataset: Any) -> datetime | None:

@@ -94,6 +94,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
         raise _refused(name, "corrupt", what)
     try:
         pixels, notes = decoder(data, name, max_pixels)
+        when_and_where = _georeference(data) if data.startswith(_TIFF) else (None, None)
     except ImageError:
         raise
     except MemoryError as error:
@@ -103,7 +104,6 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
         raise _refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
-    when_and_where = _georeference(data) if data.startswith(_TIFF) else (None, None)
     return Picture(np.ascontiguousarray(pixels), "; ".join(notes) or None, *when_and_where)
 
 

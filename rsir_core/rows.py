@@ -80,6 +80,24 @@ FAILURES: Final = pa.schema(
         pa.field(MESSAGE, pa.string(), nullable=False),
     ]
 )
+RANK: Final = "rank"
+RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
+    [
+        *(pa.field(f"query_{name}", kind) for name, kind in (
+            (IMAGE_ID, pa.string()), (URI, pa.string()), (CLASS, pa.string()), ("probability", pa.float32()),
+            (REGION, FEATURES.field(REGION).type),
+        )),
+        pa.field(RANK, pa.int32()),
+        pa.field(IMAGE_ID, pa.string()),
+        pa.field(URI, pa.string()),
+        *(pa.field(name, pa.float64()) for name in (
+            "weighted_distance", "distance", "query_weight", "candidate_weight",
+        )),  # the first is the product of the others, paper eq. 6 to 8
+        pa.field(CLASS, pa.string()),
+        pa.field("probability", pa.float32()),
+    ]
+)  # fmt: skip
+QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])
 
 
 def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:

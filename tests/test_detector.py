@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from rsir_core.detector import (
     MODELS,
-    STRIDE,
     DetectedObject,
     Detector,
     DetectorSettings,
     build_detector,
-    letterbox,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.errors import WeightsError
+from rsir_core.letterbox import STRIDE, Letterbox, letterbox
 from rsir_core.regions import Box
+from rsir_core.suppression import LOOKED_AT, MOST, OVERLAP, suppress
 
 ROOT = Path(__file__).parents[1]
 COCO = ROOT.parent / "shared" / "models" / "yolov5n_coco_backbone_neck.safetensors"
@@ -168,6 +168,74 @@ def test_only_confident_detections_count(ours: Detector, state: State) -> None:
         score >= between for score in scores
     ]
     assert min(scores) < between < max(scores)
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of boxes (x centre, y centre, width, height)."""
+    sides = [
+        min(a[i] + a[i + 2] / 2, b[i] + b[i + 2] / 2) - max(a[i] - a[i + 2] / 2, b[i] - b[i + 2] / 2) for i in (0, 1)
+    ]
+    both = max(sides[0], 0.0) * max(sides[1], 0.0)
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def suppressed_one_by_one(candidates: npt.NDArray[np.float32], min_score: float) -> list[tuple[int, list[float]]]:
+    """Class and box of the objects: every candidate in turn, against all that were kept before it."""
+    scores = candidates[4:]
+    name = scores.argmax(axis=0)
+    order = sorted(range(scores.shape[1]), key=lambda a: (-scores[name[a], a], name[a], a))
+    kept: list[tuple[int, list[float]]] = []
+    for a in [a for a in order if scores[name[a], a] >= min_score][:LOOKED_AT]:
+        box = candidates[:4, a].tolist()
+        if all(other != name[a] or overlap(box, earlier) <= OVERLAP for other, earlier in kept):
+            kept.append((int(name[a]), box))
+    return kept[:MOST]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 4), st.floats(0, 1), st.booleans())
+def test_suppression_is_that_of_one_by_one(seed: int, a: int, classes: int, min_score: float, tied: bool) -> None:
+    rng = np.random.default_rng(seed)
+    centres, sides = rng.uniform(0, 128, (2, a)), rng.uniform(8, 64, (2, a))
+    scores = rng.integers(0, 4, (classes, a)) / 3 if tied else rng.uniform(0, 1, (classes, a))
+    candidates = np.concatenate([centres, sides, scores]).astype(np.float32)
+    found = suppress(torch.from_numpy(candidates), min_score)
+    assert [(name, box) for _, name, box in found] == suppressed_one_by_one(candidates, min_score)
+    if found:  # the first is where `max` finds the representative object, ties included
+        top, place = torch.from_numpy(candidates[4:]).reshape(-1).max(dim=0)
+        assert (found[0][0], found[0][1]) == (float(top), int(place) // a)
+        assert found[0][2] == candidates[:4, int(place) % a].tolist()
+
+
+def test_the_first_of_all_objects_is_the_representative_one(ours: Detector, state: State) -> None:
+    images = draw(SIZES)
+    everything = ours.detect_all(images)
+    assert [objects[0] for objects in everything] == ours.detect(images)
+    assert max(len(objects) for objects in everything) > 3
+    for objects in everything:
+        assert [found.score for found in objects] == sorted((found.score for found in objects), reverse=True)
+    between = sorted(found.score for objects in everything for found in objects)[-4]
+    surer = detector(state, min_score=between)
+    for objects, representative in zip(surer.detect_all(images), surer.detect(images), strict=True):
+        assert all(found.score >= between for found in objects)
+        assert (objects[0] if objects else None) == representative
+    assert surer.detect(images).count(None) > 0
+    assert ours.detect_all([]) == []
+
+
+@pytest.mark.parametrize("size", [(128, 128), (96, 128)])
+def test_all_objects_come_from_one_forward_pass(
+    ours: Detector, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    forward = ours._forward
+
+    def counted(images: Sequence[Pixels], laid: Sequence[Letterbox]) -> torch.Tensor:
+        passes.append(len(images))
+        return forward(images, laid)
+
+    monkeypatch.setattr(ours, "_forward", counted)
+    ours.detect_all(draw([size] * 3))
+    assert passes == [3]
 
 
 def test_weights_of_other_classes_are_refused(state: State) -> None:

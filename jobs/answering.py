@@ -1,0 +1,148 @@
+"""The stages from a listed query to its written results, as Ray Data runs them: read, describe, rank, write.
+
+The arrangement is that of `describing`; the rows of the index lie in the actors that describe.
+"""
+
+import io
+import time
+import uuid
+from functools import partial
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from ray.data import Dataset
+
+from jobs.config import QueryConfig
+from jobs.describing import Stages, images_of, read_files, through
+from jobs.serve_answer import FACTORS, Answerer
+from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking
+from rsir_core import rows
+from rsir_core.filters import Filter
+from rsir_core.raster import Picture
+from rsir_core.storage import put_file
+
+_FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
+# A query that found nothing is one row without a rank; one that failed too, with its kind.
+ANSWERED: Final = pa.schema([*rows.RESULTS, *_FAILURE, pa.field("began", pa.float64())])
+WRITTEN: Final = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("answered", "failed", "rows")),
+        ("began", pa.float64()),  # unix seconds: when the first of its images was opened
+        ("ended", pa.float64()),
+    ]
+)
+
+
+class AnswerRead:
+    """Stage: pixels in, results out (schema `describing.READ` to `ANSWERED`)."""
+
+    def __init__(self, config: QueryConfig, edition: Edition, device: str) -> None:
+        torch.set_num_threads(1)
+        self._describer = QueryDescriber(edition, config.max_pixels, device)
+        self._answerer = Answerer(edition)
+        classes = config.class_names
+        self._ranking = Ranking(config.k, 0, Filter(classes=classes), config.near_duplicates)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Answer one batch."""
+        good = batch.filter(batch["pixels"].is_valid())
+        pictures = [Picture(pixels, None) for pixels in images_of(good)]
+        described = self._describer.describe(pictures, [None] * len(pictures))
+        queries = good.select([rows.IMAGE_ID, rows.URI, "began"]).to_pylist()
+        found = [self._answer(query, descriptor) for query, descriptor in zip(queries, described, strict=True)]
+        bad = batch.filter(batch["pixels"].is_null())
+        return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
+
+    def _answer(self, query: dict[str, Any], descriptor: Descriptor) -> pa.Table:
+        recognised = self._answerer.recognise(descriptor)
+        descriptor = descriptor if recognised is None else recognised[1]
+        hits = self._answerer.hits(descriptor, self._ranking)
+        n, found = len(hits.rows), self._answerer.take(hits)
+        top = int(descriptor.class_probabilities.argmax())
+        region = descriptor.region and descriptor.region._asdict()
+        asked = {
+            rows.IMAGE_ID: query[rows.IMAGE_ID],
+            rows.URI: query[rows.URI],
+            rows.CLASS: self._answerer.edition.classes[top],
+            "probability": descriptor.class_probabilities[top],
+            rows.REGION: region,
+        }
+        length = max(n, 1)
+        columns: dict[str, Any] = {f"query_{name}": [value] * length for name, value in asked.items()}
+        columns["began"] = [query["began"]] * length
+        if n:
+            columns |= {name: found[name] for name in (rows.IMAGE_ID, rows.URI, rows.CLASS)}
+            columns |= {name: getattr(hits, name) for name in FACTORS}
+            columns[rows.RANK] = range(1, n + 1)
+            columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
+        return _table(columns, length)
+
+
+class ReadAnswerWrite:
+    """Stage: a block of listed queries to metadata of what was written of them, in one actor."""
+
+    def __init__(self, config: QueryConfig, edition: Edition, out: str) -> None:
+        self._config, self._out = config, out
+        self._answer = AnswerRead(config, edition, "cpu")
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Read and answer batch by batch, so that pixels of one batch only are held; write once."""
+        size = self._config.batch_size
+        answered = [
+            self._answer(read_files(block.slice(start, size), self._config.max_pixels))
+            for start in range(0, len(block), size)
+        ]
+        return write_answered(pa.concat_tables(answered), self._out)
+
+
+def write_answered(answered: pa.Table, out: str) -> pa.Table:
+    """Write rows of schema `ANSWERED` below a folder; one row of metadata (schema `WRITTEN`)."""
+    failed = answered.filter(answered[rows.KIND].is_valid())
+    results = answered.filter(answered[rows.RANK].is_valid())
+    if len(results):
+        write_part(f"{out}/results", results.select(rows.RESULTS.names))
+    if len(failed):
+        names = {f"query_{name}": name for name in (rows.IMAGE_ID, rows.URI)}
+        failures = failed.select([*names, *(field.name for field in _FAILURE)]).rename_columns(
+            rows.QUERY_FAILURES.names
+        )
+        write_part(f"{out}/failures", failures.cast(rows.QUERY_FAILURES))
+    first = pc.sum(pc.equal(pc.fill_null(answered[rows.RANK], 1), 1)).as_py()  # one such row of each query
+    counts = {"answered": first - len(failed), "failed": len(failed), "rows": len(results)}
+    times = {"began": pc.min(answered["began"]).as_py(), "ended": time.time()}
+    return pa.Table.from_pylist([counts | times], WRITTEN)
+
+
+def write_part(folder: str, table: pa.Table) -> None:
+    """Write a table as one more Parquet file of a folder."""
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    put_file(f"{folder}/part-{uuid.uuid4().hex}.parquet", data.getvalue())
+
+
+def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: str, gpu: str = "cuda") -> Dataset:
+    """A lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
+
+    Args:
+        config: of the job; `num_gpus` decides between the two arrangements.
+        edition: what is asked.
+        listing: of the queries, schema `rows.LISTING`.
+        out: the folder to write below.
+        gpu: the device that an actor with a GPU describes on.
+    """
+    write = partial(write_answered, out=out)
+    stages = Stages((ReadAnswerWrite, (config, edition, out)), (AnswerRead, (config, edition, gpu)), write, config.k)
+    return through(stages, config, listing)
+
+
+def _failures(bad: pa.Table) -> pa.Table:
+    columns = {f"query_{name}": bad[name] for name in (rows.IMAGE_ID, rows.URI)}
+    columns |= {name: bad[name] for name in (rows.STAGE, rows.KIND, rows.MESSAGE, "began")}
+    return _table(columns, len(bad))
+
+
+def _table(columns: dict[str, Any], n: int) -> pa.Table:
+    return pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in ANSWERED], ANSWERED)

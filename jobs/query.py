@@ -1,0 +1,106 @@
+"""Ask with a folder: each of its images is ranked against an index, into Parquet."""
+
+import logging
+import sys
+import time
+import uuid
+from typing import Any
+
+import fsspec
+
+from jobs.answering import answer_files, write_part
+from jobs.cluster import joined
+from jobs.config import QueryConfig, Summary, run
+from jobs.serve_query import Edition, open_edition
+from rsir_core import rows
+from rsir_core.archive import list_images
+from rsir_core.errors import ConfigError, RsirError
+from rsir_core.plan import listing_table
+
+log = logging.getLogger(__name__)
+MAX_K = 10_000
+
+
+class Tally:
+    """What has been answered so far."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.answered = self.failed = self.rows = 0
+        self._first, self._last = float("inf"), float("-inf")  # unix seconds by the workers' clocks
+
+    def take(self, written: dict[str, Any]) -> None:
+        """Note what one block came to, and say so."""
+        self.answered += written["answered"]
+        self.failed += written["failed"]
+        self.rows += written["rows"]
+        self._first, self._last = min(self._first, written["began"]), max(self._last, written["ended"])
+        left = (self.total - self.answered - self.failed) / (rate := self.rate)
+        log.info("%d of %d answered, %d failed, %.1f queries/s, %.0f s left", self.answered, self.total, self.failed,
+                 rate, left)  # fmt: skip
+
+    @property
+    def rate(self) -> float:
+        """Queries per second from the first image opened to the last file written: without starting actors."""
+        return (self.answered + self.failed) / (self._last - self._first) if self.answered + self.failed else 0.0
+
+
+def answer_queries(config: QueryConfig) -> Summary:
+    """One run of the job: the folder appears when it is complete.
+
+    Raises:
+        ConfigError: a class that the index does not know, or a k out of range.
+        RsirError: there is something in the folder already; no index; no image to ask with.
+    """
+    began = time.monotonic()
+    if not 1 <= config.k <= MAX_K:
+        raise ConfigError(f"--k {config.k}: it takes 1 to {MAX_K:,}")
+    fs, out = fsspec.core.url_to_fs(config.out.rstrip("/"))
+    if fs.exists(out) and (not fs.isdir(out) or fs.ls(out)):
+        raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
+    edition = open_edition(config.index)
+    _check_classes(config, edition)
+    listing = listing_table(list_images(config.queries))
+    log.info("%d queries, %d images in version %d", len(listing), edition.images, edition.version)
+    tally = Tally(len(listing))
+    unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
+    try:
+        with joined(config.address):
+            for written in answer_files(config, edition, listing, unfinished).iter_rows():
+                tally.take(written)
+        for name, schema in (("results", rows.RESULTS), ("failures", rows.QUERY_FAILURES)):
+            write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
+        _move(fs, unfinished, out)
+    finally:
+        _remove(fs, unfinished)
+    return {
+        "queries": tally.total,
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "rows": tally.rows,
+        "seconds": round(time.monotonic() - began, 1),
+        "queries_per_second": round(tally.rate, 1),
+        "version": edition.version,
+    }
+
+
+def _check_classes(config: QueryConfig, edition: Edition) -> None:
+    if unknown := sorted(set(config.class_names or ()) - set(edition.classes)):
+        raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(edition.classes)}")
+
+
+def _move(fs: Any, unfinished: str, out: str) -> None:
+    path = fs._strip_protocol(unfinished)
+    if fs.exists(out):
+        fs.rmdir(out)  # an empty one
+    fs.mv(path, out, recursive=True)
+
+
+def _remove(fs: Any, unfinished: str) -> None:
+    path = fs._strip_protocol(unfinished)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(answer_queries, QueryConfig, "query"))

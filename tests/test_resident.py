@@ -1,0 +1,164 @@
+"""Rows in memory: those of the table, however many files and shares they come in, whoever wrote them."""
+
+import gc
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from rsir_core import rows
+from rsir_core.errors import TableError
+from rsir_core.filters import EVERYTHING, Filter
+from rsir_core.resident import SCHEMA, Resident, in_runs
+from rsir_core.table import Index
+
+NAMES = ("beach", "forest", "river")
+K, SIZES = 4, (40, 1, 23)  # rows of each file
+
+
+def feature_rows(first: int, count: int, seed: int = 0) -> pa.Table:
+    """Rows as the index job publishes them, of a place each."""
+    rng = np.random.default_rng(seed + first)
+    p = rng.dirichlet(np.full(len(NAMES), 0.2), count).astype(np.float32).reshape(count, len(NAMES))
+    ids = [f"{i:03}/ä b.jpg" for i in range(first, first + count)]
+    columns = {
+        rows.IMAGE_ID: ids,
+        rows.URI: [f"/archive/{i}" for i in ids],
+        rows.BBOX: [{"xmin": i, "ymin": 0.0, "xmax": i + 0.5, "ymax": 1.0} for i in map(float, range(count))],
+        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
+        rows.CLASS: pa.array(NAMES).take(pa.array(p.argmax(axis=1))),
+        rows.FEATURE: rows.to_vectors(rng.normal(size=(count, K))),
+        rows.REGION: [{"x": 0, "y": 0, "width": 8, "height": 8}] * count,
+        **dict.fromkeys((rows.ETAG, rows.BUNDLE, rows.PCA), ["1"] * count),
+        **dict.fromkeys((rows.HEIGHT, rows.WIDTH), [8] * count),
+    }
+    return pa.table([columns.get(f.name, pa.nulls(count, f.type)) for f in rows.FEATURES], rows.FEATURES)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    index = Index(str(tmp_path / "index"))
+    for first, size in zip(np.cumsum([0, *SIZES]), SIZES, strict=False):
+        table, clusters = in_runs(feature_rows(int(first), size))
+        index.commit("features", [index.write_rows("features", table, clusters)], "append")
+    return index
+
+
+def as_rows(table: pa.Table) -> list[dict[str, object]]:
+    return sorted(table.select(SCHEMA.names).to_pylist(), key=lambda row: str(row[rows.IMAGE_ID]))
+
+
+def shares(index: Index, parts: int) -> list[Resident]:
+    return [Resident(index, index.version(), part, parts) for part in range(parts)]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_shares_together_are_the_table(index: Index, parts: int) -> None:
+    stored = index.features()
+    loaded = shares(index, parts)
+    assert sum(map(len, loaded)) == len(stored) == sum(SIZES)
+    assert as_rows(pa.concat_tables([share.table for share in loaded])) == as_rows(stored)
+    feature_of = dict(zip(stored[rows.IMAGE_ID].to_pylist(), stored[rows.FEATURE].to_pylist(), strict=True))
+    for share in loaded:
+        assert share.table.schema == SCHEMA
+        assert [feature_of[i] for i in share.table[rows.IMAGE_ID].to_pylist()] == share.feature.tolist()
+        assert share.clusters.count.sum() == len(share)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_each_row_is_found_by_id_and_by_uri_in_one_share(index: Index, parts: int) -> None:
+    loaded = shares(index, parts)
+    for row in index.features().to_pylist():
+        for column in (rows.IMAGE_ID, rows.URI):
+            found = [(share, place) for share in loaded if (place := share.find(column, row[column])) is not None]
+            assert [share.table[column][place].as_py() for share, place in found] == [row[column]]
+            assert all(share.find(column, row[column] + "x") is None for share in loaded)
+    assert loaded[0].find(rows.IMAGE_ID, "") is None
+
+
+def test_rows_are_taken_in_the_order_asked_for(index: Index) -> None:
+    (loaded,) = shares(index, 1)
+    everything = loaded.table.to_pylist()
+    rng = np.random.default_rng(0)
+    for positions in (
+        [],
+        [0],
+        [63, 0, 40, 39, 40, 40],
+        rng.permutation(len(loaded)),
+        rng.integers(len(loaded), size=200),
+    ):
+        taken = loaded.take(np.array(positions, np.int64))
+        assert taken.to_pylist() == [everything[i] for i in positions]
+        assert taken.schema == SCHEMA
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_search_and_filters_are_the_same_in_shares(index: Index, parts: int) -> None:
+    (whole,), loaded = shares(index, 1), shares(index, parts)
+    wanted = Filter(classes=("beach", "river"))
+    for f in (EVERYTHING, wanted, Filter(classes=())):
+        names = []
+        for group in ([whole], loaded):
+            found = []
+            for share in group:
+                hits = share.search(whole.feature[5], np.full(3, 1 / 3, np.float32), 9, share.passing(f, NAMES), False)
+                ids = share.take(hits.rows)[rows.IMAGE_ID].to_pylist()
+                found += list(zip(hits.weighted_distance.tolist(), ids, strict=True))
+            names.append(sorted(found)[:9])
+        assert names[0] == names[1]
+        assert len(names[0]) == (0 if f.classes == () else 9)
+
+
+def open_deleted() -> int:
+    """Files of ours that are mapped and have no name any more."""
+    return sum("rsir-rows-" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_the_rows_file_has_no_name_and_goes_with_the_rows(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    gc.collect()
+    before = open_deleted()
+    loaded = Resident(index, index.version())
+    assert list(place.iterdir()) == []
+    assert open_deleted() > before
+    assert len(loaded.take(np.arange(3))) == 3
+    del loaded
+    gc.collect()
+    assert open_deleted() == before
+
+
+def test_files_that_a_stranger_wrote_are_clustered_when_they_are_loaded(index: Index) -> None:
+    more = feature_rows(100, 30)
+    write_deltalake(index.table_uri("features"), more, mode="append")
+    (file,) = [f for f in index.feature_files() if f.row_count == 30]
+    assert index.read_features(file)[1] is None
+    for parts in (1, 2):
+        loaded = shares(index, parts)
+        assert as_rows(pa.concat_tables([share.table for share in loaded])) == as_rows(index.features())
+        for row in more.slice(0, 3).to_pylist():
+            feature, p = (np.array(row[name], np.float32) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
+            hits = [(share, share.search(feature, p, 1, None, plain=True)) for share in loaded]
+            best = [(hit.distance[0], share.take(hit.rows)[rows.IMAGE_ID][0].as_py()) for share, hit in hits]
+            assert min(best) == (0, row[rows.IMAGE_ID])
+
+
+def test_a_stranger_may_rewrite_it_all(index: Index) -> None:
+    version = index.version()
+    write_deltalake(index.table_uri("features"), index.features(), mode="overwrite")
+    old, new = Resident(index, version), Resident(index, index.version())
+    assert as_rows(old.table) == as_rows(new.table)
+    assert pq.read_table(f"{index.uri}/features/{index.feature_files()[0].name}").num_rows == len(new)
+
+
+def test_a_version_that_is_not_there(index: Index) -> None:
+    with pytest.raises(TableError, match="no version 99"):
+        Resident(index, 99)
