@@ -221,7 +221,7 @@ def _groups(members: Ints, feature: Floats, complement: Floats) -> list[list[Int
     return [[runs[i] for i in part] for part in _parts(centre, math.isqrt(len(runs)))]
 
 
-def _parts(points: Floats, k: int) -> list[Ints]:
+def _parts(points: Floats | Doubles, k: int) -> list[Ints]:
     """Positions of the points, in at most k parts by k-means."""
     if k < 2:
         return [np.arange(len(points))]
@@ -233,7 +233,7 @@ def _parts(points: Floats, k: int) -> list[Ints]:
     return [part for part in parts if len(part)]
 
 
-def _centres(points: Floats, count: Ints) -> Floats:
+def _centres(points: Floats | Doubles, count: Ints) -> Floats:
     """The mean of each run of so many points, (m, K)."""
     total = np.add.reduceat(points, np.cumsum(count) - count, dtype=np.float64)
     centre: Floats = (total / count[:, None]).astype(np.float32)
