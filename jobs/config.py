@@ -103,6 +103,7 @@ class IndexConfig(DescribingConfig):
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
+    compact: bool = option("merge small files of the features, which many small runs leave", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)

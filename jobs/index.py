@@ -13,7 +13,7 @@ import pyarrow as pa
 from jobs.cluster import joined
 from jobs.config import IndexConfig, Summary, run
 from jobs.describing import describe_files
-from jobs.publishing import is_published, publish
+from jobs.publishing import compact, is_published, publish
 from rsir_core.archive import list_images
 from rsir_core.errors import ArchiveError
 from rsir_core.plan import listing_table, make_plan
@@ -107,13 +107,15 @@ def index_archive(config: IndexConfig) -> Summary:
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", len(plan.listing), plan.new, plan.changed,
              len(plan.gone), len(plan.to_describe))  # fmt: skip
     committer = Committer(index, config, len(plan.to_describe))
-    if len(plan.to_describe) or not is_published(index, plan, config):
+    if len(plan.to_describe) or config.compact or not is_published(index, plan, config):
         with joined(config.address):
             if len(plan.to_describe):
                 for written in describe_files(config, plan.to_describe).iter_rows():
                     committer.take(written)
             committer.finish(plan.stale_failures)
             publish(index, plan, bundle.classes, config)
+            if config.compact:
+                compact(index)
     return {
         "listed": len(plan.listing),
         "new": plan.new,

@@ -13,7 +13,7 @@ from rsir_core import rows
 from rsir_core.pca import Moments, Pca
 from rsir_core.plan import Plan, anti, semi
 from rsir_core.resident import in_runs
-from rsir_core.table import Index, WrittenFile
+from rsir_core.table import FeatureFile, Index, WrittenFile
 
 FEATURES_PER_FILE = 500_000  # about 150 MB; the larger, the fewer clusters a query looks at
 
@@ -51,7 +51,7 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
 
 def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) -> list[WrittenFile]:
     """Write the features of stored embeddings; the files are not committed yet."""
-    names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
+    names, model = pa.array(classes, pa.string()), ray.put(pca)
 
     def to_features(batch: pa.Table) -> pa.Table:
         """Rows of `rows.EMBEDDINGS` to rows of `rows.FEATURES`."""
@@ -67,14 +67,42 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) ->
         )
         return pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
 
+    described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
+    return _write(index, described.map_batches(to_features, batch_size=None, batch_format="pyarrow"))
+
+
+def compact(index: Index) -> None:
+    """Merge the small files of `features` in one atomic commit; nothing is done where there is one or none.
+
+    No process holds more than a file's rows: Ray sorts them, on disk where memory does not suffice.
+    """
+    small = [file for file in index.feature_files() if file.row_count < FEATURES_PER_FILE // 2]
+    if len(small) < 2:
+        return
+    uri = index.uri
+
+    def read(files: pa.Table) -> pa.Table:
+        """Rows of one file."""
+        (file,) = files.to_pylist()
+        return Index(uri).read_features(FeatureFile(**file))[0]
+
+    files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
+    written = _write(index, files.map_batches(read, batch_size=None, batch_format="pyarrow"))
+    index.replace_files(written, small)
+
+
+def _write(index: Index, features: ray.data.Dataset) -> list[WrittenFile]:
+    """Rows of `rows.FEATURES` as large files, by class, since the fewer files have a class, the fewer are looked at."""
+    uri = index.uri
+
     def write(batch: pa.Table) -> pa.Table:
         return pa.Table.from_pylist(
             [Index(uri).write_rows("features", *in_runs(batch))._asdict()] if len(batch) else []
         )
 
-    described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
-    features = described.map_batches(to_features, batch_size=None, batch_format="pyarrow")
-    written = features.map_batches(write, batch_size=FEATURES_PER_FILE, batch_format="pyarrow")
+    in_order = features.sort(rows.CLASS)
+    in_order.context.execution_options.preserve_order = True
+    written = in_order.map_batches(write, batch_size=FEATURES_PER_FILE, batch_format="pyarrow")
     return [WrittenFile(**row) for row in written.iter_rows()]
 
 

@@ -29,6 +29,7 @@ NO_BBOX: Final = (np.inf, np.inf, -np.inf, -np.inf)
 MOST_ROWS: Final = 256  # of a cluster, in the mean; where classes are large 2√n would make balls too wide to pass over
 TRAINED_ON: Final = 16  # rows per cluster that place its centre; more move it by less than they cost
 ITERATIONS: Final = 10
+BLOCK: Final = 1 << 16  # rows
 SURENESS: Final = 0.2  # how far apart rows are whose complements differ by a factor of e, in extents of their class
 
 
@@ -247,9 +248,12 @@ def _radii(points: Floats, centre: Floats, count: Ints, around: Floats | float =
 
 
 def _away(points: Floats, centre: Floats, count: Ints) -> Doubles:
-    """How far each point is from the centre of its run, (n,) float64."""
-    difference = points.astype(np.float64) - np.repeat(centre, count, axis=0)
-    away: Doubles = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    """How far each point is from the centre of its run, (n,) float64; a block at a time, as float64 is large."""
+    away, run = np.empty(len(points)), np.repeat(np.arange(len(count)), count)
+    for first in range(0, len(points), BLOCK):
+        block = slice(first, first + BLOCK)
+        difference = points[block].astype(np.float64) - centre[run[block]]
+        away[block] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
     return away
 
 

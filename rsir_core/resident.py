@@ -41,7 +41,7 @@ class Resident:
         Raises:
             TableError: no such version.
         """
-        files = index.feature_files(version)
+        files = [file for file in index.feature_files(version) if file.row_count]
         share = files[part::parts]
         shape = _widths(index, files[0])
         n = sum(file.row_count for file in share)
@@ -124,5 +124,5 @@ def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Cl
 
 def _widths(index: Index, file: FeatureFile) -> tuple[int, int]:
     """K and C."""
-    one = index.read_features(file)[0].slice(0, 1)
+    one = index.first_row(file)
     return rows.to_matrix(one[rows.FEATURE]).shape[1], rows.to_matrix(one[rows.CLASS_PROBABILITIES]).shape[1]

@@ -104,11 +104,12 @@ class Index:
         """
         actions = pa.table(self._open("features", version).get_add_actions(flatten=True))
         found = zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True)
-        return sorted(FeatureFile(unquote(path), count) for path, count in found)
+        files = [(unquote(path), count) for path, count in found]
+        return sorted(FeatureFile(name, self._row_count(name) if count is None else count) for name, count in files)
 
     def read_features(self, file: FeatureFile) -> tuple[pa.Table, Clusters | None]:
         """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
-        parquet = self._parquet(file)
+        parquet = self._parquet(file.name)
         table, footer = _cast(parquet.read(rows.FEATURES.names), rows.FEATURES), parquet.metadata.metadata or {}
         runs = footer.get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
@@ -244,7 +245,7 @@ class Index:
         removed: list[FeatureFile] = []
         kept: list[WrittenFile] = []
         for file in self.feature_files():
-            ids = self._parquet(file).read([rows.IMAGE_ID])[rows.IMAGE_ID]
+            ids = self._parquet(file.name).read([rows.IMAGE_ID])[rows.IMAGE_ID]
             stays = ~np.asarray(pc.is_in(ids, leaving))
             if stays.all():
                 continue
@@ -254,6 +255,10 @@ class Index:
                 left = None if clusters is None else clusters.keep(stays)
                 kept.append(self.write_rows("features", table.filter(pa.array(stays)), left))
         return self._commit("features", [*files, *kept], [file.name for file in removed])
+
+    def replace_files(self, files: Sequence[WrittenFile], removed: Sequence[FeatureFile]) -> int:
+        """Put written `features` files in place of others that have the same rows; returns the version."""
+        return self._commit("features", files, [file.name for file in removed])
 
     def drop_failures(self, files: pa.Table) -> None:
         """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""

@@ -206,6 +206,24 @@ def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Pat
     np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
 
 
+def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig) -> None:
+    index = Index(config.index)
+    for first in (18, 30, 36):
+        index_archive(config)
+        draw(Path(config.archive), first, 6)
+    last = index_archive(config)["version"]
+    before = index.features()
+    assert len(index.feature_files()) == 4
+    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 1
+    (file,) = index.feature_files()
+    assert index.features() == before and index.features(last) == before
+    table, clusters = index.read_features(file)
+    assert clusters is not None and clusters.count.sum() == len(table) == len(before)
+    in_classes = table["class"].to_pylist()
+    assert in_classes == sorted(in_classes)
+    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 1
+
+
 def test_an_index_can_be_moved(config: IndexConfig, tmp_path: Path) -> None:
     version = index_archive(config)["version"]
     shutil.move(config.index, tmp_path / "elsewhere")
