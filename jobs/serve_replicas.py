@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from jobs.serve_answer import Answerer
@@ -191,7 +192,10 @@ class DeployedFleet:
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """See `Fleet.hold`. A replica that starts meanwhile loads what it is asked for."""
         told = [handle.broadcast("hold", versions) for handle in (self._describer, *self._searchers)]
-        answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
+        try:
+            answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
+        except DeploymentUnavailableError:  # the endpoint is being ended, the ingress last
+            return {}
         refused: dict[int, str] = {}
         for answer in (answer for replicas in answers for answer in replicas):
             # What `hold` itself does not answer with is a replica that was lost, perhaps to what it should load.
