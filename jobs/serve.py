@@ -98,7 +98,7 @@ def serve_index(config: ServeConfig) -> Summary:
     """
     started = time.monotonic()
     edition = open_edition(config.index)
-    port = _free_port(config.host, config.port)
+    port = free_port(config.host, config.port)
     url = f"http://{config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
     with joined(config.address):
@@ -125,7 +125,7 @@ def _start(application: Application) -> None:
         raise RsirError(f"the endpoint did not start: {error}") from error
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
     """The port to listen on: any free one for 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -94,6 +94,11 @@ class Answerer:
         found = self.stored([image_id] if image_id else [], [uri] if uri else [])
         return next(((query, self.rank(query, ranking)) for query in found.values()), None)
 
+    def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Ranked]:
+        """What an upload turns out to be, see `recognise`, and its best rows."""
+        _, query = self.recognise(query) or (0, query)
+        return query, self.rank(query, ranking)
+
     def recognise(self, query: Descriptor) -> tuple[float, Descriptor] | None:
         """The query with the descriptor of the row that it is, up to rounding, and how far that is from it; None: none.
 

@@ -102,18 +102,23 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
             else:
                 with entry.timed("describe"):
                     query = await _query(backend, asked, upload)
-                if upload is not None:
-                    entry.found_object = query.object is not None
                 with entry.timed("rank"):
-                    results = await backend.rank(query, ranking)
+                    if upload is not None and not asked.has_examples:
+                        query, results = await backend.rank_described(query, ranking)
+                    else:
+                        results = await backend.rank(query, ranking)
+            if upload is not None:
+                entry.found_object = query.object is not None
             return Response(answer_json(backend.edition, query, results), media_type="application/json")
 
 
 async def _query(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor:
     """What is ranked by: an image or descriptor, moved by the examples that came with it, or these alone."""
     base = await _base(backend, asked, upload)
-    if base is not None and not asked.positive and not asked.negative:
+    if base is not None and not asked.has_examples:
         return base
+    if base is not None and upload is not None:
+        base = await backend.recognised(base)
     examples = await backend.stored([*asked.positive, *asked.negative], [])
     found = [Example(e.feature, e.class_probabilities) for e in examples]
     own = Example(base.feature, base.class_probabilities) if base else None
@@ -124,7 +129,7 @@ async def _query(backend: Backend, asked: SearchRequest, upload: bytes | None) -
 async def _base(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
     box = asked.given_box
     if upload is not None:
-        return await backend.recognised(await backend.describe(upload, box, asked.preview))
+        return await backend.describe(upload, box, asked.preview)
     if asked.feature is not None:
         return asked.ready_descriptor(backend.edition)
     if asked.image_id is None and asked.uri is None:

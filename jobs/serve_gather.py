@@ -67,6 +67,14 @@ class Backend(ABC):
             raise _unknown("image_id", image_id) if image_id else _unknown("uri", uri)
         return found[0], _ranked([found[1]], ranking)
 
+    async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, list[bytes]]:
+        """What an upload turns out to be, see `recognised`, and its best rows: of one share in one call."""
+        if self.parts > 1:
+            query = await self.recognised(query)
+            return query, await self.rank(query, ranking)
+        ((query, ranked),) = await self._each("rank_described", query, ranking)
+        return query, _ranked([ranked], ranking)
+
     async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
         """A page of the images, by id, whose id contains a text (whatever its case), of one class or of all.
 

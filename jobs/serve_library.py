@@ -139,6 +139,8 @@ class Library:
 
     async def _fetched(self, version: int) -> None:
         """Load an older version, in a task of its own, so that a client that leaves does not end it for others."""
+        if version > self._current:
+            raise QueryError(f"no version {version} is served; the newest is {self._current}", 404)
         if version not in self._fetches:
             now = time.monotonic()
             busy = [v for v, used in self._used.items() if v in self._backends and now < used + KEEP]

@@ -91,7 +91,12 @@ class SearchRequest(BaseModel):
     def is_one_stored_image(self) -> bool:
         """Whether the query is an indexed image as it is."""
         named = self.image_id is not None or self.uri is not None
-        return named and self.box is None and not self.positive and not self.negative
+        return named and self.box is None and not self.has_examples
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether images of the index are marked as good or bad."""
+        return bool(self.positive or self.negative)
 
     @property
     def given_box(self) -> Box | None:

@@ -3,18 +3,18 @@
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from fastapi import FastAPI
-from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from jobs.serve_answer import Answerer
 from jobs.serve_app import Desk, build_app
+from jobs.serve_batch import Batcher
 from jobs.serve_gather import Backend
 from jobs.serve_library import Library
 from jobs.serve_metrics import Meters
@@ -31,7 +31,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
-BATCH_WAIT: Final = 0.005  # seconds that a lone query waits for company
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
 
 
@@ -102,21 +101,20 @@ class DescriberReplica:
         torch.set_num_threads(1)
         self._shelf = Shelf(Describers(index, max_pixels, device))
         self._shelf.get(Index(index).version())
-        self._worker = ThreadPoolExecutor(1)  # so that the event loop goes on during a forward pass
+        self._batch = Batcher(describe_together, BATCH)
 
     async def describe(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Descriptor | Refusal:
         """One image; those that come at the same time are described together."""
         asked = await asyncio.to_thread(self._read, version, source, box, preview)
         if isinstance(asked, Refusal):
             return asked
-        described: Descriptor = await self._batch(asked)
+        described = await self._batch(asked)
         return with_preview(described, asked.picture) if preview else described
 
     async def probe(self, version: int) -> Descriptor:
         """A tiny query, by the same way."""
         describer = await asyncio.to_thread(self._shelf.get, version)
-        described: Descriptor = await self._batch(Asked(describer, PROBE, None, False))
-        return described
+        return await self._batch(Asked(describer, PROBE, None, False))
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """See `Shelf.hold`."""
@@ -130,10 +128,6 @@ class DescriberReplica:
     def _read(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Asked:
         describer = self._shelf.get(version)
         return Asked(describer, describer.read(source, box), box, preview)
-
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT)
-    async def _batch(self, asked: list[Asked]) -> list[Descriptor]:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, describe_together, asked)
 
 
 class SearcherReplica:
@@ -191,7 +185,10 @@ class DeployedFleet:
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """See `Fleet.hold`. A replica that starts meanwhile loads what it is asked for."""
         told = [handle.broadcast("hold", versions) for handle in (self._describer, *self._searchers)]
-        answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
+        try:
+            answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
+        except DeploymentUnavailableError:  # the endpoint is being ended, the ingress last
+            return {}
         refused: dict[int, str] = {}
         for answer in (answer for replicas in answers for answer in replicas):
             # What `hold` itself does not answer with is a replica that was lost, perhaps to what it should load.

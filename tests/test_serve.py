@@ -1,10 +1,12 @@
 """The job: what it refuses to serve, and the endpoint in a process of its own on Ray Serve."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,7 +21,7 @@ from jobs.serve_query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, Rows, check_finds_itself, upload
+from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, upload
 
 # Starting
 
@@ -56,9 +58,11 @@ class Endpoint:
 
     def __init__(self, index: str, log: Path, *options: str) -> None:
         self.log = log
+        self.session = tempfile.TemporaryDirectory(prefix="rsir-ray-")  # Ray's sockets want a short path
         command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", "0", "--json", *options]
         with log.open("w") as stderr:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            environment = {**os.environ, "RAY_TMPDIR": self.session.name}
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
         assert "http" in said, log.read_text()
@@ -75,13 +79,20 @@ class Endpoint:
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
+        self.session.cleanup()
 
 
 @pytest.fixture(scope="module")
-def endpoint(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def changing(index: str, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """A copy that may change."""
+    return copy_of(index, tmp_path_factory.mktemp("changing") / "index")
+
+
+@pytest.fixture(scope="module")
+def endpoint(changing: Index, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     log = tmp_path_factory.mktemp("endpoint") / "stderr"
-    options = ["--max-bytes", str(LIMITS.max_bytes), "--max-concurrency", "2"]
-    with closing(Endpoint(index, log, *options)) as endpoint:
+    options = ["--max-bytes", str(LIMITS.max_bytes), "--max-concurrency", "2", "--partitions", "2", "--refresh", "0.2"]
+    with closing(Endpoint(changing.uri, log, *options)) as endpoint:
         yield endpoint
 
 
@@ -123,6 +134,41 @@ def test_ray_serve_says_when_it_is_busy(served: httpx.Client, stored: Rows) -> N
 
 
 @pytest.mark.ray
+def test_a_new_version_is_swapped_in_under_queries(served: httpx.Client, changing: Index) -> None:
+    rows_of = {changing.version(): len(changing.features())}
+    rows_of[first := changing.version() + 1] = len(changing.features()) - 5
+    assert publish(changing, changing.features().slice(5), files=2) == first
+    asked = {"uri": changing.features()[rows.URI][0].as_py(), "k": 100}
+    while (answer := served.post("/search", json=asked)).json()["version"] != first:
+        assert len(answer.json()["results"]) == rows_of[answer.json()["version"]]
+    assert len(answer.json()["results"]) == rows_of[first]
+    older = served.post("/search", json=asked | {"version": first - 1}).json()
+    assert (older["version"], len(older["results"])) == (first - 1, rows_of[first - 1])
+    assert served.post("/search", json=asked | {"version": 99}).status_code == 404
+
+
+@pytest.mark.ray
+def test_requests_are_counted_and_logged(served: httpx.Client, endpoint: Endpoint) -> None:
+    """In Ray's own places; the exporter is told of a count some seconds later."""
+    served.post("/search", json={"image_id": ONE, "k": 7})
+    session = Path(endpoint.session.name) / "ray" / "session_latest"
+    (log,) = (session / "logs" / "serve").glob("replica_rsir_ingress_*.log")
+    noted = [json.loads(line)["request"] for line in log.read_text().splitlines() if '"request": {' in line]
+    last = noted[-1]
+    assert (last["method"], last["route"], last["status"], last["k"]) == ("POST", "/search", 200, 7)
+    assert 0 < last["ms"]["rank"] < last["ms"]["total"]
+    assert "beach" not in json.dumps(noted)
+    (targets,) = json.loads((session.parent / "prom_metrics_service_discovery.json").read_text())
+    wanted = {"rsir_requests", "rsir_stage_ms", "rsir_uploads", "rsir_rows", "rsir_version"}
+    while missing := [name for name in wanted if f"ray_{name}" not in metrics(targets["targets"])]:
+        assert endpoint.process.poll() is None, missing
+
+
+def metrics(targets: list[str]) -> str:
+    return "".join(httpx.get(f"http://{target}/metrics", timeout=60).text for target in targets)
+
+
+@pytest.mark.ray
 def test_a_second_endpoint_is_refused_the_port(endpoint: Endpoint, index: str) -> None:
     port = endpoint.url.rstrip("/").rpartition(":")[2]
     command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", port]
@@ -134,5 +180,6 @@ def test_a_second_endpoint_is_refused_the_port(endpoint: Endpoint, index: str) -
 def test_ray_serve_ends_in_order_when_it_is_told_to(endpoint: Endpoint, stored: Rows) -> None:
     summary = endpoint.stop(signal.SIGTERM)
     assert (summary["images"], summary["version"], summary["url"]) == (len(stored), 1, endpoint.url)
+    assert "Traceback" not in endpoint.log.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(endpoint.url)

@@ -47,7 +47,7 @@ from tests.serving import LIMITS, ONE, Rows, png, upload
         ({"image_id": ONE, "k": 9, "offset": 42}, 422, "9 from offset 42"),
         ({"image_id": ONE, "bbox": [0, -91, 1, 1]}, 422, "bbox"),
         ({"image_id": ONE, "where": [["moon", "==", 1]]}, 422, "no column 'moon'"),
-        ({"image_id": ONE, "version": 7}, 404, "no version 7"),
+        ({"image_id": ONE, "version": 7}, 404, "no version 7 is served; the newest is 1"),
         ({"image_id": ONE, "box": [5, 5, 5, 9]}, 422, "256×256"),
         ({"image_id": ONE, "box": [0, 0, 257, 9]}, 422, "256×256"),
         ({"image_id": ONE, "box": [0, 0, 9]}, 422, "box"),

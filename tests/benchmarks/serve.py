@@ -1,0 +1,356 @@
+"""The endpoint on Ray Serve, against one that does nothing and against its own model; and a version swap under load.
+
+`*_ratio_noop`: queries by image id, k = 50, against a deployment graph of the same shape (proxy, ingress, one call of
+another deployment) that answers `{}`; in turns, in one run. `describer_ratio`: images per second of 16 clients that
+upload, against the same describer in a loop, with its pictures decoded. Rows are drawn as in `search`.
+"""
+
+import argparse
+import contextlib
+import http.client
+import io
+import json
+import logging
+import re
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from fastapi import FastAPI, Request, Response
+from PIL import Image
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from jobs.config import ServeConfig
+from jobs.serve import QUIET, build, free_port
+from jobs.serve_query import QueryDescriber, open_edition
+from jobs.serve_replicas import BATCH
+from rsir_core import rows
+from rsir_core.bundle import write_classifier
+from rsir_core.classifier import build_classifier, settings_for
+from rsir_core.pca import Moments
+from rsir_core.resident import in_runs
+from rsir_core.search import classes
+from rsir_core.table import Index, WrittenFile
+from tests.benchmarks.search import CLASSES, DIMENSIONS, drawn, made_up
+
+FILES = 4
+K = 50
+CLIENTS = 16
+NAMES = tuple(f"class{c:02}" for c in range(CLASSES))
+
+# The index
+
+
+def write_index(uri: str, n: int) -> list[WrittenFile]:
+    """n rows in clustered files, the first version; with a real model of random weights."""
+    index, rng = Index(uri), np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = build_classifier("efficientnet_lite0", CLASSES)
+    write_classifier(f"{uri}/models", settings_for("efficientnet_lite0", NAMES, 224), model.state_dict(), 0.9, "")
+    bundle = index.adopt_bundle(f"{uri}/models")
+    pca = Moments.of(rng.normal(size=(2000, model.head.in_features)).astype(np.float32)).fit(DIMENSIONS)
+    index.put_pca(pca)
+    feature, p = drawn(made_up(rng), n, "real", rng)
+    files = []
+    for part in range(FILES):
+        at = np.arange(part, n, FILES)
+        table = pa.table(columns(at, feature[at], p[at], bundle, pca.fingerprint), rows.FEATURES)
+        files.append(index.write_rows("features", *in_runs(table)))
+    index.commit("features", files, "overwrite")
+    return files
+
+
+def columns(at: Any, feature: Any, p: Any, bundle: str, pca: str) -> dict[str, Any]:
+    n = len(at)
+    ids = [f"tiles/{i:09}.jpg" for i in at]
+    region = {"x": 13, "y": 13, "width": 230, "height": 230}
+    return {
+        rows.IMAGE_ID: ids,
+        rows.URI: [f"/archive/{name}" for name in ids],
+        rows.ETAG: pa.repeat("1", n),
+        rows.BUNDLE: pa.repeat(bundle, n),
+        rows.PCA: pa.repeat(pca, n),
+        rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
+        rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
+        **{name: pa.nulls(n, rows.FEATURES.field(name).type) for name in (rows.NOTES, rows.TIME, rows.BBOX)},
+        rows.REGION: pa.repeat(pa.scalar(region, rows.FEATURES.field(rows.REGION).type), n),
+        rows.OBJECT_CLASS: pa.repeat("plane", n),
+        rows.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
+        rows.OBJECT_BOX: pa.repeat(
+            pa.scalar({"x0": 1, "y0": 1, "x1": 9, "y1": 9}, rows.FEATURES.field(rows.OBJECT_BOX).type), n
+        ),
+        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
+        rows.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
+        rows.FEATURE: rows.to_vectors(feature),
+    }
+
+
+# The endpoints
+
+
+class Nothing:
+    def call(self, asked: bytes) -> bytes:
+        return b"{}"
+
+
+def nothing_app(handle: DeploymentHandle[Any]) -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/search")
+    async def search(request: Request) -> Response:
+        return Response(await handle.call.remote(await request.body()), media_type="application/json")
+
+    return app
+
+
+class NothingIngress:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return nothing_app(self._handle)
+
+
+@contextlib.contextmanager
+def endpoints(index: str) -> Iterator[int]:
+    """Both, on one port: ours at /, the one that does nothing at /nothing."""
+    port = free_port("127.0.0.1", 0)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=QUIET)
+    like: dict[str, Any] = {"max_ongoing_requests": 64, "logging_config": QUIET}
+    nothing = serve.deployment(name="nothing", ray_actor_options={"num_cpus": 0.5}, **like)(Nothing)
+    ingress = serve.deployment(name="nothing-ingress", ray_actor_options={"num_cpus": 0}, **like)(
+        serve.ingress()(NothingIngress)
+    )
+    try:
+        serve.run(build(ServeConfig(index=index, refresh=1.0)), name="rsir", logging_config=QUIET)
+        serve.run(ingress.bind(nothing.bind()), name="nothing", route_prefix="/nothing", logging_config=QUIET)
+        yield port
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+# Asking
+
+
+class Client:
+    """One connection, without more work than it takes: its time counts in both endpoints'."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def post(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
+        self._connection.request("POST", path, body, {"Content-Type": kind})
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+
+def by_id(n: int, seed: int) -> Iterator[bytes]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield json.dumps({"image_id": f"tiles/{rng.integers(n):09}.jpg", "k": K}).encode()
+
+
+def medians(port: int, n: int, requests: int) -> dict[str, float]:
+    """Milliseconds per path, one request at a time, in turns."""
+    client, bodies = Client(port), by_id(n, 0)
+    times: dict[str, list[float]] = {"/search": [], "/nothing/search": []}
+    for i in range(requests + 50):
+        for path, taken in times.items():
+            body = next(bodies)
+            began = time.perf_counter()
+            status, _ = client.post(path, body)
+            if i >= 50:
+                taken.append((time.perf_counter() - began) * 1000)
+            assert status == 200
+    return {path: statistics.median(taken) for path, taken in times.items()}
+
+
+def until(done: Callable[[], bool], port: int, path: str, n: int) -> tuple[Counter[int], float]:
+    """Statuses of what 8 clients get until it is done, and requests per second."""
+
+    def ask(seed: int) -> Counter[int]:
+        client, statuses = Client(port), Counter[int]()
+        for body in by_id(n, seed):
+            if done():
+                return statuses
+            try:
+                statuses[client.post(path, body)[0]] += 1
+            except (OSError, http.client.HTTPException):
+                statuses[0] += 1
+                client = Client(port)
+        raise AssertionError
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sum(pool.map(ask, range(8)), Counter[int]())
+    return statuses, statuses.total() / (time.perf_counter() - began)
+
+
+def rates(port: int, n: int, seconds: float) -> dict[str, float]:
+    """Requests per second of each, in turns of a fifth of the time."""
+    found: dict[str, list[float]] = {"/search": [], "/nothing/search": []}
+    for _ in range(5):
+        for path, rate in found.items():
+            end = time.perf_counter() + seconds / 5
+            rate.append(until(lambda end=end: time.perf_counter() > end, port, path, n)[1])  # type: ignore[misc]
+    return {path: statistics.median(rate) for path, rate in found.items()}
+
+
+def describer_rates(port: int, index: str, images: int) -> dict[str, float]:
+    """Images per second: over HTTP, and of the describer alone."""
+    rng = np.random.default_rng(1)
+    files = []
+    for _ in range(CLIENTS):
+        out = io.BytesIO()
+        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+        files.append(out.getvalue())
+
+    def ask(data: bytes) -> None:
+        client = Client(port)
+        head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="i.jpg"\r\n\r\n'
+        for _ in range(images // CLIENTS):
+            body = head + data + b'\r\n--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n10\r\n--b--\r\n'
+            status, answer = client.post("/search", body, "multipart/form-data; boundary=b")
+            assert status == 200, answer
+
+    torch.set_num_threads(1)
+    describer = QueryDescriber(open_edition(index), 10**8)
+    batch = [describer.read(data, None) for data in files[:BATCH]]
+    describer.describe(batch, [None] * BATCH)
+    bare, served = [], []
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for _ in range(3):
+            began = time.perf_counter()
+            for _ in range(images // BATCH):
+                describer.describe(batch, [None] * BATCH)
+            bare.append(images // BATCH * BATCH / (time.perf_counter() - began))
+            began = time.perf_counter()
+            list(pool.map(ask, files))
+            served.append(images // CLIENTS * CLIENTS / (time.perf_counter() - began))
+    return {"bare": statistics.median(bare), "served": statistics.median(served)}
+
+
+def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: int) -> dict[str, Any]:
+    """Publish another version while queries go on, until it is served and enough have been asked."""
+    before, asked, ended = resident_mb(), [0], threading.Event()
+
+    def publish() -> None:
+        version = index.commit("features", files[:-1], "overwrite")
+        client = Client(port)
+        while not ended.is_set():
+            client._connection.request("GET", "/index")
+            if json.loads(client._connection.getresponse().read())["version"] == version:
+                swapped.set()
+                return
+            time.sleep(0.1)
+
+    swapped = threading.Event()
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    began = time.perf_counter()
+
+    def done() -> bool:
+        asked[0] += 1
+        return swapped.is_set() and asked[0] > requests + 100
+
+    statuses, _ = until(done, port, "/search", n)
+    seconds = time.perf_counter() - began
+    ended.set()
+    publishing.join()
+    # A quarter of the images went with the last file: their ids are answered 404 from then on, and rightly.
+    failed = {status: count for status, count in statuses.items() if status not in (200, 404)}
+    return {
+        "swap_requests": statuses.total(),
+        "swap_failed": sum(failed.values()),
+        "swap_statuses": {str(status): count for status, count in statuses.items()},
+        "swap_seconds": round(seconds, 1),
+        "searcher_mb": {"before": before, "after": settled_mb(before)},
+    }
+
+
+def resident_mb() -> int:
+    """Of the searcher's memory that is its own: files that are mapped do not count."""
+    return int(re.findall(r"RssAnon:\s+(\d+) kB", searcher_status())[0]) // 1024
+
+
+def searcher_status() -> str:
+    """What Linux tells of the searcher; of one, if others run on this machine too."""
+    processes = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    for line in processes.splitlines():
+        pid, _, name = line.strip().partition(" ")
+        if name.startswith("ray::ServeReplica:rsir:searcher-0"):
+            return Path(f"/proc/{pid}/status").read_text()
+    raise AssertionError("no searcher runs")
+
+
+def settled_mb(before: int) -> int:
+    """Once the old version is let go of, or after a minute."""
+    end = time.monotonic() + 60
+    while (now := resident_mb()) > before and time.monotonic() < end:
+        time.sleep(0.5)
+    return now
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.serve", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--requests", type=int, default=500, help="of the latency's median, of each endpoint")
+    parser.add_argument("--seconds", type=float, default=20, help="of sustained requests, of each endpoint")
+    parser.add_argument("--images", type=int, default=160, help="to upload, and as many to describe bare, three times")
+    parser.add_argument("--swap-requests", type=int, default=2000, help="at least, while the version is swapped")
+    parser.add_argument("--index", help="folder to keep the made index in, or of one that was kept")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="rsir-serve-") as folder:
+        uri = options.index or folder
+        files = kept(uri, options.rows)
+        with endpoints(uri) as port:
+            p50, rps = medians(port, options.rows, options.requests), rates(port, options.rows, options.seconds)
+            described = describer_rates(port, uri, options.images)
+            swapped = swap(port, Index(uri), files, options.rows, options.swap_requests)
+    result = {
+        "rows": options.rows,
+        "p50_ms": round(p50["/search"], 2),
+        "p50_noop_ms": round(p50["/nothing/search"], 2),
+        "p50_ratio_noop": round(p50["/search"] / p50["/nothing/search"], 3),
+        "rps": round(rps["/search"], 1),
+        "rps_noop": round(rps["/nothing/search"], 1),
+        "rps_ratio_noop": round(rps["/search"] / rps["/nothing/search"], 3),
+        "describer_images_per_second": {k: round(v, 1) for k, v in described.items()},
+        "describer_ratio": round(described["served"] / described["bare"], 3),
+        **swapped,
+    }
+    print(json.dumps(result) if options.json else "\n".join(f"{k:>28}  {v}" for k, v in result.items()))
+
+
+def kept(uri: str, n: int) -> list[WrittenFile]:
+    """The files of the index's first version; made where they are not there."""
+    if not Path(uri, "features").exists():
+        return write_index(uri, n)
+    index = Index(uri)
+    files = [
+        WrittenFile(f.name, Path(index.table_uri("features"), f.name).stat().st_size, f.row_count)
+        for f in index.feature_files(0)
+    ]
+    index.commit("features", files, "overwrite")
+    return files
+
+
+if __name__ == "__main__":
+    main()
