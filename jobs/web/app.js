@@ -134,7 +134,7 @@ function showQuery(query) {
   const source = query.preview ?? (query.image_id === null ? null : thumbnail(query.image_id));
   const name = query.image_id ?? asked.file?.name;
   const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
-  drawQuery(frame, queryCaption(query, asked));
+  drawQuery(frame, queryCaption(query, asked, index.has_detector));
   showBox(frame, query, asked.box, index.has_detector);
 }
 

@@ -29,6 +29,9 @@ function bar(result, scale) {
   return element;
 }
 
+/** A name that breaks between its parts. */
+const named = (name) => make("span", { className: "name" }, ...name.split(/(?<=[/_-])/).flatMap((part) => [part, make("wbr")]));
+
 /** One result: a button that searches from it, and two that mark it. */
 export function resultCard(result, scale, { onPick, onMark }) {
   const weighted = number(result.weighted_distance);
@@ -45,7 +48,7 @@ export function resultCard(result, scale, { onPick, onMark }) {
     ),
     bar(result, scale),
     make("span", { className: "product", textContent: `${weighted} = ${factors}` }),
-    make("span", { className: "name", textContent: result.image_id }),
+    named(result.image_id),
     ...(result.time ? [make("span", { className: "time", textContent: result.time.slice(0, 10) })] : []),
   );
   const acquired = result.time ? `, acquired ${result.time.slice(0, 10)}` : "";

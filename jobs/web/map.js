@@ -79,17 +79,19 @@ function degrees({ x0, y0, x1, y1 }) {
 }
 
 function inWords([west, south, east, north]) {
-  const side = (value, [positive, negative]) => `${Math.abs(value)}° ${value < 0 ? negative : positive}`;
+  const side = (value, [positive, negative]) => `${Math.abs(value)}°${value ? ` ${value < 0 ? negative : positive}` : ""}`;
   return `${side(west, "EW")} to ${side(east, "EW")}, ${side(south, "NS")} to ${side(north, "NS")}`;
 }
 
 function draw() {
   projected = projection(view, WIDTH, HEIGHT);
   const lit = $("map").querySelector(".footprint.lit")?.dataset.same;
-  const groups = [graticule(), boxes("archive", archive)];
+  const { lines, labels } = graticule();
+  const groups = [lines, boxes("archive", archive)];
   if (bbox) groups.push(boxes("chosen", { xmin: bbox[0], ymin: bbox[1], xmax: bbox[2], ymax: bbox[3] }));
-  $("map").replaceChildren(...groups, ...placed().map(footprint).reverse());  // the best on top
-  $("map").querySelector(".footprint:last-child")?.setAttribute("tabindex", "0");
+  const footprints = placed().map(footprint).reverse();  // the best on top
+  footprints.at(-1)?.setAttribute("tabindex", "0");
+  $("map").replaceChildren(...groups, labels, ...footprints);
   if (lit) $("map").querySelector(`[data-same="${lit}"]`)?.classList.add("lit");
   $("see-results").hidden = placed().length === 0;
   $("map-says").textContent = results.length ? `${placed().length} of ${results.length} results have a place.` : "";
@@ -97,23 +99,23 @@ function draw() {
 
 function graticule() {
   const [low, high] = [projected.from(0, HEIGHT), projected.from(WIDTH, 0)];
-  const group = makeSvg("g", { class: "graticule" });
+  const [lines, labels] = [makeSvg("g"), makeSvg("g", { "aria-hidden": "true" })];
   const label = (x, y, text, anchor) => {
     const element = makeSvg("text", { x, y, "text-anchor": anchor });
     element.textContent = text;
-    return element;
+    labels.append(element);
   };
   for (const { value, label: text } of ticks(low.lon, high.lon, "EW")) {
     const { x } = projected.at(value, 0);
-    group.append(makeSvg("line", { x1: x, x2: x, y1: 0, y2: HEIGHT }));
-    if (x > 40 && x < WIDTH - 16) group.append(label(x, HEIGHT - 4, text, "middle"));
+    lines.append(makeSvg("line", { x1: x, x2: x, y1: 0, y2: HEIGHT }));
+    if (x > 40 && x < WIDTH - 16) label(x, HEIGHT - 4, text, "middle");
   }
   for (const { value, label: text } of ticks(low.lat, high.lat, "NS")) {
     const { y } = projected.at(0, value);
-    group.append(makeSvg("line", { x1: 0, x2: WIDTH, y1: y, y2: y }));
-    if (y > 12 && y < HEIGHT - 16) group.append(label(3, y - 3, text, "start"));
+    lines.append(makeSvg("line", { x1: 0, x2: WIDTH, y1: y, y2: y }));
+    if (y > 12 && y < HEIGHT - 16) label(3, y - 3, text, "start");
   }
-  return group;
+  return { lines, labels };
 }
 
 function boxes(name, box) {

@@ -39,7 +39,7 @@ function retry(image, source) {
 }
 
 /** What a query was taken for, as elements of its caption; `asked` is what a person asked. */
-export function queryCaption(query, asked) {
+export function queryCaption(query, asked, hasDetector) {
   const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
   const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
   const { region } = query;
@@ -49,15 +49,16 @@ export function queryCaption(query, asked) {
     line(`${readable(query.class)}, ${percent(query.probability)}`, "what"),
     line(others && `else ${others}`),
     line(marks.length && `Refined by ${marks.join(" and ")} example${asked.good.length + asked.bad.length === 1 ? "" : "s"}`),
-    region && objectList(query.objects, asked.box),
+    region && objectList(query.objects, asked.box, hasDetector),
     line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
     line(query.notes && `Reading it: ${query.notes}`),
     line(query.image_id ?? asked.file?.name),
   ].filter(Boolean);
 }
 
-function objectList(objects, drawn) {
-  if (!objects.length) return make("p", { className: "soft", textContent: "No object found: the key region is centred on the image" });
+function objectList(objects, drawn, hasDetector) {
+  const none = hasDetector ? "No object found" : "No detector";
+  if (!objects.length) return make("p", { className: "soft", textContent: `${none}: the key region is centred on the image` });
   const words = objects.map((found, i) => (drawn && i === 0 ? "your box" : `${readable(found.class)}, ${percent(found.score)}`));
   if (objects.length === 1) return make("p", { className: "soft", textContent: `Object: ${words[0]}` });
   const items = words.map((textContent, i) => {
