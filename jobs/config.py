@@ -124,7 +124,14 @@ class ServeConfig(RayJobConfig):
     host: str = option("address to listen on", "127.0.0.1")
     port: int = option("port to listen on; 0: any free one", 8000)
     num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0)
-    max_k: int = option("most results per query", 1000)
+    partitions: int = option("searchers, each over a share of the index's files", 1)
+    max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1)
+    max_describers: int = option("most replicas of the describer", 1)
+    refresh: float = option("seconds between looks for a newer version of the index", 10.0)
+    tokens: str | None = option(
+        "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); default: everybody", None
+    )
+    max_k: int = option("most results per query, over all of its pages", 10_000)
     max_bytes: int = option("most bytes per upload", 32_000_000)
     max_pixels: int = option("most pixels per upload", 100_000_000)
     max_concurrency: int = option("queries under way at once; as many again may wait, more are answered 503", 64)
@@ -195,24 +202,41 @@ def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"--config {file}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: expected `key: value` lines, got {type(values).__name__}")
+    return _all_checked(f"--config {file}", values, hints)
+
+
+def from_mapping(config: type[C], source: str, values: Mapping[Any, Any]) -> C:
+    """A job's dataclass from values that somebody else has read, as Serve does.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, or a value of the wrong kind; the message begins with the source.
+    """
+    given = _all_checked(source, values, typing.get_type_hints(config))
+    fields = dataclasses.fields(config)
+    if missing := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in given]:
+        raise ConfigError(f"{source}: missing: {', '.join(missing)}")
+    return config(**given)
+
+
+def _all_checked(source: str, values: Mapping[Any, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     values = {str(k).replace("-", "_"): v for k, v in values.items()}
     if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"--config {file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
-    return {name: _checked(file, name, value, hints[name]) for name, value in values.items()}
+        raise ConfigError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
+    return {name: _checked(source, name, value, hints[name]) for name, value in values.items()}
 
 
-def _checked(file: Path, name: str, value: Any, hint: Any) -> Any:
+def _checked(source: str, name: str, value: Any, hint: Any) -> Any:
     base = _base_type(hint)
     if value is None and base is not hint:
         return None
     if typing.get_origin(base) is Literal:
         if value not in typing.get_args(base):
-            raise ConfigError(f"--config {file}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
+            raise ConfigError(f"{source}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
         return value
     if base is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        raise ConfigError(f"--config {file}: {name} is {value!r}; it takes a value of type {base.__name__}")
+        raise ConfigError(f"{source}: {name} is {value!r}; it takes a value of type {base.__name__}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Answer queries over an index by HTTP: ingress → describer → searcher, until interrupted."""
+"""Answer queries over an index by HTTP: ingress → describer → searchers, until interrupted."""
 
 import logging
 import signal
@@ -15,46 +15,78 @@ from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from jobs.cluster import joined
-from jobs.config import ServeConfig, Summary, run
-from jobs.serve_app import Limits
-from jobs.serve_query import Edition, open_edition
+from jobs.config import ServeConfig, Summary, from_mapping, run
+from jobs.serve_query import open_edition
+from jobs.serve_reading import Limits
 from jobs.serve_replicas import BATCH, DescriberReplica, Ingress, SearcherReplica
+from jobs.serve_tokens import Tokens
 from rsir_core.errors import RsirError
 
 APP: Final = "rsir"
 REQUEST_TIMEOUT: Final = 120.0  # seconds, so that a client that stops sending does not hold its place for good
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
+COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
+SEARCHES: Final = 4  # under way in a searcher, above which another replica is worth its memory
 QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
+REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
 
 
-def build(config: ServeConfig, edition: Edition) -> Application:
-    """The three deployments, bound together.
+def build(config: ServeConfig) -> Application:
+    """The deployments, bound together: one describer, a searcher per share of the rows, and the ingress.
 
-    Describer and searcher reserve half a CPU each: a query keeps one of them busy at a time, and both fit on one core.
+    Describer and searchers reserve half a CPU each: a query keeps one of them busy at a time, and both fit on one core.
+
+    Raises:
+        ConfigError: the file of tokens cannot be read.
     """
+    tokens = None if config.tokens is None else Tokens.read(config.tokens)
     half: dict[str, Any] = {"num_cpus": 0.5}
-    common: dict[str, Any] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
     device = "cuda" if config.num_gpus else "cpu"
-    limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
     describer = serve.deployment(
         name="describer",
         ray_actor_options=half | ({"num_gpus": config.num_gpus} if config.num_gpus else {}),
         max_ongoing_requests=2 * BATCH,  # one batch under way, one waiting
-        **common,
-    )(DescriberReplica)
-    searcher = serve.deployment(
-        name="searcher", ray_actor_options=half, max_ongoing_requests=config.max_concurrency, **common
-    )(SearcherReplica)
+        **_scaled(config.max_describers, BATCH),
+    )(DescriberReplica).bind(config.index, config.max_pixels, device)
+    searchers = [
+        serve.deployment(
+            name=f"searcher-{part}",
+            ray_actor_options=half,
+            max_ongoing_requests=config.max_concurrency,
+            **_scaled(config.max_replicas, SEARCHES),
+        )(SearcherReplica).bind(config.index, part, config.partitions)
+        for part in range(config.partitions)
+    ]
     ingress = serve.deployment(
         name="ingress",
+        num_replicas=1,  # see `Library`
         ray_actor_options={"num_cpus": 0},  # it waits
         max_ongoing_requests=config.max_concurrency,
         max_queued_requests=config.max_concurrency,  # by default there is no limit
         backpressure_config=BackpressureConfig(retry_after_s=1),
-        **common,
+        logging_config=REQUESTS,
+        **COMMON,
     )(serve.ingress()(Ingress))
-    bound = describer.bind(edition, config.max_pixels, device), [searcher.bind(edition, 0, 1)]
-    return ingress.bind(edition, *bound, limits)
+    limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
+    return ingress.bind(config.index, (describer, searchers), limits, tokens, config.refresh)
+
+
+def _scaled(most: int, ongoing: int) -> dict[str, Any]:
+    """One replica, or as many as keep each at so many requests."""
+    if most == 1:
+        return COMMON
+    return COMMON | {
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": ongoing}
+    }
+
+
+def application(args: dict[str, Any]) -> Application:
+    """What `serve run` and `serve deploy` build: `import_path: jobs.serve:application`, `args`: see `ServeConfig`.
+
+    Raises:
+        ConfigError: see `from_mapping`.
+    """
+    return build(from_mapping(ServeConfig, "args", args))
 
 
 def serve_index(config: ServeConfig) -> Summary:
@@ -78,7 +110,7 @@ def serve_index(config: ServeConfig) -> Summary:
         serve.start(http_options=http, logging_config=QUIET)
         try:
             with _until_interrupted():
-                _start(build(config, edition))
+                _start(build(config))
                 print(f"{edition.images} images (version {edition.version}) are searchable at {url}", flush=True)
                 _pause()
         finally:

@@ -1,14 +1,14 @@
 """What a searcher answers from the rows of an edition, or from its share of them."""
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.serve_messages import ROW, FootprintJson, ImagesJson, ResultJson, RowJson
+from jobs.serve_messages import ROW, FootprintJson, ImagesJson
 from jobs.serve_query import Descriptor, Edition, Ranking
 from rsir_core import rows
 from rsir_core.detector import DetectedObject
@@ -26,6 +26,16 @@ ROUNDING: Final = 2.0**-10
 # On UC Merced, saving an image at JPEG quality 75 or at 80 % of its size moves 95 % of the features by less than 0.2;
 # the nearest other image is at 0.1 in the median. So this finds what may be the same picture; pixels tell the rest.
 NEAR: Final = 0.2
+
+
+FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
+
+
+class Ranked(NamedTuple):
+    """Rows, best first. They are encoded where they lie, so that what puts shares together need not look into them."""
+
+    keys: list[tuple[float, str]]  # what they are ordered by: a distance, then the image id
+    encoded: list[bytes]  # each row as JSON, without its rank
 
 
 class Held(NamedTuple):
@@ -49,6 +59,7 @@ class Answerer:
     def __init__(self, edition: Edition, part: int = 0, parts: int = 1) -> None:
         self.edition = edition
         self._rows = Resident(Index(edition.index), edition.version, part, parts)
+        self._held = self._what_is_held()
 
     def stored(self, image_ids: list[str], uris: list[str]) -> dict[str, Descriptor]:
         """The descriptors of those of the images, by id or URI, that are here."""
@@ -56,7 +67,7 @@ class Answerer:
         found = {name: self._rows.find(column, name) for column, name in asked}
         return {name: self._descriptor(row) for name, row in found.items() if row is not None}
 
-    def rank(self, query: Descriptor, ranking: Ranking) -> list[ResultJson]:
+    def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
         """The best rows for a query, best first.
 
         Raises:
@@ -66,11 +77,11 @@ class Answerer:
         hits = self._rows.search(
             query.feature, query.class_probabilities, ranking.first, allowed, plain=ranking.near_duplicates
         )
-        return self._results(hits.take(np.flatnonzero(hits.distance <= NEAR)) if ranking.near_duplicates else hits)
+        if ranking.near_duplicates:
+            hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
+        return self._ranked(hits, ranking.near_duplicates)
 
-    def rank_stored(
-        self, image_id: str | None, uri: str | None, ranking: Ranking
-    ) -> tuple[Descriptor, list[ResultJson]] | None:
+    def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Ranked] | None:
         """The descriptor of an image and its best rows; None: it is not here."""
         found = self.stored([image_id] if image_id else [], [uri] if uri else [])
         return next(((query, self.rank(query, ranking)) for query in found.values()), None)
@@ -102,7 +113,12 @@ class Answerer:
 
     def held(self) -> Held:
         """What there is to ask for."""
+        return self._held
+
+    def _what_is_held(self) -> Held:
         ranges, table = self._rows.clusters.ranges, self._rows.table
+        counted = table[rows.CLASS].value_counts().to_pylist()
+        classes = {found["values"]: found["counts"] for found in counted}
         times: tuple[str, str] | None = None
         bounds: FootprintJson | None = None
         if (low := ranges.time[:, 0].min(initial=np.iinfo(np.int64).max)) <= (high := ranges.time[:, 1].max(initial=0)):
@@ -110,7 +126,7 @@ class Answerer:
         if len(placed := ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]):
             edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()]
             bounds = FootprintJson(xmin=edges[0], ymin=edges[1], xmax=edges[2], ymax=edges[3])
-        return Held(Counter(table[rows.CLASS].to_pylist()), columns_to_ask(table.schema), times, bounds)
+        return Held(classes, columns_to_ask(table.schema), times, bounds)
 
     def probe(self) -> None:
         """Run a tiny query, if there is a row; raises where it fails."""
@@ -125,24 +141,17 @@ class Answerer:
             _stored_objects(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
         )  # fmt: skip
 
-    def _results(self, hits: Hits) -> list[ResultJson]:
+    def _ranked(self, hits: Hits, near_duplicates: bool) -> Ranked:
         found = self._rows.take(hits.rows)
-        probability = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1, initial=0)
-        times = [time and time.isoformat() for time in found[rows.TIME].to_pylist()]
-        shown: list[RowJson] = found.select(list(ROW)).to_pylist()
-        return [
-            {
-                **row,
-                "time": times[i],
-                "rank": i + 1,
-                "weighted_distance": float(hits.weighted_distance[i]),
-                "distance": float(hits.distance[i]),
-                "query_weight": float(hits.query_weight[i]),
-                "candidate_weight": float(hits.candidate_weight[i]),
-                "probability": float(probability[i]),
-            }
-            for i, row in enumerate(shown)
-        ]
+        shown = found.select(list(ROW)).to_pylist()
+        probability = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1, initial=0).tolist()
+        factors = [getattr(hits, name).tolist() for name in FACTORS]
+        encoded = []
+        for i, row in enumerate(shown):
+            why = {name: factor[i] for name, factor in zip(FACTORS, factors, strict=True)}
+            encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
+        key = hits.distance if near_duplicates else hits.weighted_distance
+        return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded)
 
 
 def _iso(microseconds: np.int64) -> str:

@@ -6,14 +6,15 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from jobs.serve_answer import Held
-from jobs.serve_messages import FootprintJson, ImagesJson, ResultJson
+from jobs.serve_answer import Held, Ranked
+from jobs.serve_messages import FootprintJson, ImagesJson
 from jobs.serve_query import Descriptor, Edition, Ranking
 from rsir_core.errors import QueryError
+from rsir_core.regions import Box
 
 
-class Gatherer(ABC):
-    """An edition's rows, wherever they are."""
+class Backend(ABC):
+    """Where queries are described and ranked by one edition, wherever its rows are."""
 
     edition: Edition
     parts: int
@@ -21,6 +22,10 @@ class Gatherer(ABC):
     @abstractmethod
     async def _each(self, method: str, *args: Any) -> list[Any]:
         """What a method of `Answerer` gives for each share of the rows."""
+
+    @abstractmethod
+    async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
+        """Describe an upload, or the indexed image behind a URI."""
 
     async def stored(self, image_ids: list[str], uris: list[str]) -> list[Descriptor]:
         """Indexed images by id and by URI, in this order.
@@ -42,13 +47,13 @@ class Gatherer(ABC):
         near = [found for found in await self._each("recognise", query) if found is not None]
         return min(near, key=lambda found: found[0])[1] if near else query
 
-    async def rank(self, query: Descriptor, ranking: Ranking) -> list[ResultJson]:
-        """The best rows for a query, best first, with their ranks."""
+    async def rank(self, query: Descriptor, ranking: Ranking) -> list[bytes]:
+        """The best rows for a query, best first, each as JSON, with their ranks; without those to leave out."""
         return _ranked(await self._each("rank", query, ranking), ranking)
 
     async def rank_stored(
         self, image_id: str | None, uri: str | None, ranking: Ranking
-    ) -> tuple[Descriptor, list[ResultJson]]:
+    ) -> tuple[Descriptor, list[bytes]]:
         """An indexed image and its best rows: of one share in one call.
 
         Raises:
@@ -94,14 +99,11 @@ class Gatherer(ABC):
         await self._each("probe")
 
 
-def _ranked(parts: list[list[ResultJson]], ranking: Ranking) -> list[ResultJson]:
+def _ranked(parts: list[Ranked], ranking: Ranking) -> list[bytes]:
     """The best of all shares, which are each in order; ties go to the smaller image id, as in each of them."""
-    key = "distance" if ranking.near_duplicates else "weighted_distance"
-    merged = heapq.merge(*parts, key=lambda result: (result[key], result["image_id"]))  # type: ignore[literal-required]
-    best = list(islice(merged, ranking.first))
-    for rank, result in enumerate(best, 1):
-        result["rank"] = rank
-    return best
+    merged = heapq.merge(*(zip(part.keys, part.encoded, strict=True) for part in parts))
+    best = enumerate(islice(merged, ranking.offset, ranking.offset + ranking.k), ranking.offset + 1)
+    return [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]
 
 
 def _span(bounds: list[FootprintJson]) -> FootprintJson | None:

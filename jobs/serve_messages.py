@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NotRequired
 
 import numpy as np
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
@@ -59,7 +60,7 @@ class SearchRequest(BaseModel):
     ] = None
     k: Annotated[int, Field(ge=1, description="how many results")] = 20
     offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
-    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must be loaded")] = None
+    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
     classes: Annotated[
         Annotated[list[str], Field(min_length=1)] | None,
         JsonText,
@@ -103,8 +104,9 @@ class SearchRequest(BaseModel):
         Raises:
             QueryError: 422, they do not.
         """
-        feature = np.array(self.feature, np.float32)
-        p = np.array(self.class_probabilities, np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+            feature = np.array(self.feature, np.float32)
+            p = np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
             ("feature", feature, edition.dimensions),
             ("class_probabilities", p, len(edition.classes)),
@@ -228,7 +230,8 @@ class IndexJson(TypedDict):
     columns: list[str]  # that `where` can ask for
     times: tuple[str, str] | None  # first and last; null: no image has a time
     bounds: FootprintJson | None  # of all footprints; null: no image has one
-    versions: list[int]  # that can be asked for
+    versions: list[int]  # that are loaded; others that still exist can be asked for and are loaded then
+    problem: str | None  # why a newer version is not served
     bundle: str
     pca: str
     has_detector: bool
@@ -251,8 +254,8 @@ class ErrorJson(TypedDict):
     detail: str
 
 
-def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) -> AnswerJson:
-    """A query and its results as they are sent."""
+def answer_json(edition: Edition, query: Descriptor, results: list[bytes]) -> bytes:
+    """An `AnswerJson` as it is sent; the results are encoded already."""
     names, region = edition.classes, query.region
     top = int(query.class_probabilities.argmax())
     said: QueryJson = {
@@ -273,7 +276,7 @@ def answer_json(edition: Edition, query: Descriptor, results: list[ResultJson]) 
     }
     if query.preview:
         said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
-    return {"version": edition.version, "query": said, "results": results}
+    return b'{"version":%d,"query":%s,"results":[%s]}' % (edition.version, orjson.dumps(said), b",".join(results))
 
 
 def _object(found: DetectedObject) -> ObjectJson:

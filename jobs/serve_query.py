@@ -6,10 +6,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 from PIL import Image
 
-from rsir_core import rows
 from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import ImageError, QueryError, TableError
@@ -37,37 +35,43 @@ class Edition:
     tau: float
 
 
-def open_edition(uri: str) -> Edition:
-    """The newest version of an index, once everything that serving it needs is known to be there.
+def open_edition(uri: str, version: int | None = None) -> Edition:
+    """A version of an index (default: the newest), once everything that serving it needs is known to be there.
 
     Raises:
-        TableError: no index, no rows, or rows of more than one bundle or PCA.
+        TableError: no index, no such version, no rows, or rows of more than one bundle or PCA.
         BundleError: the index's own bundle is missing or damaged.
     """
     index = Index(uri)
-    version = index.version()
-    features = index.features(version, [rows.BUNDLE, rows.PCA])
-    if len(features) == 0:
+    version = index.version() if version is None else version
+    images = sum(file.row_count for file in index.feature_files(version))
+    if images == 0:
         raise TableError(f"the index {uri} (version {version}) has no rows; index some images with jobs.index first")
-    fingerprints = [pc.unique(features[name]).to_pylist() for name in (rows.BUNDLE, rows.PCA)]
-    if any(len(found) > 1 for found in fingerprints):
-        raise TableError(f"the rows of {uri} are of several models ({fingerprints}); run jobs.index on it again")
-    (bundle_fingerprint,), (pca_fingerprint,) = fingerprints
+    models = index.models(version)
+    if len(models) > 1:
+        raise TableError(f"the rows of {uri} are of several models ({sorted(models)}); run jobs.index on it again")
+    ((bundle_fingerprint, pca_fingerprint),) = models
     bundle = index.bundle(bundle_fingerprint)
     pca = index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
     return Edition(
-        uri, version, len(features), bundle_fingerprint, pca_fingerprint,
+        uri, version, images, bundle_fingerprint, pca_fingerprint,
         bundle.classes, len(pca.components), bundle.detector is not None, bundle.tau,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which rows are ranked, and how many of the best are wanted."""
+    """Which rows are ranked, and which of the best are wanted."""
 
-    first: int
+    k: int
+    offset: int = 0  # better ones to leave out
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
+
+    @property
+    def first(self) -> int:
+        """How many of the best have those among them."""
+        return self.offset + self.k
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,23 @@ class Index:
         runs = footer.get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
-    def _parquet(self, file: FeatureFile) -> pq.ParquetFile:
+    def models(self, version: int | None = None) -> set[tuple[str, str]]:
+        """Fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
+
+        Raises:
+            TableError: no such version.
+        """
+        names = [rows.BUNDLE, rows.PCA]
+        found: set[tuple[str, str]] = set()
+        for file in self.feature_files(version):
+            table = self._parquet(file, names).read(names)
+            pairs = table.group_by(names).aggregate([])
+            found |= set(zip(*(pairs[name].to_pylist() for name in names), strict=True))
+        return found
+
+    def _parquet(self, file: FeatureFile, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
-        return pq.ParquetFile(f"{path}/{file.name}", filesystem=fs)
+        return pq.ParquetFile(f"{path}/{file.name}", filesystem=fs, read_dictionary=list(as_dictionary))
 
     def embeddings(self, features: pa.Table) -> rows.Floats:
         """The stored embeddings (n, D) float32 of feature rows, in their order.

@@ -2,10 +2,12 @@
 
 import asyncio
 import io
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,15 @@ from PIL import Image
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.describing import DescribeRead, read_files
 from jobs.serve_answer import Answerer
-from jobs.serve_app import Backend, Limits, build_app
+from jobs.serve_app import Desk, build_app
+from jobs.serve_gather import Backend
+from jobs.serve_journal import Record
+from jobs.serve_library import Library
 from jobs.serve_query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
+from jobs.serve_reading import Limits
+from jobs.serve_replicas import Describers
+from jobs.serve_shelf import Shelf
+from jobs.serve_tokens import Tokens
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.bundle import write_classifier, write_detector
@@ -86,12 +95,11 @@ def write_models(uri: str, images: list[str]) -> None:
 
 
 class LocalBackend(Backend):
-    """What Ray Serve's replicas do, in this process."""
+    """What Ray Serve's replicas do for one version, in this process."""
 
-    def __init__(self, edition: Edition, parts: int = 1) -> None:
-        self.edition, self.parts = edition, parts
-        self._describer = QueryDescriber(edition, LIMITS.max_pixels)
-        self._answerers = [Answerer(edition, part, parts) for part in range(parts)]
+    def __init__(self, edition: Edition, describer: QueryDescriber, answerers: list[Answerer]) -> None:
+        self.edition, self.parts = edition, len(answerers)
+        self._describer, self._answerers = describer, answerers
 
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         return await asyncio.to_thread(self._describe, source, box, preview)
@@ -108,22 +116,37 @@ class LocalBackend(Backend):
         return [getattr(answerer, method)(*args) for answerer in self._answerers]
 
 
-class OneEdition:
-    """A library of one."""
+class LocalFleet:
+    """What Ray Serve's replicas hold, in this process."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, index: str, parts: int = 1) -> None:
+        self.describers = Shelf(Describers(index, LIMITS.max_pixels, "cpu"))
+        self.searchers = [Shelf(partial(self._answerer, index, part, parts)) for part in range(parts)]
 
-    def backend(self, version: int | None) -> Backend:
-        return self._backend
+    @staticmethod
+    def _answerer(index: str, part: int, parts: int, version: int) -> Answerer:
+        return Answerer(open_edition(index, version), part, parts)
 
-    def versions(self) -> list[int]:
-        return [self._backend.edition.version]
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        refused = await asyncio.to_thread(self.describers.hold, versions)
+        for shelf in self.searchers:
+            refused |= await asyncio.to_thread(shelf.hold, versions)
+        return refused
+
+    def backend(self, edition: Edition) -> Backend:
+        searchers = [shelf.get(edition.version) for shelf in self.searchers]
+        return LocalBackend(edition, self.describers.get(edition.version), searchers)
 
 
-def local_app(index: str, parts: int = 1) -> FastAPI:
+def local_app(
+    index: str,
+    parts: int = 1,
+    tokens: Tokens | None = None,
+    record: Record = lambda _: None,
+    refresh: float = 3600,
+) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    return build_app(OneEdition(LocalBackend(open_edition(index), parts)), LIMITS)
+    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, Desk(record, tokens, refresh))
 
 
 @contextmanager
@@ -163,3 +186,15 @@ def check_finds_itself(client: httpx.Client, row: dict[str, Any]) -> None:
     assert query["class"] == row["class"]
     assert query["region"] == row["region"]
     assert query["object"]["class"] == row["object_class"]
+
+
+def copy_of(index: str, folder: Path) -> Index:
+    """An index that a test may change; its rows' images stay where they are."""
+    shutil.copytree(index, folder)
+    return Index(str(folder))
+
+
+def publish(index: Index, table: pa.Table, files: int = 1) -> int:
+    """Make these the rows of an index, in so many files; returns the version."""
+    shares = [table.take(pa.array(np.arange(i, len(table), files))) for i in range(files)]
+    return index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "overwrite")

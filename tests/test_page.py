@@ -16,7 +16,6 @@ from PIL import Image
 
 from jobs.demo_scenes import CLASSES
 from rsir_core import rows
-from rsir_core.resident import in_runs
 from rsir_core.table import Index
 from tests import serving
 from tests.serving import LIMITS, ONE, Rows
@@ -57,10 +56,9 @@ class Placed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
-    folder = tmp_path_factory.mktemp("placed") / "index"
-    shutil.copytree(index, folder)
-    found = place_rows(str(folder))
-    app, busy = serving.local_app(str(folder)), [0]
+    copy = serving.copy_of(index, tmp_path_factory.mktemp("placed") / "index")
+    found = place_rows(copy)
+    app, busy = serving.local_app(copy.uri), [0]
 
     @app.middleware("http")
     async def refuse(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -73,18 +71,15 @@ def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
         yield Placed(url, found, busy)
 
 
-def place_rows(uri: str) -> Rows:
+def place_rows(index: Index) -> Rows:
     """Give an index's rows times, a month apart, and footprints, the last across ±180°; one of them has neither."""
-    index = Index(uri)
     found: Rows = index.features().to_pylist()
     for i, row in enumerate(found):
         row[rows.TIME] = datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * i)
         row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, (10 + 2 * i, 40 + i % 5, 10.5 + 2 * i, 40.5 + i % 5), strict=True))
     found[-1][rows.BBOX] |= {"xmin": 179.5, "xmax": -179.5}
     found[0] |= {rows.TIME: None, rows.BBOX: None}
-    index.commit(
-        "features", [index.write_rows("features", *in_runs(pa.Table.from_pylist(found, rows.FEATURES)))], "overwrite"
-    )
+    serving.publish(index, pa.Table.from_pylist(found, rows.FEATURES))
     return found
 
 
@@ -439,7 +434,8 @@ def test_a_link_is_the_whole_search(map_page: Page, placed: Placed) -> None:
 
 def test_a_link_to_an_older_version_says_so(page: Page) -> None:
     version = page.driver.execute_async_script("fetch('index').then(r => r.json()).then(i => arguments[0](i.version))")
-    page.open(f"?image_id={ONE}&version={version + 7}")
+    page.driver.get(f"{page.driver.current_url}?image_id={ONE}&version={version + 7}")
+    page.until("document.querySelector('#error').textContent.includes('version')")
     assert f"of version {version + 7} of the index; the newest is {version}" in page.text("#old")
     page.search(lambda: page.click("#newest"))
     assert page.address()["version"] == [str(version)]

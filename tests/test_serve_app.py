@@ -21,8 +21,9 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from jobs.demo_scenes import CLASSES
-from jobs.serve_app import WEB, read_search
+from jobs.serve_app import WEB
 from jobs.serve_messages import AnswerJson, SearchRequest
+from jobs.serve_reading import read_search
 from rsir_core import rows
 from rsir_core.errors import QueryError
 from rsir_core.table import Index
@@ -40,13 +41,14 @@ from tests.serving import LIMITS, ONE, Rows, png, upload
         ({"uri": "/etc/passwd"}, 404, "'/etc/passwd' is not in the index"),
         ({"uri": "http://127.0.0.1:1/x.jpg", "box": [0, 0, 1, 1]}, 404, "is not in the index"),
         ({"image_id": ONE, "k": 0}, 422, "k: "),
-        ({"image_id": ONE, "k": 51}, 422, "51 is more than this endpoint's 50"),
+        ({"image_id": ONE, "k": 51}, 422, "51 from offset 0 reaches beyond this endpoint's 50"),
         ({"image_id": ONE, "k": "many"}, 422, "k: "),
         ({"image_id": ONE, "classes": ["beach", "moon"]}, 422, "moon unknown; known are airport"),
         ({"image_id": ONE, "classes": []}, 422, "classes: "),
-        ({"image_id": ONE, "bbox": [0, 0, 1, 1]}, 422, "no footprint column"),
-        ({"image_id": ONE, "start": "2020-01-01"}, 422, "no time column"),
-        ({"image_id": ONE, "end": "2020-01-01"}, 422, "no time column"),
+        ({"image_id": ONE, "k": 9, "offset": 42}, 422, "9 from offset 42"),
+        ({"image_id": ONE, "bbox": [0, -91, 1, 1]}, 422, "bbox"),
+        ({"image_id": ONE, "where": [["moon", "==", 1]]}, 422, "no column 'moon'"),
+        ({"image_id": ONE, "version": 7}, 404, "no version 7"),
         ({"image_id": ONE, "box": [5, 5, 5, 9]}, 422, "256×256"),
         ({"image_id": ONE, "box": [0, 0, 257, 9]}, 422, "256×256"),
         ({"image_id": ONE, "box": [0, 0, 9]}, 422, "box"),

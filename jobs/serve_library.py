@@ -1,0 +1,178 @@
+"""Which version of the index a query gets: the newest that everything has loaded, or one that it asks for."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from jobs.serve_gather import Backend
+from jobs.serve_query import Edition, open_edition
+from rsir_core.errors import QueryError, RsirError, TableError
+from rsir_core.table import Index
+
+KEEP: Final = 60.0  # seconds that an older version stays after its last query, and that nothing else is asked for
+RETRY: Final = 60.0  # seconds after which a newest version that could not be loaded is tried again
+
+log = logging.getLogger("ray.serve")
+
+
+class Fleet(Protocol):
+    """All that answers queries: describers, and searchers of each share of the rows."""
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
+
+    def backend(self, edition: Edition) -> Backend:
+        """What answers by one version."""
+
+
+class Refused(NamedTuple):
+    """A newest version that cannot be loaded."""
+
+    version: int
+    why: str
+    retry_at: float  # monotonic
+
+
+class Library:
+    """The versions that are loaded. Queries that are under way keep theirs.
+
+    There must be one library per fleet, since it says what the fleet holds.
+
+    Args:
+        index: URI.
+        fleet: what loads and answers.
+
+    Raises:
+        TableError, BundleError: there is nothing complete to serve.
+    """
+
+    def __init__(self, index: str, fleet: Fleet) -> None:
+        self._index, self._fleet = index, fleet
+        newest = open_edition(index)
+        self._current = newest.version
+        self._backends = {newest.version: fleet.backend(newest)}
+        self._queries: Counter[int] = Counter()
+        self._used: dict[int, float] = {}  # when older versions were last asked for, monotonic
+        self._fetches: dict[int, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        self._refused: Refused | None = None
+
+    @property
+    def edition(self) -> Edition:
+        """What is served to who asks for no version."""
+        return self._backends[self._current].edition
+
+    @property
+    def versions(self) -> list[int]:
+        """Those that are loaded."""
+        return sorted(self._backends)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the newest version is not served; None: it is."""
+        return self._refused and f"version {self._refused.version} cannot be loaded: {self._refused.why}"
+
+    @asynccontextmanager
+    async def lend(self, version: int | None) -> AsyncIterator[Backend]:
+        """That of a version, or of the newest, for one query.
+
+        Raises:
+            QueryError: 404, there is no such version; 503, others are being asked for.
+        """
+        if version is None:
+            version = self._current
+        elif version not in self._backends:
+            await self._fetched(version)
+        if version != self._current:
+            self._used[version] = time.monotonic()
+        self._queries[version] += 1
+        try:
+            yield self._backends[version]
+        finally:
+            self._queries[version] -= 1
+
+    async def refresh(self) -> None:
+        """Serve the newest version, once it is loaded beside the old; let go of what is not asked for any more."""
+        newest = await asyncio.to_thread(Index(self._index).version)
+        async with self._turn:
+            if newest == self._current:
+                self._refused = None
+            elif not (self._refused and self._refused.version == newest and time.monotonic() < self._refused.retry_at):
+                await self._swap(newest)
+            self._backends = {v: backend for v, backend in self._backends.items() if self._is_wanted(v)}
+            await self._fleet.hold(self.versions)
+
+    @asynccontextmanager
+    async def refreshing(self, every: float) -> AsyncIterator[None]:
+        """Do that every so many seconds, while the body runs."""
+        task = asyncio.create_task(self._refresh_for_ever(every))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _refresh_for_ever(self, every: float) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except Exception:  # a storage that does not answer for a while must not end this; what is loaded serves on
+                log.exception("looking for a newer version of %s failed; tried again in %g s", self._index, every)
+            await asyncio.sleep(every)
+
+    async def _swap(self, newest: int) -> None:
+        try:
+            self._backends[newest] = await self._loaded(newest)
+        except RsirError as error:
+            log.error("version %d is not served: %s", newest, error)
+            self._refused = Refused(newest, str(error), time.monotonic() + RETRY)
+        else:
+            self._current, self._refused = newest, None
+
+    async def _fetched(self, version: int) -> None:
+        """Load an older version, in a task of its own, so that a client that leaves does not end it for others."""
+        if version not in self._fetches:
+            now = time.monotonic()
+            busy = [v for v, used in self._used.items() if v in self._backends and now < used + KEEP]
+            if busy or self._fetches:
+                raise QueryError(f"version {version} is not loaded, and another is in use; try again in a minute", 503)
+            self._fetches[version] = task = asyncio.create_task(self._fetch(version))
+            task.add_done_callback(lambda _: self._fetches.pop(version))
+        await asyncio.shield(self._fetches[version])
+
+    async def _fetch(self, version: int) -> None:
+        async with self._turn:
+            try:
+                backend = await self._loaded(version)
+            except RsirError as error:
+                raise QueryError(f"version: {error}", 404) from error
+            self._backends[version], self._used[version] = backend, time.monotonic()
+
+    async def _loaded(self, version: int) -> Backend:
+        """What answers by a version, once all have loaded it.
+
+        Raises:
+            RsirError: they cannot.
+        """
+        try:
+            edition = await asyncio.to_thread(open_edition, self._index, version)
+        except (OSError, pa.ArrowException) as error:
+            raise TableError(
+                f"version {version} of {self._index} has files that are gone or damaged ({error}); ask for another"
+            ) from error
+        refused = await self._fleet.hold([*self.versions, version])
+        if version in refused:
+            raise RsirError(refused[version])
+        return self._fleet.backend(edition)
+
+    def _is_wanted(self, version: int) -> bool:
+        recently = time.monotonic() < self._used.get(version, -math.inf) + KEEP
+        return version == self._current or self._queries[version] > 0 or recently

@@ -1,0 +1,111 @@
+"""What a request to `/search` asks for: read from either of its two forms, within the limits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.types import Message
+
+from jobs.serve_messages import SearchRequest, in_words
+from rsir_core.errors import QueryError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a query may ask for."""
+
+    max_k: int
+    max_bytes: int
+    max_pixels: int
+
+
+async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, bytes | None]:
+    """What a request asks for, and the image that it uploads, if it does.
+
+    Raises:
+        QueryError: 413, 415 or 422, with what is wrong in words.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    request = _limited(request, limits.max_bytes)
+    try:
+        if kind == "multipart/form-data":
+            asked, upload = await _read_form(request)
+        elif kind == "application/json":
+            asked, upload = SearchRequest.model_validate_json(await request.body()), None
+        else:
+            raise QueryError(
+                f"Content-Type is {kind!r}; send multipart/form-data with `image`, or application/json with `image_id` "
+                "or `uri`",
+                415,
+            )
+    except ValidationError as error:
+        raise in_words(error) from error
+    _check(asked, upload, limits)
+    return asked, upload
+
+
+def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
+    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature))
+    if named > 1 or (named == 0 and not asked.positive):
+        raise QueryError(
+            "give exactly one of `image` (a file, in a form), `image_id`, `uri` and `feature` (in JSON), or none of "
+            "them and `positive` examples"
+        )
+    if (asked.feature is None) != (asked.class_probabilities is None):
+        raise QueryError("a ready descriptor is `feature` and `class_probabilities`; give both")
+    if asked.box is not None and (named == 0 or asked.feature is not None):
+        raise QueryError("box: there is no image to draw it on; give one with `image`, `image_id` or `uri`")
+    if asked.offset + asked.k > limits.max_k:
+        raise QueryError(
+            f"k: {asked.k} from offset {asked.offset} reaches beyond this endpoint's {limits.max_k} results; ask for "
+            "fewer"
+        )
+
+
+def _limited(request: Request, max_bytes: int) -> Request:
+    """The same request, refused as soon as more has come than an upload may have."""
+    refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; send a smaller image", 413)
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise refusal
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise refusal
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
+    async with request.form(max_files=1) as form:
+        image = form.get("image")
+        if image is not None and not isinstance(image, UploadFile):
+            raise QueryError("image: a text, not a file; send the file itself, with a file name")
+        fields: dict[str, Any] = {}
+        for name in set(form) - {"image"}:
+            values = form.getlist(name)
+            if any(isinstance(value, UploadFile) for value in values):
+                raise QueryError(f"{name}: a file; send the file as `image`")
+            fields[name] = values if len(values) > 1 else values[0]
+        return SearchRequest.model_validate(fields), None if image is None else await image.read()
+
+
+def request_body() -> dict[str, Any]:
+    """What `/search` takes, for /openapi.json: FastAPI cannot read it off a handler that takes either of two forms."""
+    schema = SearchRequest.model_json_schema()
+    asked: dict[str, Any] = schema["properties"]
+    form = {name: field for name, field in asked.items() if name not in ("image_id", "uri")}
+    form["image"] = {"type": "string", "format": "binary", "description": "the image to find others like"}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": ["image"]}},
+            "application/json": {"schema": {"type": "object", "properties": asked}},
+        },
+    }
