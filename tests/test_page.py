@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from PIL import Image
 
 from jobs.demo_scenes import CLASSES
+from jobs.serve_tokens import Tokens, hash_of
 from rsir_core import rows
 from rsir_core.table import Index
 from tests import serving
@@ -478,22 +479,76 @@ def test_errors_are_said_in_words(page: Page, tmp_path: Path) -> None:
     assert page.text("#status") == ""
 
 
-def test_it_fits_a_phone(page: Page) -> None:
-    phone = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    try:
-        page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
-        page.until_answered()
-        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 360
-        assert len({card.rect["x"] for card in page.all("#grid .card")}) == 2
-    finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def test_a_token_is_asked_for_once(chromium: Any, index: str) -> None:
+    tokens = Tokens({"ann": hash_of("right")})
+    with serving.serving(serving.local_app(index, tokens=tokens)) as url:
+        chromium.get(f"{url}/?image_id={ONE}")
+        page = Page(chromium)
+        page.until("document.querySelector('#key').hidden === false")
+        assert page.all("#archive, #results") == []
+        page.type_into("#token", "wrong" + Keys.ENTER)
+        page.until("document.querySelector('#error').textContent === 'The endpoint does not know this token.'")
+        page.search(lambda: page.type_into("#token", "right" + Keys.ENTER))
+        assert page.names()[0] == ONE
+        assert page.all("#key, #error") == []
+        page.until("document.querySelector('#grid img').naturalWidth > 0")  # images cannot send a header
+        page.open(f"?image_id={ONE}&k=3")
+        chromium.delete_all_cookies()
 
 
-def test_everything_that_can_be_used_has_a_name(page: Page) -> None:
-    page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
-    page.until_answered()
-    for element in page.all("button, input, select, summary, a, [role]"):
+PHONE = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.fixture
+def phone(map_page: Page) -> Iterator[Page]:
+    """The page on a phone."""
+    map_page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield map_page
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    map_page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def swipe(page: Page, selector: str, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """With one finger, from a share of an element's size for such a way."""
+    element = page.driver.find_element(By.CSS_SELECTOR, selector)
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    edges = page.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", element)
+    x, y, w, h = (edges[name] for name in ("x", "y", "width", "height"))
+    places = [{"x": x + (start[0] + i / 4 * way[0]) * w, "y": y + (start[1] + i / 4 * way[1]) * h} for i in range(5)]
+    moves = [("touchMove", [place]) for place in places[1:]]
+    for kind, points in [("touchStart", places[:1]), *moves, ("touchEnd", [])]:
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_it_fits_a_phone(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}&good=beach/beach000.jpg&bad=river/river001.jpg&bad=river/river000.jpg")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        phone.unfold(name)
+    wider = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 360)"
+    assert phone.driver.execute_script(f"return {wider}.filter(e => !e.closest('#chips')).map(e => e.outerHTML)") == []
+    assert phone.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    assert len({card.rect["x"] for card in phone.all("#grid .card")}) == 2
+    small = [b.text for b in phone.all("button, summary") if b.rect["height"] < 24]  # WCAG 2.2, 2.5.8
+    assert small == []
+
+
+def test_a_finger_draws_a_box_once_it_is_asked_for_and_scrolls_otherwise(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}")
+    swipe(phone, "#query svg", (0.2, 0.7), (0.2, -0.5))
+    assert "box" not in phone.address()
+    phone.unfold("draw")
+    phone.search(lambda: swipe(phone, "#query svg", (0.1, 0.1), (0.4, 0.3)))
+    box = [float(edge) / 256 for edge in phone.address()["box"][0].split(",")]
+    assert box == pytest.approx([0.1, 0.1, 0.5, 0.4], abs=0.02)
+
+
+def test_everything_that_can_be_used_has_a_name(map_page: Page) -> None:
+    page = map_page
+    page.open(f"?image_id={ONE}&box=9,9,99,99&good=beach/beach000.jpg&bbox=10,30,90,60")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        page.unfold(name)
+    for element in page.all("button, input, select, summary, a, [role], [tabindex='0']"):
         assert element.accessible_name or element.aria_role in ("status", "alert", "generic"), element.get_attribute(
             "outerHTML"
         )

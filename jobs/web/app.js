@@ -9,6 +9,7 @@ import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { picture, queryCaption, thumbnail } from "./picture.js";
 import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered } from "./query.js";
+import { askForToken, setUpToken } from "./token.js";
 import { $, count, lightTogether, make } from "./view.js";
 
 const narrow = window.matchMedia("(max-width: 48rem)");
@@ -72,7 +73,7 @@ async function fetchResults(offset, words) {
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     say("");
-    complain(error);
+    if (!askForToken(error)) complain(error);
     if (error.status === 404) await lookAgain();
     return null;
   }
@@ -200,10 +201,12 @@ async function start() {
     index = await ask("index", {}, (wait) => say(wait, true));
   } catch (error) {
     $("about").textContent = "";
-    complain(error);
+    show("nothing");
+    if (!askForToken(error)) complain(error);
     return;
   }
   say("");
+  complain(null);
   asked = blank(index);
   $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
@@ -213,6 +216,7 @@ async function start() {
   setUpArchive(index, pick, complain);
 }
 
+setUpToken(() => (index ? search() : start()), complain);
 const showBox = setUpBox((box) => go({ box }));
 $("form").addEventListener("submit", (event) => event.preventDefault());
 $("file").addEventListener("change", () => take($("file").files[0]));

@@ -7,7 +7,7 @@ const LONGEST_WAIT = 10;  // seconds, whatever the endpoint says
 export async function ask(path, options = {}, onWait = () => {}) {
   for (let attempt = 1; ; attempt += 1) {
     const response = await reach(path, options);
-    if (response.ok) return response.json();
+    if (response.ok) return response.status === 204 ? null : response.json();
     if (response.status !== 503) throw await refusal(response);
     if (attempt === TRIES) throw new Error(`The endpoint is still busy after ${TRIES} tries. Try again later.`);
     const seconds = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), LONGEST_WAIT);
