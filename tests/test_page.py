@@ -1,17 +1,25 @@
 """The page in a real Chromium, over the endpoint's app in this process."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
+from fastapi import Request, Response
 from PIL import Image
 
 from jobs.demo_scenes import CLASSES
+from jobs.serve_tokens import Tokens, hash_of
+from rsir_core import rows
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE
+from tests import serving
+from tests.serving import LIMITS, ONE, Rows
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -39,6 +47,43 @@ def chromium() -> Iterator[Any]:
         yield driver
 
 
+class Placed(NamedTuple):
+    """An endpoint over rows with times and footprints, and how many more searches it is too busy for."""
+
+    url: str
+    rows: Rows
+    busy: list[int]
+
+
+@pytest.fixture(scope="module")
+def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
+    copy = serving.copy_of(index, tmp_path_factory.mktemp("placed") / "index")
+    found = place_rows(copy)
+    app, busy = serving.local_app(copy.uri), [0]
+
+    @app.middleware("http")
+    async def refuse(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path == "/search" and busy[0] > 0:
+            busy[0] -= 1
+            return Response(status_code=503, headers={"Retry-After": "1"})
+        return await call_next(request)
+
+    with serving.serving(app) as url:
+        yield Placed(url, found, busy)
+
+
+def place_rows(index: Index) -> Rows:
+    """Give an index's rows times, a month apart, and footprints, the last across ±180°; one of them has neither."""
+    found: Rows = index.features().to_pylist()
+    for i, row in enumerate(found):
+        row[rows.TIME] = datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * i)
+        row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, (10 + 2 * i, 40 + i % 5, 10.5 + 2 * i, 40.5 + i % 5), strict=True))
+    found[-1][rows.BBOX] |= {"xmin": 179.5, "xmax": -179.5}
+    found[0] |= {rows.TIME: None, rows.BBOX: None}
+    serving.publish(index, pa.Table.from_pylist(found, rows.FEATURES))
+    return found
+
+
 class Page:
     """The page as a user sees it."""
 
@@ -58,12 +103,59 @@ class Page:
     def until_answered(self) -> None:
         self.until("document.querySelector('#status').textContent.includes('result')")
 
+    def open(self, address: str) -> None:
+        """Search by an address of this page, from a blank one, so that nothing of an earlier answer is left."""
+        root = self.driver.current_url.split("?")[0]
+        self.driver.get("about:blank")
+        self.driver.get(root + address)
+        self.until_answered()
+
+    def search(self, act: Callable[[], Any]) -> None:
+        """Do what searches, and wait for the answer to it."""
+        self.driver.execute_script("document.querySelector('#status').textContent = ''")
+        act()
+        self.until_answered()
+
+    def click(self, selector: str) -> None:
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def unfold(self, identity: str) -> None:
+        self.driver.execute_script("document.getElementById(arguments[0]).open = true", identity)
+
+    def drag(self, selector: str, start: tuple[float, float], way: tuple[float, float]) -> None:
+        """With the mouse from a place on an element, as shares of its size from its middle, for such a way."""
+        element = self.driver.find_element(By.CSS_SELECTOR, selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        w, h = element.rect["width"], element.rect["height"]
+        move = ActionChains(self.driver, duration=50).move_to_element_with_offset(
+            element, int(start[0] * w), int(start[1] * h)
+        )
+        move.click_and_hold().move_by_offset(int(way[0] * w), int(way[1] * h)).release().perform()
+
+    def type_into(self, selector: str, text: Any) -> None:
+        field = self.driver.find_element(By.CSS_SELECTOR, selector)
+        field.clear()
+        field.send_keys(str(text))
+
+    def address(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.driver.current_url).query)
+
     def names(self) -> list[str]:
         return [name.text for name in self.all("#grid .name")]
 
 
 @pytest.fixture
 def page(chromium: Any, url: str) -> Iterator[Page]:
+    yield from opened(chromium, url)
+
+
+@pytest.fixture
+def map_page(chromium: Any, placed: Placed) -> Iterator[Page]:
+    yield from opened(chromium, placed.url)
+
+
+def opened(chromium: Any, url: str) -> Iterator[Page]:
+    """The page before anything is asked; nothing may be logged until the test ends but requests that are refused."""
     chromium.get(url)
     page = Page(chromium)
     page.until(f"document.querySelectorAll('#images .card').length === {2 * len(CLASSES)}")
@@ -98,7 +190,7 @@ def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, 
     page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
     page.until_answered()
     answers = page.driver.execute_async_script(
-        "const done = arguments[0]; Promise.all([import('./view.js'), fetch('search', {method: 'POST', "
+        "const done = arguments[0]; Promise.all([import('./cards.js'), fetch('search', {method: 'POST', "
         f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({{image_id: '{ONE}'}})}})"
         ".then(r => r.json())]).then(([view, answer]) => done(answer.results.slice(1).map("
         "r => [view.shares(r), r.weighted_distance, r.distance])))"
@@ -124,7 +216,9 @@ def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: P
     first, second = page.names()[:2]
     assert first == "beach/beach000.jpg"
     assert page.driver.switch_to.active_element.get_attribute("id") == "results-title"
-    ActionChains(page.driver).send_keys(Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER).perform()  # legend, first, second
+    ActionChains(page.driver).send_keys(
+        *[Keys.TAB] * 6, Keys.ENTER
+    ).perform()  # link, legend, first and its marks, second
     page.until(f"document.querySelector('#grid .name')?.textContent === '{second}'")
     page.driver.back()
     page.until(f"document.querySelector('#grid .name')?.textContent === '{first}'")
@@ -133,8 +227,7 @@ def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: P
 
 
 def test_k_and_the_class_filter_are_obeyed_and_kept_in_the_address(page: Page) -> None:
-    page.driver.get(f"{page.driver.current_url}?image_id={ONE}&k=3&class=river&class=beach")
-    page.until_answered()
+    page.open(f"?image_id={ONE}&k=3&class=river&class=beach")
     names = page.names()
     assert len(names) == 3
     assert {name.split("/")[0] for name in names} <= {"river", "beach"}
@@ -144,6 +237,223 @@ def test_k_and_the_class_filter_are_obeyed_and_kept_in_the_address(page: Page) -
     page.until("document.querySelectorAll('#grid .card').length === 2")
     assert "class=beach" in page.driver.current_url
     assert "river" not in page.driver.current_url
+
+
+def test_all_objects_are_shown_with_the_representative_one_first(page: Page, index: str, client: httpx.Client) -> None:
+    file = uploaded_path(index, ONE)
+    asked = {"image": file.read_bytes()}
+    query = client.post("/search", files=asked, data={"preview": "true"}).json()["query"]
+    assert query["objects"][0] == query["object"]
+    assert 1 < len(query["objects"]) <= 20
+    assert client.post("/search", files=asked).json()["query"]["objects"] == [query["object"]]  # nobody looks at them
+    corner = {"x0": 0, "y0": 0, "x1": 9, "y1": 9}
+    drawn = client.post("/search", files=asked, data={"preview": "true", "box": "0,0,9,9"}).json()["query"]
+    assert drawn["objects"][0] == drawn["object"] == {"class": "given", "score": 1, "box": corner}
+    assert drawn["objects"][1:] == query["objects"]
+    page.search(lambda: upload(page, file))
+    page.click("#query .objects summary")
+    listed = [item.text.split(",")[0] for item in page.all("#query .objects li")]
+    assert listed == [found["class"].replace("_", " ") for found in query["objects"]]
+    for kind, count in (("object", 1), ("other", len(listed) - 1), ("region", 1)):
+        assert len(page.driver.find_elements(By.CSS_SELECTOR, f"#query rect.{kind}:not(.halo)")) == count
+    ActionChains(page.driver).move_to_element(page.all("#query .objects li")[1]).perform()
+    page.until("document.querySelector('#query rect.other[data-same=object-2]').classList.contains('lit')")
+
+
+def test_another_box_is_dragged_and_the_detector_used_again(page: Page) -> None:
+    page.open(f"?image_id={ONE}")
+    before = page.names()
+    page.search(lambda: page.drag("#query svg", (-0.45, -0.45), (0.2, 0.3)))
+    box = [float(edge) for edge in page.address()["box"][0].split(",")]
+    expected = [0.05 * 256, 0.05 * 256, 0.25 * 256, 0.35 * 256]
+    assert box == pytest.approx(expected, abs=3)
+    assert "your box" in page.text("#query figcaption")
+    region = page.driver.find_element(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
+    assert (region.get_attribute("x"), region.get_attribute("y")) == ("0", "0")
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#query rect.other:not(.halo)")) > 0  # the detector's
+    page.search(lambda: page.click("#undraw"))
+    assert "box" not in page.address()
+    assert page.names() == before
+    page.search(page.driver.back)
+    assert "your box" in page.text("#query figcaption")
+
+
+def test_another_box_is_given_by_its_edges(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    page.click("#draw summary")
+    for edge, value in {"left": 200, "top": 180, "right": 150, "bottom": 256}.items():
+        page.type_into(f"#box-{edge}", value)
+    page.click("#box-search")
+    message = "document.querySelector('#box-right').validationMessage"
+    assert page.driver.execute_script(f"return {message}") == "Right must be greater than left"
+    page.type_into("#box-right", 256)
+    page.until("document.querySelector('#query rect.draft:not(.halo)')?.getAttribute('width') === '56'")
+    page.search(lambda: page.driver.find_element(By.ID, "box-right").send_keys(Keys.ENTER))
+    region = page.driver.find_element(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
+    assert (region.get_attribute("x"), region.get_attribute("y")) == ("26", "26")
+
+
+def test_more_results_come_in_pages_that_keep_the_marks(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&k=4")
+    page.click("#grid li:nth-child(3) .mark.good")
+    for shown in (8, 12):
+        page.click("#further")
+        page.until(f"document.querySelectorAll('#grid .card').length === {shown}")
+    expected = client.post("/search", json={"image_id": ONE, "k": 12}).json()["results"]
+    assert page.names() == [result["image_id"] for result in expected]
+    assert [rank.text for rank in page.all("#grid .rank")] == [str(i) for i in range(1, 13)]
+    assert [pressed(mark) for mark in page.all("#grid .mark.good")] == [i == 2 for i in range(12)]
+    assert page.driver.switch_to.active_element.accessible_name.startswith("Rank 9")
+    page.open(f"?image_id={ONE}&k=50")
+    assert page.all("#further") == []
+
+
+def pressed(mark: Any) -> bool:
+    return bool(mark.get_attribute("aria-pressed") == "true")
+
+
+def test_marked_results_refine_the_search(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&k=6")
+    before = page.names()
+    good, bad = before[4], before[1]
+    page.click("#grid li:nth-child(5) .mark.good")
+    page.click("#grid li:nth-child(2) .mark.good")
+    page.click("#grid li:nth-child(2) .mark.bad")  # thought better of it
+    assert [chip.accessible_name for chip in page.all("#chips button")] == [
+        f"Take the mark {kind} away from {name}" for kind, name in (("good", good), ("bad", bad))
+    ]
+    page.search(lambda: page.click("#refine"))
+    assert (page.address()["good"], page.address()["bad"]) == ([good], [bad])
+    asked = {"image_id": ONE, "positive": [good], "negative": [bad], "k": 6}
+    expected = [result["image_id"] for result in client.post("/search", json=asked).json()["results"]]
+    assert page.names() == expected != before
+    assert "Refined by 1 good and 1 bad example" in page.text("#query figcaption")
+    assert not page.driver.find_element(By.ID, "refine").is_enabled()
+    page.search(lambda: page.click("#unmark"))
+    assert page.names() == before
+    assert page.all("#marks") == []
+
+
+def test_days_filter(map_page: Page, placed: Placed) -> None:
+    map_page.open("?image_id=" + ONE)
+    map_page.click("#dates summary")
+    assert "from 2020-01-31 to" in map_page.text("#times-say")
+    first, last = placed.rows[3][rows.TIME], placed.rows[6][rows.TIME]
+    set_day = (
+        "const f = document.getElementById(arguments[0]); f.value = arguments[1]; f.dispatchEvent(new Event('change'))"
+    )
+    map_page.driver.execute_script(set_day, "from", f"{first:%Y-%m-%d}")
+    map_page.search(lambda: map_page.driver.execute_script(set_day, "to", f"{last:%Y-%m-%d}"))
+    assert set(map_page.names()) >= {row["image_id"] for row in placed.rows[3:7]}
+    assert map_page.text("#dates-say") == f"from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    map_page.until("document.querySelectorAll('#grid .card').length === 4")
+    map_page.driver.execute_script(set_day, "to", "2020-01-01")
+    map_page.until("document.querySelector('#to').validationMessage === 'The last day is before the first'")
+    map_page.search(lambda: map_page.click("#reset"))
+    assert map_page.text("#dates-say") == "any time"
+
+
+def inside(row: dict[str, Any], west: float, south: float, east: float, north: float) -> bool:
+    box = row[rows.BBOX]
+    if box is None or not (box["ymin"] <= north and box["ymax"] >= south):
+        return False
+    ranges = [(box["xmin"], box["xmax"])] if box["xmin"] <= box["xmax"] else [(box["xmin"], 180), (-180, box["xmax"])]
+    asked = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+    return any(low <= e and high >= w for low, high in ranges for w, e in asked)
+
+
+def test_a_box_on_the_map_filters(map_page: Page, placed: Placed) -> None:
+    map_page.open(f"?image_id={ONE}&k=50")
+    map_page.click("#place summary")
+    with_place = [row for row in placed.rows if row[rows.BBOX] is not None]
+    assert len(map_page.all("#map .footprint")) == len(with_place)
+    assert f"{len(with_place)} of {len(placed.rows)} results have a place" in map_page.text("#map-says")
+    map_page.search(lambda: map_page.drag("#map", (0.06, -0.4), (0.05, 0.8)))
+    chosen = [float(edge) for edge in map_page.address()["bbox"][0].split(",")]
+    expected = {row["image_id"] for row in placed.rows if inside(row, *chosen)}
+    assert set(map_page.names()) == expected
+    assert 0 < len(expected) < len(with_place)
+    map_page.search(lambda: map_page.click("#unplace"))
+    for name, value in {"#west": 179, "#south": 30, "#east": -179, "#north": 60}.items():
+        map_page.type_into(name, value)
+    map_page.search(lambda: map_page.driver.switch_to.active_element.send_keys(Keys.TAB))
+    assert map_page.names() == [placed.rows[-1]["image_id"]]
+    assert len(map_page.all("#map .chosen rect")) == 2  # on either side of ±180°
+    map_page.search(lambda: map_page.click("#unplace"))
+    assert "bbox" not in map_page.address()
+
+
+def test_a_result_and_its_footprint_are_lit_together(map_page: Page, placed: Placed) -> None:
+    map_page.open(f"?image_id={ONE}&k=5")
+    map_page.click("#place summary")
+    map_page.click("#see-results")
+    last = map_page.all("#map .footprint")[0]  # the best is on top
+    same = last.get_attribute("data-same")
+    map_page.driver.execute_script(f"document.querySelector('#grid [data-same={same}] .card').focus()")
+    assert "lit" in map_page.driver.find_element(By.CSS_SELECTOR, f"#map [data-same={same}]").get_attribute("class")
+    map_page.driver.execute_script("document.querySelector('#map [tabindex=\"0\"]').focus()")
+    ActionChains(map_page.driver).send_keys(Keys.ARROW_RIGHT).perform()
+    lit = map_page.driver.find_element(By.CSS_SELECTOR, "#grid li.lit").get_attribute("data-same")
+    assert lit == map_page.driver.switch_to.active_element.get_attribute("data-same")
+    ActionChains(map_page.driver).send_keys(Keys.ENTER).perform()
+    assert map_page.driver.switch_to.active_element.accessible_name.startswith(f"Rank {lit.split('-')[1]}:")
+
+
+def test_only_copies(page: Page) -> None:
+    page.open(f"?image_id={ONE}")
+    page.search(lambda: page.click("#copies"))
+    assert page.names()[0] == ONE
+    assert len(page.names()) < 20
+    assert page.address()["copies"] == ["1"]
+
+
+def test_a_link_is_the_whole_search(map_page: Page, placed: Placed) -> None:
+    address = f"?image_id={ONE}&box=10,20,90,80&class=beach&class=river&good=beach/beach000.jpg&bad=river/river000.jpg"
+    address += "&from=2020-02-01&to=2030-01-01&bbox=-179,10,179,80&k=3"
+    map_page.open(address)
+    names, asked = map_page.names(), map_page.address()
+    assert "version" not in asked
+    map_page.search(lambda: map_page.click("#copies"))
+    map_page.search(lambda: map_page.click("#copies"))
+    assert map_page.names() == names
+    allowed = {"origin": placed.url, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    map_page.driver.execute_cdp_cmd("Browser.grantPermissions", allowed)
+    map_page.click("#share")
+    map_page.until("document.querySelector('#link-says').textContent.includes('link')")
+    link = map_page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    map_page.driver.get("about:blank")
+    map_page.driver.get(link)
+    map_page.until_answered()
+    assert map_page.names() == names
+    said = map_page.address()
+    version = map_page.driver.execute_async_script(
+        "fetch('index').then(r => r.json()).then(i => arguments[0](i.version))"
+    )
+    assert said.pop("version") == [str(version)]
+    assert said == asked
+
+
+def test_a_link_to_an_older_version_says_so(page: Page) -> None:
+    version = page.driver.execute_async_script("fetch('index').then(r => r.json()).then(i => arguments[0](i.version))")
+    page.driver.get(f"{page.driver.current_url}?image_id={ONE}&version={version + 7}")
+    page.until("document.querySelector('#error').textContent.includes('version')")
+    assert f"of version {version + 7} of the index; the newest is {version}" in page.text("#old")
+    page.search(lambda: page.click("#newest"))
+    assert page.address()["version"] == [str(version)]
+    assert page.all("#old") == []
+
+
+def test_a_busy_endpoint_is_asked_again(map_page: Page, placed: Placed) -> None:
+    placed.busy[0] = 1
+    map_page.driver.get(f"{placed.url}/?image_id={ONE}")
+    map_page.until("document.querySelector('#status').textContent.includes('busy; trying again in 1 s (try 2 of 5)')")
+    map_page.until_answered()
+    placed.busy[0] = 5
+    map_page.click("#grid li:nth-child(2) .card")
+    map_page.until(
+        "document.querySelector('#error').textContent === 'The endpoint is still busy after 5 tries. Try again later.'"
+    )
+    assert placed.busy == [0]
 
 
 def test_what_browsers_cannot_show_is_shown(page: Page, tmp_path: Path) -> None:
@@ -169,22 +479,76 @@ def test_errors_are_said_in_words(page: Page, tmp_path: Path) -> None:
     assert page.text("#status") == ""
 
 
-def test_it_fits_a_phone(page: Page) -> None:
-    phone = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    try:
-        page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
-        page.until_answered()
-        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 360
-        assert len({card.rect["x"] for card in page.all("#grid .card")}) == 2
-    finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def test_a_token_is_asked_for_once(chromium: Any, index: str) -> None:
+    tokens = Tokens({"ann": hash_of("right")})
+    with serving.serving(serving.local_app(index, tokens=tokens)) as url:
+        chromium.get(f"{url}/?image_id={ONE}")
+        page = Page(chromium)
+        page.until("document.querySelector('#key').hidden === false")
+        assert page.all("#archive, #results") == []
+        page.type_into("#token", "wrong" + Keys.ENTER)
+        page.until("document.querySelector('#error').textContent === 'The endpoint does not know this token.'")
+        page.search(lambda: page.type_into("#token", "right" + Keys.ENTER))
+        assert page.names()[0] == ONE
+        assert page.all("#key, #error") == []
+        page.until("document.querySelector('#grid img').naturalWidth > 0")  # images cannot send a header
+        page.open(f"?image_id={ONE}&k=3")
+        chromium.delete_all_cookies()
 
 
-def test_everything_that_can_be_used_has_a_name(page: Page) -> None:
-    page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
-    page.until_answered()
-    for element in page.all("button, input, select, summary, a, [role]"):
+PHONE = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.fixture
+def phone(map_page: Page) -> Iterator[Page]:
+    """The page on a phone."""
+    map_page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield map_page
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    map_page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def swipe(page: Page, selector: str, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """With one finger, from a share of an element's size for such a way."""
+    element = page.driver.find_element(By.CSS_SELECTOR, selector)
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    edges = page.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", element)
+    x, y, w, h = (edges[name] for name in ("x", "y", "width", "height"))
+    places = [{"x": x + (start[0] + i / 4 * way[0]) * w, "y": y + (start[1] + i / 4 * way[1]) * h} for i in range(5)]
+    moves = [("touchMove", [place]) for place in places[1:]]
+    for kind, points in [("touchStart", places[:1]), *moves, ("touchEnd", [])]:
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_it_fits_a_phone(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}&good=beach/beach000.jpg&bad=river/river001.jpg&bad=river/river000.jpg")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        phone.unfold(name)
+    wider = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 360)"
+    assert phone.driver.execute_script(f"return {wider}.filter(e => !e.closest('#chips')).map(e => e.outerHTML)") == []
+    assert phone.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    assert len({card.rect["x"] for card in phone.all("#grid .card")}) == 2
+    small = [b.text for b in phone.all("button, summary") if b.rect["height"] < 24]  # WCAG 2.2, 2.5.8
+    assert small == []
+
+
+def test_a_finger_draws_a_box_once_it_is_asked_for_and_scrolls_otherwise(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}")
+    swipe(phone, "#query svg", (0.2, 0.7), (0.2, -0.5))
+    assert "box" not in phone.address()
+    phone.unfold("draw")
+    phone.search(lambda: swipe(phone, "#query svg", (0.1, 0.1), (0.4, 0.3)))
+    box = [float(edge) / 256 for edge in phone.address()["box"][0].split(",")]
+    assert box == pytest.approx([0.1, 0.1, 0.5, 0.4], abs=0.02)
+
+
+def test_everything_that_can_be_used_has_a_name(map_page: Page) -> None:
+    page = map_page
+    page.open(f"?image_id={ONE}&box=9,9,99,99&good=beach/beach000.jpg&bbox=10,30,90,60")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        page.unfold(name)
+    for element in page.all("button, input, select, summary, a, [role], [tabindex='0']"):
         assert element.accessible_name or element.aria_role in ("status", "alert", "generic"), element.get_attribute(
             "outerHTML"
         )

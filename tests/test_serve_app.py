@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from jobs.demo_scenes import CLASSES
+from jobs.serve_app import WEB
 from jobs.serve_messages import AnswerJson, SearchRequest
 from jobs.serve_reading import read_search
 from rsir_core import rows
@@ -197,7 +198,7 @@ def test_answers_are_as_documented(client: httpx.Client) -> None:
 def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    texts = [page.text, *(client.get(f"/{name}").text for name in ("app.js", "view.js", "style.css"))]
+    texts = [client.get(f"/{file.name}").text for file in WEB.iterdir()]
     addresses = {url for text in texts for url in re.findall(r"(?:https?:)?//[\w.]+\.\w+", text)}
     assert addresses == {"http://www.w3.org"}  # the name of SVG's namespace
     for name in re.findall(r'(?:src|href)="([^"#]+)"', page.text):

@@ -1,31 +1,25 @@
 // The page: asks the endpoint, keeps the address in step, and says in words what goes on.
 
-import { imageCard, longest, make, picture, queryCaption, readable, resultCard, thumbnail } from "./view.js";
+import { setUpArchive } from "./archive.js";
+import { ask } from "./ask.js";
+import { setUpBox } from "./box.js";
+import { longest, resultCard } from "./cards.js";
+import { isSound, readFilters, setUpFilters, showFilters } from "./filters.js";
+import { showOnMap } from "./map.js";
+import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
+import { picture, queryCaption, thumbnail } from "./picture.js";
+import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered } from "./query.js";
+import { askForToken, setUpToken } from "./token.js";
+import { $, count, lightTogether, make } from "./view.js";
 
-const PAGE = 48;  // images of the index shown at a time
-const $ = (id) => document.getElementById(id);
 const narrow = window.matchMedia("(max-width: 48rem)");
+const files = new Map();  // uploads by their number in the history, for as long as the page is open
 
 let index = null;  // what is served, once it is known
-let asked = null;  // { file } or { image_id }
+let asked = null;  // see `blank`
+let shown = [];  // the results
+let scale = 1;  // of their bars
 let underWay = new AbortController();
-let shown = 0;  // images of the index
-let listing = 0;  // counts listings, so that a late one does not overwrite a newer
-
-/** An answer's JSON; throws an Error whose message is for people. */
-async function ask(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The endpoint does not answer. Is it still running?");
-  }
-  if (response.ok) return response.json();
-  if (response.status === 503) throw new Error("The endpoint is busy. Try again in a moment.");
-  const body = await response.json().catch(() => ({}));
-  throw new Error(body.detail ?? `The endpoint failed (status ${response.status}); its log says why.`);
-}
 
 function say(words, busy = false) {
   $("status").textContent = words;
@@ -42,52 +36,107 @@ function show(view) {
   $("archive").hidden = view !== "archive";
 }
 
-const tickedClasses = () => [...$("classes").querySelectorAll("input:checked")].map((box) => box.value);
-
-function request() {
-  const k = Number($("k").value);
-  const classes = tickedClasses();
-  if (asked.image_id !== undefined) {
-    const body = { image_id: asked.image_id, k, ...(classes.length && { classes }) };
-    return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  }
-  const body = new FormData();
-  body.append("image", asked.file);
-  body.append("k", k);
-  body.append("preview", "true");
-  if (classes.length) body.append("classes", JSON.stringify(classes));
-  return { method: "POST", body };
+/** Ask something else, as a new place in the history. */
+function go(changes) {
+  asked = { ...asked, ...changes };
+  const number = asked.file && ([...files].find(([, file]) => file === asked.file)?.[0] ?? files.size);
+  if (asked.file) files.set(number, asked.file);
+  history.pushState(asked.file && { file: number }, "", toAddress(asked));
+  showFilters(asked);
+  if (changes.good) setMarks(asked);
+  search();
 }
 
-/** Run the query in `asked`. */
-async function search() {
-  if (!asked || !$("k").reportValidity()) return;
+/** Do what the address says. */
+function follow() {
+  asked = fromAddress(location.search, index);
+  const number = history.state?.file;
+  asked.file = files.get(number) ?? null;
+  showFilters(asked);
+  setMarks(asked);
+  const lost = number !== undefined && asked.file === null;
+  search(lost ? "The picture of that search is no longer here: choose it again." : "");
+}
+
+/** Results from `offset` on; null: what went wrong is said; undefined: something else was asked meanwhile. */
+async function fetchResults(offset, words) {
   underWay.abort();
   const mine = (underWay = new AbortController());
   complain(null);
-  say(asked.file ? `Describing ${asked.file.name} …` : "Searching …", true);
-  const began = performance.now();
+  say(words, true);
   try {
-    const answer = await ask("search", { ...request(), signal: mine.signal });
-    render(answer);
-    const n = answer.results.length;
-    say(`${n} ${n === 1 ? "result" : "results"} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : " No image is of the classes ticked."));
+    const k = Math.min(asked.k, index.max_k - offset);
+    const answer = await ask("search", { ...toRequest(asked, offset, k), signal: mine.signal }, (wait) => say(wait, true));
+    document.body.classList.remove("busy");
+    $("further").hidden = answer.results.length < k || offset + k >= index.max_k;
+    return answer;
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") return undefined;
     say("");
-    complain(error);
+    if (!askForToken(error)) complain(error);
+    if (error.status === 404) await lookAgain();
+    return null;
   }
 }
 
-function render({ query, results }) {
-  const source = query.preview ?? thumbnail(query.image_id);
-  const name = query.image_id ?? asked.file.name;
-  drawQuery(picture(source, `The query: ${name}`, { ...query, object: query.object?.box }), queryCaption(query, name));
-  const scale = longest(results);
-  $("grid").replaceChildren(...results.map((result) => resultCard(result, scale, pick)));
+/** Run the query in `asked`; where there is none, say so and offer the index. */
+async function search(words = "") {
+  showVersion();
+  if (!isAsking(asked)) {
+    underWay.abort();
+    complain(null);
+    $("query").hidden = $("draw").hidden = $("undraw").hidden = true;
+    say(words);
+    show("archive");
+    return;
+  }
+  if (!isSound()) return;
+  const began = performance.now();
+  const answer = await fetchResults(0, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
+  if (answer === null) show("archive");
+  if (!answer) return;
+  const n = answer.results.length;
+  shown = [];
+  scale = longest(answer.results);
+  $("grid").replaceChildren();
+  showQuery(answer.query);
+  add(answer.results);
+  showMarks();
   show("results");
+  say(`${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
+}
+
+function whyNone() {
+  if (asked.copies) return "The index has no copy of this picture" + (isFiltered({ ...asked, copies: false }) ? " that passes the filters." : ".");
+  return isFiltered(asked) ? "No image passes the filters." : "";
+}
+
+/** The next page, after those that are shown. */
+async function further() {
+  const before = shown.length;
+  const answer = await fetchResults(before, "Searching further …");
+  if (!answer) return;
+  add(answer.results);
+  showMarks();
+  say(answer.results.length ? `${before + 1} to ${shown.length} are added: ${count(shown.length, "result")}.` : `There are no more than these ${count(before, "result")}.`);
+  $("grid").children[before]?.querySelector("button").focus();
+}
+
+function add(results) {
+  const actions = { onPick: pick, onMark: toggleMark };
+  $("grid").append(...results.map((result) => resultCard(result, scale, actions)));
+  shown.push(...results);
+  showOnMap(shown);
+}
+
+function showQuery(query) {
+  const source = query.preview ?? (query.image_id === null ? null : thumbnail(query.image_id));
+  const name = query.image_id ?? asked.file?.name;
+  const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
+  drawQuery(frame, queryCaption(query, asked, index.has_detector));
+  showBox(frame, query, asked.box, index.has_detector);
 }
 
 function drawQuery(frame, caption) {
@@ -95,130 +144,97 @@ function drawQuery(frame, caption) {
   $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }
 
+const NEW = { file: null, image_id: null, box: null, good: [], bad: [] };
+
 /** Search from an image of the index. */
 function pick(imageId) {
-  asked = { image_id: imageId };
   $("file").value = "";
-  keepAddress("pushState");
-  search();
+  go({ ...NEW, image_id: imageId });
 }
 
 /** Search from a file of the user's. */
 function take(file) {
-  if (!file) return;
+  if (!file || !index) return;
   complain(null);
-  if (index && file.size > index.max_bytes) {
+  if (file.size > index.max_bytes) {
     complain(new Error(`${file.name} has ${Math.ceil(file.size / 1e6)} MB; this endpoint takes up to ${Math.floor(index.max_bytes / 1e6)} MB. Choose a smaller image.`));
     return;
   }
-  asked = { file };
   const url = URL.createObjectURL(file);
   const frame = picture(url, `The query: ${file.name}`);
   const image = frame.firstChild;
   image.onload = () => URL.revokeObjectURL(url);
   image.onerror = () => image.remove();  // a format that browsers cannot show; the answer brings a preview
   drawQuery(frame, [make("p", { className: "soft", textContent: file.name })]);
-  if (location.search) history.pushState(null, "", location.pathname);
-  search();
+  $("draw").hidden = true;
+  go({ ...NEW, file });
 }
 
-function keepAddress(how) {
-  const parameters = new URLSearchParams({ image_id: asked.image_id, k: $("k").value });
-  for (const name of tickedClasses()) parameters.append("class", name);
-  history[how](null, "", `?${parameters}`);
+/** A search stays with the version that it was made on. */
+function showVersion() {
+  const old = asked.version !== index.version;
+  $("old").hidden = !old;
+  if (old) $("old-says").textContent = `This search is of version ${asked.version} of the index; the newest is ${index.version}.`;
 }
 
-/** Do what the address says. */
-function follow() {
-  const parameters = new URLSearchParams(location.search);
-  const imageId = parameters.get("image_id");
-  if (imageId === null) {
-    underWay.abort();
-    asked = null;
-    $("query").hidden = true;
-    say("");
-    complain(null);
-    show("archive");
-    return;
-  }
-  if (parameters.has("k")) $("k").value = parameters.get("k");
-  const classes = parameters.getAll("class");
-  for (const box of $("classes").querySelectorAll("input")) box.checked = classes.includes(box.value);
-  sayFilter();
-  asked = { image_id: imageId };
-  search();
+/** A version may have gone while the page was open. */
+async function lookAgain() {
+  index = await ask("index").catch(() => index);
+  showVersion();
 }
 
-function sayFilter() {
-  const classes = tickedClasses();
-  $("filter-says").textContent = classes.length ? classes.map(readable).join(", ") : "all";
-}
-
-function changed() {
-  sayFilter();
-  if (asked?.image_id !== undefined) keepAddress("replaceState");
-  search();
-}
-
-/** List images of the index, from the first or further on. */
-async function list(further = false) {
-  const mine = ++listing;
-  const offset = further ? shown : 0;
-  const parameters = new URLSearchParams({ contains: $("contains").value, offset, limit: PAGE });
-  if ($("of-class").value) parameters.set("class", $("of-class").value);
+async function share() {
+  const lacks = asked.file ? " The uploaded picture is not part of it." : "";
+  $("link").value = location.href;
   try {
-    const { total, images } = await ask(`images?${parameters}`);
-    if (mine !== listing) return;
-    const cards = images.map((image) => imageCard(image, pick));
-    if (further) $("images").append(...cards);
-    else $("images").replaceChildren(...cards);
-    shown = offset + images.length;
-    $("more").hidden = shown >= total;
-    $("archive-says").textContent = total ? `${shown} of ${total} images` : "No image of the index is like that.";
-  } catch (error) {
-    complain(error);
+    await navigator.clipboard.writeText(location.href);
+    $("link-says").textContent = `The link is copied.${lacks}`;
+  } catch {  // no permission, or not served over https
+    $("link").hidden = false;
+    $("link").select();
+    $("link-says").textContent = `Copy the link from here.${lacks}`;
   }
 }
 
 async function start() {
   try {
-    index = await ask("index");
+    index = await ask("index", {}, (wait) => say(wait, true));
   } catch (error) {
     $("about").textContent = "";
-    complain(error);
+    show("nothing");
+    if (!askForToken(error)) complain(error);
     return;
   }
-  const names = Object.keys(index.classes);
-  $("about").textContent = `${index.images.toLocaleString("en")} images of ${names.length} classes, version ${index.version}` +
+  say("");
+  complain(null);
+  asked = blank(index);
+  $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
-  $("k").max = index.max_k;
-  $("k").value = Math.min(20, index.max_k);
-  for (const name of names) {
-    const box = make("input", { type: "checkbox", value: name });
-    $("classes").append(make("label", {}, box, readable(name), make("span", { textContent: index.classes[name] })));
-    $("of-class").append(make("option", { value: name, textContent: `${readable(name)} (${index.classes[name]})` }));
-  }
+  setUpFilters(index, () => go(readFilters()));
   $("legend").open = !narrow.matches;
   follow();
-  list();
+  setUpArchive(index, pick, complain);
 }
 
+setUpToken(() => (index ? search() : start()), complain);
+const showBox = setUpBox((box) => go({ box }));
 $("form").addEventListener("submit", (event) => event.preventDefault());
-$("find").addEventListener("submit", (event) => event.preventDefault());
 $("file").addEventListener("change", () => take($("file").files[0]));
 $("browse").addEventListener("click", () => {
   show("archive");
   $("contains").focus();
 });
-$("k").addEventListener("change", changed);
-$("classes").addEventListener("change", changed);
-$("clear").addEventListener("click", () => {
-  for (const box of $("classes").querySelectorAll("input")) box.checked = false;
-  changed();
+$("reset").addEventListener("click", () => go(unfiltered(asked)));
+$("further").addEventListener("click", further);
+$("refine").addEventListener("click", () => go(marks()));
+$("unmark").addEventListener("click", () => {
+  const refined = asked.good.length + asked.bad.length > 0;
+  setMarks({ good: [], bad: [] });
+  if (refined) go(marks());
 });
-$("contains").addEventListener("input", () => list());
-$("of-class").addEventListener("change", () => list());
-$("more").addEventListener("click", () => list(true));
+$("newest").addEventListener("click", () => go({ version: index.version }));
+$("share").addEventListener("click", share);
+lightTogether(document.body);
 window.addEventListener("popstate", follow);
 window.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 window.addEventListener("dragover", (event) => {

@@ -1,0 +1,74 @@
+// Which images are ranked, and how many are shown: the form's fields.
+
+import { chosenBbox, setBbox, setUpMap } from "./map.js";
+import { isFiltered } from "./query.js";
+import { $, make, readable } from "./view.js";
+
+const AFTER = 600;  // milliseconds without a change to a date: it is typed in parts
+
+/** Set up once, by what the index has. `onChange` is called when a person has changed something. */
+export function setUpFilters(index, onChange) {
+  $("k").max = index.max_k;
+  for (const [name, images] of Object.entries(index.classes)) {
+    const box = make("input", { type: "checkbox", value: name });
+    $("classes").append(make("label", {}, box, readable(name), make("span", { textContent: images })));
+  }
+  const changed = () => {
+    say();
+    if (isSound()) onChange();
+  };
+  for (const id of ["k", "classes", "copies"]) $(id).addEventListener("change", changed);
+  $("clear").addEventListener("click", () => {
+    tick([]);
+    changed();
+  });
+  if (index.times) {
+    $("dates").hidden = false;
+    $("times-say").textContent = `Images were acquired from ${index.times[0].slice(0, 10)} to ${index.times[1].slice(0, 10)} (UTC).`;
+    let timer;
+    const later = () => {
+      clearTimeout(timer);
+      timer = setTimeout(changed, AFTER);
+    };
+    for (const id of ["from", "to"]) $(id).addEventListener("change", later);
+  }
+  if (index.bounds) setUpMap(index.bounds, changed);
+}
+
+const boxes = () => [...$("classes").querySelectorAll("input")];
+
+function tick(classes) {
+  for (const box of boxes()) box.checked = classes.includes(box.value);
+}
+
+/** What the fields say. */
+export const readFilters = () => ({
+  k: Number($("k").value),
+  classes: boxes().filter((box) => box.checked).map((box) => box.value),
+  from: $("from").value,
+  to: $("to").value,
+  bbox: chosenBbox(),
+  copies: $("copies").checked,
+});
+
+/** Let the fields say what a query does. */
+export function showFilters(query) {
+  for (const id of ["k", "from", "to"]) $(id).value = query[id];
+  tick(query.classes);
+  $("copies").checked = query.copies;
+  setBbox(query.bbox);
+  say();
+}
+
+/** Whether the fields can be asked with; says why not. */
+export function isSound() {
+  $("to").setCustomValidity($("from").value && $("to").value && $("to").value < $("from").value ? "The last day is before the first" : "");
+  return ["k", "from", "to"].every((id) => $(id).reportValidity());
+}
+
+function say() {
+  const { classes, from, to } = readFilters();
+  $("filter-says").textContent = classes.length ? classes.map(readable).join(", ") : "all";
+  $("dates-say").textContent = from || to ? [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" ") : "any time";
+  $("reset").hidden = !isFiltered(readFilters());
+}

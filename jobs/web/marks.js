@@ -1,0 +1,54 @@
+// Results that are marked good or bad: kept over pages, until a search is refined by them or they are cleared.
+
+import { $, make } from "./view.js";
+
+let marked = new Map();  // image id → "good" or "bad"
+let applied = new Map();  // those that the results shown are refined by
+
+const SIGN = { good: "✓", bad: "✗" };
+const ids = (kind) => [...marked].filter(([, its]) => its === kind).map(([id]) => id);
+
+export const marks = () => ({ good: ids("good"), bad: ids("bad") });
+
+/** Take over those that a search was refined by. */
+export function setMarks({ good, bad }) {
+  marked = new Map([...good.map((id) => [id, "good"]), ...bad.map((id) => [id, "bad"])]);
+  applied = new Map(marked);
+  showMarks();
+}
+
+/** Mark an image, or take that mark away again. */
+export function toggleMark(imageId, kind) {
+  if (marked.get(imageId) === kind) marked.delete(imageId);
+  else marked.set(imageId, kind);
+  showMarks();
+}
+
+const unchanged = () => marked.size === applied.size && [...marked].every(([id, kind]) => applied.get(id) === kind);
+
+/** Show on chips and cards what is marked. */
+export function showMarks() {
+  $("marks").hidden = marked.size === 0 && applied.size === 0;
+  $("chips").replaceChildren(...[...marked].map(([id, kind]) => make("li", {}, chip(id, kind))));
+  $("refine").disabled = unchanged();
+  $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
+  for (const button of document.querySelectorAll("#grid .mark")) {
+    const { kind, imageId } = button.dataset;
+    button.setAttribute("aria-pressed", String(marked.get(imageId) === kind));
+  }
+}
+
+function chip(id, kind) {
+  const button = make("button", {
+    type: "button",
+    className: `chip ${kind}`,
+    textContent: `${SIGN[kind]} ${id.split("/").at(-1)} ×`,
+    title: `${id}\nTake the mark away`,
+    onclick: () => {
+      toggleMark(id, kind);
+      ($("chips").querySelector("button") ?? $("refine")).focus();
+    },
+  });
+  button.setAttribute("aria-label", `Take the mark ${kind} away from ${id}`);
+  return button;
+}

@@ -1,0 +1,71 @@
+// An image with its key region and objects drawn over it, and what a query was taken for.
+
+import { count, make, makeSvg, percent, readable } from "./view.js";
+
+const TRIES = 3;
+
+export const thumbnail = (imageId) => "thumbnail/" + imageId.split("/").map(encodeURIComponent).join("/");
+
+/** An image; `region` and boxes in pixels of the full image; `objects`: [{ box }], the representative one first. */
+export function picture(source, alt, { width, height, region, objects = [] } = {}) {
+  const image = make("img", { src: source, alt, loading: "lazy", decoding: "async" });
+  retry(image, source);
+  const frame = make("div", { className: "picture" }, image);
+  if (!region) return frame;
+  const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  objects.slice(1).forEach(({ box }, i) => drawBox(svg, "other", box, `object-${i + 2}`));
+  drawBox(svg, "region", { x0: region.x, y0: region.y, x1: region.x + region.width, y1: region.y + region.height });
+  if (objects.length) drawBox(svg, "object", objects[0].box, "object-1");
+  frame.append(svg);
+  return frame;
+}
+
+/** Draw a box; returns its outlines: a dark one under the bright one, to be seen on any ground. */
+export function drawBox(svg, name, box, same) {
+  const attributes = { x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0, ...(same && { "data-same": same }) };
+  const outlines = [`${name} halo`, name].map((kind) => makeSvg("rect", { ...attributes, class: kind }));
+  svg.append(...outlines);
+  return outlines;
+}
+
+/** Load an image of the endpoint again after a while: it may have been busy. */
+function retry(image, source) {
+  if (!source.startsWith("thumbnail/")) return;
+  let tries = 1;
+  image.addEventListener("error", () => {
+    if (tries === TRIES) return;
+    setTimeout(() => { image.src = `${source}?try=${tries}`; }, 1000 * tries++);
+  });
+}
+
+/** What a query was taken for, as elements of its caption; `asked` is what a person asked. */
+export function queryCaption(query, asked, hasDetector) {
+  const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
+  const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
+  const { region } = query;
+  const marks = [[asked.good, "good"], [asked.bad, "bad"]].filter(([ids]) => ids.length).map(([ids, kind]) => `${ids.length} ${kind}`);
+  const line = (textContent, className = "soft") => textContent && make("p", { textContent, className });
+  return [
+    line(`${readable(query.class)}, ${percent(query.probability)}`, "what"),
+    line(others && `else ${others}`),
+    line(marks.length && `Refined by ${marks.join(" and ")} example${asked.good.length + asked.bad.length === 1 ? "" : "s"}`),
+    region && objectList(query.objects, asked.box, hasDetector),
+    line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
+    line(query.notes && `Reading it: ${query.notes}`),
+    line(query.image_id ?? asked.file?.name),
+  ].filter(Boolean);
+}
+
+function objectList(objects, drawn, hasDetector) {
+  const none = hasDetector ? "No object found" : "No detector";
+  if (!objects.length) return make("p", { className: "soft", textContent: `${none}: the key region is centred on the image` });
+  const words = objects.map((found, i) => (drawn && i === 0 ? "your box" : `${readable(found.class)}, ${percent(found.score)}`));
+  if (objects.length === 1) return make("p", { className: "soft", textContent: `Object: ${words[0]}` });
+  const items = words.map((textContent, i) => {
+    const item = make("li", { textContent });
+    item.dataset.same = `object-${i + 1}`;
+    return item;
+  });
+  const rest = count(objects.length - 1, "other");
+  return make("details", { className: "objects" }, make("summary", { textContent: `Object: ${words[0]}; ${rest}` }), make("ol", {}, ...items));
+}

@@ -1,0 +1,87 @@
+// What is asked, as plain data; as an address that others can open; and as a request.
+
+/** Nothing asked of an index yet. */
+export const blank = (index) => ({
+  file: null,  // an upload, or
+  image_id: null,  // an image of the index
+  box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
+  good: [],  // image ids that are what is looked for
+  bad: [],
+  k: Math.min(20, index.max_k),
+  classes: [],  // [] and null and "" below: all
+  from: "",  // days, YYYY-MM-DD
+  to: "",
+  bbox: null,  // [west, south, east, north] in degrees; across ±180° west > east
+  copies: false,
+  version: index.version,
+});
+
+export const isAsking = (query) => query.file !== null || query.image_id !== null || query.good.length > 0;
+
+export const isFiltered = ({ classes, from, to, bbox, copies }) => classes.length > 0 || Boolean(from || to || bbox || copies);
+
+const NO_FILTER = { classes: [], from: "", to: "", bbox: null, copies: false };
+export const unfiltered = (query) => ({ ...query, ...NO_FILTER });
+
+/** Everything but an uploaded file. */
+export function toAddress(query) {
+  const address = new URLSearchParams();
+  if (query.image_id !== null) address.set("image_id", query.image_id);
+  if (query.box && query.image_id !== null) address.set("box", query.box.join(","));
+  for (const name of query.classes) address.append("class", name);
+  for (const id of query.good) address.append("good", id);
+  for (const id of query.bad) address.append("bad", id);
+  for (const name of ["from", "to"]) if (query[name]) address.set(name, query[name]);
+  if (query.bbox) address.set("bbox", query.bbox.join(","));
+  if (query.copies) address.set("copies", "1");
+  address.set("k", query.k);
+  address.set("version", query.version);
+  return `?${address}`;
+}
+
+/** The inverse; what an address does not say stays as in `blank`. */
+export function fromAddress(search, index) {
+  const address = new URLSearchParams(search);
+  const query = blank(index);
+  const numbers = (name) => address.get(name)?.split(",").map(Number) ?? null;
+  return {
+    ...query,
+    image_id: address.get("image_id"),
+    box: numbers("box"),
+    good: address.getAll("good"),
+    bad: address.getAll("bad"),
+    k: Number(address.get("k")) || query.k,
+    classes: address.getAll("class"),
+    from: address.get("from") ?? "",
+    to: address.get("to") ?? "",
+    bbox: numbers("bbox"),
+    copies: address.get("copies") === "1",
+    version: Number(address.get("version") ?? NaN) || query.version,
+  };
+}
+
+/** For `fetch`; results from `offset` on, at most `k` of them. */
+export function toRequest(query, offset, k) {
+  const fields = {
+    k,
+    version: query.version,
+    ...(offset && { offset }),
+    ...(query.box && { box: query.box }),
+    ...(query.good.length && { positive: query.good }),
+    ...(query.bad.length && { negative: query.bad }),
+    ...(query.classes.length && { classes: query.classes }),
+    ...(query.from && { start: `${query.from}T00:00:00Z` }),
+    ...(query.to && { end: `${query.to}T23:59:59.999999Z` }),
+    ...(query.bbox && { bbox: query.bbox }),
+    ...(query.copies && { near_duplicates: true }),
+    ...((query.file || query.box) && { preview: true }),
+  };
+  if (query.file === null) {
+    const body = JSON.stringify({ ...(query.image_id !== null && { image_id: query.image_id }), ...fields });
+    return { method: "POST", headers: { "Content-Type": "application/json" }, body };
+  }
+  const body = new FormData();
+  body.append("image", query.file);
+  for (const [name, value] of Object.entries(fields)) body.append(name, typeof value === "string" ? value : JSON.stringify(value));
+  return { method: "POST", body };
+}
