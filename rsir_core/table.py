@@ -123,14 +123,23 @@ class Index:
         names = [rows.BUNDLE, rows.PCA]
         found: set[tuple[str, str]] = set()
         for file in self.feature_files(version):
-            table = self._parquet(file, names).read(names)
+            table = self._parquet(file.name, names).read(names)
             pairs = table.group_by(names).aggregate([])
             found |= set(zip(*(pairs[name].to_pylist() for name in names), strict=True))
         return found
 
-    def _parquet(self, file: FeatureFile, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    def first_row(self, file: FeatureFile) -> pa.Table:
+        """A file's first row, schema `rows.FEATURES`; the file has one."""
+        batches = self._parquet(file.name).iter_batches(1, columns=rows.FEATURES.names)
+        return _cast(pa.Table.from_batches([next(batches)]), rows.FEATURES)
+
+    def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
-        return pq.ParquetFile(f"{path}/{file.name}", filesystem=fs, read_dictionary=list(as_dictionary))
+        return pq.ParquetFile(f"{path}/{name}", filesystem=fs, read_dictionary=list(as_dictionary))
+
+    def _row_count(self, name: str) -> int:
+        """Of a file that somebody wrote without saying it."""
+        return int(self._parquet(name).metadata.num_rows)
 
     def embeddings(self, features: pa.Table) -> rows.Floats:
         """The stored embeddings (n, D) float32 of feature rows, in their order.

@@ -1,15 +1,22 @@
 """Rows drawn like those of a real index, as many as wanted, for what is measured at archive scale."""
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from rsir_core import rows
 from rsir_core.search import Floats, classes
 from rsir_core.table import Index
 
+CLASSES = 21
+DIMENSIONS = 19
+NAMES = tuple(f"class{c:02}" for c in range(CLASSES))
 SPREAD = 0.5  # of its class's, by which a drawn row is moved
 
 
-def made_up(rng: np.random.Generator, dimensions: int = 19, class_count: int = 21) -> tuple[Floats, Floats]:
+def made_up(
+    rng: np.random.Generator, dimensions: int = DIMENSIONS, class_count: int = CLASSES
+) -> tuple[Floats, Floats]:
     """Rows of an index that nobody made: features of overlapping classes, and Bayes' classifier of these."""
     label = rng.integers(class_count, size=100 * class_count)
     centre = rng.normal(size=(class_count, dimensions)) * 0.25
@@ -36,3 +43,30 @@ def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Gen
         return moved.astype(np.float32), np.full((n, p.shape[1]), 1 / p.shape[1], np.float32)
     odds = p[source] * np.exp(0.3 * rng.standard_normal((n, p.shape[1]), np.float32))
     return moved.astype(np.float32), (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def feature_rows(at: npt.NDArray[np.int64], feature: Floats, p: Floats, models: tuple[str, str]) -> pa.Table:
+    """Rows of `rows.FEATURES` with these numbers in their names; the rest is the same in all of them."""
+    n, (bundle, pca) = len(at), models
+    ids = [f"tiles/{i:09}.jpg" for i in at]
+    region = {"x": 13, "y": 13, "width": 230, "height": 230}
+    columns = {
+        rows.IMAGE_ID: ids,
+        rows.URI: [f"/archive/{name}" for name in ids],
+        rows.ETAG: pa.repeat("1", n),
+        rows.BUNDLE: pa.repeat(bundle, n),
+        rows.PCA: pa.repeat(pca, n),
+        rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
+        rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
+        **{name: pa.nulls(n, rows.FEATURES.field(name).type) for name in (rows.NOTES, rows.TIME, rows.BBOX)},
+        rows.REGION: pa.repeat(pa.scalar(region, rows.FEATURES.field(rows.REGION).type), n),
+        rows.OBJECT_CLASS: pa.repeat("plane", n),
+        rows.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
+        rows.OBJECT_BOX: pa.repeat(
+            pa.scalar({"x0": 1, "y0": 1, "x1": 9, "y1": 9}, rows.FEATURES.field(rows.OBJECT_BOX).type), n
+        ),
+        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
+        rows.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
+        rows.FEATURE: rows.to_vectors(feature),
+    }
+    return pa.table(columns, rows.FEATURES)

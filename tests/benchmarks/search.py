@@ -22,7 +22,7 @@ from jobs.publishing import FEATURES_PER_FILE
 from rsir_core.candidates import Tree, candidates
 from rsir_core.clusters import Clusters, make_clusters
 from rsir_core.search import Floats, Searcher, classes, complements, distances, query_weights
-from tests.benchmarks.drawn_rows import drawn, made_up, rows_of
+from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 
 Query = tuple[Floats, Floats]
 
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--k", type=int, default=50)
-    parser.add_argument("--dimensions", type=int, default=19, help="of made-up rows")
-    parser.add_argument("--classes", type=int, default=21, help="of made-up rows")
+    parser.add_argument("--dimensions", type=int, default=DIMENSIONS, help="of made-up rows")
+    parser.add_argument("--classes", type=int, default=CLASSES, help="of made-up rows")
     parser.add_argument("--probabilities", choices=("real", "uniform"), default="real")
     parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
     parser.add_argument("--index", help="URI of an index to draw the rows like")

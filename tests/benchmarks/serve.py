@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 import torch
 from fastapi import FastAPI, Request, Response
@@ -37,19 +36,16 @@ from jobs.config import ServeConfig
 from jobs.serve import QUIET, build, free_port
 from jobs.serve_query import QueryDescriber, open_edition
 from jobs.serve_replicas import BATCH
-from rsir_core import rows
 from rsir_core.bundle import write_classifier
 from rsir_core.classifier import build_classifier, settings_for
 from rsir_core.pca import Moments
 from rsir_core.resident import in_runs
-from rsir_core.search import classes
 from rsir_core.table import Index, WrittenFile
-from tests.benchmarks.search import CLASSES, DIMENSIONS, drawn, made_up
+from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, NAMES, drawn, feature_rows, made_up
 
 FILES = 4
 K = 50
 CLIENTS = 16
-NAMES = tuple(f"class{c:02}" for c in range(CLASSES))
 
 # The index
 
@@ -63,39 +59,14 @@ def write_index(uri: str, n: int) -> list[WrittenFile]:
     bundle = index.adopt_bundle(f"{uri}/models")
     pca = Moments.of(rng.normal(size=(2000, model.head.in_features)).astype(np.float32)).fit(DIMENSIONS)
     index.put_pca(pca)
-    feature, p = drawn(made_up(rng), n, "real", rng)
+    feature, p = drawn(made_up(rng), n, False, rng)
     files = []
     for part in range(FILES):
         at = np.arange(part, n, FILES)
-        table = pa.table(columns(at, feature[at], p[at], bundle, pca.fingerprint), rows.FEATURES)
+        table = feature_rows(at, feature[at], p[at], (bundle, pca.fingerprint))
         files.append(index.write_rows("features", *in_runs(table)))
     index.commit("features", files, "overwrite")
     return files
-
-
-def columns(at: Any, feature: Any, p: Any, bundle: str, pca: str) -> dict[str, Any]:
-    n = len(at)
-    ids = [f"tiles/{i:09}.jpg" for i in at]
-    region = {"x": 13, "y": 13, "width": 230, "height": 230}
-    return {
-        rows.IMAGE_ID: ids,
-        rows.URI: [f"/archive/{name}" for name in ids],
-        rows.ETAG: pa.repeat("1", n),
-        rows.BUNDLE: pa.repeat(bundle, n),
-        rows.PCA: pa.repeat(pca, n),
-        rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
-        rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
-        **{name: pa.nulls(n, rows.FEATURES.field(name).type) for name in (rows.NOTES, rows.TIME, rows.BBOX)},
-        rows.REGION: pa.repeat(pa.scalar(region, rows.FEATURES.field(rows.REGION).type), n),
-        rows.OBJECT_CLASS: pa.repeat("plane", n),
-        rows.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
-        rows.OBJECT_BOX: pa.repeat(
-            pa.scalar({"x0": 1, "y0": 1, "x1": 9, "y1": 9}, rows.FEATURES.field(rows.OBJECT_BOX).type), n
-        ),
-        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
-        rows.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
-        rows.FEATURE: rows.to_vectors(feature),
-    }
 
 
 # The endpoints
