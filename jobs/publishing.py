@@ -1,5 +1,6 @@
 """From stored embeddings to published features: fit the PCA, project, commit. Images and models are not touched."""
 
+import math
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -68,7 +69,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) ->
         return pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
 
     described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
-    return _write(index, described.map_batches(to_features, batch_size=None, batch_format="pyarrow"))
+    return _write(index, described.map_batches(to_features, batch_size=None, batch_format="pyarrow"), len(wanted))
 
 
 def compact(index: Index) -> None:
@@ -87,12 +88,12 @@ def compact(index: Index) -> None:
         return Index(uri).read_features(FeatureFile(**file))[0]
 
     files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
-    written = _write(index, files.map_batches(read, batch_size=None, batch_format="pyarrow"))
-    index.replace_files(written, small)
+    merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
+    index.replace_files(_write(index, merged, sum(file.row_count for file in small)), small)
 
 
-def _write(index: Index, features: ray.data.Dataset) -> list[WrittenFile]:
-    """Rows of `rows.FEATURES` as large files, by class, since the fewer files have a class, the fewer are looked at."""
+def _write(index: Index, features: ray.data.Dataset, row_count: int) -> list[WrittenFile]:
+    """Rows of `rows.FEATURES` as large files; of several each has few classes: fewer are looked at for a query."""
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
@@ -100,9 +101,11 @@ def _write(index: Index, features: ray.data.Dataset) -> list[WrittenFile]:
             [Index(uri).write_rows("features", *in_runs(batch))._asdict()] if len(batch) else []
         )
 
-    in_order = features.sort(rows.CLASS)
-    in_order.context.execution_options.preserve_order = True
-    written = in_order.map_batches(write, batch_size=FEATURES_PER_FILE, batch_format="pyarrow")
+    files = math.ceil(row_count / FEATURES_PER_FILE)
+    features = features.repartition(files)
+    if files > 1:  # by id as well, since all rows of a key go to one file
+        features = features.sort([rows.CLASS, rows.IMAGE_ID])
+    written = features.map_batches(write, batch_size=None, batch_format="pyarrow")
     return [WrittenFile(**row) for row in written.iter_rows()]
 
 

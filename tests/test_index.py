@@ -14,10 +14,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from jobs import publishing
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import describe_files
 from jobs.index import index_archive
+from jobs.publishing import compact
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
@@ -206,22 +208,27 @@ def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Pat
     np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
 
 
-def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig) -> None:
+def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index(config.index)
-    for first in (18, 30, 36):
+    for first in (18, 24, 30):
         index_archive(config)
         draw(Path(config.archive), first, 6)
     last = index_archive(config)["version"]
     before = index.features()
-    assert len(index.feature_files()) == 4
-    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 1
-    (file,) = index.feature_files()
-    assert index.features() == before and index.features(last) == before
-    table, clusters = index.read_features(file)
-    assert clusters is not None and clusters.count.sum() == len(table) == len(before)
-    in_classes = table["class"].to_pylist()
-    assert in_classes == sorted(in_classes)
-    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 1
+    assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
+    monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)
+    compact(index)
+    files = index.feature_files()
+    assert len(files) == 3 and 18 in [file.row_count for file in files]  # the large one, and two of the others' 18 rows
+    assert index.features() == before == index.features(last)
+    tables = [index.read_features(file) for file in files]
+    assert all(clusters is not None and clusters.count.sum() == len(table) for table, clusters in tables)
+    spans = sorted([min(c), max(c)] for c in (table["class"].to_pylist() for table, _ in tables if len(table) != 18))
+    assert spans[0][1] <= spans[1][0]
+    monkeypatch.undo()
+    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 2
+    assert [file.row_count for file in index.feature_files()] == [36]
+    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 2
 
 
 def test_an_index_can_be_moved(config: IndexConfig, tmp_path: Path) -> None:
