@@ -13,8 +13,8 @@ B = TypeVar("B")
 class Batcher(Generic[A, B]):
     """A function of a batch, run in one thread on all that came while it was busy; none waits for company.
 
-    Ray Serve's own batching decides who goes together when they come, before it is their turn: under load, where
-    requests come one by one as others are answered, its batches were of one.
+    Ray Serve's own batching decides who goes together when they come, before it is their turn; where requests come one
+    by one as others are answered, that leaves batches of one.
 
     Args:
         function: gives one result per item.
@@ -40,6 +40,8 @@ class Batcher(Generic[A, B]):
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
             batch = [(item, result) for item, result in batch if not result.cancelled()]
+            if not batch:
+                continue
             try:
                 results = await loop.run_in_executor(self._thread, self._function, [item for item, _ in batch])
             except Exception as error:  # theirs, whatever it is; the next batch has another chance

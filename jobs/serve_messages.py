@@ -31,6 +31,7 @@ def _utc(time: datetime | None) -> datetime | None:
 
 JsonText = BeforeValidator(_list)
 Number = FiniteFloat
+Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
 Ids = Annotated[list[str], Field(max_length=100)]
 Longitude = Annotated[FiniteFloat, Field(ge=-180, le=180)]
 Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
@@ -43,9 +44,9 @@ class SearchRequest(BaseModel):
 
     image_id: Annotated[str | None, Field(description="an image of the index, by its id")] = None
     uri: Annotated[str | None, Field(description="an image of the index, by its URI")] = None
-    feature: Annotated[list[Number] | None, JsonText, Field(description="a ready descriptor's feature (K numbers)")] = (
-        None
-    )
+    feature: Annotated[
+        list[Coordinate] | None, JsonText, Field(description="a ready descriptor's feature (K numbers)")
+    ] = None
     class_probabilities: Annotated[
         list[Annotated[Number, Field(ge=0, le=1)]] | None,
         JsonText,
@@ -109,17 +110,15 @@ class SearchRequest(BaseModel):
         Raises:
             QueryError: 422, they do not.
         """
-        with np.errstate(over="ignore"):  # what is beyond float32 is refused below
-            feature = np.array(self.feature, np.float32)
-            p = np.array(self.class_probabilities, np.float32)
+        feature, p = np.array(self.feature, np.float32), np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
             ("feature", feature, edition.dimensions),
             ("class_probabilities", p, len(edition.classes)),
         ):
             if len(given) != wanted:
                 raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
-        if not (np.isfinite(feature).all() and abs(p.sum(dtype=np.float64) - 1) < 1e-3):
-            raise QueryError("feature or class_probabilities: beyond float32, or probabilities that do not sum to 1")
+        if abs(p.sum(dtype=np.float64) - 1) >= 1e-3:
+            raise QueryError(f"class_probabilities: they sum to {p.sum():g}; they must sum to 1")
         return Descriptor(None, None, feature, p)
 
     @property

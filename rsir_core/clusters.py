@@ -51,8 +51,8 @@ class Ranges:
         time = table[rows.TIME].cast(pa.int64())
         low, high = NO_TIME
         bbox = table[rows.BBOX].combine_chunks()
-        edges = [pc.fill_null(pc.struct_field(bbox, [i]), edge) for i, edge in enumerate(NO_BBOX)]
-        west, south, east, north = (np.asarray(edge) for edge in edges)
+        edges = (np.asarray(pc.struct_field(bbox, [i]).fill_null(np.nan)) for i in range(len(NO_BBOX)))
+        west, south, east, north = (np.where(np.isnan(e), none, e) for e, none in zip(edges, NO_BBOX, strict=True))
         over = (west > east) & np.isfinite(west)
         west, east = np.where(over, -180.0, west), np.where(over, 180.0, east)
         return cls(

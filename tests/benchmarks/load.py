@@ -1,0 +1,72 @@
+"""An index loaded to be searched: time, memory per row, and the first query. Rows are drawn as in `search`.
+
+`bytes_per_row` is what the process holds beyond what it did before, less what the system may take back: files that are
+mapped. Writing the index, which is what takes longest here, is not in `seconds`.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jobs.publishing import FEATURES_PER_FILE
+from rsir_core.resident import Resident, in_runs
+from rsir_core.search import classes
+from rsir_core.table import Index
+from tests.benchmarks.drawn_rows import drawn, feature_rows, made_up
+
+
+def write_index(uri: str, n: int) -> None:
+    """n rows by class in as many files as the index job makes of them."""
+    index, rng = Index(uri), np.random.default_rng(0)
+    feature, p = drawn(made_up(rng), n, False, rng)
+    by_class = np.argsort(classes(p), kind="stable")
+    parts = [by_class[start : start + FEATURES_PER_FILE] for start in range(0, n, FEATURES_PER_FILE)]
+    files = [
+        index.write_rows("features", *in_runs(feature_rows(at, feature[at], p[at], ("bundle", "pca")))) for at in parts
+    ]
+    index.commit("features", files, "overwrite")
+
+
+def held(kind: str) -> int:
+    """Bytes of this process: `RssAnon`, its own, or `VmHWM`, the most it ever had with what it maps."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(kind)).split()[1]) * 1024
+
+
+def main() -> None:
+    """One load."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.load", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--index", help="folder of an index written by an earlier run of this; made if it is not there")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        uri = options.index or folder
+        if not (Path(uri) / "features").exists():  # by a process of its own, whose memory is not looked at
+            writer = multiprocessing.get_context("spawn").Process(target=write_index, args=(uri, options.rows))
+            writer.start()
+            writer.join()
+        index = Index(uri)
+        before, began = held("RssAnon"), time.perf_counter()
+        resident = Resident(index, index.version())
+        loaded = time.perf_counter() - began
+        n, C = len(resident), resident.clusters.min_complement.shape[1]
+        query = resident.feature[n // 2], np.full(C, 1 / C, np.float32)
+        resident.search(*query, 50, None, plain=False)
+        result = {
+            "rows": n,
+            "seconds": round(loaded, 1),
+            "seconds_to_first_answer": round(time.perf_counter() - began, 1),
+            "bytes_per_row": round((held("RssAnon") - before) / n, 1),
+            "peak_bytes": held("VmHWM"),
+        }
+    print(json.dumps(result) if options.json else "\n".join(f"{k:>24}  {v}" for k, v in result.items()))
+
+
+if __name__ == "__main__":
+    main()
