@@ -15,9 +15,9 @@ import numpy as np
 
 from jobs.publishing import FEATURES_PER_FILE
 from rsir_core.resident import Resident, in_runs
-from rsir_core.search import classes
+from rsir_core.search import Searcher, classes
 from rsir_core.table import Index
-from tests.benchmarks.drawn_rows import drawn, feature_rows, made_up
+from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
 
 
 def write_index(uri: str, n: int) -> None:
@@ -52,12 +52,15 @@ def main() -> None:
             writer.start()
             writer.join()
         index = Index(uri)
+        _, warm = Searcher.of(
+            ["a"], np.zeros((1, DIMENSIONS), np.float32), np.full((1, CLASSES), 1 / CLASSES, np.float32)
+        )
+        warm.search(np.zeros(DIMENSIONS, np.float32), np.full(CLASSES, 1 / CLASSES, np.float32), 1)  # compiles
         before, began = held("RssAnon"), time.perf_counter()
         resident = Resident(index, index.version())
         loaded = time.perf_counter() - began
-        n, C = len(resident), resident.clusters.min_complement.shape[1]
-        query = resident.feature[n // 2], np.full(C, 1 / C, np.float32)
-        resident.search(*query, 50, None, plain=False)
+        n = len(resident)
+        resident.search(resident.feature[n // 2], np.full(CLASSES, 1 / CLASSES, np.float32), 50, None, plain=False)
         result = {
             "rows": n,
             "seconds": round(loaded, 1),
