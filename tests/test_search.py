@@ -132,3 +132,22 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         Searcher.of(["a"], feature, p)
     with pytest.raises(ValueError, match="NaN"):
         Searcher.of(["a", "b"], np.full_like(feature, math.inf), p)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-18, 1e-6, 1.0, 1e6, 1e17]), st.integers(1, 30), st.booleans())
+def test_bounds_hold_whatever_the_scale_and_the_confidence(seed: int, scale: float, k: int, plain: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n, K, C = 700, int(rng.integers(1, 40)), int(rng.integers(1, 5))
+    centres = rng.normal(size=(12, K))
+    feature = centres[rng.integers(12, size=n)] + rng.choice([0, 1e-7, 1e-3, 1]) * rng.normal(size=(n, K))
+    feature = (feature * scale + rng.choice([0, 100 * scale])).astype(np.float32)
+    odds = np.exp(rng.choice([0, 1, 30, 200]) * rng.normal(size=(n, C)).clip(-3, 0))
+    p = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    q = int(rng.integers(n))
+    complement = complements(p)
+    distance = np.linalg.norm(feature.astype(np.float64) - feature[q], axis=1)
+    of_class = p.argmax(axis=1)
+    weights = complement[q][of_class].astype(np.float64) * complement[:, of_class[q]].astype(np.float64)
+    key = distance if plain else weights * distance
+    found = search(Rows([f"{i:03}" for i in range(n)], feature, p), q, k, plain=plain).rows
+    np.testing.assert_allclose(key[found], np.sort(key)[:k], rtol=1e-12)
