@@ -69,3 +69,15 @@ def test_cluster_yaml_satisfies_rays_own_schema() -> None:
     validate_config(prepare_config(config))
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"]["CPU"] == 0
+
+
+def test_serve_yaml_satisfies_rays_own_schema() -> None:
+    from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415 -- loads ray
+
+    from jobs import serve  # noqa: PLC0415 -- as above
+    from jobs.config import ServeConfig, from_mapping  # noqa: PLC0415 -- as above
+
+    (application,) = ServeDeploySchema(**yaml.safe_load((ROOT / "serve.yaml").read_text())).applications
+    module, _, name = str(application.import_path).partition(":")
+    assert module == serve.__name__ and callable(getattr(serve, name))
+    assert from_mapping(ServeConfig, "serve.yaml", application.args).index.startswith("s3://")
