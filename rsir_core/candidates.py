@@ -1,7 +1,7 @@
 """The rows that can be among the k best of a query, ranked: cluster by cluster, in the order of their bounds.
 
-Within a cluster a row is passed over by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|;
-and then by its sketch, which is a quarter of its feature and off by half a step at most. So few features are read.
+Within a cluster a row is passed over by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|.
+So most features are never read.
 
 Distances are float32 first, summed in any order, which the processor does several at a time; each stands for an
 interval that holds the true one. What is left is ranked by float64, as `search` says.
@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from rsir_core.clusters import Bytes, Clusters, Floats, Ints
+from rsir_core.clusters import Clusters, Floats, Ints
 
 # Rounding of a float32 sum of K squares, per term, with room to spare; and what squares that underflow can hide.
 RELATIVE: Final = 2.0**-22
@@ -51,19 +51,16 @@ class Tree(NamedTuple):
     feature: Floats  # (n, K)
     complement: Floats  # (C, n): a query reads one class of it
     from_centre: Floats  # (n,) of each row's cluster
-    sketch: Bytes  # (n, K), see `Clusters.sketch`
-    step: Floats  # (m,) of each cluster's sketches
     most_rows: int  # in a cluster
 
     @classmethod
-    def of(cls, clusters: Clusters, feature: Floats, complement: Floats) -> Self:
-        """Of rows that lie in clusters; 4 + K bytes per row, beside what is not copied."""
+    def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
+        """Of rows that lie in clusters; nothing of the size of the rows is copied."""
         begins = np.flatnonzero(np.diff(clusters.group, prepend=-1))
         sizes = np.diff(np.append(begins, len(clusters.group)))
         groups = Balls.of(clusters.groups(), begins, sizes)
         balls = Balls.of(clusters, clusters.start, clusters.count)
-        own = clusters.from_centres(feature), clusters.sketch(feature), clusters.step
-        return cls(groups, balls, feature, complement, *own, int(clusters.count.max(initial=0)))
+        return cls(groups, balls, feature, complement, from_centre, int(clusters.count.max(initial=0)))
 
 
 def candidates(
@@ -111,15 +108,6 @@ def _distances(a: Any, columns: Any, start: Any, stop: Any, out: Any) -> None:
         out[j] = np.sqrt(out[j])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _sketched(a: Any, sketch: Any, i: Any, step: Any) -> Any:
-    """‖a − what row i's sketch stands for‖ in float32; both are relative to the centre."""
-    total = np.float32(0)
-    for d in range(len(a)):
-        total += (a[d] - step * np.float32(sketch[i, d])) ** 2
-    return np.sqrt(total)
-
-
 @_compiled
 def _lower(distance: Any, dimensions: Any) -> Any:
     """What the true distance is at least."""
@@ -135,16 +123,26 @@ def _upper(distance: Any, dimensions: Any) -> Any:
 
 
 @_compiled
+def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
+    """What the weights of every row of ball j multiply to at least."""
+    _, complement, query_class = query
+    if plain:
+        return 1.0
+    return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j])
+
+
+@_compiled
 def _near(balls: Any, j: Any, centre: Any, dimensions: Any) -> Any:
     """How far every row of ball j is at least, from how far its centre is."""
     return max(0.0, _lower(centre, dimensions) - balls.radius[j]) * _BELOW
 
 
 @_compiled
-def _row_bounds(from_centre: Any, centre: Any, near: Any, dimensions: Any, out: Any) -> None:
-    """How far each row of a cluster is at least; without a branch, for several at a time.
+def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensions: Any, out: Any) -> None:
+    """What each row of a cluster has at least, but for the query's weight; without a branch, to be done at once.
 
     Args:
+        weights: (c,) float32, of equation 7.
         from_centre: (c,) float32, how far each row is from the centre; rounded.
         centre: how far the query is from it; rounded.
         near: how far the query is from the ball.
@@ -152,86 +150,72 @@ def _row_bounds(from_centre: Any, centre: Any, near: Any, dimensions: Any, out: 
         out: (c,) float64, or longer.
     """
     least, most = _lower(centre, dimensions), _upper(centre, dimensions)
-    inner, outer = 1 - (dimensions + 8) * RELATIVE, 1 + (dimensions + 8) * RELATIVE
-    edge = ABSOLUTE * np.sqrt(dimensions)
-    for i in range(len(from_centre)):
+    inner, outer, edge = (
+        1 - (dimensions + 8) * RELATIVE,
+        1 + (dimensions + 8) * RELATIVE,
+        ABSOLUTE * np.sqrt(dimensions),
+    )
+    for i in range(len(weights)):
         away = np.float64(from_centre[i])
-        out[i] = max(near, least - (away * outer + edge), away * inner - edge - most) * _BELOW
+        apart = max(least - (away * outer + edge), away * inner - edge - most)
+        out[i] = np.float64(weights[i]) * max(near, apart) * _BELOW
 
 
 @_compiled
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
-    m, n_groups, K = len(tree.clusters.start), len(tree.groups.start), len(query[0])
-    distances = np.empty(max(m, n_groups), np.float32)
-    room = np.empty(K, np.float32), np.empty(tree.most_rows)
+    groups, clusters, features, complements, from_centre, most_rows = tree
+    feature, complement, query_class = query
+    m, K = len(clusters.start), len(feature)
+    bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
+    distances = np.empty(m, np.float32)
+    _distances(feature, groups.centre, 0, len(groups.start), distances)
     # Bound, weighted distance of the centre (so that of balls around the query the best come first), cluster or (from m
     # on) group, distance of the centre.
     waiting = [(0.0, 0.0, 0, np.float32(0))][:0]
-    _wait(tree.groups, (0, n_groups, m), (query, plain, np.inf), distances, waiting)
+    for g in range(len(groups.start)):
+        weight = _weight(groups, g, query, plain)
+        bound = weight * _near(groups, g, distances[g], K)
+        waiting.append((bound, weight * distances[g], m + g, distances[g]))
+    heapq.heapify(waiting)
     best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
-    found = [(0.0, 0, 0)][:0]  # lower end, row, class
     limit, looked_at = np.inf, 0
+    found = [(0.0, 0, 0)][:0]  # lower end, row, class
     while len(waiting) > 0:
         bound, _, j, centre = heapq.heappop(waiting)
         if bound > limit:
             break
         if j >= m:
-            inside = tree.groups.start[j - m], tree.groups.stop[j - m], 0
-            _wait(tree.clusters, inside, (query, plain, limit), distances, waiting)
-        else:
-            limit, looked = _scan(tree, (j, centre), (query, k, mask, plain), room, (best, found, limit))
-            looked_at += looked
+            start, stop = groups.start[j - m], groups.stop[j - m]
+            _distances(feature, clusters.centre, start, stop, distances)
+            for child in range(start, stop):
+                distance, weight = distances[child - start], _weight(clusters, child, query, plain)
+                bound = weight * _near(clusters, child, distance, K)
+                if bound <= limit:
+                    heapq.heappush(waiting, (bound, weight * distance, child, distance))
+            continue
+        near = _near(clusters, j, centre, K)
+        query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
+        start, stop = clusters.start[j], clusters.stop[j]
+        weights = ones[: stop - start] if plain else complements[query_class, start:stop]
+        _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
+        for i in range(start, stop):
+            if query_weight * bounds[i - start] > limit or (len(mask) > 0 and not mask[i]):
+                continue
+            weight = query_weight if plain else query_weight * np.float64(complements[query_class, i])
+            looked_at += 1
+            distance = np.float64(_distance(feature, features, i))
+            low = weight * _lower(distance, K)
+            if low > limit:
+                continue
+            high = weight * _upper(distance, K)
+            found.append((low, i, clusters.of_class[j]))
+            if len(best) < k:
+                heapq.heappush(best, -high)
+            elif high < -best[0]:
+                heapq.heapreplace(best, -high)
+            if len(best) == k:
+                limit = -best[0]
     return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], plain), looked_at
-
-
-@_compiled
-def _wait(balls: Any, which: Any, asked: Any, distances: Any, waiting: Any) -> None:
-    """Let balls from start to stop wait for their turn, numbered from a first number on, if the limit allows."""
-    (start, stop, first), (query, plain, limit) = which, asked
-    feature, complement, query_class = query
-    _distances(feature, balls.centre, start, stop, distances)
-    for j in range(start, stop):
-        distance, weight = distances[j - start], 1.0
-        if not plain:  # what the weights of all rows multiply to at least
-            weight = np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j])
-        bound = weight * _near(balls, j, distance, len(feature))
-        if bound <= limit:
-            heapq.heappush(waiting, (bound, weight * distance, first + j, distance))
-
-
-@_compiled
-def _scan(tree: Any, ball: Any, asked: Any, room: Any, state: Any) -> Any:
-    """Note the rows of a cluster that can be among the k best; the new limit, and how many features were read."""
-    (j, centre), (query, k, mask, plain), (best, found, limit) = ball, asked, state
-    (feature, complement, query_class), (relative, bounds) = query, room
-    K, start, stop, step = len(feature), tree.clusters.start[j], tree.clusters.stop[j], tree.step[j]
-    query_weight = 1.0 if plain else np.float64(complement[tree.clusters.of_class[j]])
-    _row_bounds(tree.from_centre[start:stop], centre, _near(tree.clusters, j, centre, K), K, bounds)
-    for d in range(K):
-        relative[d] = feature[d] - tree.clusters.centre[d, j]
-    # Half a step and its rounding in each dimension, and the rounding of `relative`.
-    error = 0.501 * np.float64(step) * np.sqrt(K) + RELATIVE * _upper(centre, K)
-    looked_at = 0
-    for i in range(start, stop):
-        weight = query_weight if plain else query_weight * np.float64(tree.complement[query_class, i])
-        if weight * bounds[i - start] > limit or (len(mask) > 0 and not mask[i]):
-            continue
-        if weight * (_lower(_sketched(relative, tree.sketch, i, step), K) - error) > limit:
-            continue
-        looked_at += 1
-        distance = np.float64(_distance(feature, tree.feature, i))
-        low = weight * _lower(distance, K)
-        if low > limit:
-            continue
-        found.append((low, i, tree.clusters.of_class[j]))
-        high = weight * _upper(distance, K)
-        if len(best) < k:
-            heapq.heappush(best, -high)
-        elif high < -best[0]:
-            heapq.heapreplace(best, -high)
-        if len(best) == k:
-            limit = -best[0]
-    return limit, looked_at
 
 
 @_compiled

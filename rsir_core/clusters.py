@@ -23,7 +23,6 @@ from rsir_core import rows
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.int8]
 
 NO_TIME: Final = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 NO_BBOX: Final = (np.inf, np.inf, -np.inf, -np.inf)
@@ -149,21 +148,6 @@ class Clusters:
         """How far each row is from its cluster's centre, (n,) float32, rounded to nearest."""
         away: Floats = _away(feature, self.centre, self.count).astype(np.float32)
         return away
-
-    def sketch(self, feature: Floats) -> Bytes:
-        """Each row's place around its cluster's centre in steps of `step`, (n, K) int8: a quarter of the feature."""
-        codes, run = np.empty(feature.shape, np.int8), np.repeat(np.arange(len(self.count)), self.count)
-        for first in range(0, len(feature), BLOCK):
-            block = slice(first, first + BLOCK)
-            difference = feature[block].astype(np.float64) - self.centre[run[block]]
-            codes[block] = np.rint(difference / self.step.astype(np.float64)[run[block], None])
-        return codes
-
-    @property
-    def step(self) -> Floats:
-        """Of the sketches, (m,) float32: 127 of them reach the farthest row."""
-        step: Floats = np.maximum(self.radius / np.float32(127), np.finfo(np.float32).tiny)
-        return step
 
     def groups(self) -> "Clusters":
         """The groups, each as one cluster of all its rows."""

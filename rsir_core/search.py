@@ -113,7 +113,7 @@ class Searcher:
             raise ValueError("{} image ids, {} features, {} complements and clusters of {} rows".format(*counts))
         _check_finite(feature, complement)
         self._ids, self._feature, self._complement = image_ids, feature, complement
-        self._tree = Tree.of(clusters, feature, complement)
+        self._tree = Tree.of(clusters, feature, complement, clusters.from_centres(feature))
 
     @classmethod
     def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:

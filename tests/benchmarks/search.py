@@ -46,7 +46,7 @@ class Rows:
         self.of_class, self.squares = classes(p), (feature**2).sum(axis=1)
         ids = pa.chunked_array([pa.array([f"{i:09}" for i in range(len(feature))])])
         self.searcher = Searcher(ids, feature, complement, self.clusters)
-        self._tree = Tree.of(self.clusters, feature, complement)
+        self._tree = Tree.of(self.clusters, feature, complement, self.clusters.from_centres(feature))
 
     def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Rows whose distance a search computes."""
