@@ -16,7 +16,7 @@ from rsir_core.plan import Plan, anti, semi
 from rsir_core.resident import in_runs
 from rsir_core.table import FeatureFile, Index, WrittenFile
 
-FEATURES_PER_FILE = 500_000  # about 150 MB; the larger, the fewer clusters a query looks at
+FEATURES_PER_FILE = 500_000  # about 70 MB; the larger, the fewer clusters a query looks at
 
 
 class PcaMoments(AggregateFnV2[bytes, bytes]):
@@ -89,7 +89,7 @@ def compact(index: Index) -> None:
 
     files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
     merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
-    index.replace_files(_write(index, merged, sum(file.row_count for file in small)), small)
+    index.commit("features", _write(index, merged, sum(file.row_count for file in small)), "append", small)
 
 
 def _write(index: Index, features: ray.data.Dataset, row_count: int) -> list[WrittenFile]:

@@ -91,6 +91,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
         summary="Rank the index against an uploaded image (form) or one of its own (JSON)",
     )
     async def search(request: Request) -> Response:
+        """Describe what is asked with, unless it is in the index, and rank."""
         entry: Entry = request.state.entry
         asked, upload = await read_search(request, limits)
         async with library.lend(asked.version) as backend:
@@ -151,6 +152,7 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
 
     @app.get("/index", summary="What is served, and the limits that queries have")
     async def index() -> IndexJson:
+        """Of the newest version that is loaded."""
         async with library.lend(None) as backend:
             edition, held = backend.edition, await backend.held()
         return {

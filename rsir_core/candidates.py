@@ -14,16 +14,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from rsir_core.clusters import Clusters, Floats, Ints
+from rsir_core.clusters import Clusters, Doubles, Floats, Ints
 
 # Rounding of a float32 sum of K squares, per term, with room to spare; and what squares that underflow can hide.
 RELATIVE: Final = 2.0**-22
 ABSOLUTE: Final = 1e-18
 _BELOW: Final = 1 - 1e-12  # for the float64 rounding of a bound
 _ALL: Final = np.empty(0, np.bool_)
-
-
-Doubles = npt.NDArray[np.float64]
 
 
 class Balls(NamedTuple):
@@ -56,9 +53,7 @@ class Tree(NamedTuple):
     @classmethod
     def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
         """Of rows that lie in clusters; nothing of the size of the rows is copied."""
-        begins = np.flatnonzero(np.diff(clusters.group, prepend=-1))
-        sizes = np.diff(np.append(begins, len(clusters.group)))
-        groups = Balls.of(clusters.groups(), begins, sizes)
+        groups = Balls.of(clusters.groups(), clusters.group_start, clusters.group_size)
         balls = Balls.of(clusters, clusters.start, clusters.count)
         return cls(groups, balls, feature, complement, from_centre, int(clusters.count.max(initial=0)))
 

@@ -109,6 +109,16 @@ class Clusters:
         return start
 
     @property
+    def group_start(self) -> Ints:
+        """(g,) the first run of each group."""
+        return np.flatnonzero(np.diff(self.group, prepend=-1))
+
+    @property
+    def group_size(self) -> Ints:
+        """(g,) runs of each group."""
+        return np.diff(np.append(self.group_start, len(self.group)))
+
+    @property
     def ranges(self) -> Ranges:
         """What the rows of each run span."""
         return Ranges(self.time, self.bbox)
@@ -151,13 +161,13 @@ class Clusters:
 
     def groups(self) -> "Clusters":
         """The groups, each as one cluster of all its rows."""
-        begins = np.flatnonzero(np.diff(self.group, prepend=-1)) if len(self.group) else self.group
-        if not len(begins):
+        if not len(self.count):
             return self
+        begins = self.group_start
         count = np.add.reduceat(self.count, begins)
         centre = np.add.reduceat(self.centre.astype(np.float64) * self.count[:, None], begins) / count[:, None]
         near = centre.astype(np.float32)
-        radius = _radii(self.centre, near, np.diff(np.append(begins, len(self.group))), self.radius)
+        radius = _radii(self.centre, near, self.group_size, self.radius)
         ranges = self.ranges.of_runs(begins)
         return Clusters(
             count, self.group[begins], self.of_class[begins], near, radius,

@@ -221,23 +221,27 @@ class Index:
         put_file(f"{self.table_uri(name)}/{file}", data.getvalue())
         return WrittenFile(file, data.tell(), len(table))
 
-    def commit(self, name: TableName, files: Sequence[WrittenFile], mode: Literal["append", "overwrite"]) -> int:
-        """Make written files visible in one atomic commit, beside or instead of the rows there; returns the version."""
-        return self._commit(name, files, [], mode)
-
-    def _commit(
+    def commit(
         self,
         name: TableName,
-        added: Sequence[WrittenFile],
-        removed: Sequence[str],
-        mode: Literal["append", "overwrite"] = "append",
+        files: Sequence[WrittenFile],
+        mode: Literal["append", "overwrite"],
+        removed: Sequence[FeatureFile] = (),
     ) -> int:
+        """Make written files visible in one atomic commit; returns the version.
+
+        Args:
+            name: of the table.
+            files: what is new.
+            mode: beside the rows that are there, or instead of them all.
+            removed: files of `features` that go in the same commit, where others stay.
+        """
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(f.name, f.size, {}, now, data_change=True, stats=json.dumps({"numRecords": f.row_count}))
-            for f in added
+            for f in files
         ]
-        actions += [RemoveAction(file, True, now) for file in removed]
+        actions += [RemoveAction(file.name, True, now) for file in removed]
         table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
         table.create_write_transaction(actions, mode, table.schema())
         return int(DeltaTable(self.table_uri(name)).version())
@@ -263,11 +267,7 @@ class Index:
             if stays.any():
                 left = None if clusters is None else clusters.keep(stays)
                 kept.append(self.write_rows("features", table.filter(pa.array(stays)), left))
-        return self._commit("features", [*files, *kept], [file.name for file in removed])
-
-    def replace_files(self, files: Sequence[WrittenFile], removed: Sequence[FeatureFile]) -> int:
-        """Put written `features` files in place of others that have the same rows; returns the version."""
-        return self._commit("features", files, [file.name for file in removed])
+        return self.commit("features", [*files, *kept], "append", removed)
 
     def drop_failures(self, files: pa.Table) -> None:
         """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""
