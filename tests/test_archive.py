@@ -72,12 +72,12 @@ def test_every_image_of_any_store_is_listed_once_and_readable(paths: list[list[s
     fs.store.clear()
     wanted = {"/".join(path) + ".jpg": "/".join(path).encode() for path in paths}
     for name, content in wanted.items():
-        fs.pipe(f"/root/{name}", content)
-        fs.pipe(f"/root/{name}.aux.xml", b"sidecar")
-    images = list(list_images("memory://root"))
+        fs.pipe(f"/bucket/{name}", content)
+        fs.pipe(f"/bucket/{name}.aux.xml", b"sidecar")
+    images = list(list_images("memory://bucket"))
     assert sorted(image.image_id for image in images) == sorted(wanted)
     for image in images:
-        assert image.uri == f"memory:///root/{image.image_id}"
+        assert image.uri == f"memory:///bucket/{image.image_id}"
         assert read_file(image.uri, 100) == wanted[image.image_id]
         assert image.size == len(wanted[image.image_id])
 
@@ -94,11 +94,11 @@ def test_etag_changes_with_the_content_and_only_then(tmp_path: Path, memory: Any
     (longer,) = list_images(str(tmp_path))
     assert len({first.etag, touched.etag, longer.etag}) == 3
 
-    memory.pipe("/root/1.jpg", b"a")
-    before = list(list_images("memory://root"))
-    assert before == list(list_images("memory://root"))
-    memory.pipe("/root/1.jpg", b"b")
-    assert before != list(list_images("memory://root"))  # no listing cache in between either
+    memory.pipe("/bucket/1.jpg", b"a")
+    before = list(list_images("memory://bucket"))
+    assert before == list(list_images("memory://bucket"))
+    memory.pipe("/bucket/1.jpg", b"b")
+    assert before != list(list_images("memory://bucket"))  # no listing cache in between either
 
 
 def test_the_listing_is_lazy(tmp_path: Path) -> None:
@@ -205,16 +205,16 @@ def test_what_is_denied_is_said(tmp_path: Path) -> None:
 
 
 def test_denied_subfolders_of_any_store_are_an_error(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory.pipe({"/root/a/1.jpg": b"1", "/root/b/2.jpg": b"2"})
+    memory.pipe({"/bucket/a/1.jpg": b"1", "/bucket/b/2.jpg": b"2"})
     ls = type(memory).ls
 
     def denying(fs: Any, path: str, **options: Any) -> Any:
-        if path == "/root/b":
+        if path == "/bucket/b":
             raise PermissionError("AccessDenied")
         return ls(fs, path, **options)
 
     monkeypatch.setattr(type(memory), "ls", denying)
-    images = list_images("memory://root")
+    images = list_images("memory://bucket")
     assert next(images).image_id == "a/1.jpg"
     with pytest.raises(ArchiveError, match="access is denied"):
         next(images)
