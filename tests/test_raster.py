@@ -337,7 +337,7 @@ def test_bombs_are_refused_before_memory_is_taken(kind: str) -> None:
 @cases
 @given(st.binary(max_size=300), st.sampled_from([b"", *(data[:40] for data in valid_files().values())]))
 def test_random_bytes_are_an_image_error_at_worst(noise: bytes, start: bytes) -> None:
-    survives(start + noise)
+    assert is_read_or_refused(start + noise)
 
 
 @cases
@@ -348,19 +348,17 @@ def test_damaged_files_are_an_image_error_at_worst(file: bytes, data: st.DataObj
         near_the_start = st.integers(0, min(len(file), 120) - 1)  # where sizes, types and offsets are
         at = data.draw(near_the_start | st.integers(0, len(file) - 1))
         damaged[at] = data.draw(st.integers(0, 255))
-    survives(bytes(damaged))
+    assert is_read_or_refused(bytes(damaged))
 
 
-def survives(data: bytes) -> None:
+def is_read_or_refused(data: bytes) -> bool:
+    """Whether a file becomes a picture within its limit, or an error that names it; anything else it raises passes."""
     try:
         picture = decode(data, "photo", 100_000)
     except ImageError as error:
-        assert error.stage == "decode"
-        assert "photo" in str(error)
-    else:
-        height, width, channels = picture.pixels.shape
-        assert height * width <= 100_000
-        assert channels == 3
+        return error.stage == "decode" and "photo" in str(error)
+    height, width, channels = picture.pixels.shape
+    return height * width <= 100_000 and channels == 3
 
 
 def test_files_are_known_by_content_not_by_name(tmp_path: Path) -> None:
