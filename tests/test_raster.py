@@ -358,7 +358,7 @@ def is_read_or_refused(data: bytes) -> bool:
     except ImageError as error:
         return error.stage == "decode" and "photo" in str(error)
     height, width, channels = picture.pixels.shape
-    return height * width <= 100_000 and channels == 3
+    return bool(height * width <= 100_000 and channels == 3)
 
 
 def test_files_are_known_by_content_not_by_name(tmp_path: Path) -> None:
