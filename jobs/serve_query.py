@@ -14,6 +14,7 @@ from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
 from rsir_core.raster import Picture, decode, read_picture
 from rsir_core.regions import Box, Region
+from rsir_core.resident import widths
 from rsir_core.table import Index
 
 PREVIEW_SIDE: Final = 512
@@ -39,23 +40,34 @@ def open_edition(uri: str, version: int | None = None) -> Edition:
     """A version of an index (default: the newest), once everything that serving it needs is known to be there.
 
     Raises:
+        TableError, BundleError: see `edition_of`; or a PCA or weights are missing or damaged.
+    """
+    index, edition = Index(uri), edition_of(uri, version)
+    index.bundle(edition.bundle)  # here, rather than when the endpoint is half up
+    index.pca(edition.pca)
+    return edition
+
+
+def edition_of(uri: str, version: int | None = None) -> Edition:
+    """A version of an index (default: the newest), of which somebody else makes sure that it is whole.
+
+    Raises:
         TableError: no index, no such version, no rows, or rows of more than one bundle or PCA.
-        BundleError: the index's own bundle is missing or damaged.
+        BundleError: the index's own bundle is missing.
     """
     index = Index(uri)
     version = index.version() if version is None else version
-    images = sum(file.row_count for file in index.feature_files(version))
-    if images == 0:
+    files = [file for file in index.feature_files(version) if file.row_count]
+    if not files:
         raise TableError(f"the index {uri} (version {version}) has no rows; index some images with jobs.index first")
     models = index.models(version)
     if len(models) > 1:
         raise TableError(f"the rows of {uri} are of several models ({sorted(models)}); run jobs.index on it again")
-    ((bundle_fingerprint, pca_fingerprint),) = models
-    bundle = index.bundle(bundle_fingerprint)
-    pca = index.pca(pca_fingerprint)  # here, rather than when the endpoint is half up
+    ((bundle, pca),) = models
+    settings, (dimensions, _) = index.bundle_settings(bundle), widths(index, files[0])
     return Edition(
-        uri, version, images, bundle_fingerprint, pca_fingerprint,
-        bundle.classes, len(pca.components), bundle.detector is not None, bundle.tau,
+        uri, version, sum(file.row_count for file in files), bundle, pca,
+        settings.classes, dimensions, settings.detector is not None, settings.tau,
     )  # fmt: skip
 
 

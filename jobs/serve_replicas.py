@@ -18,7 +18,7 @@ from jobs.serve_batch import Batcher
 from jobs.serve_gather import Backend
 from jobs.serve_library import Library
 from jobs.serve_metrics import Meters
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, open_edition, refusal_of, with_preview
+from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, edition_of, refusal_of, with_preview
 from jobs.serve_reading import Limits
 from jobs.serve_shelf import Shelf
 from jobs.serve_tokens import Tokens
@@ -67,7 +67,7 @@ class Describers:
 
     def __call__(self, version: int) -> QueryDescriber:
         """That of a version."""
-        edition = open_edition(self._index, version)
+        edition = edition_of(self._index, version)
         key = edition.bundle, edition.pca
         describer = self._loaded.get(key)
         if describer is None:
@@ -134,7 +134,7 @@ class SearcherReplica:
     """The rows of an index, or a share of them."""
 
     def __init__(self, index: str, part: int, parts: int) -> None:
-        self._shelf = Shelf(lambda version: Answerer(open_edition(index, version), part, parts))
+        self._shelf = Shelf(lambda version: Answerer(edition_of(index, version), part, parts))
         self._shelf.get(Index(index).version())
 
     @refusing

@@ -29,22 +29,18 @@ State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A loaded model bundle.
+class BundleSettings:
+    """A model bundle without its weights.
 
     Attributes:
         classifier: settings of the classifier.
-        classifier_state: its tensors.
         detector: settings of the detector; None: every key region is centred on the image.
-        detector_state: its tensors; empty without a detector.
         tau: key region's share of height and width.
-        fingerprint: hash of all of the above; equal fingerprints describe equally.
+        fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
     """
 
     classifier: ClassifierSettings
-    classifier_state: State
     detector: DetectorSettings | None
-    detector_state: State
     tau: float
     fingerprint: str
 
@@ -52,6 +48,19 @@ class Bundle:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the class probabilities."""
         return self.classifier.classes
+
+
+@dataclass(frozen=True)
+class Bundle(BundleSettings):
+    """A loaded model bundle.
+
+    Attributes:
+        classifier_state: the classifier's tensors.
+        detector_state: the detector's; empty without a detector.
+    """
+
+    classifier_state: State
+    detector_state: State
 
 
 def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
@@ -64,20 +73,20 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
     Raises:
         BundleError: missing, incomplete, damaged, of another format, or not the bundle asked for.
     """
-    manifest = _read_manifest(uri)
-    if manifest is None:
-        raise BundleError(f"no model bundle at {uri} ({MANIFEST} is missing); make one with jobs.finetune_classifier")
-    if manifest["classifier"] is None:
-        raise BundleError(f"the bundle {uri} has no classifier yet; add it with jobs.finetune_classifier")
-    if fingerprint not in (None, manifest["fingerprint"]):
-        raise BundleError(
-            f"the bundle {uri} is {manifest['fingerprint']}, but the index was described with {fingerprint}; use that "
-            "bundle, or make a new index for this one"
-        )
-    detector, detector_state = read_detector(uri) or (None, {})
-    classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
-    classifier_state = _load_weights(uri, manifest["classifier"])
-    return Bundle(classifier, classifier_state, detector, detector_state, manifest["tau"], manifest["fingerprint"])
+    manifest = _whole_manifest(uri, fingerprint)
+    detector = manifest["detector"]
+    states = _load_weights(uri, manifest["classifier"]), {} if detector is None else _load_weights(uri, detector)
+    settings = _settings(manifest)
+    return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
+
+
+def read_settings(uri: str, fingerprint: str) -> BundleSettings:
+    """What a bundle is besides its weights, which are neither read nor checked.
+
+    Raises:
+        BundleError: missing, incomplete, of another format, or not the bundle asked for.
+    """
+    return _settings(_whole_manifest(uri, fingerprint))
 
 
 def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
@@ -140,6 +149,26 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
         fs, path = fsspec.core.url_to_fs(uri)
         fs.rm_file(f"{path}/{before['file']}")
     return str(manifest["fingerprint"])
+
+
+def _whole_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:
+    manifest = _read_manifest(uri)
+    if manifest is None:
+        raise BundleError(f"no model bundle at {uri} ({MANIFEST} is missing); make one with jobs.finetune_classifier")
+    if manifest["classifier"] is None:
+        raise BundleError(f"the bundle {uri} has no classifier yet; add it with jobs.finetune_classifier")
+    if fingerprint not in (None, manifest["fingerprint"]):
+        raise BundleError(
+            f"the bundle {uri} is {manifest['fingerprint']}, but the index was described with {fingerprint}; use that "
+            "bundle, or make a new index for this one"
+        )
+    return manifest
+
+
+def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
+    classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
+    detector = manifest["detector"] and DetectorSettings(**_tuples(manifest["detector"]["settings"]))
+    return BundleSettings(classifier, detector, manifest["tau"], manifest["fingerprint"])
 
 
 def _read_manifest(uri: str) -> dict[str, Any] | None:

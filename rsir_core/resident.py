@@ -43,7 +43,7 @@ class Resident:
         """
         files = [file for file in index.feature_files(version) if file.row_count]
         share = files[part::parts]
-        shape = _widths(index, files[0])
+        shape = widths(index, files[0])
         n = sum(file.row_count for file in share)
         self.feature, complement = np.empty((n, shape[0]), np.float32), np.empty((shape[1], n), np.float32)
         hashes = {name: np.empty(n, np.uint64) for name in (rows.IMAGE_ID, rows.URI)}
@@ -117,12 +117,12 @@ def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
     return table.take(pa.array(order)), clusters
 
 
+def widths(index: Index, file: FeatureFile) -> tuple[int, int]:
+    """K and C, of a file that has rows."""
+    one = index.first_row(file)
+    return rows.to_matrix(one[rows.FEATURE]).shape[1], rows.to_matrix(one[rows.CLASS_PROBABILITIES]).shape[1]
+
+
 def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Clusters]:
     """A file as it was written; one that somebody else wrote is clustered here."""
     return in_runs(table) if clusters is None else (table, clusters)
-
-
-def _widths(index: Index, file: FeatureFile) -> tuple[int, int]:
-    """K and C."""
-    one = index.first_row(file)
-    return rows.to_matrix(one[rows.FEATURE]).shape[1], rows.to_matrix(one[rows.CLASS_PROBABILITIES]).shape[1]

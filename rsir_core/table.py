@@ -32,7 +32,7 @@ from rsir_core.pca import Pca
 from rsir_core.storage import put_file
 
 if TYPE_CHECKING:
-    from rsir_core.bundle import Bundle
+    from rsir_core.bundle import Bundle, BundleSettings
 
 TableName = Literal["features", "embeddings", "failures"]
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {
@@ -162,6 +162,12 @@ class Index:
         from rsir_core.bundle import load_bundle  # noqa: PLC0415 -- brings torch, which few users of tables need
 
         return load_bundle(f"{self.uri}/bundle", fingerprint)
+
+    def bundle_settings(self, fingerprint: str) -> "BundleSettings":
+        """What that bundle is besides its weights."""
+        from rsir_core.bundle import read_settings  # noqa: PLC0415 -- as above
+
+        return read_settings(f"{self.uri}/bundle", fingerprint)
 
     def pca(self, fingerprint: str) -> Pca:
         """A PCA that rows refer to.
