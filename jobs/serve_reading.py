@@ -91,12 +91,7 @@ async def _parsed(request: Request) -> AsyncIterator[FormData]:
     """The form in a request; its files go when the body ends."""
     try:
         form = await request.form(max_files=1)
-    except (
-        HTTPException,
-        MultiPartException,
-        LookupError,
-        ValueError,
-    ) as error:  # of charset and text
+    except (HTTPException, MultiPartException, LookupError, ValueError) as error:  # the last two: an unknown charset
         why = getattr(error, "detail", None) or str(error)
         raise QueryError(f"the form cannot be read: {why:.200}; send one image as `image`, and texts") from error
     try:

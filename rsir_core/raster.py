@@ -6,14 +6,13 @@ ragged edge of an orthophoto), not paint: what it hides in part keeps its colour
 
 import io
 import logging
-import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +31,23 @@ from rasterio.errors import NotGeoreferencedWarning
 from rsir_core.archive import read_file
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.footprint import Footprint, footprint_of, time_of
+from rsir_core.orientation import upright
 
 Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
-Decoded = tuple[Pixels, list[str]]  # with notes
+Noted = tuple[Pixels, list[str]]  # with notes
+
+
+class Decoded(NamedTuple):
+    """What a decoder makes of a file; see `Picture`."""
+
+    pixels: Pixels
+    notes: list[str]
+    time: datetime | None = None
+    footprint: Footprint | None = None
+
+
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
-_TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS: Final = 100_000_000
 _PER_PIXEL: Final = 16  # bytes that a file may have, and samples that its decoder may have to touch, per allowed pixel
 
@@ -93,8 +103,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
         what = f"is no JPEG, PNG, WebP, TIFF, JPEG 2000, GIF or BMP (it starts with {data[:8]!r}); convert it to one"
         raise _refused(name, "corrupt", what)
     try:
-        pixels, notes = decoder(data, name, max_pixels)
-        when_and_where = _georeference(data) if data.startswith(_TIFF) else (None, None)
+        found = decoder(data, name, max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -104,13 +113,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
         raise _refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
-    return Picture(np.ascontiguousarray(pixels), "; ".join(notes) or None, *when_and_where)
-
-
-def _georeference(data: bytes) -> tuple[datetime | None, Footprint | None]:
-    file = rasterio.MemoryFile(data, filename="image")
-    with _quiet(), rasterio.Env(**_GDAL), file, file.open(driver="GTiff") as dataset:
-        return time_of(dataset), footprint_of(dataset)
+    return Picture(np.ascontiguousarray(found.pixels), "; ".join(found.notes) or None, found.time, found.footprint)
 
 
 @contextmanager
@@ -132,7 +135,7 @@ def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
     _check_size(name, height * width, max_pixels)
     pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: libjpeg's warnings are errors, no grey filling
     exif = data.find(b"Exif\0\0", 0, 65_536)
-    return (pixels if exif < 0 else _upright(pixels, data[exif : exif + 65_536])), []
+    return Decoded(pixels if exif < 0 else upright(pixels, data[exif : exif + 65_536]), [])
 
 
 def _png(data: bytes, name: str, max_pixels: int) -> Decoded:
@@ -153,7 +156,7 @@ def _pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, na
             notes += _blacken(pixels, rgba[..., 3] > 0, name)
         else:
             pixels = np.array(image.convert("RGB"))
-        return _upright(pixels, image.info.get("exif", b"")), notes
+        return Decoded(upright(pixels, image.info.get("exif", b"")), notes)
 
 
 @_quiet()
@@ -167,8 +170,9 @@ def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
         lab = dataset.photometric == PhotometricInterp.cielab
         pixels, notes = _lab(dataset, data, name) if lab else _rgb(dataset, bands, name)
         notes += [f"page 1 of {len(dataset.subdatasets)}"] if dataset.subdatasets else []
-        stored = driver == "GTiff" and dataset.transform.is_identity  # pixels turn, a georeference would not
-    return _upright(pixels, data) if stored else pixels, notes
+        if driver == "GTiff" and dataset.transform.is_identity:  # pixels turn, a georeference would not
+            pixels = upright(pixels, data)
+        return Decoded(pixels, notes, time_of(dataset), footprint_of(dataset))
 
 
 def _colour_bands(dataset: Any, name: str) -> list[int]:
@@ -189,7 +193,7 @@ def _colour_bands(dataset: Any, name: str) -> list[int]:
     return colours[:3] if len(colours) >= 3 else colours[:1]
 
 
-def _rgb(dataset: Any, bands: list[int], name: str) -> Decoded:
+def _rgb(dataset: Any, bands: list[int], name: str) -> Noted:
     samples = dataset.read(bands)  # (1 or 3)×H×W
     flags = {flag for band in bands for flag in dataset.mask_flag_enums[band - 1]}
     valid = np.isfinite(samples) if samples.dtype.kind == "f" else np.broadcast_to(np.True_, samples.shape)
@@ -215,7 +219,7 @@ def _rgb(dataset: Any, bands: list[int], name: str) -> Decoded:
     return pixels, notes
 
 
-def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Decoded:
+def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Noted:
     notes: list[str] = []
     top = 2 ** int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8)) - 1
     if samples.dtype != np.uint8:
@@ -228,7 +232,7 @@ def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: npt.NDA
 
 
 @np.errstate(invalid="ignore")  # NaN, where nothing is valid
-def _stretch(samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Decoded:
+def _stretch(samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Noted:
     """Samples (bands×H×W) to 8 bits, from percentiles 2 and 98 of the valid ones; the others become 0."""
     step = 1 + samples.size // 1_000_000  # as many are enough for percentiles
     some = samples.reshape(-1)[::step][valid.reshape(-1)[::step]]
@@ -246,7 +250,7 @@ def _stretch(samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Decoded
     return pixels, [f"{samples.dtype} {low:g} to {high:g} (percentiles 2 and 98) stretched to 8 bits"]
 
 
-def _lab(dataset: Any, data: bytes, name: str) -> Decoded:
+def _lab(dataset: Any, data: bytes, name: str) -> Noted:
     """CIELAB by LittleCMS: libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
     if dataset.dtypes[0] != "uint8":
         raise _refused(name, "unsupported", f"is CIELAB of {dataset.dtypes[0]}; convert it to RGB")
@@ -264,34 +268,6 @@ def _blacken(pixels: Pixels, seen: npt.NDArray[np.bool_], name: str) -> list[str
     return [f"{share:.1%} transparent, made black"] if share else []
 
 
-def _upright(pixels: Pixels, exif: bytes) -> Pixels:
-    """The picture as EXIF orientation (1 to 8) says it is to be seen."""
-    orientation = _orientation(exif.removeprefix(b"Exif\0\0"))
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
-
-
-def _orientation(tiff: bytes) -> int:
-    """The orientation tag in the first directory of a TIFF, which EXIF is too; 1 where it cannot be had.
-
-    By hand, since Pillow's EXIF warns and fails on what else may be wrong in it, and GDAL keeps this tag to itself.
-    """
-    with suppress(KeyError, struct.error):  # not a TIFF; cut off
-        order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if (tag, kind) == (0x0112, 3):  # Orientation, SHORT
-                return value if 1 <= value <= 8 else 1
-    return 1
-
-
 def _check_size(name: str, size: int, limit: int, unit: str = "pixels") -> None:
     if size > limit:
         raise _refused(name, "too_large", f"has {size:,} {unit}, the limit is {limit:,}; raise it or leave it out")
@@ -304,7 +280,7 @@ def _refused(name: str, kind: FailureKind, what: str) -> ImageError:
 _DECODERS: Final[tuple[tuple[tuple[bytes, ...], Decoder], ...]] = (
     ((b"\xff\xd8\xff",), _jpeg),
     ((b"\x89PNG\r\n\x1a\n",), _png),
-    (_TIFF, partial(_gdal, "GTiff")),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), partial(_gdal, "GTiff")),
     ((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), partial(_gdal, "JP2OpenJPEG")),
     ((b"RIFF",), partial(_pillow, WebPImageFile)),
     ((b"GIF87a", b"GIF89a"), partial(_pillow, GifImageFile)),
