@@ -145,11 +145,8 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
         out: (c,) float64, or longer.
     """
     least, most = _lower(centre, dimensions), _upper(centre, dimensions)
-    inner, outer, edge = (
-        1 - (dimensions + 8) * RELATIVE,
-        1 + (dimensions + 8) * RELATIVE,
-        ABSOLUTE * np.sqrt(dimensions),
-    )
+    inner, outer = 1 - (dimensions + 8) * RELATIVE, 1 + (dimensions + 8) * RELATIVE
+    edge = ABSOLUTE * np.sqrt(dimensions)
     for i in range(len(weights)):
         away = np.float64(from_centre[i])
         apart = max(least - (away * outer + edge), away * inner - edge - most)
@@ -158,6 +155,7 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
 
 @_compiled
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
+    """See `candidates`. In one piece: taken apart, for groups, clusters and rows, it took 7 % longer."""
     groups, clusters, features, complements, from_centre, most_rows = tree
     feature, complement, query_class = query
     m, K = len(clusters.start), len(feature)
