@@ -13,7 +13,19 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
     *("suppression", "detector", "classifier", "bundle", "describe", "pca", "clusters", "candidates"),
-    *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
+    *(
+        "filters",
+        "table",
+        "plan",
+        "lookup",
+        "search",
+        "resident",
+        "feedback",
+        "metrics",
+        "arms",
+        "evaluation",
+        "report",
+    ),
 ]
 
 
