@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsir_core.arms import Arm
+from rsir_core.gallery import Strip
 from rsir_core.metrics import RECALL_LEVELS, Scores
 from rsir_core.search import Doubles, Ints
 
@@ -49,6 +50,7 @@ class Run:
         labels: (n,).
         accuracy: share of images whose class is their label; None: labels are no class names.
         confusion: (L, L), see `metrics.top_confusion`, by the main arm; labels in the order of names.
+        strips: typical queries with what several arms rank first; none where that was not asked for.
         protocol: how all that came about.
     """
 
@@ -57,6 +59,7 @@ class Run:
     labels: Sequence[str]
     accuracy: float | None
     confusion: Ints
+    strips: Sequence[Strip]
     protocol: Mapping[str, Any]
 
 

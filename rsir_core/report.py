@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics.json, tables and a plot."""
+"""What an evaluation leaves behind: metrics.json, tables, plots, and one page that shows them."""
 
 import csv
 import io
@@ -6,42 +6,77 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from rich import box
 from rich.table import Table
 
-from rsir_core.evaluation import Evaluation, Spread, named
+from rsir_core.evaluation import Evaluation, named
+from rsir_core.gallery import draw_strips
+from rsir_core.plots import confusion_shares, plot_arms, plot_confusion, plot_recall_precision, plot_table
+from rsir_core.report_page import render
 from rsir_core.storage import put_file
+from rsir_core.tables import Tables
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_BARS: Final = 60  # labels in the plot; of more, those of lowest mAP
-INK, MUTED, MAIN, OTHER = "#1f2933", "#7b8794", "#1b6ca8", "#b8c9d9"
-TITLE: Final[dict[str, Any]] = {"loc": "left", "fontsize": 10, "color": INK}
+GALLERY_NOTES: Final = (
+    "Left: the query. Then the nearest other images, nearest first, by the distance (d) or weighted distance (WD).",
+    "Bright inside the white line: what was compared. Yellow: the representative object. "
+    "Green frame: of the query's class, red: of another. Figures: class and its probability.",
+)
+WIDE: Final = 12  # inches; wider figures are of photographs
+PLOTTED: Final = ("table3", "figure4")  # tables over sizes
 
 
 def write_report(folder: str, evaluation: Evaluation) -> None:
-    """Write arms.csv, per_class.csv, retrieval.png, retrieval.svg and, last, metrics.json into a folder (any URI)."""
+    """Write CSVs, plots (PNG and SVG), report.html and, last, metrics.json into a folder (any URI)."""
     folder = folder.rstrip("/")
     metrics = evaluation.metrics()
-    arms = [
-        {
-            **evaluation.row(arm),
-            **{key: p for k, at in evaluation.precision_at(arm).items() for key, p in named(f"p@{k}", at).items()},
-        }
-        for arm in evaluation.arms
-    ]
-    per_class = [{"label": label, **scores} for label, scores in metrics["per_class"].items()]
-    put_file(f"{folder}/arms.csv", _csv(arms))
-    put_file(f"{folder}/per_class.csv", _csv(per_class))
-    figure = plot(evaluation)
-    for kind in ("png", "svg"):
-        picture = io.BytesIO()
-        figure.savefig(picture, format=kind, dpi=150)
-        put_file(f"{folder}/retrieval.{kind}", picture.getvalue())
+    for name, lines in csv_lines(evaluation, metrics).items():
+        put_file(f"{folder}/{name}.csv", _csv(lines))
+    pictures: dict[str, bytes] = {}
+    for name, figure in draw(evaluation).items():
+        for kind in ("svg", "png"):
+            pictures[f"{name}.{kind}"] = _picture(figure, kind)
+            put_file(f"{folder}/{name}.{kind}", pictures[f"{name}.{kind}"])
+    put_file(f"{folder}/report.html", render(evaluation, pictures).encode())
     put_file(f"{folder}/metrics.json", (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
+
+
+def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The lines of each CSV, by name."""
+    names, share = confusion_shares(evaluation)
+    curves = {arm: evaluation.recall_precision(arm).tolist() for arm in evaluation.arms}
+    return {
+        "arms": [
+            evaluation.row(arm)
+            | {key: p for k, at in evaluation.precision_at(arm).items() for key, p in named(f"p@{k}", at).items()}
+            for arm in evaluation.arms
+        ],
+        "per_class": [{"label": label, **scores} for label, scores in metrics["per_class"].items()],
+        "recall_precision": [
+            {"arm": evaluation.name(arm), **{f"{i / 10:g}": p for i, p in enumerate(curve)}}
+            for arm, curve in curves.items()
+        ],
+        "confusion": [
+            {"query": name, **dict(zip(names, of_query, strict=True))}
+            for name, of_query in zip(names, share.tolist(), strict=True)
+        ],
+        **{table.name: table.lines() for table in Tables(evaluation).all()},
+    }
+
+
+def draw(evaluation: Evaluation) -> "dict[str, Figure]":
+    """The plots, by name."""
+    figures = {
+        "retrieval": plot_arms(evaluation),
+        "recall_precision": plot_recall_precision(evaluation),
+        "confusion": plot_confusion(evaluation),
+    }
+    figures |= {table.name: plot_table(table) for table in Tables(evaluation).all() if table.name in PLOTTED}
+    if strips := evaluation.runs[0].strips:
+        figures["figure5"] = draw_strips(strips, GALLERY_NOTES)
+    return figures
 
 
 def arms_table(evaluation: Evaluation) -> Table:
@@ -70,44 +105,15 @@ def arms_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def plot(evaluation: Evaluation) -> "Figure":
-    """Mean average precision and ANMRR: of each arm above, of the main arm by class below, the lowest first."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- writes a font cache into the home when it is imported
+def _picture(figure: "Figure", kind: str) -> bytes:
+    """A figure as a file; the same figure is the same file twice."""
+    import matplotlib as mpl  # noqa: PLC0415 -- writes a font cache into the home when it is imported
 
-    main = evaluation.main
-    per_class = evaluation.per_class(main)
-    by_map = sorted(per_class.items(), key=lambda item: (item[1].map, item[0]))[:MOST_BARS]
-    heights = [0.3 * len(evaluation.arms) + 0.9, 0.24 * len(by_map) + 0.9]  # inches
-    figure = Figure(figsize=(8, sum(heights)), layout="constrained")
-    upper, lower = figure.subplots(2, 1, height_ratios=heights)
-
-    arms = [(evaluation.name(arm), evaluation.map(arm), evaluation.anmrr(arm)) for arm in evaluation.arms]
-    _bars(upper, arms, [MAIN if arm == main else OTHER for arm in evaluation.arms])
-    upper.set_title(f"Retrieval by arm ({len(evaluation.of(main)[0].queries)} queries)", **TITLE)
-
-    _bars(lower, [(label, scores.map, scores.anmrr) for label, scores in by_map], [MAIN] * len(by_map))
-    lower.axvline(100 * evaluation.map(main).mean, color=INK, linewidth=0.8, linestyle=":")
-    which = "By class" if len(by_map) == len(per_class) else f"The {MOST_BARS} classes of lowest mAP"
-    lower.set_title(f"{which}: {evaluation.name(main)} (dotted: mean)", **TITLE)
-    return figure
-
-
-def _bars(axes: "Axes", values: Sequence[tuple[str, Spread, Spread]], colours: Sequence[str]) -> None:
-    """Horizontal bars of mAP, the first on top, with mAP and ANMRR in figures at the right."""
-    places = np.arange(len(values))
-    axes.barh(places, [100 * precision.mean for _, precision, _ in values], color=colours, height=0.72)
-    axes.set_yticks(
-        places, [name for name, _, _ in values], fontsize=8, color=INK, parse_math=False
-    )  # `$` is a character
-    for place, (_, precision, rank) in enumerate(values):
-        axes.text(112, place, f"{100 * precision.mean:.2f}", va="center", ha="right", fontsize=8, color=INK)
-        axes.text(124, place, f"{rank.mean:.4f}", va="center", ha="right", fontsize=8, color=MUTED)
-    axes.text(112, -0.75, "mAP %", ha="right", fontsize=8, color=INK)
-    axes.text(124, -0.75, "ANMRR", ha="right", fontsize=8, color=MUTED)
-    axes.set(xlim=(0, 124), ylim=(len(values) - 0.4, -0.6), xticks=range(0, 101, 20))
-    axes.tick_params(axis="x", labelsize=8, colors=MUTED)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    data = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "rsir"}):
+        dpi = 150 if kind == "png" and figure.get_figwidth() < WIDE else 72  # of an SVG: that of photographs in it
+        figure.savefig(data, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    return data.getvalue()
 
 
 def _csv(lines: Sequence[Mapping[str, Any]]) -> bytes:

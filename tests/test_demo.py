@@ -8,9 +8,10 @@ from PIL import Image
 
 from jobs.config import DemoConfig
 from jobs.demo import Steps, _folder_name, choose_queries
-from jobs.demo_picture import RIGHT, WRONG, Answer, draw_answers
+from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import CLASSES, draw_scene
 from rsir_core.errors import RsirError
+from rsir_core.gallery import RIGHT, WRONG
 from rsir_core.labels import LabelledImage
 from rsir_core.regions import Box, Region
 
@@ -60,7 +61,7 @@ def test_the_querys_own_row_is_left_out(tmp_path: Path) -> None:
     assert answer.found_itself
     assert [r.uri for r in answer.results] == [str(first), str(second)]
     assert answer.query.object_box == Box(20, 30, 90, 80)
-    assert answer.results[0].weighted_distance == 0.125
+    assert answer.results[0].distance == 0.125
     assert not Answer.of(query, response(first, own)).found_itself
 
 

@@ -13,19 +13,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
     *("suppression", "detector", "classifier", "bundle", "describe", "pca", "clusters", "candidates"),
-    *(
-        "filters",
-        "table",
-        "plan",
-        "lookup",
-        "search",
-        "resident",
-        "feedback",
-        "metrics",
-        "arms",
-        "evaluation",
-        "report",
-    ),
+    *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "arms", "gallery"),
+    *("evaluation", "paper", "tables", "plots", "findings", "report_page", "report"),
 ]
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rsir_core.arms import Arm, Own, Variation, main_arm, plan_arms
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.metrics import Scores
-from rsir_core.report import arms_table, plot, write_report
+from rsir_core.plots import plot_arms
+from rsir_core.report import arms_table, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -30,7 +31,7 @@ def one_run(labels: list[str], main: Scores, seed: str | None = None) -> Run:
     arms = plan_arms(["key_region", "whole_image"], OWN)
     scored = {arm: Scored(arm.components or 1280, main if arm == OWN.main else other) for arm in arms}
     confusion = np.eye(len(set(labels)), dtype=np.int64)
-    return Run(seed, scored, labels, 0.75, confusion, {"ties": "smaller image id first", "index": f"index {seed}"})
+    return Run(seed, scored, labels, 0.75, confusion, [], {"ties": "smaller image id first", "index": f"index {seed}"})
 
 
 def evaluation(labels: list[str], main: Scores) -> Evaluation:
@@ -85,8 +86,10 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     folder = tmp_path / "deep" / "report"
     write_report(str(folder), small)
     write_report(f"{folder}/", small)  # again, over the first
+    tables = {"arms", "per_class", "recall_precision", "confusion", "table4", "table5"}
+    plots = {f"{name}.{kind}" for name in ("retrieval", "recall_precision", "confusion") for kind in ("png", "svg")}
     assert {p.name for p in folder.iterdir()} == {
-        "metrics.json", "arms.csv", "per_class.csv", "retrieval.png", "retrieval.svg",
+        "metrics.json", "report.html", *(f"{name}.csv" for name in tables), *plots,
     }  # fmt: skip
     assert json.loads((folder / "metrics.json").read_text()) == small.metrics()
     arms = list(csv.DictReader((folder / "arms.csv").read_text().splitlines()))
@@ -99,7 +102,7 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
 
 
 def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) -> None:
-    upper, lower = plot(small).axes
+    upper, lower = plot_arms(small).axes
     assert [t.get_text() for t in upper.get_yticklabels()] == [small.name(arm) for arm in small.arms]
     assert [t.get_text() for t in lower.get_yticklabels()] == ["$\\fo{rest$", "river"]
     assert [bar.get_width() for bar in lower.patches if isinstance(bar, Rectangle)] == pytest.approx([50, 80])
@@ -108,7 +111,7 @@ def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) 
 
 def test_of_very_many_classes_the_plot_shows_the_lowest() -> None:
     values = np.linspace(0, 1, 200)
-    lower = plot(evaluation([f"{i:03}" for i in range(200)], scores(values.tolist(), [0.0] * 200))).axes[1]
+    lower = plot_arms(evaluation([f"{i:03}" for i in range(200)], scores(values.tolist(), [0.0] * 200))).axes[1]
     assert [t.get_text() for t in lower.get_yticklabels()] == [f"{i:03}" for i in range(60)]
     assert "lowest" in lower.get_title(loc="left")
 

@@ -1,0 +1,84 @@
+"""Figure 5: typical queries of some classes, with what each of several arms ranks first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from jobs.evaluate_describing import Described
+from jobs.evaluate_subject import Subject
+from rsir_core import rows, search
+from rsir_core.arms import Arm, Variation
+from rsir_core.gallery import Shown, Strip
+from rsir_core.metrics import Scores, ranked
+from rsir_core.regions import Box, Region, whole_image
+from rsir_core.search import Floats, Ints
+
+PAPER: Final[tuple[str, ...]] = ("beach", "sparseresidential")  # whose queries the paper's figure shows
+QUERIES: Final = 6
+RESULTS: Final = 10
+
+
+def choose_queries(scores: Scores, labels: Sequence[str]) -> dict[int, str]:
+    """Queries to show, with the reason: neither the best ones nor only such as all methods answer.
+
+    Of each class of the paper's figure, where there is one, that of median average precision; of the classes of lowest
+    mAP one that nine of ten queries surpass.
+    """
+    per_label = scores.per_label(labels)
+    typical = [label for label in PAPER if label in per_label]
+    lowest = sorted(set(per_label) - set(typical), key=lambda label: (per_label[label].map, label))
+    chosen = [(label, 0.5, "a median query") for label in typical]
+    chosen += [(label, 0.1, "a bad query") for label in lowest[: QUERIES - len(chosen)]]
+    return dict(_query(per_label[label], quantile, words) for label, quantile, words in chosen)
+
+
+def _query(scores: Scores, quantile: float, words: str) -> tuple[int, str]:
+    order = np.argsort(scores.average_precision, kind="stable")
+    place = order[int(quantile * (len(order) - 1))]
+    return int(scores.queries[place]), f"{words}, average precision {100 * scores.average_precision[place]:.1f} %"
+
+
+def make_strips(
+    subject: Subject, arms: Mapping[Arm, str], described: Mapping[Variation, Described], queries: Mapping[int, str]
+) -> list[Strip]:
+    """A strip per query (its position, with the reason to show it) and arm (with its name), by query."""
+    by_arm = {name: _strips(subject, arm, described[arm.variation], list(queries)) for arm, name in arms.items()}
+    return [by_arm[name][i]._replace(way=name, note=note) for i, note in enumerate(queries.values()) for name in by_arm]
+
+
+def _strips(subject: Subject, arm: Arm, database: Described, queries: Sequence[int]) -> list[Strip]:
+    labels, p = subject.labels, database.class_probabilities
+    vectors, weights = database.vectors(arm.components), p if arm.weighted else None
+    blocks = ranked(np.array(queries), vectors, weights)
+    order = np.concatenate([of_block for _, of_block in blocks])[:, : min(RESULTS, len(labels) - 1)]
+    strips = []
+    for query, found in zip(queries, order, strict=True):
+        shown = [
+            _shown(subject, arm, p, place, distance)
+            for place, distance in zip(found.tolist(), _distances(query, found, vectors, weights), strict=True)
+        ]
+        right = [labels[place] == labels[query] for place in found]
+        asked = _shown(subject, arm, p, query, 0.0)
+        strips.append(Strip(labels[query], "", "", "WD" if arm.weighted else "d", asked, shown, right))
+    return strips
+
+
+def _distances(query: int, found: Ints, vectors: Floats, class_probabilities: Floats | None) -> list[float]:
+    distance = search.distances(vectors[[query]], vectors[found])[0]
+    if class_probabilities is not None:
+        complement, predicted = search.complements(class_probabilities), search.classes(class_probabilities)
+        distance *= search.query_weights(complement[[query]], predicted[found])[0]
+        distance *= search.candidate_weights(complement[found], predicted[[query]])[0]
+    weighted: list[float] = distance.tolist()
+    return weighted
+
+
+def _shown(subject: Subject, arm: Arm, p: Floats, place: int, distance: float) -> Shown:
+    row = subject.features.slice(place, 1).select([rows.URI, rows.REGION, rows.OBJECT_BOX, rows.HEIGHT, rows.WIDTH])
+    (values,) = row.to_pylist()
+    whole = arm.variation.tau == 1
+    region = whole_image(values[rows.HEIGHT], values[rows.WIDTH]) if whole else Region(**values[rows.REGION])
+    box = None if whole or values[rows.OBJECT_BOX] is None else Box(**values[rows.OBJECT_BOX])
+    top = int(p[place].argmax())
+    return Shown(values[rows.URI], region, box, subject.classes[top], float(p[place, top]), distance)

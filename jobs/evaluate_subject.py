@@ -1,0 +1,91 @@
+"""An index to evaluate, opened: its labelled rows and the arms that it allows."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from jobs.config import EvaluateConfig
+from jobs.evaluate_labels import count_trained_on, label_rows
+from rsir_core import rows
+from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
+from rsir_core.bundle import read_settings
+from rsir_core.errors import TableError
+from rsir_core.metrics import PROTOCOL
+from rsir_core.table import Index
+
+SEED: Final = "{seed}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An index to evaluate, opened: what can be wrong with it is found out before anything is described."""
+
+    seed: str | None
+    index: Index
+    features: pa.Table  # the rows to rank, schema `rows.FEATURES`, by image id
+    labels: list[str]
+    classes: tuple[str, ...]
+    own: Own
+    sets: list[ArmSet]
+    arms: list[Arm]  # of those sets
+    protocol: dict[str, Any]
+
+    @property
+    def again(self) -> dict[Variation, Variation]:
+        """The ways in which its images must be described again, each with what it is for this seed."""
+        wanted = dict.fromkeys(arm.variation for arm in self.arms if arm.variation != self.own.variation)
+        return {v: v._replace(peer=of_seed(v.peer, self.seed)) for v in wanted}
+
+
+def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
+    """The newest version of a seed's index, its labelled rows, and the arms that it allows.
+
+    Raises:
+        TableError: no index, or an empty one.
+        LabelError: rows and labels do not fit.
+        BundleError: a bundle is missing.
+    """
+    index = Index(of_seed(config.index, seed))
+    version = index.version()
+    features = index.features(version)
+    if len(features) == 0:
+        raise TableError(f"version {version} of the index {index.uri} has no rows; index an archive first")
+    split = of_seed(config.split, seed)
+    features, labels, notes = label_rows(features, split)
+    fingerprint, pca = (features[name][0].as_py() for name in (rows.BUNDLE, rows.PCA))
+    settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
+    peers = {peer: of_seed(peer, seed) for peer in split_list(config.peers)}
+    own = Own(
+        Variation(settings.tau, settings.classifier.backbone),
+        components=len(features[rows.FEATURE][0]),
+        most=min(moments.count - 1, len(moments.mean)),
+        peers=tuple(Variation(1.0, read_settings(uri).classifier.backbone, peer) for peer, uri in peers.items()),
+    )
+    protocol = {
+        **PROTOCOL,
+        **notes,
+        "index": index.uri,
+        "index_version": version,
+        "bundle": fingerprint,
+        "backbone": settings.classifier.backbone,
+        "detector": settings.detector.model if settings.detector else None,
+        "pca": pca,
+        "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
+        "tau": settings.tau,
+    }
+    if split is not None:
+        bundles = {"own": f"{index.uri}/bundle", **peers}
+        protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
+    sets = parse_arms(config.arms)
+    return Subject(seed, index, features, labels, settings.classes, own, sets, plan_arms(sets, own), protocol)
+
+
+def split_list(text: str | None) -> list[str]:
+    """The parts of a comma-separated list, each once."""
+    return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def of_seed(uri: Any, seed: str | None) -> Any:
+    """The URI of a seed's own."""
+    return uri if uri is None or seed is None else uri.replace(SEED, seed)

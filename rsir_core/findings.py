@@ -1,0 +1,119 @@
+"""What the figures of an evaluation say, each table in a sentence or two that hold whatever came out."""
+
+from collections.abc import Mapping
+
+from rsir_core.arms import Arm
+from rsir_core.evaluation import Evaluation, Spread
+from rsir_core.paper import TABLE_4
+from rsir_core.plots import confusion_shares
+from rsir_core.tables import PaperTable, Tables
+
+MOST_NAMED = 5  # classes in a sentence
+MOST_CONFUSED = 8
+
+
+def lead(evaluation: Evaluation) -> str:
+    """What was asked of what."""
+    run, main = evaluation.runs[0], evaluation.main
+    variation = main.variation
+    region = "the whole image" if variation.tau == 1 else f"key regions of {variation.tau:g} × height and width"
+    queries, images = len(evaluation.of(main)[0].queries), len(run.labels)
+    seeds = f" Mean ± standard deviation over {len(evaluation.runs)} seeds." if len(evaluation.runs) > 1 else ""
+    detector = run.protocol.get("detector")
+    centred = f", centred on what {detector} finds" if detector else ", centred on the image"
+    return (
+        f"{queries:,} queries, each against the {images - 1:,} other images of {len(set(run.labels))} classes; "
+        f"{variation.backbone}, {region}{'' if variation.tau == 1 else centred}, {evaluation.words(main)[1]}, "
+        f"{evaluation.words(main)[2]} distance.{seeds}"
+    )
+
+
+def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
+    """A sentence for each part of the page, by its name; those of absent tables are empty."""
+    return {
+        "table5": _table5(evaluation) if tables["table5"] else "",
+        "classes": _classes(evaluation),
+        "table3": _best(evaluation, tables["table3"], "key region", "tau"),
+        "figure4": _best(evaluation, tables["figure4"], "feature", "K"),
+        "confusion": _confusion(evaluation),
+        "gallery": _gallery(evaluation),
+    }
+
+
+def confused(evaluation: Evaluation) -> list[tuple[str, str, float]]:
+    """The pairs of labels that are mixed up most: the query's, the one found, and its share of the first ranks."""
+    names, share = confusion_shares(evaluation)
+    pairs = [(a, b, float(share[i, j])) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
+    return [pair for pair in sorted(pairs, key=lambda pair: -pair[2])[:MOST_CONFUSED] if pair[2] > 0]
+
+
+def _table5(evaluation: Evaluation) -> str:
+    main = evaluation.main
+    plain, pca = (Arm(main.variation, k, weighted=False) for k in (None, main.components))
+    reduced, weighted = _points(evaluation, plain, pca), _points(evaluation, pca, main)
+    before, after = evaluation.dimensions(plain), evaluation.dimensions(main)
+    return (
+        f"Reducing {before:,} dimensions to {after} by PCA brings {reduced} points of mAP, weighting "
+        f"the distance by class probabilities another {weighted}."
+    )
+
+
+def _points(evaluation: Evaluation, before: Arm, after: Arm) -> str:
+    """Difference of mAP in points, paired by seed."""
+    pairs = zip(evaluation.of(before), evaluation.of(after), strict=True)
+    gain = Spread.of([100 * (b.map - a.map) for a, b in pairs])
+    return f"{gain.mean:+.2f}" if gain.sd is None else f"{gain.mean:+.2f} ± {gain.sd:.2f}"
+
+
+def _classes(evaluation: Evaluation) -> str:
+    scores = evaluation.per_class(evaluation.main)
+    hardest = sorted(scores, key=lambda label: (scores[label].map.mean, label))[:3]
+    perfect = sum(s.map.mean > 0.9995 for s in scores.values())
+    text = (
+        f"{perfect} of {len(scores)} classes are found all but perfectly (mAP 99.95 % or more). "
+        f"Hardest: {', '.join(f'{label} ({100 * scores[label].map.mean:.1f} %)' for label in hardest)}."
+    )
+    if not Tables(evaluation).comparable:
+        return text
+    gaps = {label: 100 * s.map.mean - TABLE_4[label][1].map for label, s in scores.items()}
+    behind = sorted((label for label in gaps if gaps[label] < -0.005), key=lambda label: gaps[label])
+    named = [f"{label} ({100 * scores[label].map.mean:.1f} against {TABLE_4[label][1].map:g} %)" for label in behind]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    told = f" Behind the paper in {len(behind)}: {', '.join(named[:MOST_NAMED])}{more}." if behind else ""
+    ahead = sum(gap > 0.005 for gap in gaps.values())
+    return f"{text} Ahead of the paper's key regions in {ahead} of {len(gaps)} classes.{told}"
+
+
+def _best(evaluation: Evaluation, table: PaperTable | None, what: str, symbol: str) -> str:
+    if table is None:
+        return ""
+    parts = []
+    for group in ("plain", "weighted"):
+        found = [(cells[f"{group}_map"].mean, heading) for heading, cells in table.rows if f"{group}_map" in cells]
+        if found:
+            best = max(found)
+            parts.append(f"{table.groups[group]}: best at {symbol} = {best[1]} with {100 * best[0]:.2f} % mAP")
+    used = "" if table.marked is None else f" The dotted line is the {what} that the index uses."
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}.{used}"
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    names, share = confusion_shares(evaluation)
+    right = sum(share[i, i] for i in range(len(names))) / len(names)
+    return (
+        "Of a class with NG other images, which classes fill the first NG ranks? "
+        f"{100 * right:.1f} % of them are of the query's own class, mean over classes."
+    )
+
+
+def _gallery(evaluation: Evaluation) -> str:
+    ways: dict[str, list[bool]] = {}
+    for strip in evaluation.runs[0].strips:
+        ways.setdefault(strip.way, []).extend(strip.right)
+    told = [f"{way} finds {sum(right)} of {len(right)}" for way, right in ways.items()]
+    return (
+        "Of the two classes of the paper's figure, where there are such, the median query by average precision; of the "
+        "classes of lowest mAP a bad one, which nine of ten queries of the class surpass. Among the images shown, "
+        f"{', '.join(told)} right."
+    )
