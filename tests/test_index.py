@@ -15,15 +15,17 @@ import pytest
 from PIL import Image
 
 from jobs import publishing
+from jobs.committing import Commits
+from jobs.compacting import compact_features
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import describe_files
 from jobs.index import index_archive
-from jobs.publishing import compact
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
 from rsir_core.errors import ArchiveError, BundleError, TableError
+from rsir_core.lease import Lease
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table
 from rsir_core.raster import read_picture
@@ -217,7 +219,8 @@ def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig, mo
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
     monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)
-    compact(index)
+    with Lease.take(index.uri) as lease:
+        compact_features(Commits(index, lease))
     files = index.feature_files()
     assert len(files) == 3 and 18 in [file.row_count for file in files]  # the large one, and two of the others' 18 rows
     assert index.features() == before == index.features(last)

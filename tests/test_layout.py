@@ -11,9 +11,36 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
+    *(
+        "errors",
+        "rows",
+        "storage",
+        "lease",
+        "archive",
+        "footprint",
+        "orientation",
+        "raster",
+        "labels",
+        "regions",
+        "letterbox",
+    ),
     *("suppression", "detector", "classifier", "bundle", "describe", "pca", "clusters", "candidates"),
-    *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
+    *(
+        "filters",
+        "delta",
+        "lease",
+        "table",
+        "plan",
+        "stored",
+        "drift",
+        "retention",
+        "lookup",
+        "search",
+        "resident",
+        "feedback",
+        "metrics",
+        "report",
+    ),
 ]
 
 
