@@ -71,7 +71,7 @@ class FinetuneClassifierConfig(RayJobConfig):
 class FinetuneDetectorConfig(JobConfig):
     """Fine-tune YOLOv5 on a data.yaml as ultralytics defines it and write it into a model bundle."""
 
-    data: str = option("data.yaml with `train`, `val` and `names`")
+    data: str = option("data.yaml with `train`, `val`, `names` and, for a score at the end, `test`")
     models: str = option("URI of the bundle to write; an existing one keeps its classifier")
     model: Literal["yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"] = option("size of the detector", "yolov5x")
     weights: str | None = option("weights to start from (.safetensors, or a .pt of your own); default: random", None)

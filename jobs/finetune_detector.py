@@ -17,7 +17,7 @@ from torch import nn
 
 from jobs.config import FinetuneDetectorConfig, Summary, run
 from jobs.detector_data import BoxData, read_boxes
-from rsir_core.bundle import write_detector
+from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (
     DetectorSettings,
     build_detector,
@@ -35,6 +35,8 @@ _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_
 def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     """Train, or continue a killed training of the same settings and boxes, and write the best epoch into the bundle.
 
+    Best by `val`; what that epoch is worth is then found out on `test`, once, where the data.yaml has it.
+
     Raises:
         ConfigError: a setting that cannot be.
         LabelError: the data.yaml or the labels are missing or contradictory.
@@ -51,6 +53,7 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     state, scores = read_best(folder)
     settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score)
     fingerprint = write_detector(config.models, settings, state)
+    test = _score(config, data, settings, state)
     _clear(folder)
     return {
         "models": config.models,
@@ -64,6 +67,8 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
         "best_epoch": scores["epoch"],
         "map50": scores["map50"],
         "map50_per_class": scores["map50_per_class"],
+        "test_images": len(data.test),
+        **{f"test_{name}": value for name, value in test.items()},
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -122,6 +127,15 @@ def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
             log.info("starting from %d tensors of %s", _start(model, config.weights), config.weights)
         trainer.model = model
     trainer.train()  # type: ignore[no-untyped-call]
+
+
+def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSettings, state: State) -> dict[str, Any]:
+    if not data.test:
+        return {}
+    from jobs.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
+
+    log.info("scoring the best epoch on the %d test images", len(data.test))
+    return score_boxes(settings, state, data.test, 2 * config.batch_size, "cuda" if config.num_gpus else "cpu")
 
 
 def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:
