@@ -20,13 +20,13 @@ from jobs.detector_data import BoxData, read_boxes
 from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (
     DetectorSettings,
-    build_detector,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.errors import ConfigError, WeightsError
 from rsir_core.letterbox import STRIDE
+from rsir_core.precision import trains_in_bfloat16
 
 log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score")  # on the weights
@@ -122,7 +122,7 @@ def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
     if done:
         log.info("continuing after epoch %d of %d", done, config.epochs)
     else:
-        model = build_detector(config.model, len(data.names))  # after the trainer, which sets the seed
+        model = trainer.get_model(f"{config.model}.yaml")  # after the trainer was made, which sets the seed
         if config.weights:
             log.info("starting from %d tensors of %s", _start(model, config.weights), config.weights)
         trainer.model = model
@@ -140,7 +140,6 @@ def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSett
 
 def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:
     """The recipe: ultralytics' own for its model size, with what aerial images and small sets ask for."""
-    native_bf16 = config.num_gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
     return {
         "model": f"{config.model}.yaml",
         "data": config.data,
@@ -153,7 +152,8 @@ def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) 
         "patience": config.epochs,  # no early end, so that an epoch count says when a run is done
         "device": "0" if config.num_gpus else "cpu",
         "workers": config.threads if config.num_gpus else 0,
-        "amp": "bf16" if native_bf16 else False,  # with float16 it would download a model to check itself on
+        # with float16 it would download a model to check itself on; on CPUs see `Bfloat16Model`
+        "amp": "bf16" if config.num_gpus and trains_in_bfloat16(torch.device("cuda")) else False,
         "plots": False,
         "verbose": False,
         "save_dir": str(folder),

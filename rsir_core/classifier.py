@@ -163,9 +163,12 @@ def _fill(module: nn.Module, state: State, source: str) -> None:
     module.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
 
 
-def to_input(images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device) -> Tensor:
-    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last."""
-    shape = (len(images), 3, settings.image_size, settings.image_size)
+def to_input(
+    images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device, size: int | None = None
+) -> Tensor:
+    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last; S is the settings' unless given."""
+    side = settings.image_size if size is None else size
+    shape = (len(images), 3, side, side)
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
     for rows in _by_shape(images):
         same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.config import FinetuneClassifierConfig
-from jobs.finetune_classifier import finetune, turn_and_zoom
+from jobs.finetune_classifier import finetune
 from rsir_core import bundle
 from rsir_core.errors import BundleError, LabelError, WeightsError
 from rsir_core.labels import read_split
@@ -29,18 +29,6 @@ def config(tmp_path: Path) -> FinetuneClassifierConfig:
         archive=str(tmp_path / "archive"), models=str(tmp_path / "models"), backbone="resnet18", weights="random",
         epochs=2, batch_size=4, image_size=64, num_cpus=1,
     )  # fmt: skip
-
-
-def test_turning_and_zooming_shows_the_image_from_elsewhere_and_nothing_else() -> None:
-    torch.manual_seed(0)
-    flat = torch.full((16, 3, 32, 32), 0.25)
-    torch.testing.assert_close(turn_and_zoom(flat), flat)  # reflected at the edges: no black corners
-    ramp = torch.linspace(0, 1, 32).expand(16, 3, 32, 32).contiguous()
-    turned = turn_and_zoom(ramp)
-    assert turned.min() >= 0 and turned.max() <= 1
-    across, down = turned.diff(dim=3).abs().mean((1, 2, 3)), turned.diff(dim=2).abs().mean((1, 2, 3))
-    assert (across > down).any() and (down > across).any()  # turned to both sides
-    assert not torch.allclose(turned[0], turned[1])
 
 
 @pytest.mark.ray
