@@ -153,15 +153,21 @@ class QueryConfig(DescribingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(RayJobConfig):
-    """Score retrieval over an index: mAP and ANMRR per arm and class."""
+    """Score retrieval over an index, or over one per seed: mAP and ANMRR per arm and class."""
 
-    index: str = option("URI of the index")
-    report: str = option("folder for metrics.json and tables")
-    split: str | None = option("CSV `uri,label,split`: only `test` rows are queries and database", None)
-    arms: str = option(
-        "comma-separated: key_region, whole_image (describes the images again at tau 1)", "key_region,whole_image"
+    index: str = option("URI of the index; with --seeds, `{seed}` in it stands for each")
+    report: str = option("folder for metrics.json, tables, plots and report.html")
+    split: str | None = option(
+        "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
-    batch_size: int = option("images per forward pass, for whole_image", 32)
+    arms: str = option(
+        "comma-separated: key_region, whole_image, and the paper's table3, table4, table5, figure4, figure5; all but "
+        "key_region and figure4 describe the images again",
+        "key_region,whole_image",
+    )
+    peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
+    batch_size: int = option("images per forward pass, for images that are described again", 32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,39 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ORDER = [
-    *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
-    *("suppression", "precision", "detector", "classifier", "augmentation", "bundle", "describe", "pca"),
-    *("clusters", "candidates"),
-    *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
-]
+ORDER = """
+errors
+rows
+storage
+archive
+footprint
+orientation
+raster
+labels
+regions
+letterbox
+suppression
+precision
+detector
+classifier
+augmentation
+bundle
+describe
+pca
+clusters
+candidates
+filters
+table
+plan
+lookup
+search
+resident
+feedback
+metrics
+arms
+evaluation
+report
+""".split()  # one a line: several people add to it
 
 
 def imported(file: Path) -> set[str]:
