@@ -116,6 +116,7 @@ class DescribingConfig(RayJobConfig):
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
     batch_size: int = option("images per forward pass", 32)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+    image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,39 +10,40 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ORDER = """
-errors
-rows
-storage
-archive
-footprint
-orientation
-raster
-labels
-regions
-letterbox
-suppression
-precision
-detector
-classifier
-augmentation
-bundle
-describe
-pca
-clusters
-candidates
-filters
-table
-plan
-lookup
-search
-resident
-feedback
-metrics
-arms
-evaluation
-report
-""".split()  # one a line: several people add to it
+ORDER = [  # one a line: several people add to it
+    "errors",
+    "rows",
+    "storage",
+    "archive",
+    "footprint",
+    "orientation",
+    "raster",
+    "reader",
+    "labels",
+    "regions",
+    "letterbox",
+    "suppression",
+    "precision",
+    "detector",
+    "classifier",
+    "augmentation",
+    "bundle",
+    "describe",
+    "pca",
+    "clusters",
+    "candidates",
+    "filters",
+    "table",
+    "plan",
+    "lookup",
+    "search",
+    "resident",
+    "feedback",
+    "metrics",
+    "arms",
+    "evaluation",
+    "report",
+]
 
 
 def imported(file: Path) -> set[str]:
