@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 ORDER = [
     *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
-    *("suppression", "detector", "classifier", "bundle", "describe", "pca", "clusters", "candidates"),
+    *("suppression", "detector", "classifier", "bundle", "describe", "calibration", "pca", "clusters", "candidates"),
     *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
 ]
 
