@@ -52,6 +52,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
+    calibration_fraction: float = option(
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.1
+    )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(

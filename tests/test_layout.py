@@ -29,6 +29,7 @@ ORDER = [  # one a line: several people add to it
     "augmentation",
     "bundle",
     "describe",
+    "calibration",
     "pca",
     "clusters",
     "candidates",
