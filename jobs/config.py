@@ -131,11 +131,18 @@ class IndexConfig(DescribingConfig):
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
-    compact: bool = option("merge small files of the features, which many small runs leave", False)
+    compact: bool = option("merge small files, which many small runs leave, and drop embeddings of gone images", False)
+    vacuum: bool = option("remove files that only versions older than --keep-days refer to, and unused PCAs", False)
+    keep_days: float = option("days for which --vacuum keeps every version readable, at most 30", 7.0)
+    dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep_days <= 30:
+            raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
 
 
 @dataclasses.dataclass(frozen=True)

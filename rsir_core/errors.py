@@ -62,6 +62,14 @@ class TableError(RsirError):
     """An index, a version of it or one of its tables is missing or was written by something else."""
 
 
+class LeaseError(RsirError):
+    """Another run is changing the index, or has taken it over from this one."""
+
+
+class ConflictError(RsirError):
+    """Somebody else has changed a table that this run was about to change."""
+
+
 class QueryError(RsirError):
     """A query cannot be answered as asked: a 4xx, with the status to answer."""
 

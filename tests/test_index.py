@@ -15,15 +15,17 @@ import pytest
 from PIL import Image
 
 from jobs import publishing
+from jobs.committing import Commits
+from jobs.compacting import compact_features
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import describe_files
 from jobs.index import index_archive
-from jobs.publishing import compact
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
 from rsir_core.errors import ArchiveError, BundleError, TableError
+from rsir_core.lease import Lease
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table
 from rsir_core.raster import read_picture
@@ -238,6 +240,11 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
     np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
 
 
+def merge_files(index: Index) -> None:
+    with Lease.take(index.uri) as lease:
+        compact_features(Commits(index, lease))
+
+
 def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config, index = indexed, Index(indexed.index)
     for first in (18, 24, 30):  # as three small runs would leave them
@@ -248,7 +255,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
     monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)
-    compact(index)
+    merge_files(index)
     files = index.feature_files()
     assert len(files) == 3 and 18 in [file.row_count for file in files]  # the large one, and two of the others' 18 rows
     assert index.features() == before == index.features(last)
@@ -257,12 +264,12 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     spans = sorted([min(c), max(c)] for c in (table["class"].to_pylist() for table, _ in tables if len(table) != 18))
     assert spans[0][1] <= spans[1][0]
     monkeypatch.undo()
-    compact(index)
+    merge_files(index)
     assert [file.row_count for file in index.feature_files()] == [36]
     (Path(config.archive) / "airport" / "000.png").unlink()
     assert index_archive(dataclasses.replace(config, compact=True))["rows"] == 17  # of the archive, which has no `more`
     version = index.version()
-    compact(index)
+    merge_files(index)
     assert index.version() == version  # there was nothing to do
 
 
