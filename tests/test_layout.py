@@ -12,7 +12,17 @@ import yaml
 ROOT = Path(__file__).parents[1]
 ORDER = [
     *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
-    *("suppression", "precision", "detector", "classifier", "augmentation", "bundle", "describe", "pca"),
+    *(
+        "suppression",
+        "precision",
+        "detector",
+        "representative",
+        "classifier",
+        "augmentation",
+        "bundle",
+        "describe",
+        "pca",
+    ),
     *("clusters", "candidates"),
     *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
 ]
