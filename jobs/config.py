@@ -53,6 +53,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
+    calibration_fraction: float = option(
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.1
+    )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
@@ -121,6 +124,7 @@ class DescribingConfig(RayJobConfig):
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
     batch_size: int = option("images per forward pass", 32)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+    image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,15 +162,21 @@ class QueryConfig(DescribingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(RayJobConfig):
-    """Score retrieval over an index: mAP and ANMRR per arm and class."""
+    """Score retrieval over an index, or over one per seed: mAP and ANMRR per arm and class."""
 
-    index: str = option("URI of the index")
-    report: str = option("folder for metrics.json and tables")
-    split: str | None = option("CSV `uri,label,split`: only `test` rows are queries and database", None)
-    arms: str = option(
-        "comma-separated: key_region, whole_image (describes the images again at tau 1)", "key_region,whole_image"
+    index: str = option("URI of the index; with --seeds, `{seed}` in it stands for each")
+    report: str = option("folder for metrics.json, tables, plots and report.html")
+    split: str | None = option(
+        "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
-    batch_size: int = option("images per forward pass, for whole_image", 32)
+    arms: str = option(
+        "comma-separated: key_region, whole_image, and the paper's table3, table4, table5, figure4, figure5; all but "
+        "key_region and figure4 describe the images again",
+        "key_region,whole_image",
+    )
+    peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
+    batch_size: int = option("images per forward pass, for images that are described again", 32)
 
 
 @dataclasses.dataclass(frozen=True)

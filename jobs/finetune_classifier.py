@@ -16,11 +16,13 @@ from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
+from jobs.calibrating import calibrate
 from jobs.classifier_training import averaged_weights, train_worker
 from jobs.cluster import joined
 from jobs.config import FinetuneClassifierConfig, Summary, run
 from rsir_core import bundle
 from rsir_core.archive import list_images
+from rsir_core.calibration import hold_out
 from rsir_core.classifier import ClassifierSettings, build_classifier, load_start_weights, settings_for
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
@@ -65,12 +67,15 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     images = split_images(label_images(list_images(config.archive), config.labels), config.train_fraction, config.seed)
     classes = sorted({image.label for image in images})
     training = [image for image in images if image.split == "train"]
+    fraction, labels = config.calibration_fraction, [image.label for image in training]
+    training, held_out = hold_out(training, labels, fraction, config.seed)
     settings = settings_for(config.backbone, classes, config.image_size)
     # Start weights that cannot be had should fail here, not in a worker an hour later.
     load_start_weights(build_classifier(config.backbone, len(classes)), config.backbone, config.weights)
     with joined(config.address):
         training = readable(training)
         state, metrics, folder = _train(config, settings, training)
+        settings, calibration = calibrate(config, settings, state, held_out)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
     fs, path = fsspec.core.url_to_fs(folder)
     fs.rm(path, recursive=True)  # only now: until the bundle is written a killed job resumes from there
@@ -80,6 +85,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "test_images": sum(image.split == "test" for image in images),
         "epochs": config.epochs,
         **{name: metrics[name] for name in ("loss", "train_accuracy")},
+        **calibration,
         "seconds": round(time.monotonic() - began, 1),
         "fingerprint": fingerprint,
         "models": config.models,

@@ -42,6 +42,7 @@ class ClassifierSettings:
         image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
         mean: subtracted per channel from values in 0..1.
         std: divided by per channel.
+        temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
     """
 
     backbone: str
@@ -49,6 +50,7 @@ class ClassifierSettings:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: float = 1.0  # bundles of earlier versions say nothing about it
 
 
 class BackboneWithHead(nn.Module):

@@ -37,13 +37,16 @@ def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneCl
     (tmp_path / "archive" / "beach" / "broken.png").write_bytes(b"\x89PNG no more")
     write_bundle(tmp_path / "models")
     detector = bundle.read_detector(config.models)
-    summary = finetune(config)
+    summary = finetune(dataclasses.replace(config, calibration_fraction=0.25))
     loaded = bundle.load_bundle(config.models)
+    assert loaded.classifier.temperature == summary["temperature"] != 1
+    assert summary["calibration_images"] == 3 and 0 <= summary["ece_after"] <= 1
     assert loaded.fingerprint == summary["fingerprint"]
     assert loaded.classes == ("airport", "beach", "forest") and loaded.classifier.backbone == "resnet18"
     assert loaded.detector is not None and detector is not None and loaded.detector == detector[0]
     split = read_split(f"{config.models}/split.csv")
     assert len(split) == 25 and sum(image.split == "train" for image in split) == 12
+    assert summary["images"] <= 12 - 3  # what calibrates does not train
     assert summary["test_images"] == 13
     assert not list((tmp_path / "models" / "training").iterdir())  # nothing is left of the run
 

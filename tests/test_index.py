@@ -30,6 +30,7 @@ from rsir_core.raster import read_picture
 from rsir_core.resident import in_runs
 from rsir_core.table import Index
 from tests.models import write_bundle
+from tests.poison import read_poisoned
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[1]
@@ -209,17 +210,27 @@ def test_too_few_images_for_the_components(config: IndexConfig) -> None:
     assert index_archive(config)["described"] == 0  # what was described is kept
 
 
-def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Path) -> None:
+def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexConfig, tmp_path: Path) -> None:
+    for name in ("hangs", "segfaults", "needs_100_gb"):
+        shutil.copy(tmp_path / "archive" / "beach" / "001.png", tmp_path / "archive" / f"{name}.png")
     listing = listing_table(list_images(config.archive))
     tables = []
     for folder, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         index = Index(str(tmp_path / folder))
         index.adopt_bundle(config.models)
-        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus)
-        written = list(describe_files(placed, listing, gpu="cpu").iter_rows())
-        files = [w for w in written if w["table"] == "embeddings"]
-        assert sum(w["row_count"] for w in written) == 19 and sum(w["row_count"] for w in files) == 18
-        tables.append(pa.concat_tables([pa.parquet.read_table(f"{index.uri}/embeddings/{w['name']}") for w in files]))
+        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus, image_seconds=5.0)
+        written = list(describe_files(placed, listing, gpu="cpu", function=read_poisoned).iter_rows())
+        described, failures = (
+            pa.concat_tables(
+                [pa.parquet.read_table(f"{index.uri}/{name}/{w['name']}") for w in written if w["table"] == name]
+            )
+            for name in ("embeddings", "failures")
+        )
+        assert len(described) == 18 and sum(w["row_count"] for w in written) == 18 + len(failures)
+        assert {Path(row["uri"]).stem: row["kind"] for row in failures.to_pylist()} == {
+            "broken": "corrupt", "hangs": "timeout", "segfaults": "crash", "needs_100_gb": "memory",
+        }  # fmt: skip
+        tables.append(described)
     one, other = (t.sort_by("image_id") for t in tables)
     assert one.drop_columns(["embedding", "class_probabilities", "object_score", "object_box"]) == other.drop_columns(
         ["embedding", "class_probabilities", "object_score", "object_box"]

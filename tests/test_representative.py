@@ -58,7 +58,7 @@ def test_every_rule_puts_one_object_first_and_loses_none(
 def describer(tmp_path_factory: pytest.TempPathFactory) -> Describer:
     folder = tmp_path_factory.mktemp("models")
     write_bundle(folder, detector=False)
-    settings = DetectorSettings("yolov5n", ("plane", "ship"), image_size=128, min_score=0.0)
+    settings = DetectorSettings("yolov5n", ("plane", "ship"), image_size=512, min_score=0.0)  # boxes are of 15 strides
     write_detector(str(folder), settings, lively_detector(2))
     return Describer(load_bundle(str(folder)))
 
