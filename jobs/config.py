@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.regions import ObjectRule
 
 Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
@@ -85,6 +86,10 @@ class FinetuneDetectorConfig(JobConfig):
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0)
     threads: int = option("CPU threads", 2)
     min_score: float = option("confidence from which a detection counts as an object", 0.25)
+    rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
+        "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
+        "class (up to 6 forward passes more), the largest, or the centre of all", "confidence",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
 
 log = logging.getLogger(__name__)
-_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score")  # on the weights
+_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights
 
 
 def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
@@ -51,7 +51,7 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     if epochs_done(folder) < config.epochs:
         _train(config, data, folder)
     state, scores = read_best(folder)
-    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score)
+    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score, config.rule)
     fingerprint = write_detector(config.models, settings, state)
     test = _score(config, data, settings, state)
     _clear(folder)

@@ -25,6 +25,7 @@ ORDER = [  # one a line: several people add to it
     "suppression",
     "precision",
     "detector",
+    "representative",
     "classifier",
     "augmentation",
     "bundle",
