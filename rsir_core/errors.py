@@ -62,6 +62,10 @@ class TableError(RsirError):
     """An index, a version of it or one of its tables is missing or was written by something else."""
 
 
+class StorageError(RsirError):
+    """A store does not take what is written: it is full, out of reach, or refuses."""
+
+
 class QueryError(RsirError):
     """A query cannot be answered as asked: a 4xx, with the status to answer."""
 

@@ -22,14 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from rsir_core import rows
 from rsir_core.clusters import Clusters
 from rsir_core.errors import TableError
 from rsir_core.pca import Pca
-from rsir_core.storage import put_file
+from rsir_core.storage import not_written, put_file
 
 if TYPE_CHECKING:
     from rsir_core.bundle import Bundle, BundleSettings
@@ -241,6 +241,9 @@ class Index:
             files: what is new.
             mode: beside the rows that are there, or instead of them all.
             removed: files of `features` that go in the same commit, where others stay.
+
+        Raises:
+            StorageError: the store does not take it; then nothing is visible.
         """
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
@@ -248,9 +251,12 @@ class Index:
             for f in files
         ]
         actions += [RemoveAction(file.name, True, now) for file in removed]
-        table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
-        table.create_write_transaction(actions, mode, table.schema())
-        return int(DeltaTable(self.table_uri(name)).version())
+        try:
+            table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
+            table.create_write_transaction(actions, mode, table.schema())
+            return int(DeltaTable(self.table_uri(name)).version())
+        except (OSError, DeltaError) as error:
+            raise not_written(self.table_uri(name), error) from error
 
     def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> int:
         """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
