@@ -70,6 +70,10 @@ class ConflictError(RsirError):
     """Somebody else has changed a table that this run was about to change."""
 
 
+class StorageError(RsirError):
+    """A store does not take what is written: it is full, out of reach, or refuses."""
+
+
 class QueryError(RsirError):
     """A query cannot be answered as asked: a 4xx, with the status to answer."""
 
