@@ -88,7 +88,8 @@ def read_file(uri: str, max_bytes: int) -> bytes:
     """Read a whole file.
 
     Raises:
-        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading) or `error`.
+        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading), `memory` or
+            `error`.
     """
     try:
         return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
@@ -98,6 +99,8 @@ def read_file(uri: str, max_bytes: int) -> bytes:
         raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
     except PermissionError as error:
         raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
+    except MemoryError as error:
+        raise ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory") from error
     except Exception as error:  # each store has its own family of errors; none may end a worker
         raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
 

@@ -80,7 +80,7 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
     return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
 
 
-def read_settings(uri: str, fingerprint: str) -> BundleSettings:
+def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
     """What a bundle is besides its weights, which are neither read nor checked.
 
     Raises:

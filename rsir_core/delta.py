@@ -8,10 +8,11 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
 from rsir_core.errors import ConflictError
+from rsir_core.storage import not_written
 
 Mode = Literal["append", "overwrite"]
 ONTO_THIS: Final = CommitProperties(max_commit_retries=0)  # onto the version as read, not onto what others make of it
@@ -44,8 +45,12 @@ def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
 
     Raises:
         ConflictError: it is not at the version any more.
+        StorageError: it cannot be made.
     """
-    table = DeltaTable.create(uri, schema, mode="ignore")
+    try:
+        table = DeltaTable.create(uri, schema, mode="ignore")
+    except (OSError, DeltaError) as error:
+        raise not_written(uri, error) from error
     if version not in (None, table.version()):
         raise ConflictError(_conflict(uri, version))
     return table
@@ -80,6 +85,7 @@ def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[Writte
 
     Raises:
         ConflictError: somebody else has made that version.
+        StorageError: the store does not take it.
     """
     version = int(table.version())
     try:
@@ -88,6 +94,8 @@ def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[Writte
         there = {file.name for file in files_of(DeltaTable(table.table_uri))}
         if not files or {file.name for file in files} - there:
             raise ConflictError(_conflict(table.table_uri, version)) from error
+    except (OSError, DeltaError) as error:
+        raise not_written(table.table_uri, error) from error
     return version + 1
 
 

@@ -8,9 +8,30 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from rsir_core.errors import StorageError
+
 
 def put_file(uri: str, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
+    """Write a file so that a reader sees all of it or nothing.
+
+    Raises:
+        StorageError: the store does not take it.
+    """
+    try:
+        _put(uri, data)
+    except OSError as error:
+        raise not_written(uri, error) from error
+
+
+def not_written(uri: str, error: Exception) -> StorageError:
+    """What a failed write means to who reads the job's last line."""
+    return StorageError(
+        f"{uri} cannot be written ({type(error).__name__}: {' '.join(str(error).split())}); check space, network and "
+        "credentials, then run the same command again: it goes on where it ended"
+    )
+
+
+def _put(uri: str, data: bytes) -> None:
     fs, path = fsspec.core.url_to_fs(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):

@@ -243,6 +243,7 @@ class Index:
 
         Raises:
             ConflictError: somebody else has committed since.
+            StorageError: the store does not take it; then nothing is visible.
         """
         return commit_files(table_at(self.table_uri(name), SCHEMAS[name], onto), files, mode, removed)
 
