@@ -50,7 +50,17 @@ def create_file(uri: str, data: bytes) -> bool:
 
     Of several at once one writes it, where the store knows conditional writes (local disks, S3, GCS, Azure). An answer
     that got lost can make False of True: who must know reads the file.
+
+    Raises:
+        StorageError: the store does not take it.
     """
+    try:
+        return _create(uri, data)
+    except OSError as error:
+        raise not_written(uri, error) from error
+
+
+def _create(uri: str, data: bytes) -> bool:
     fs, path = fsspec.core.url_to_fs(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if isinstance(fs, LocalFileSystem):

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -12,9 +13,10 @@ import pytest
 from rsir_core import rows
 from rsir_core.archive import list_images, read_file
 from rsir_core.delta import Mode
-from rsir_core.errors import ConflictError, ImageError, StorageError
+from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError
+from rsir_core.lease import Holder, Lease
 from rsir_core.plan import listing_table, make_plan
-from rsir_core.storage import put_file
+from rsir_core.storage import create_file, put_file
 from rsir_core.table import Index
 from tests.store import Fault, Store, running
 
@@ -125,6 +127,41 @@ def test_what_the_store_refused_is_tried_again_and_what_the_file_is_not(store: S
     assert plan.stale_failures["image_id"].to_pylist() == ["denied.jpg", "unreachable.jpg"]
     assert plan.new == 0
     assert len(make_plan(index, listing, retry_failed=True).to_describe) == 3
+
+
+def test_the_lease_of_an_index_there(store: Store) -> None:
+    index = "s3://bucket/leased"
+
+    def take() -> None:
+        try:
+            taken.append(Lease.take(index))
+        except LeaseError:
+            refused.append(index)
+
+    taken: list[Lease] = []
+    refused: list[str] = []
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1 and len(refused) == 3  # conditional writes: one at most
+    with taken[0] as lease, store.fault(Fault("PUT", "lease/", times=1, applied=True)):
+        lease.check()  # an answer got lost
+    assert create_file(f"{index}/once", b"1") and not create_file(f"{index}/once", b"2")
+    with Lease.take(index) as lease:
+        put_file(f"{index}/lease/00000003.json", replace(Holder.this(), machine="another").to_bytes())
+        with pytest.raises(LeaseError, match="lost its lease"):
+            lease.check()
+    with Lease.take(index, ttl=0.1, beat=0.05):
+        pass
+
+
+def test_the_listing_of_an_archive_there(store: Store) -> None:
+    names = [f"{folder}/{i}.jpg" for folder in ("a", "a/b", "c") for i in range(3)]
+    for name in [*names, "a/notes.txt", ".hidden/1.jpg"]:
+        put_file(f"s3://bucket/listed/{name}", b"1")
+    assert [image.image_id for image in list_images("s3://bucket/listed")] == names
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:

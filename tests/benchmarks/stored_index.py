@@ -54,16 +54,18 @@ def store_embeddings(index: Index, listing: pa.Table, bundle: str, classes: int,
 
 def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[str, ...], components: int) -> None:
     """Fit a PCA to the first block and publish the features of all rows, as the job would."""
-    blocks = embedding_blocks(listing, bundle, len(names))
+    blocks, rng = embedding_blocks(listing, bundle, len(names)), np.random.default_rng(0)
     pca, parts = None, []
     for block in blocks:
         embedding = rows.to_matrix(block[rows.EMBEDDING])
         pca = pca or Moments.of(embedding).fit(components)
         best = rows.to_matrix(block[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+        feature = pca.transform(embedding)
+        feature += 0.01 * rng.standard_normal(feature.shape, np.float32)  # or equal blocks would compress to nothing
         more = {
             rows.PCA: pa.repeat(pca.fingerprint, len(block)),
             rows.CLASS: pa.array(names).take(pa.array(best)),
-            rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
+            rows.FEATURE: rows.to_vectors(feature),
         }
         parts.append(pa.table([more[n] if n in more else block[n] for n in rows.FEATURES.names], rows.FEATURES))
     if pca is not None:
