@@ -80,7 +80,7 @@ class RunReport:
         self.begin(None)
         outcome = "done" if kind is None else f"{kind.__name__}: {error}"
         content = self.to_dict(outcome)
-        name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+        name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
         put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
         put_file(f"{self._index.uri}/runs/{name}.md", readable(content).encode())
 

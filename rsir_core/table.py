@@ -82,7 +82,10 @@ class Index:
         names = list(columns) if columns is not None else rows.FEATURES.names
         dataset = self._open("features", version).to_pyarrow_dataset()
         wanted = dict.fromkeys([rows.IMAGE_ID, *names])
-        table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
+        try:
+            table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
+        except FileNotFoundError as error:
+            raise TableError(_gone(f"a file of version {version} of {self.uri}")) from error
         return _cast(table, rows.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[TableFile]:
@@ -129,9 +132,7 @@ class Index:
         try:
             return pq.ParquetFile(f"{path}/{name}", filesystem=fs, read_dictionary=list(as_dictionary))
         except FileNotFoundError as error:
-            raise TableError(
-                f"{path}/{name} is gone: its version is older than what jobs.index --vacuum keeps; ask for a newer one"
-            ) from error
+            raise TableError(_gone(f"{path}/{name}")) from error
 
     def _row_count(self, name: str) -> int:
         """Of a file that somebody wrote without saying it."""
@@ -297,6 +298,10 @@ class Index:
             if version is None:
                 raise
             raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
+
+
+def _gone(what: str) -> str:
+    return f"{what} is gone: its version is older than what jobs.index --vacuum keeps; ask for a newer one"
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -1,6 +1,7 @@
 """The index job on real Ray: nothing lost, nothing doubled, whatever happens in between."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from jobs.index import index_archive
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
-from rsir_core.errors import ArchiveError, BundleError, TableError
+from rsir_core.errors import ArchiveError, BundleError, LeaseError, TableError
 from rsir_core.lease import Lease
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table
@@ -93,7 +94,7 @@ def table_of(index: Index, name: str) -> pa.Table:
     return DeltaTable(f"{index.uri}/{name}").to_pyarrow_table().sort_by("image_id")
 
 
-def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> None:
+def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> None:  # noqa: PLR0915 -- one archive's history
     archive, index = tmp_path / "archive", Index(config.index)
     first = index_archive(config)
     wanted = {"listed": 19, "new": 19, "changed": 0, "gone": 0, "described": 18, "failed": 1, "rows": 18}
@@ -128,7 +129,21 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     gone.unlink()
     draw(archive, 18, 2)
     Image.fromarray(draw_scene("river", np.random.default_rng(98)).pixels).save(archive / "broken.jpg")
+    files = sorted(Path(config.index).rglob("*"))
+    dry = index_archive(dataclasses.replace(config, dry_run=True))
+    assert sorted(Path(config.index).rglob("*")) == files
+    assert dry["to_describe"]["forest/"]["count"] + dry["to_describe"]["./"]["count"] >= 1 and dry["described"] == 0
     third = index_archive(config)
+    assert {name: third[name] for name in ("listed", "new", "changed", "gone")} == {
+        name: dry[name] for name in ("listed", "new", "changed", "gone")
+    }
+    reports = [json.loads(file.read_text()) for file in sorted((Path(config.index) / "runs").glob("*.json"))]
+    assert [report["outcome"] for report in reports] == ["done"] * 3
+    assert reports[-1]["drift"]["new_rows"] == 4 and reports[-1]["drift"]["error_ratio"] > 0
+    assert [report["version_after"] for report in reports] == [run["version"] for run in (first, second, third)]
+    assert 0 < reports[-1]["share_of_workers_time"]["describing"] <= 1
+    with Lease.take(config.index), pytest.raises(LeaseError, match="another run is changing"):
+        index_archive(config)
     wanted = {"listed": 20, "new": 2, "changed": 2, "gone": 1, "described": 4, "failed": 0, "rows": 20}
     assert {name: third[name] for name in wanted} == wanted
     after = index.features()
@@ -140,6 +155,8 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     assert [now[i] for i in unchanged] == [before[i] for i in unchanged]
     assert now[ids[0]]["feature"] != before[ids[0]]["feature"]
     assert index.features(first["version"])["image_id"].to_pylist() == ids
+    kept = index_archive(dataclasses.replace(config, vacuum=True))
+    assert kept["version"] == third["version"] and index.features(first["version"])["image_id"].to_pylist() == ids
 
 
 def test_another_number_of_components_and_a_refit_describe_nothing(indexed: IndexConfig, tmp_path: Path) -> None:

@@ -78,5 +78,7 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     assert never.name not in there and fresh.name in there
     with pytest.raises(TableError, match=r"gone: its version is older than what jobs\.index --vacuum keeps"):
         index.models(first)
+    with pytest.raises(TableError, match="a file of version 1 "):
+        index.features(first)
     assert {file.stem for file in (tmp_path / "pca").iterdir()} == {p.fingerprint for p in pcas[1:]}
     assert vacuum(index, 7) == 0
