@@ -21,6 +21,7 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.config import DescribingConfig, IndexConfig
+from jobs.progress import STAGES
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError
@@ -39,7 +40,8 @@ READ: Final = pa.schema(
         pa.field(rows.HEIGHT, pa.int32()),
         pa.field(rows.WIDTH, pa.int32()),
         *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
-        pa.field("began", pa.float64()),
+        pa.field("began", pa.float64()),  # unix seconds: when it was opened
+        pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
         *_FAILURE,
     ]
@@ -51,13 +53,20 @@ WRITTEN: Final = pa.schema(
         ("size", pa.int64()),  # bytes
         ("row_count", pa.int64()),
         ("reasons", pa.string()),  # of failures: JSON, count by kind
-        ("example", pa.string()),  # of failures: one message
+        ("examples", pa.string()),  # of failures: JSON, one message by kind
         ("began", pa.float64()),  # unix seconds: when the first of its images was opened
         ("ended", pa.float64()),
+        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in it, over all rows
     ]
 )
 DESCRIBED: Final = pa.schema(
-    [*(f.with_nullable(True) for f in rows.EMBEDDINGS), *_FAILURE, pa.field("began", pa.float64())]
+    [
+        *(f.with_nullable(True) for f in rows.EMBEDDINGS),
+        *_FAILURE,
+        pa.field("began", pa.float64()),
+        pa.field("reading", pa.float64()),  # seconds
+        pa.field("describing", pa.float64()),
+    ]
 )
 
 
@@ -85,9 +94,11 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     table = []
     began = time.time()
     pictures = _reader(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
+    each = (time.time() - began) / max(1, len(listing))
     keys = zip(*(listing[f.name].to_pylist() for f in _KEY), strict=True)
     for (image_id, uri, etag), picture in zip(keys, pictures, strict=True):
-        row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag, "began": began}
+        row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
+        row |= {"began": began, "reading": each}
         if isinstance(picture, ImageError):
             row |= {rows.STAGE: picture.stage, rows.KIND: picture.kind, rows.MESSAGE: str(picture)}
         else:
@@ -118,8 +129,9 @@ class DescribeRead:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Describe one batch."""
-        good = batch.filter(batch["pixels"].is_valid())
+        good, began = batch.filter(batch["pixels"].is_valid()), time.time()
         found = self.describer.describe(images_of(good))
+        each = (time.time() - began) / max(len(good), 1)
         columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
         columns |= {
             rows.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
@@ -131,6 +143,7 @@ class DescribeRead:
             ),
             rows.CLASS_PROBABILITIES: rows.to_vectors(found.class_probabilities),
             rows.EMBEDDING: rows.to_vectors(found.embedding),
+            "describing": pa.repeat(each, len(good)),
         }
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
         bad = batch.filter(batch["pixels"].is_null())
@@ -151,11 +164,22 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
     written = []
     for name, table in parts:
         if len(table):
+            began = time.time()
             file = Index(index).write_rows(name, table)
-            reasons = json.dumps(Counter(table[rows.KIND].drop_null().to_pylist()))
-            example = table[rows.MESSAGE][0].as_py()
-            times = {"began": pc.min(table["began"]).as_py(), "ended": time.time()}
-            written.append({"table": name, **file._asdict(), "reasons": reasons, "example": example, **times})
+            ended = time.time()
+            failed_as = list(zip(table[rows.KIND].to_pylist(), table[rows.MESSAGE].to_pylist(), strict=True))
+            written.append(
+                {
+                    "table": name,
+                    **file._asdict(),
+                    "reasons": json.dumps(Counter(kind for kind, _ in failed_as if kind)),
+                    "examples": json.dumps({kind: message for kind, message in failed_as if kind}),
+                    "began": pc.min(table["began"]).as_py(),
+                    "ended": ended,
+                    "writing": ended - began,
+                    **{stage: pc.sum(table[stage]).as_py() or 0.0 for stage in ("reading", "describing")},
+                }
+            )
     return pa.Table.from_pylist(written, WRITTEN)
 
 

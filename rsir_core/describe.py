@@ -66,7 +66,8 @@ class Describer:
         ]
         crops = [image[r.y : r.y + r.height, r.x : r.x + r.width] for image, r in zip(images, regions, strict=True)]
         embedding, logits = self._classifier.embed(crops)
-        probabilities = torch.softmax(logits.double(), dim=1).float()  # float64: the small ones matter (complement)
+        logits = logits.double() / self.bundle.classifier.temperature
+        probabilities = torch.softmax(logits, dim=1).float()  # float64: the small ones matter (complement)
         return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
 
     def all_objects(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:

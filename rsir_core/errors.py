@@ -66,6 +66,14 @@ class StorageError(RsirError):
     """A store does not take what is written: it is full, out of reach, or refuses."""
 
 
+class LeaseError(RsirError):
+    """Another run is changing the index, or has taken it over from this one."""
+
+
+class ConflictError(RsirError):
+    """Somebody else has changed a table that this run was about to change."""
+
+
 class QueryError(RsirError):
     """A query cannot be answered as asked: a 4xx, with the status to answer."""
 

@@ -1,5 +1,7 @@
 """Writing a file to any storage so that no reader ever sees half of it."""
 
+import errno
+import os
 import uuid
 from pathlib import Path
 
@@ -41,3 +43,38 @@ def _put(uri: str, data: bytes) -> None:
         Path(unfinished).replace(path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
+
+
+def create_file(uri: str, data: bytes) -> bool:
+    """Write a file, whole, unless there is one already; returns whether this call has written it.
+
+    Of several at once one writes it, where the store knows conditional writes (local disks, S3, GCS, Azure). An answer
+    that got lost can make False of True: who must know reads the file.
+    """
+    fs, path = fsspec.core.url_to_fs(uri)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if isinstance(fs, LocalFileSystem):
+        return _link(data, path)
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if fs.exists(path):  # refused in other words
+            return False
+        if error.errno != errno.ENOSYS:
+            raise
+        fs.pipe_file(path, data)  # a store without conditional writes
+    return True
+
+
+def _link(data: bytes, path: str) -> bool:
+    unfinished = Path(f"{path}.{uuid.uuid4().hex}")
+    try:
+        unfinished.write_bytes(data)
+        os.link(unfinished, path)
+    except FileExistsError:
+        return False
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True
