@@ -177,8 +177,8 @@ class EvaluateConfig(RayJobConfig):
         "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
     arms: str = option(
-        "comma-separated: key_region, whole_image, and the paper's table3, table4, table5, figure4, figure5; all but "
-        "key_region and figure4 describe the images again",
+        "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, and objects "
+        "(the rules for the representative object); all but key_region and figure4 describe the images again",
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)

@@ -45,7 +45,7 @@ def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
 
     Raises:
         ConflictError: it is not at the version any more.
-        StorageError: it cannot be made.
+        StorageError: it cannot be opened, or made.
     """
     try:
         table = DeltaTable.create(uri, schema, mode="ignore")
@@ -85,7 +85,7 @@ def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[Writte
 
     Raises:
         ConflictError: somebody else has made that version.
-        StorageError: the store does not take it.
+        StorageError: the store does not take it; then nothing is visible.
     """
     version = int(table.version())
     try:

@@ -3,17 +3,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from jobs.evaluate_describing import DescribeAgain
+from rsir_core import rows
+from rsir_core.arms import CENTRES, Own, Variation, plan_arms
 from rsir_core.bundle import load_bundle, write_detector
 from rsir_core.classifier import Classifier
 from rsir_core.describe import Describer
 from rsir_core.detector import DetectedObject, DetectorSettings
 from rsir_core.regions import Box, ObjectRule, key_region
 from rsir_core.representative import ASKED, representative_first
+from rsir_core.table import Index
 from tests.models import lively_detector, write_bundle
 
 RULES: tuple[ObjectRule, ...] = typing.get_args(ObjectRule)
@@ -55,12 +61,17 @@ def test_every_rule_puts_one_object_first_and_loses_none(
 
 
 @pytest.fixture(scope="module")
-def describer(tmp_path_factory: pytest.TempPathFactory) -> Describer:
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models")
     write_bundle(folder, detector=False)
     settings = DetectorSettings("yolov5n", ("plane", "ship"), image_size=512, min_score=0.0)  # boxes are of 15 strides
     write_detector(str(folder), settings, lively_detector(2))
-    return Describer(load_bundle(str(folder)))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def describer(models: str) -> Describer:
+    return Describer(load_bundle(models))
 
 
 IMAGES = [
@@ -96,6 +107,27 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
             agreement.append(float(torch.softmax(classifier.embed([crop])[1], dim=1)[0, scene]))
         assert len(objects) > 1 and chosen is not None
         assert chosen.box == pytest.approx(objects[int(np.argmax(agreement))].box, abs=1e-3)
+
+
+def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
+    index = Index(str(tmp_path / "index"))
+    fingerprint = index.adopt_bundle(models)
+    own = Own(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
+    variations = list(dict.fromkeys(arm.variation for arm in plan_arms(["objects"], own)))
+    assert [variation.centre for variation in variations] == [*RULES, "image"]
+    files = [str(tmp_path / f"{i}.png") for i in range(len(IMAGES))]
+    for file, image in zip(files, IMAGES, strict=True):
+        Image.fromarray(image).save(file)
+    boxes = pa.nulls(len(files), rows.FEATURES.field(rows.OBJECT_BOX).type)
+    batch = pa.table({"position": range(len(files)), rows.URI: files, rows.OBJECT_BOX: boxes})
+    found = DescribeAgain(index.uri, fingerprint, variations)(batch)
+    describer = Describer(load_bundle(models))
+    for i, centre in enumerate(CENTRES):
+        objects = [None] * len(IMAGES) if centre == "image" else describer.describe(IMAGES, None, 0.5, centre).objects
+        expected = describer.describe(IMAGES, [o and o.box for o in objects], 0.5)
+        assert rows.to_matrix(found[f"{rows.EMBEDDING} {i}"]) == pytest.approx(expected.embedding, abs=1e-2)
+    without = Own(own.variation, components=2, most=2)
+    assert {arm.variation.centre for arm in plan_arms(["objects"], without)} == {"image"}
 
 
 def test_a_bundle_from_before_the_rules_has_the_surest_object(tmp_path: Path) -> None:
