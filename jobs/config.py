@@ -54,7 +54,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
     calibration_fraction: float = option(
-        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.1
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.06
     )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
@@ -62,7 +62,7 @@ class FinetuneClassifierConfig(RayJobConfig):
         "state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
     tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
-    epochs: int = option("passes over the training images", 10)
+    epochs: int = option("passes over the training images", 20)
     batch_size: int = option("images per step and worker", 32)
     learning_rate: float = option("peak, for AdamW", 1e-3)
     image_size: int = option("side in pixels to which key regions are resized", 224)
