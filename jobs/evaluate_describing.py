@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 import torch
@@ -15,7 +14,8 @@ from jobs.describing import actor_count
 from rsir_core import rows
 from rsir_core.arms import Variation
 from rsir_core.bundle import load_bundle
-from rsir_core.describe import Describer
+from rsir_core.classifier import Pixels
+from rsir_core.describe import Describer, Descriptions
 from rsir_core.errors import ImageError
 from rsir_core.pca import Moments, unit_length
 from rsir_core.raster import read_picture
@@ -76,7 +76,7 @@ class DescribeAgain:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
-        images: list[npt.NDArray[np.uint8]] = []
+        images: list[Pixels] = []
         messages: list[str | None] = []
         for uri in batch[rows.URI].to_pylist():
             try:
@@ -88,11 +88,18 @@ class DescribeAgain:
         boxes = [None if box is None else Box(**box) for box in batch[rows.OBJECT_BOX].to_pylist()]
         columns = {POSITION: batch[POSITION], rows.MESSAGE: pa.array(messages, pa.string())}
         for i, variation in enumerate(self.variations):
-            known = boxes if variation.peer is None else None  # the index's detector has found them already
-            found = self.describers[variation.peer].describe(images, known, variation.tau)
+            found = self._describe(images, boxes, variation)
             columns[f"{rows.EMBEDDING} {i}"] = rows.to_vectors(found.embedding)
             columns[f"{rows.CLASS_PROBABILITIES} {i}"] = rows.to_vectors(found.class_probabilities)
         return pa.table(columns)
+
+    def _describe(self, images: list[Pixels], boxes: list[Box | None], variation: Variation) -> Descriptions:
+        describer = self.describers[variation.peer]
+        if variation.centre == "image":
+            return describer.describe(images, [None] * len(images), variation.tau)
+        if variation.centre is not None or variation.peer is not None:
+            return describer.describe(images, None, variation.tau, variation.centre)
+        return describer.describe(images, boxes, variation.tau)  # the index's detector has found them already
 
 
 def describe_again(

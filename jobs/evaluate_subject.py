@@ -61,6 +61,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         components=len(features[rows.FEATURE][0]),
         most=min(moments.count - 1, len(moments.mean)),
         peers=tuple(Variation(1.0, read_settings(uri).classifier.backbone, peer) for peer, uri in peers.items()),
+        detector=settings.detector is not None,
     )
     protocol = {
         **PROTOCOL,
@@ -70,6 +71,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         "bundle": fingerprint,
         "backbone": settings.classifier.backbone,
         "detector": settings.detector.model if settings.detector else None,
+        "object": settings.detector.rule if settings.detector else None,
         "pca": pca,
         "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
         "tau": settings.tau,

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 from rsir_core.errors import ConfigError
+from rsir_core.regions import ObjectRule
 
-ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5"]
+ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects"]
 ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
+CentreRule = ObjectRule | Literal["image"]  # `image`: no object, the image's own centre
+CENTRES: Final[tuple[CentreRule, ...]] = (*get_args(ObjectRule), "image")
 DIMENSIONS: Final = (8, 16, 32, 64, 128, 256)  # of figure 4
 
 
@@ -23,6 +26,7 @@ class Variation(NamedTuple):
     tau: float  # key region's share of height and width; 1: the whole image
     backbone: str
     peer: str | None = None  # URI of another bundle, with `{seed}` where seeds have their own; None: the index's
+    centre: CentreRule | None = None  # which object the key region is centred on; None: that of the index's rows
 
     @property
     def region(self) -> str:
@@ -47,12 +51,14 @@ class Own(NamedTuple):
         components: dimensions of its features.
         most: components that can be fitted to its embeddings.
         peers: of the other bundles.
+        detector: whether objects are known at all.
     """
 
     variation: Variation
     components: int
     most: int
     peers: tuple[Variation, ...] = ()
+    detector: bool = False
 
     @property
     def main(self) -> Arm:
@@ -104,6 +110,9 @@ def _arms(name: ArmSet, own: Own) -> list[Arm]:
         case "table5":
             ours = [Arm(own.variation, k, weighted) for k, weighted in ((None, False), (K, False), (K, True))]
             return [*ours, *(Arm(peer, None, weighted=True) for peer in own.peers)]
+        case "objects":  # all of them described again, so that their PCAs are fitted to the same images
+            centred = [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]
+            return [arm for v in centred for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
         case "figure4":
             sizes = [k for k in sorted({*DIMENSIONS, K}) if k <= own.most]
             return [Arm(own.variation, k, weighted) for k in (*sizes, None) for weighted in (False, True)]

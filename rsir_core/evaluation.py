@@ -140,6 +140,8 @@ class Evaluation:
             region = f"{region} {variation.tau:g}"
         if variation.peer is not None:
             region = f"{region}, {variation.backbone}"
+        if variation.centre is not None:
+            region = f"{region}, centred by {variation.centre}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
         return region, size, "weighted" if arm.weighted else "plain"
 
@@ -155,6 +157,7 @@ class Evaluation:
             "tau": variation.tau,
             "backbone": variation.backbone,
             "bundle": variation.peer,
+            "centre": variation.centre,
             "pca": arm.components is not None,
             "weighted": arm.weighted,
             "dimensions": self.dimensions(arm),

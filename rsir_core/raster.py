@@ -25,6 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+from rasterio._err import CPLE_OutOfMemoryError  # where memory ends inside of GDAL
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags, PhotometricInterp
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -107,11 +108,13 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except ImageError:
         raise
     except MemoryError as error:
-        raise _refused(name, "error", "does not fit into memory; lower the pixel limit") from error
+        raise _refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
     except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
         raise _refused(name, "too_large", f"is refused: {error}") from error
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
+        if "cannot allocate" in str(why) or isinstance(why, CPLE_OutOfMemoryError):
+            raise _refused(name, "memory", f"does not fit into memory ({why}); lower the pixel limit") from error
         raise _refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
     return Picture(np.ascontiguousarray(found.pixels), "; ".join(found.notes) or None, found.time, found.footprint)
 

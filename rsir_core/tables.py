@@ -57,7 +57,8 @@ class Tables:
 
     def all(self) -> list[PaperTable]:
         """By number."""
-        return [table for table in (self.table3(), self.figure4(), self.table4(), self.table5()) if table is not None]
+        found = (self.table3(), self.figure4(), self.table4(), self.table5(), self.objects())
+        return [table for table in found if table is not None]
 
     def table3(self) -> PaperTable | None:
         """By size of the key region."""
@@ -120,6 +121,23 @@ class Tables:
         found = sorted(self.evaluation.per_class(main).items(), key=lambda item: (item[1].map.mean, item[0]))
         rows = [(label, _cells("key_region", scores)) for label, scores in found]
         return PaperTable("classes", "Classes", "class", {"key_region": self.evaluation.name(main)}, rows)
+
+    def objects(self) -> PaperTable | None:
+        """By what the key region is centred on."""
+        main = self.evaluation.main
+        centred = [arm for arm in self.evaluation.arms if arm.variation.centre is not None]
+        variations = dict.fromkeys(arm.variation for arm in centred)
+        if not variations:
+            return None
+        rows = [
+            (
+                v.centre or "",
+                self._of("plain", Arm(v, None, weighted=False)) | self._of("weighted", Arm(v, main.components, True)),
+            )
+            for v in variations
+        ]
+        groups = {"plain": "all dimensions, plain", "weighted": f"PCA {main.components}, weighted"}
+        return PaperTable("objects", "The representative object", "centred by", groups, rows)
 
     def table5(self) -> PaperTable | None:
         """By what each part of the method brings, and beside other whole-image descriptions."""

@@ -65,6 +65,7 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
         "tau": 0.9,
         "backbone": "resnet50",
         "bundle": None,
+        "centre": None,
         "pca": True,
         "weighted": True,
         "dimensions": 19,

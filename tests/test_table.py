@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import rows
 from rsir_core.archive import ImageFile
-from rsir_core.errors import TableError
+from rsir_core.delta import commit_files, table_at
+from rsir_core.errors import ConflictError, TableError
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
 from rsir_core.table import Index, TableName
@@ -157,6 +159,35 @@ def test_plain_parquet_tools_read_it(tmp_path: Path) -> None:
     assert found[0][2] == 3
 
 
+def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    assert index.table_version("features") == 0
+    first = index.commit("features", [index.write_rows("features", feature_rows(["a"]))], "append", onto=0)
+    late = [index.write_rows("features", feature_rows(["b"]))]
+    changes: list[Callable[[], int]] = [
+        lambda: index.commit("features", late, "append", onto=0),
+        lambda: index.commit("features", late, "overwrite", onto=0),
+        lambda: index.replace_rows(late, pa.array(["a"]), onto=0),
+    ]
+    for change in changes:
+        with pytest.raises(ConflictError, match="features was changed by somebody else after version 0"):
+            change()
+    assert ids_of(index) == ["a"] and index.version() == index.table_version("features") == first
+    assert index.commit("features", late, "append", onto=first) == first + 1
+
+
+def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    first = store(index, "failures", failure_rows(["a", "b"]))
+    tables = [table_at(index.table_uri("failures"), rows.FAILURES, first) for _ in range(2)]  # both as they were read
+    files = [index.write_rows("failures", failure_rows([i])) for i in "cd"]
+    assert commit_files(tables[0], files[:1], "append", []) == first + 1
+    with pytest.raises(ConflictError):
+        commit_files(tables[1], files[1:], "append", [])
+    assert commit_files(tables[1], files[:1], "append", []) == first + 1  # its own, whose answer the store had lost
+    assert sorted(index.keys("failures")["image_id"].to_pylist()) == ["a", "b", "c"]
+
+
 def test_pca_is_found_by_its_fingerprint(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     pca = Moments.of(np.random.default_rng(0).random((20, D))).fit(K)
@@ -216,4 +247,6 @@ def test_failures_that_no_longer_hold_are_dropped(tmp_path: Path) -> None:
     store(index, "failures", failure_rows(["a", "b"]))
     index.drop_failures(index.keys("failures").slice(0, 1))
     assert index.keys("failures")["image_id"].to_pylist() == ["b"]
-    index.drop_failures(index.keys("failures").slice(0, 0))
+    assert index.drop_failures(index.keys("failures").slice(0, 0)) == index.table_version("failures")
+    with pytest.raises(ConflictError):
+        index.drop_failures(index.keys("failures"), onto=1)
