@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import math
 import sys
 import types
 import typing
@@ -18,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.scenes import Tiling
 
 Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
@@ -102,12 +104,38 @@ class IndexConfig(DescribingConfig):
     models: str = option("URI of the model bundle")
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
+    tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None)
+    tile_metres: float | None = option("side of a tile on the ground, read at --tile pixels (256) at most", None)
+    overlap: float = option("share of a tile that the next one has as well", 0.25)
+    bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option("merge small files of the features, which many small runs leave", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How scenes are cut; None: they are not.
+
+        Raises:
+            ConfigError: an option out of its range, or without the one that it is about.
+        """
+        if self.tile is None and self.tile_metres is None:
+            if self.bands is not None:
+                raise ConfigError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
+            return None
+        side = 256 if self.tile is None else self.tile
+        if side < 1:
+            raise ConfigError(f"--tile {side}: it takes pixels, 1 or more")
+        if self.tile_metres is not None and not 0 < self.tile_metres < math.inf:
+            raise ConfigError(f"--tile-metres {self.tile_metres}: it takes metres, more than 0")
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"--overlap {self.overlap}: it takes a share, 0 to less than 1")
+        if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
+            raise ConfigError(f"--bands {self.bands}: give three, separated by commas, or one")
+        return Tiling(side, self.overlap, self.tile_metres, self.bands)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ from jobs.config import DescribingConfig, IndexConfig
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError
-from rsir_core.raster import read_picture
+from rsir_core.footprint import time_in
+from rsir_core.raster import Picture, read_pictures
 from rsir_core.table import Index, TableName
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
@@ -32,12 +33,14 @@ READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that lar
 
 _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
 _KEY: Final = [rows.LISTING.field(name) for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)]
+_READ_OF: Final = (rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME)
 READ: Final = pa.schema(
     [
         *_KEY,
         pa.field(rows.HEIGHT, pa.int32()),
         pa.field(rows.WIDTH, pa.int32()),
         *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
+        *rows.SCENE_COLUMNS,
         pa.field("began", pa.float64()),
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
         *_FAILURE,
@@ -63,21 +66,30 @@ DESCRIBED: Final = pa.schema(
 def read_files(listing: pa.Table, max_pixels: int) -> pa.Table:
     """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
     table = []
-    for image_id, uri, etag in zip(*(listing[f.name].to_pylist() for f in _KEY), strict=True):
+    pictures = read_pictures(listing[rows.URI].to_pylist(), max_pixels)
+    for image_id, uri, etag, listed in zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True):
         row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
         row["began"] = time.time()
-        try:
-            picture = read_picture(uri, max_pixels)
-            height, width = picture.pixels.shape[:2]
-            row |= {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, rows.TIME: picture.time}
-            if picture.footprint is not None:
-                row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.footprint, strict=True))
-            row["pixels"] = picture.pixels.data
-        except ImageError as error:
-            row |= {rows.STAGE: error.stage, rows.KIND: error.kind, rows.MESSAGE: str(error)}
+        found = next(pictures)
+        if isinstance(found, ImageError):
+            row |= {rows.STAGE: found.stage, rows.KIND: found.kind, rows.MESSAGE: str(found)}
+        else:
+            row |= _columns_of(found)
+            row[rows.TIME] = listed or found.time or time_in(uri)
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
     return pa.table(columns, READ)
+
+
+def _columns_of(picture: Picture) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    columns = {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, "pixels": picture.pixels.data}
+    if picture.window is not None:
+        columns[rows.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
+    if picture.ground is not None:
+        columns[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.ground.bbox, strict=True))
+        columns |= {rows.GEOMETRY: picture.ground.polygon, rows.CRS: picture.ground.crs}
+    return columns
 
 
 def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,10 @@ from jobs.cluster import joined
 from jobs.config import IndexConfig, Summary, run
 from jobs.describing import describe_files
 from jobs.publishing import compact, is_published, publish
+from jobs.surveying import cut_scenes
 from rsir_core.archive import list_images
 from rsir_core.errors import ArchiveError
-from rsir_core.plan import listing_table, make_plan
+from rsir_core.plan import anti, listing_table, make_plan
 from rsir_core.table import Index, WrittenFile
 
 log = logging.getLogger(__name__)
@@ -103,11 +105,16 @@ def index_archive(config: IndexConfig) -> Summary:
     bundle = index.bundle(fingerprint)
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
-    plan = make_plan(index, listing_table(list_images(config.archive)), config.retry_failed)
+    listing = listing_table(list_images(config.archive))
+    scenes = cut_scenes(index, listing, config)
+    plan = make_plan(index, scenes.listing, config.retry_failed)
+    plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", len(plan.listing), plan.new, plan.changed,
              len(plan.gone), len(plan.to_describe))  # fmt: skip
-    committer = Committer(index, config, len(plan.to_describe))
-    if len(plan.to_describe) or config.compact or not is_published(index, plan, config):
+    committer = Committer(index, config, len(plan.to_describe) + len(scenes.unreadable))
+    for written in scenes.failures:
+        committer.take(written)
+    if len(plan.to_describe) or scenes.failures or config.compact or not is_published(index, plan, config):
         with joined(config.address):
             if len(plan.to_describe):
                 for written in describe_files(config, plan.to_describe).iter_rows():
@@ -123,6 +130,7 @@ def index_archive(config: IndexConfig) -> Summary:
         "gone": len(plan.gone),
         "described": committer.described,
         "failed": committer.failed,
+        "skipped": scenes.skipped,
         "rows": len(index.keys("features")),
         "seconds": round(time.monotonic() - began, 1),
         "images_per_second": round(committer.rate, 1),

@@ -3,6 +3,7 @@
 features/     what is published: one row per image of the archive, changed in one atomic commit
 embeddings/   append-only cache of what was described, keyed by image id and etag
 failures/     files that should be images and cannot be
+scenes/       how large rasters are cut into tiles
 pca/          fitted PCAs by fingerprint
 bundle/       the model bundle that everything here was described with
 """
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -34,13 +35,26 @@ from rsir_core.storage import put_file
 if TYPE_CHECKING:
     from rsir_core.bundle import Bundle, BundleSettings
 
-TableName = Literal["features", "embeddings", "failures"]
+TableName = Literal["features", "embeddings", "failures", "scenes"]
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "features": rows.FEATURES,
     "embeddings": rows.EMBEDDINGS,
     "failures": rows.FAILURES,
+    "scenes": rows.SCENES,
 }
 CLUSTERS: Final = b"rsir.clusters"  # in a file's footer
+GEO: Final = {  # as well, of `features`: what makes it GeoParquet; lon/lat is its default
+    "version": "1.1.0",
+    "primary_column": rows.GEOMETRY,
+    "columns": {
+        rows.GEOMETRY: {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon", "MultiPolygon"],
+            "orientation": "counterclockwise",
+            "covering": {"bbox": {name: [rows.BBOX, name] for name in rows.BBOX_FIELDS}},
+        }
+    },
+}
 KEY: Final = [rows.IMAGE_ID, rows.ETAG]
 
 
@@ -92,9 +106,9 @@ class Index:
         """
         names = list(columns) if columns is not None else rows.FEATURES.names
         dataset = self._open("features", version).to_pyarrow_dataset()
-        wanted = dict.fromkeys([rows.IMAGE_ID, *names])
-        table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
-        return _cast(table, rows.FEATURES).select(names)
+        stored = [name for name in dict.fromkeys([rows.IMAGE_ID, *names]) if name in dataset.schema.names]
+        table = dataset.to_table(columns=stored).sort_by(rows.IMAGE_ID)
+        return _cast(_completed(table, rows.FEATURES), rows.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[FeatureFile]:
         """The files of a version (default: the newest) of `features`, by name.
@@ -110,8 +124,8 @@ class Index:
     def read_features(self, file: FeatureFile) -> tuple[pa.Table, Clusters | None]:
         """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
         parquet = self._parquet(file.name)
-        table, footer = _cast(parquet.read(rows.FEATURES.names), rows.FEATURES), parquet.metadata.metadata or {}
-        runs = footer.get(CLUSTERS)
+        table = _cast(_completed(parquet.read(rows.FEATURES.names), rows.FEATURES), rows.FEATURES)
+        runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
@@ -131,7 +145,7 @@ class Index:
     def first_row(self, file: FeatureFile) -> pa.Table:
         """A file's first row, schema `rows.FEATURES`; the file has one."""
         batches = self._parquet(file.name).iter_batches(1, columns=rows.FEATURES.names)
-        return _cast(pa.Table.from_batches([next(batches)]), rows.FEATURES)
+        return _cast(_completed(pa.Table.from_batches([next(batches)]), rows.FEATURES), rows.FEATURES)
 
     def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
@@ -204,6 +218,13 @@ class Index:
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
         return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
 
+    def scenes(self, tiling: str) -> pa.Table:
+        """How scenes are cut by a tiling, schema `rows.SCENES`, once for each content; no row if none was."""
+        if not DeltaTable.is_deltatable(self.table_uri("scenes")):
+            return rows.SCENES.empty_table()
+        found = self._open("scenes").to_pyarrow_dataset().to_table(filter=pc.field("tiling") == tiling)
+        return _cast(found.select(rows.SCENES.names), rows.SCENES)
+
     def write_rows(self, name: TableName, table: pa.Table, clusters: Clusters | None = None) -> WrittenFile:
         """Write rows as one Parquet file that no reader sees before `commit`; for workers.
 
@@ -221,6 +242,8 @@ class Index:
             data, schema, compression="zstd", use_dictionary=plain, column_encoding=encoding
         ) as writer:
             writer.write_table(table.select(schema.names).cast(schema))
+            if name == "features":
+                writer.add_key_value_metadata({"geo": json.dumps(GEO)})
             if clusters is not None:  # as text: other readers of Parquet refuse bytes here
                 writer.add_key_value_metadata({CLUSTERS: base64.b64encode(clusters.to_bytes())})
         file = f"part-{uuid.uuid4().hex}.parquet"
@@ -249,8 +272,15 @@ class Index:
         ]
         actions += [RemoveAction(file.name, True, now) for file in removed]
         table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
+        self._add_columns(table, name)
         table.create_write_transaction(actions, mode, table.schema())
         return int(DeltaTable(self.table_uri(name)).version())
+
+    def _add_columns(self, table: DeltaTable, name: TableName) -> None:
+        """Those that a table written by an older version has not; in a version of its own, in which they are null."""
+        known = {field.name for field in table.schema().fields}
+        if missing := [field for field in Schema.from_arrow(SCHEMAS[name]).fields if field.name not in known]:
+            table.alter.add_columns(missing)
 
     def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> int:
         """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
@@ -296,6 +326,14 @@ class Index:
             if version is None:
                 raise
             raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """With the columns, null, that a table of before there were scenes has not."""
+    for field in rows.SCENE_COLUMNS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select([name for name in schema.names if name in table.column_names])
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

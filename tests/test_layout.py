@@ -11,7 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("errors", "rows", "storage", "archive", "footprint", "orientation", "raster", "labels", "regions", "letterbox"),
+    *("errors", "rows", "storage", "archive", "geometry", "footprint", "orientation", "samples", "tiles", "raster"),
+    *("scenes", "survey", "stac", "labels", "regions", "letterbox"),
     *("suppression", "detector", "classifier", "bundle", "describe", "pca", "clusters", "candidates"),
     *("filters", "table", "plan", "lookup", "search", "resident", "feedback", "metrics", "report"),
 ]
