@@ -19,6 +19,7 @@ from jobs.surveying import cut_scenes
 from rsir_core.archive import list_images
 from rsir_core.errors import ArchiveError
 from rsir_core.plan import anti, listing_table, make_plan
+from rsir_core.stac import list_items
 from rsir_core.table import Index, WrittenFile
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ def index_archive(config: IndexConfig) -> Summary:
     bundle = index.bundle(fingerprint)
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
-    listing = listing_table(list_images(config.archive))
+    wanted = config.wanted
+    listing = listing_table(list_images(config.archive) if wanted is None else list_items(config.archive, wanted))
     scenes = cut_scenes(index, listing, config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
