@@ -121,6 +121,7 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
 
 def publish(index: Index, plan: Plan, classes: Sequence[str], config: IndexConfig) -> None:
     """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
+    index.complete("embeddings")  # of which all columns are read
     current = semi(index.keys("embeddings"), plan.listing)
     published = index.keys("features", [rows.PCA])
     before = index.pca(published[rows.PCA][0].as_py()) if len(published) else None

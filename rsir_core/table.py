@@ -276,6 +276,11 @@ class Index:
         table.create_write_transaction(actions, mode, table.schema())
         return int(DeltaTable(self.table_uri(name)).version())
 
+    def complete(self, name: TableName) -> None:
+        """Give a table that an older version wrote, if there is one, the columns that it has not."""
+        if DeltaTable.is_deltatable(self.table_uri(name)):
+            self._add_columns(self._open(name), name)
+
     def _add_columns(self, table: DeltaTable, name: TableName) -> None:
         """Those that a table written by an older version has not; in a version of its own, in which they are null."""
         known = {field.name for field in table.schema().fields}

@@ -176,6 +176,8 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
     assert before.schema == rows.FEATURES and before["geometry"].null_count == 2
     assert len(Resident(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
     old = index.version()
+    index.complete("embeddings")
+    index.complete("failures")  # of which there are none
     store(index, "embeddings", embedding_rows(["c"]))
     version = index.replace_rows([index.write_rows("features", feature_rows(["c"]))], pa.array(["b"]))
     assert ids_of(index) == ["a", "c"] and index.features().schema == rows.FEATURES
