@@ -16,7 +16,7 @@ import torch
 from ray.data import Dataset
 
 from jobs.config import QueryConfig
-from jobs.describing import Stages, images_of, read_files, through
+from jobs.describing import Reading, Stages, images_of, read_files, through
 from jobs.serve_answer import FACTORS, Answerer
 from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking
 from rsir_core import rows
@@ -92,7 +92,7 @@ class ReadAnswerWrite:
         """Read and answer batch by batch, so that pixels of one batch only are held; write once."""
         size = self._config.batch_size
         answered = [
-            self._answer(read_files(block.slice(start, size), self._config.max_pixels))
+            self._answer(read_files(block.slice(start, size), Reading.of(self._config)))
             for start in range(0, len(block), size)
         ]
         return write_answered(pa.concat_tables(answered), self._out)
@@ -134,7 +134,8 @@ def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: 
         gpu: the device that an actor with a GPU describes on.
     """
     write = partial(write_answered, out=out)
-    stages = Stages((ReadAnswerWrite, (config, edition, out)), (AnswerRead, (config, edition, gpu)), write, config.k)
+    at_once, of_read = (ReadAnswerWrite, (config, edition, out)), (AnswerRead, (config, edition, gpu))
+    stages = Stages(Reading.of(config), at_once, of_read, write, config.k)
     return through(stages, config, listing)
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.footprint import Footprint
+from rsir_core.regions import ObjectRule
 from rsir_core.scenes import Tiling
 from rsir_core.stac import Wanted, is_catalogue
 
@@ -57,6 +58,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
+    calibration_fraction: float = option(
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.1
+    )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
@@ -76,7 +80,7 @@ class FinetuneClassifierConfig(RayJobConfig):
 class FinetuneDetectorConfig(JobConfig):
     """Fine-tune YOLOv5 on a data.yaml as ultralytics defines it and write it into a model bundle."""
 
-    data: str = option("data.yaml with `train`, `val` and `names`")
+    data: str = option("data.yaml with `train`, `val`, `names` and, for a score at the end, `test`")
     models: str = option("URI of the bundle to write; an existing one keeps its classifier")
     model: Literal["yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"] = option("size of the detector", "yolov5x")
     weights: str | None = option("weights to start from (.safetensors, or a .pt of your own); default: random", None)
@@ -87,6 +91,34 @@ class FinetuneDetectorConfig(JobConfig):
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0)
     threads: int = option("CPU threads", 2)
     min_score: float = option("confidence from which a detection counts as an object", 0.25)
+    rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
+        "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
+        "class (up to 6 forward passes more), the largest, or the centre of all", "confidence",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertBoxesConfig(JobConfig):
+    """Convert boxes of a common format to a data.yaml for jobs.finetune_detector; images are linked, not copied."""
+
+    format: Literal["yolo", "coco", "voc", "dota", "nwpu"] = option("what the boxes are written in")
+    images: str = option("folder of the images, at any depth")
+    boxes: str = option("folder of the label files, which are named like the images; coco: JSON files, comma-separated")
+    out: str = option("folder to make: data.yaml, lists, labels and links to the images")
+    classes: str | None = option(
+        "object classes, comma-separated or a file with one per line; for yolo and nwpu in the order of their numbers; "
+        "default: those of the boxes (yolo: required)", None,
+    )  # fmt: skip
+    train: str | None = option(
+        "list of image names, folder of images or (coco) JSON; default: what is in no other", None
+    )
+    val: str | None = option("as --train; default: --val-fraction of the training images, by the seed", None)
+    test: str | None = option("as --train; default, where nothing else is given: --test-fraction of the images", None)
+    val_fraction: float = option("share of the training images that the epochs are judged on", 0.1)
+    test_fraction: float = option("share of the images that the detector is scored on; 0: none", 0.1)
+    seed: int = option("of the shares", 0)
+    difficult: Literal["keep", "drop"] = option("objects that voc and dota mark as difficult", "keep")
+    clip: bool = option("cut boxes off at the image's edge; default: a box over it is an error", False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +129,7 @@ class DescribingConfig(RayJobConfig):
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
     batch_size: int = option("images per forward pass", 32)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+    image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +150,18 @@ class IndexConfig(DescribingConfig):
     asset: str | None = option("of a catalogue: key of each item's asset to read; default: the one to see", None)
     bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
-    compact: bool = option("merge small files of the features, which many small runs leave", False)
+    compact: bool = option("merge small files, which many small runs leave, and drop embeddings of gone images", False)
+    vacuum: bool = option("remove files that only versions older than --keep-days refer to, and unused PCAs", False)
+    keep_days: float = option("days for which --vacuum keeps every version readable, at most 30", 7.0)
+    dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit: at most so many are described again after a kill", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep_days <= 30:
+            raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
 
     @property
     def wanted(self) -> Wanted | None:
@@ -199,15 +239,21 @@ class QueryConfig(DescribingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(RayJobConfig):
-    """Score retrieval over an index: mAP and ANMRR per arm and class."""
+    """Score retrieval over an index, or over one per seed: mAP and ANMRR per arm and class."""
 
-    index: str = option("URI of the index")
-    report: str = option("folder for metrics.json and tables")
-    split: str | None = option("CSV `uri,label,split`: only `test` rows are queries and database", None)
-    arms: str = option(
-        "comma-separated: key_region, whole_image (describes the images again at tau 1)", "key_region,whole_image"
+    index: str = option("URI of the index; with --seeds, `{seed}` in it stands for each")
+    report: str = option("folder for metrics.json, tables, plots and report.html")
+    split: str | None = option(
+        "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
-    batch_size: int = option("images per forward pass, for whole_image", 32)
+    arms: str = option(
+        "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, and objects "
+        "(the rules for the representative object); all but key_region and figure4 describe the images again",
+        "key_region,whole_image",
+    )
+    peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
+    batch_size: int = option("images per forward pass, for images that are described again", 32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,11 +21,13 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.config import DescribingConfig, IndexConfig
+from jobs.progress import STAGES
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError
 from rsir_core.footprint import time_in
-from rsir_core.raster import Picture, read_pictures
+from rsir_core.raster import Picture, read_in_turn
+from rsir_core.reader import Reader, ReadFunction, memory_for
 from rsir_core.table import Index, TableName
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
@@ -41,7 +43,8 @@ READ: Final = pa.schema(
         pa.field(rows.WIDTH, pa.int32()),
         *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
         *rows.SCENE_COLUMNS,
-        pa.field("began", pa.float64()),
+        pa.field("began", pa.float64()),  # unix seconds: when it was opened
+        pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
         *_FAILURE,
     ]
@@ -53,29 +56,57 @@ WRITTEN: Final = pa.schema(
         ("size", pa.int64()),  # bytes
         ("row_count", pa.int64()),
         ("reasons", pa.string()),  # of failures: JSON, count by kind
-        ("example", pa.string()),  # of failures: one message
+        ("examples", pa.string()),  # of failures: JSON, one message by kind
         ("began", pa.float64()),  # unix seconds: when the first of its images was opened
         ("ended", pa.float64()),
+        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in it, over all rows
     ]
 )
 DESCRIBED: Final = pa.schema(
-    [*(f.with_nullable(True) for f in rows.EMBEDDINGS), *_FAILURE, pa.field("began", pa.float64())]
+    [
+        *(f.with_nullable(True) for f in rows.EMBEDDINGS),
+        *_FAILURE,
+        pa.field("began", pa.float64()),
+        pa.field("reading", pa.float64()),  # seconds
+        pa.field("describing", pa.float64()),
+    ]
 )
 
 
-def read_files(listing: pa.Table, max_pixels: int) -> pa.Table:
+class Reading(NamedTuple):
+    """How files are read: by which function, of up to how many pixels, in up to how many seconds each."""
+
+    max_pixels: int
+    seconds: float
+    function: ReadFunction = read_in_turn
+
+    @classmethod
+    def of(cls, config: DescribingConfig) -> "Reading":
+        """As a job was told."""
+        return cls(config.max_pixels, config.image_seconds)
+
+
+@cache
+def _reader(reading: Reading) -> Reader:
+    """One for each process of Ray's, whatever tasks and actors run there."""
+    return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
+
+
+def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
     table = []
-    pictures = read_pictures(listing[rows.URI].to_pylist(), max_pixels)
-    for image_id, uri, etag, listed in zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True):
+    began = time.time()
+    pictures = _reader(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
+    each = (time.time() - began) / max(1, len(listing))
+    keys = zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True)
+    for (image_id, uri, etag, listed), picture in zip(keys, pictures, strict=True):
         row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
-        row["began"] = time.time()
-        found = next(pictures)
-        if isinstance(found, ImageError):
-            row |= {rows.STAGE: found.stage, rows.KIND: found.kind, rows.MESSAGE: str(found)}
+        row |= {"began": began, "reading": each}
+        if isinstance(picture, ImageError):
+            row |= {rows.STAGE: picture.stage, rows.KIND: picture.kind, rows.MESSAGE: str(picture)}
         else:
-            row |= _columns_of(found)
-            row[rows.TIME] = listed or found.time or time_in(uri)
+            row |= _columns_of(picture)
+            row[rows.TIME] = listed or picture.time or time_in(uri)
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
     return pa.table(columns, READ)
@@ -109,8 +140,9 @@ class DescribeRead:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Describe one batch."""
-        good = batch.filter(batch["pixels"].is_valid())
+        good, began = batch.filter(batch["pixels"].is_valid()), time.time()
         found = self.describer.describe(images_of(good))
+        each = (time.time() - began) / max(len(good), 1)
         columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
         columns |= {
             rows.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
@@ -122,6 +154,7 @@ class DescribeRead:
             ),
             rows.CLASS_PROBABILITIES: rows.to_vectors(found.class_probabilities),
             rows.EMBEDDING: rows.to_vectors(found.embedding),
+            "describing": pa.repeat(each, len(good)),
         }
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
         bad = batch.filter(batch["pixels"].is_null())
@@ -142,57 +175,74 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
     written = []
     for name, table in parts:
         if len(table):
+            began = time.time()
             file = Index(index).write_rows(name, table)
-            reasons = json.dumps(Counter(table[rows.KIND].drop_null().to_pylist()))
-            example = table[rows.MESSAGE][0].as_py()
-            times = {"began": pc.min(table["began"]).as_py(), "ended": time.time()}
-            written.append({"table": name, **file._asdict(), "reasons": reasons, "example": example, **times})
+            ended = time.time()
+            failed_as = list(zip(table[rows.KIND].to_pylist(), table[rows.MESSAGE].to_pylist(), strict=True))
+            written.append(
+                {
+                    "table": name,
+                    **file._asdict(),
+                    "reasons": json.dumps(Counter(kind for kind, _ in failed_as if kind)),
+                    "examples": json.dumps({kind: message for kind, message in failed_as if kind}),
+                    "began": pc.min(table["began"]).as_py(),
+                    "ended": ended,
+                    "writing": ended - began,
+                    **{stage: pc.sum(table[stage]).as_py() or 0.0 for stage in ("reading", "describing")},
+                }
+            )
     return pa.Table.from_pylist(written, WRITTEN)
 
 
 class ReadDescribeWrite:
     """Stage: a block of listed files to metadata of what was written of them, in one actor."""
 
-    def __init__(self, config: IndexConfig) -> None:
-        self.config = config
+    def __init__(self, config: IndexConfig, reading: Reading) -> None:
+        self.config, self.reading = config, reading
+        _reader(reading)  # it starts while the models are loaded
         self.describe = DescribeRead(config.index, "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Read and describe batch by batch, so that pixels of one batch only are held; write once."""
         size = self.config.batch_size
         described = [
-            self.describe(read_files(block.slice(start, size), self.config.max_pixels))
-            for start in range(0, len(block), size)
+            self.describe(read_files(block.slice(start, size), self.reading)) for start in range(0, len(block), size)
         ]
         return write_described(pa.concat_tables(described), self.config.index)
 
 
 class Stages(NamedTuple):
-    """The classes and the function that a listing goes through, and what makes the first two.
+    """The classes and functions that a listing goes through, and what makes the classes.
 
     Attributes:
+        reading: how listed files are read.
         at_once: a block of listed files to metadata of what was written of them.
         of_read: batches of schema `READ` to rows; the second part of `at_once`.
         write: those rows to metadata; its third.
         rows_each: rows per image, at most, between the two.
     """
 
+    reading: Reading
     at_once: tuple[type, tuple[Any, ...]]
     of_read: tuple[type, tuple[Any, ...]]
     write: Callable[[pa.Table], pa.Table]
     rows_each: int = 1
 
 
-def describe_files(config: IndexConfig, listing: pa.Table, gpu: str = "cuda") -> Dataset:
+def describe_files(
+    config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
+) -> Dataset:
     """A lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.
         listing: what to describe, schema `rows.LISTING`.
         gpu: the device that an actor with a GPU describes on.
+        function: reads one file.
     """
+    reading = Reading.of(config)._replace(function=function)
     write = partial(write_described, index=config.index)
-    stages = Stages((ReadDescribeWrite, (config,)), (DescribeRead, (config.index, gpu)), write)
+    stages = Stages(reading, (ReadDescribeWrite, (config, reading)), (DescribeRead, (config.index, gpu)), write)
     return through(stages, config, listing)
 
 
@@ -210,7 +260,7 @@ def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Data
             stage, fn_constructor_args=arguments, compute=pool, batch_size=None, batch_format="pyarrow", num_cpus=1
         )
     read = files.map_batches(
-        partial(read_files, max_pixels=config.max_pixels),
+        partial(read_files, reading=stages.reading),
         batch_size=config.batch_size, batch_format="pyarrow", memory=READ_MEMORY,
     )  # fmt: skip
     stage, arguments = stages.of_read

@@ -8,7 +8,7 @@ does not change.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,14 +36,15 @@ class BoxedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxData:
-    """What a detector is trained on and validated with."""
+    """What a detector is trained on, chosen by and, once it is chosen, scored on."""
 
     names: tuple[str, ...]
     train: list[BoxedImage]
     val: list[BoxedImage]
+    test: list[BoxedImage] = field(default_factory=list)  # empty where the data.yaml names none
 
     def digest(self) -> str:
-        """A hash of the names, the files' paths and the boxes: what a training must not change under."""
+        """A hash of the names, the files' paths and the boxes: what a training must not change under; without test."""
         content = hashlib.sha256(repr(self.names).encode())
         for image in (*self.train, *self.val):
             content.update(image.file.encode() + image.classes.tobytes() + image.boxes.tobytes())
@@ -51,11 +52,11 @@ class BoxData:
 
 
 def read_boxes(file: str) -> BoxData:
-    """Read a data.yaml (`names`, `train`, `val`, and `path`, which they are relative to) and all labels it leads to.
+    """Read a data.yaml (`names`, `train`, `val`, `test` if any, and their `path`) and all labels it leads to.
 
-    `train` and `val` are folders, text files of image paths, or lists of these. An image's labels are in the text file
-    of the same name, below `labels` where the image is below `images`: one `class x y width height` per line, or
-    `class` and the corners of a polygon. An image without that file has no objects.
+    Each split is, below `path`, a folder, a text file of image paths, or a list of these. An image's labels are in the
+    text file of the same name, below `labels` where the image is below `images`: one `class x y width height` per line,
+    or `class` and the corners of a polygon. An image without that file has no objects.
 
     Raises:
         LabelError: something is missing or contradictory; with the file, the line and the remedy.
@@ -63,8 +64,8 @@ def read_boxes(file: str) -> BoxData:
     settings = _read_yaml(Path(file))
     names = _names(file, settings.get("names"))
     root = _root(Path(file), settings)
-    train, val = (_read_split(file, settings, split, root, len(names)) for split in ("train", "val"))
-    return BoxData(names, train, val)
+    splits = ("train", "val", "test") if settings.get("test") else ("train", "val")
+    return BoxData(names, *(_read_split(file, settings, split, root, len(names)) for split in splits))
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -106,7 +107,7 @@ def _read_split(file: str, settings: Mapping[str, Any], split: str, root: Path, 
     if not any(len(image.boxes) for image in boxed):
         raise LabelError(
             f"--data {file}: none of the {len(images)} images of {split} has a box; the labels of {images[0]} were "
-            f"looked for in {_label_file(images[0])}"
+            f"looked for in {label_file(images[0])}"
         )
     return boxed
 
@@ -126,20 +127,30 @@ def _list(file: str, split: str, place: Path) -> Iterator[str]:
         raise LabelError(f"--data {file}: {split} is {place}, which does not exist; correct `{split}` or `path`")
 
 
-def _label_file(image: str) -> Path:
+def label_file(image: str) -> Path:
+    """Where the labels of an image are looked for."""
     before, images, after = image.rpartition(f"{os.sep}images{os.sep}")
     return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else image).with_suffix(".txt")
 
 
-def _read_image(file: str, classes: int) -> BoxedImage:
+def image_size(file: str) -> tuple[int, int]:
+    """Height and width in pixels of an image as it is shown, from its header.
+
+    Raises:
+        LabelError: it is no image.
+    """
     try:
-        with Image.open(file) as image:  # the header only
+        with Image.open(file) as image:
             width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) >= 5:
-                width, height = height, width
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
     except (OSError, Image.DecompressionBombError) as error:
         raise LabelError(f"{file} cannot be opened as an image: {error}; mend it or remove it") from error
-    label = _label_file(file)
+    return (width, height) if turned else (height, width)
+
+
+def _read_image(file: str, classes: int) -> BoxedImage:
+    height, width = image_size(file)
+    label = label_file(file)
     lines = label.read_text(encoding="utf-8-sig").splitlines() if label.is_file() else []
     rows = [_read_line(label, n, line.split(), classes) for n, line in enumerate(lines, 1) if line.strip()]
     table = np.array(list(dict.fromkeys(rows)), np.float32).reshape(-1, 5)  # the same box twice is one box
@@ -147,7 +158,23 @@ def _read_image(file: str, classes: int) -> BoxedImage:
 
 
 def _read_line(file: Path, number: int, words: list[str], classes: int) -> tuple[float, ...]:
-    """(class, x, y, width, height) of one line."""
+    values = parse_line(file, number, words, classes)
+    x, y, w, h = values[1:]
+    inside = all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+    if not (inside and w > 0 and h > 0):
+        raise LabelError(
+            f"{file}:{number}: the box {words[1:]} is empty or outside its image; "
+            "give centre and size as shares of the image's sides"
+        )
+    return values
+
+
+def parse_line(file: Path, number: int, words: list[str], classes: int) -> tuple[float, ...]:
+    """(class, x, y, width, height) of one line, wherever that box is.
+
+    Raises:
+        LabelError: it is no such line, or there is no such class.
+    """
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -162,13 +189,6 @@ def _read_line(file: Path, number: int, words: list[str], classes: int) -> tuple
     if values[0] not in range(classes):
         raise LabelError(
             f"{file}:{number}: class {words[0]} is not among the {classes} names, which are numbered from 0"
-        )
-    x, y, w, h = values[1:]
-    inside = all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-    if not (inside and w > 0 and h > 0):
-        raise LabelError(
-            f"{file}:{number}: the box {words[1:]} is empty or outside its image; "
-            "give centre and size as shares of the image's sides"
         )
     return tuple(values)
 

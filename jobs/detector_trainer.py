@@ -13,13 +13,15 @@ from typing import Any, Final
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from jobs.detector_data import BoxData, BoxedImage
 from rsir_core.letterbox import STRIDE
+from rsir_core.precision import trains_in_bfloat16
 
 log = logging.getLogger(__name__)
 BEST: Final = "best.safetensors"
@@ -54,6 +56,15 @@ class BoxDataset(YOLODataset):
         return images
 
 
+class Bfloat16Model(DetectionModel):
+    """The network, trained in bfloat16 on a CPU: ultralytics knows that for GPUs only."""
+
+    def loss(self, batch: Any, preds: Any = None) -> Any:
+        """As its parent has it; weights and gradients stay float32."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().loss(batch, preds)  # type: ignore[no-untyped-call]
+
+
 class BoxTrainer(DetectionTrainer):
     """Trains on `BoxData`; after each epoch the folder holds `weights/last.pt` and, of the best so far, `BEST`."""
 
@@ -69,6 +80,15 @@ class BoxTrainer(DetectionTrainer):
         self._next_line = time.monotonic() + _QUIET_SECONDS
         super().__init__(overrides=dict(overrides))
         self.add_callback("on_train_batch_end", BoxTrainer._count_batch)
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = False) -> nn.Module:
+        """The network of a YAML file, with the weights of a checkpoint if there is one."""
+        in_bfloat16 = self.device.type == "cpu" and trains_in_bfloat16(self.device)
+        kind: Any = Bfloat16Model if in_bfloat16 else DetectionModel
+        model: nn.Module = kind(cfg, nc=len(self._data.names), verbose=verbose)
+        if weights is not None:
+            model.load(weights)  # type: ignore[operator]
+        return model
 
     def get_dataset(self) -> dict[str, Any]:
         """What ultralytics would read from the data.yaml."""

@@ -6,222 +6,187 @@ Every labelled image is a query once, against all others. Labels come from a spl
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import ray.data
-import torch
-from ray.data import ActorPoolStrategy
 from rich.console import Console
 
 from jobs.cluster import joined
 from jobs.config import EvaluateConfig, Summary, run
-from jobs.describing import actor_count
+from jobs.evaluate_describing import Described, describe_again, stored
+from jobs.evaluate_labels import count_trained_on, label_rows
 from rsir_core import rows
-from rsir_core.describe import Describer
-from rsir_core.errors import ConfigError, ImageError, LabelError, TableError
-from rsir_core.labels import folder_label, read_split
-from rsir_core.metrics import PROTOCOL, score_retrieval
-from rsir_core.pca import Moments, unit_length
-from rsir_core.raster import read_picture
-from rsir_core.report import ARM_REGIONS, Arm, ArmRegion, Evaluation, arms_table, write_report
+from rsir_core.arms import Arm, Own, Variation, main_arm, parse_arms, plan_arms
+from rsir_core.bundle import read_settings
+from rsir_core.errors import ConfigError, TableError
+from rsir_core.evaluation import Evaluation, Run, Scored
+from rsir_core.metrics import PROTOCOL, score_retrieval, top_confusion
+from rsir_core.report import arms_table, write_report
 from rsir_core.table import Index
 
 log = logging.getLogger(__name__)
+SEED = "{seed}"
 
 
-class Described(NamedTuple):
-    """The database of an arm: n images."""
+@dataclass(frozen=True)
+class Subject:
+    """An index to evaluate, opened: what can be wrong with it is found out before anything is described."""
 
-    feature: rows.Floats  # (n, K)
-    embedding: rows.Floats  # (n, D)
-    class_probabilities: rows.Floats  # (n, C)
+    seed: str | None
+    index: Index
+    features: pa.Table  # the rows to rank, schema `rows.FEATURES`, by image id
+    labels: list[str]
+    classes: tuple[str, ...]
+    own: Own
+    arms: list[Arm]
+    protocol: dict[str, Any]
 
-
-class DescribeWhole:
-    """Stage: describe whole images again, by an index's own bundle."""
-
-    def __init__(self, index: str, bundle: str) -> None:
-        torch.set_num_threads(1)
-        self.describer = Describer(Index(index).bundle(bundle))
-
-    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-        """Columns `position`, `embedding` (D), `class_probabilities` (C), `message` (null: it was read) by `uri`."""
-        images: list[npt.NDArray[np.uint8]] = []
-        messages: list[str | None] = []
-        for uri in batch[rows.URI]:
-            try:
-                images.append(read_picture(uri).pixels)
-                messages.append(None)
-            except ImageError as error:
-                images.append(np.zeros((1, 1, 3), np.uint8))  # keeps the rows aligned; the job fails by its message
-                messages.append(str(error))
-        found = self.describer.describe(images, tau=1.0)
-        return {
-            "position": batch["position"],
-            rows.EMBEDDING: found.embedding.astype(np.float32),
-            rows.CLASS_PROBABILITIES: found.class_probabilities,
-            rows.MESSAGE: messages,
-        }
+    @property
+    def again(self) -> dict[Variation, Variation]:
+        """The ways in which its images must be described again, each with what it is for this seed."""
+        wanted = dict.fromkeys(arm.variation for arm in self.arms if arm.variation != self.own.variation)
+        return {v: v._replace(peer=_of_seed(v.peer, self.seed)) for v in wanted}
 
 
 def evaluate(config: EvaluateConfig) -> Summary:
-    """Label, rank and score by every arm, and write the report."""
+    """Label, rank and score by every arm, for every seed, and write the report."""
     began = time.monotonic()
-    regions = _checked_regions(config)
-    index = Index(config.index)
-    version = index.version()
-    features = index.features(version)
-    if len(features) == 0:
-        raise TableError(f"version {version} of the index {config.index} has no rows; index an archive first")
-    features, labels, notes = label_rows(features, config.split)
-    fingerprint = features[rows.BUNDLE][0].as_py()
-    bundle = index.bundle(fingerprint)
-    arms = [
-        arm
-        for region in regions
-        for arm in run_arms(region, _describe(region, index, features, config.batch_size, config.address), labels)
-    ]
-    protocol = {
-        **PROTOCOL,
-        **notes,
-        "index": config.index,
-        "index_version": version,
-        "bundle": fingerprint,
-        "pca": features[rows.PCA][0].as_py(),
-        "pca_fitted_to": "key_region: all images of the index; whole_image: those of the database",
-        "tau": bundle.tau,
-    }
-    evaluation = Evaluation(arms, labels, _accuracy(features, labels, bundle.classes), protocol)
+    seeds = _checked(config)
+    subjects = [open_subject(config, seed) for seed in seeds]
+    if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
+        raise ConfigError(
+            f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
+            "compare indexes that were made alike"
+        )
+    with joined(config.address) if subjects[0].again else nullcontext():
+        runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
+    evaluation = Evaluation(runs, main_arm(subjects[0].arms, subjects[0].own))
     write_report(config.report, evaluation)
     Console().print(arms_table(evaluation))
     metrics = evaluation.metrics()
+    names = ("map", "map_sd", "anmrr", "anmrr_sd", "accuracy", "queries", "database")
     return {
-        **{name: metrics[name] for name in ("map", "anmrr", "accuracy", "queries", "database")},
+        **{name: metrics[name] for name in names if name in metrics},
         "seconds": round(time.monotonic() - began, 1),
         "report": config.report,
     }
 
 
-def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[str], dict[str, Any]]:
-    """The rows to evaluate, their labels, and where both come from, for the protocol.
+def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
+    """The newest version of a seed's index, its labelled rows, and the arms that it allows.
 
     Raises:
-        LabelError: no label for a row, or no row for any test image.
+        TableError: no index, or an empty one.
+        LabelError: rows and labels do not fit.
+        BundleError: a bundle is missing.
     """
-    if split is None:
-        log.warning("no --split: every image is scored, those that the models were trained on included")
-        labels = [folder_label(image_id) for image_id in features[rows.IMAGE_ID].to_pylist()]
-        return features, labels, {"images": "all of the index, training images included", "labels": "folder names"}
-    tests = {image.uri: image.label for image in read_split(split) if image.split == "test"}
-    if not tests:
-        raise LabelError(f"{split} has no row whose split is test; leave --split out to evaluate every image")
-    places = match(list(tests), features)
-    missing = [uri for uri in tests if uri not in places]
-    if not places:
-        raise LabelError(
-            f"none of the {len(tests)} test images of {split} is in the index, such as {', '.join(missing[:3])}; "
-            f"its first is {features[rows.URI][0]}: pass the split file of this archive"
-        )
-    if missing:
-        log.warning("%d of %d test images are not in the index, such as %s", len(missing), len(tests), missing[0])
-    chosen = sorted((place, tests[uri]) for uri, place in places.items())
-    notes = {
-        "images": "test images of the split file",
-        "labels": "split file",
-        "split": split,
-        "split_test_images": len(tests),
-        "split_not_in_index": len(missing),
-    }
-    return features.take([place for place, _ in chosen]), [label for _, label in chosen], notes
-
-
-def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
-    """The row of each URI that has one.
-
-    By URI; where not one URI is known, the archive has moved since, and an image id that ends the URI's path counts.
-
-    Raises:
-        LabelError: two URIs end in one image id.
-    """
-    known = {uri: i for i, uri in enumerate(features[rows.URI].to_pylist())}
-    if places := {uri: known[uri] for uri in uris if uri in known}:
-        return places
-    known = {image_id: i for i, image_id in enumerate(features[rows.IMAGE_ID].to_pylist())}
-    owner: dict[int, str] = {}
-    for uri in uris:
-        parts = uri.split("/")
-        endings = ("/".join(parts[start:]) for start in range(len(parts)))
-        place = next((known[ending] for ending in endings if ending in known), None)
-        if place is not None and owner.setdefault(place, uri) != uri:
-            raise LabelError(
-                f"{owner[place]} and {uri} both end in the image id {features[rows.IMAGE_ID][place]}; "
-                "pass a split file with the URIs of the index"
-            )
-    return {uri: place for place, uri in owner.items()}
-
-
-def run_arms(region: ArmRegion, described: Described, labels: Sequence[str]) -> list[Arm]:
-    """Score one database by features and by unit-length embeddings, by the plain and the weighted distance."""
-    arms = []
-    for pca, vectors in ((False, unit_length(described.embedding).astype(np.float32)), (True, described.feature)):
-        for weighted in (False, True):
-            scores = score_retrieval(vectors, described.class_probabilities, labels, weighted)
-            arms.append(Arm(region, pca, weighted, vectors.shape[1], scores))
-            log.info("%s: mAP %.4f, ANMRR %.4f", arms[-1].name, scores.map, scores.anmrr)
-    return arms
-
-
-def _describe(region: ArmRegion, index: Index, features: pa.Table, batch_size: int, address: str | None) -> Described:
-    """The rows of an arm: as they are stored, or described again."""
-    feature = rows.to_matrix(features[rows.FEATURE])
-    if region == "key_region":
-        probabilities = rows.to_matrix(features[rows.CLASS_PROBABILITIES])
-        return Described(feature, index.embeddings(features), probabilities)
-    with joined(address):
-        whole = _describe_whole(index, features, batch_size)
-    embedding = np.stack([row[rows.EMBEDDING] for row in whole])
-    components = min(feature.shape[1], len(embedding) - 1)  # a small test half can have fewer rows than dimensions
-    pca = Moments.of(embedding).fit(components)
-    probabilities = np.stack([row[rows.CLASS_PROBABILITIES] for row in whole])
-    return Described(pca.transform(embedding), embedding, probabilities)
-
-
-def _describe_whole(index: Index, features: pa.Table, batch_size: int) -> list[dict[str, Any]]:
-    images = [{"position": i, rows.URI: uri} for i, uri in enumerate(features[rows.URI].to_pylist())]
-    stage = ray.data.from_items(images).map_batches(
-        DescribeWhole,
-        fn_constructor_args=(index.uri, features[rows.BUNDLE][0].as_py()),
-        compute=ActorPoolStrategy(size=actor_count(num_gpus=0)),
-        batch_size=batch_size,
-        num_cpus=1,
+    index = Index(_of_seed(config.index, seed))
+    version = index.version()
+    features = index.features(version)
+    if len(features) == 0:
+        raise TableError(f"version {version} of the index {index.uri} has no rows; index an archive first")
+    split = _of_seed(config.split, seed)
+    features, labels, notes = label_rows(features, split)
+    fingerprint, pca = (features[name][0].as_py() for name in (rows.BUNDLE, rows.PCA))
+    settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
+    peers = {peer: _of_seed(peer, seed) for peer in _list(config.peers)}
+    own = Own(
+        Variation(settings.tau, settings.classifier.backbone),
+        components=len(features[rows.FEATURE][0]),
+        most=min(moments.count - 1, len(moments.mean)),
+        peers=tuple(Variation(1.0, read_settings(uri).classifier.backbone, peer) for peer, uri in peers.items()),
+        detector=settings.detector is not None,
     )
-    whole = sorted(stage.take_all(), key=lambda row: row["position"])
-    if unread := [row[rows.MESSAGE] for row in whole if row[rows.MESSAGE] is not None]:
-        raise ImageError(
-            f"{len(unread)} images cannot be read again for the arm whole_image, for example: {unread[0]}; "
-            "bring the index up to date with jobs.index, or pass --arms key_region",
-            "read",
-            "error",
+    protocol = {
+        **PROTOCOL,
+        **notes,
+        "index": index.uri,
+        "index_version": version,
+        "bundle": fingerprint,
+        "backbone": settings.classifier.backbone,
+        "detector": settings.detector.model if settings.detector else None,
+        "object": settings.detector.rule if settings.detector else None,
+        "pca": pca,
+        "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
+        "tau": settings.tau,
+    }
+    if split is not None:
+        bundles = {"own": f"{index.uri}/bundle", **peers}
+        protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
+    return Subject(
+        seed, index, features, labels, settings.classes, own, plan_arms(parse_arms(config.arms), own), protocol
+    )
+
+
+def evaluate_subject(subject: Subject, batch_size: int) -> Run:
+    """Describe what is not stored, and score every arm."""
+    again = describe_again(subject.index, subject.features, subject.again, batch_size)
+    described = {subject.own.variation: stored(subject.index, subject.features), **again}
+    scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
+    arms = {arm: scored[arm] for arm in subject.arms}
+    main = main_arm(subject.arms, subject.own)
+    database = described[main.variation]
+    confusion = top_confusion(database.vectors(main.components), database.class_probabilities, subject.labels)
+    accuracy = _accuracy(subject.features, subject.labels, subject.classes)
+    return Run(subject.seed, arms, subject.labels, accuracy, confusion, subject.protocol)
+
+
+def score_arms(
+    arms: Sequence[Arm], described: Mapping[Variation, Described], labels: Sequence[str]
+) -> Iterator[tuple[Arm, Scored]]:
+    """Rank and score one database by one kind of vectors, by each distance."""
+    database = described[arms[0].variation]
+    vectors = database.vectors(arms[0].components)
+    for arm in arms:
+        scores = score_retrieval(vectors, database.class_probabilities, labels, arm.weighted)
+        log.info("%s, %d dimensions: mAP %.4f, ANMRR %.4f", arm, vectors.shape[1], scores.map, scores.anmrr)
+        yield arm, Scored(vectors.shape[1], scores)
+
+
+def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
+    """Arms that compare the same vectors together, so that each kind is made once."""
+    groups: dict[tuple[Variation, int | None], list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault((arm.variation, arm.components), []).append(arm)
+    return list(groups.values())
+
+
+def _checked(config: EvaluateConfig) -> list[str | None]:
+    """The seeds, after a look at what can be wrong with the command alone, and a report folder that can be made."""
+    if "table5" in parse_arms(config.arms) and not config.peers:
+        raise ConfigError(
+            "--arms table5 compares with whole images by other backbones; make a bundle of each, as by `python -m "
+            "jobs.finetune_classifier --archive … --seed … --tau 1 --backbone vgg16 --models peers/vgg16` (and "
+            "resnet50; --weights FILE where no ImageNet weights can be downloaded), and pass --peers "
+            "peers/vgg16,peers/resnet50. The rows of the method itself are in --arms key_region"
         )
-    return whole
-
-
-def _checked_regions(config: EvaluateConfig) -> list[ArmRegion]:
-    """The arms asked for, and a report folder that can be made: found out before anything is described."""
-    names = {name.strip() for name in config.arms.split(",")}
-    if unknown := sorted(names - set(ARM_REGIONS)):
-        raise ConfigError(f"--arms {config.arms}: {unknown[0]!r} is none; known are {', '.join(ARM_REGIONS)}")
+    seeds = _list(config.seeds)
+    if bool(seeds) != (SEED in config.index):
+        raise ConfigError(
+            f"--seeds {config.seeds or ''} and --index {config.index}: write {SEED} where the seed stands in the URI, "
+            "as in --index runs/seed{seed}/index --seeds 0,1,2"
+        )
     try:
         fs, path = fsspec.core.url_to_fs(config.report)
         fs.makedirs(path, exist_ok=True)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"--report {config.report}: the folder cannot be made: {error}") from error
-    return [region for region in ARM_REGIONS if region in names]
+    return list(seeds) or [None]
+
+
+def _list(text: str | None) -> list[str]:
+    """The parts of a comma-separated list, each once."""
+    return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def _of_seed(uri: Any, seed: str | None) -> Any:
+    """The URI of a seed's own."""
+    return uri if uri is None or seed is None else uri.replace(SEED, seed)
 
 
 def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str]) -> float | None:

@@ -17,23 +17,25 @@ from torch import nn
 
 from jobs.config import FinetuneDetectorConfig, Summary, run
 from jobs.detector_data import BoxData, read_boxes
-from rsir_core.bundle import write_detector
+from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (
     DetectorSettings,
-    build_detector,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.errors import ConfigError, WeightsError
 from rsir_core.letterbox import STRIDE
+from rsir_core.precision import trains_in_bfloat16
 
 log = logging.getLogger(__name__)
-_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score")  # on the weights
+_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights
 
 
 def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     """Train, or continue a killed training of the same settings and boxes, and write the best epoch into the bundle.
+
+    Best by `val`; what that epoch is worth is then found out on `test`, once, where the data.yaml has it.
 
     Raises:
         ConfigError: a setting that cannot be.
@@ -49,8 +51,9 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     if epochs_done(folder) < config.epochs:
         _train(config, data, folder)
     state, scores = read_best(folder)
-    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score)
+    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score, config.rule)
     fingerprint = write_detector(config.models, settings, state)
+    test = _score(config, data, settings, state)
     _clear(folder)
     return {
         "models": config.models,
@@ -64,6 +67,8 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
         "best_epoch": scores["epoch"],
         "map50": scores["map50"],
         "map50_per_class": scores["map50_per_class"],
+        "test_images": len(data.test),
+        **{f"test_{name}": value for name, value in test.items()},
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -117,16 +122,24 @@ def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
     if done:
         log.info("continuing after epoch %d of %d", done, config.epochs)
     else:
-        model = build_detector(config.model, len(data.names))  # after the trainer, which sets the seed
+        model = trainer.get_model(f"{config.model}.yaml")  # after the trainer was made, which sets the seed
         if config.weights:
             log.info("starting from %d tensors of %s", _start(model, config.weights), config.weights)
         trainer.model = model
     trainer.train()  # type: ignore[no-untyped-call]
 
 
+def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSettings, state: State) -> dict[str, Any]:
+    if not data.test:
+        return {}
+    from jobs.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
+
+    log.info("scoring the best epoch on the %d test images", len(data.test))
+    return score_boxes(settings, state, data.test, 2 * config.batch_size, "cuda" if config.num_gpus else "cpu")
+
+
 def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:
     """The recipe: ultralytics' own for its model size, with what aerial images and small sets ask for."""
-    native_bf16 = config.num_gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
     return {
         "model": f"{config.model}.yaml",
         "data": config.data,
@@ -139,7 +152,8 @@ def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) 
         "patience": config.epochs,  # no early end, so that an epoch count says when a run is done
         "device": "0" if config.num_gpus else "cpu",
         "workers": config.threads if config.num_gpus else 0,
-        "amp": "bf16" if native_bf16 else False,  # with float16 it would download a model to check itself on
+        # with float16 it would download a model to check itself on; on CPUs see `Bfloat16Model`
+        "amp": "bf16" if config.num_gpus and trains_in_bfloat16(torch.device("cuda")) else False,
         "plots": False,
         "verbose": False,
         "save_dir": str(folder),

@@ -2,111 +2,106 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data.aggregate import AggregateFnV2
-from ray.data.block import Block, BlockAccessor
 
+from jobs.committing import Commits
 from jobs.config import IndexConfig
 from rsir_core import rows
+from rsir_core.delta import WrittenFile
+from rsir_core.drift import ERROR, Drift, Mix, total
 from rsir_core.pca import Moments, Pca
 from rsir_core.plan import Plan, anti, semi
 from rsir_core.resident import in_runs
-from rsir_core.table import FeatureFile, Index, WrittenFile
+from rsir_core.stored import by_file, stored_keys, stored_rows
+from rsir_core.table import Index
 
 FEATURES_PER_FILE = 500_000  # about 70 MB; the larger, the fewer clusters a query looks at
+ROWS_PER_PART = 65_536  # read by one task, a file at a time
 
 
-class PcaMoments(AggregateFnV2[bytes, bytes]):
-    """The moments of a dataset's embeddings, merged block by block; as bytes, which Arrow columns hold."""
+class Projected(NamedTuple):
+    """Files of `features` that are not committed yet, and what their rows are like."""
 
-    def __init__(self) -> None:
-        super().__init__("moments", Moments.zero().to_bytes, on=None, ignore_nulls=False)
-
-    def aggregate_block(self, block: Block) -> bytes:
-        """Moments of one block."""
-        table = BlockAccessor.for_block(block).to_arrow()
-        return Moments.of(rows.to_matrix(table[rows.EMBEDDING])).to_bytes() if len(table) else Moments.zero().to_bytes()
-
-    def combine(self, current_accumulator: bytes, new: bytes) -> bytes:
-        """Moments of both."""
-        return Moments.from_bytes(current_accumulator).merge(Moments.from_bytes(new)).to_bytes()
+    files: list[WrittenFile]
+    mix: Mix
 
 
-def wanted_rows(index: Index, wanted: pa.Table, columns: list[str]) -> ray.data.Dataset:
-    """Stored embeddings whose keys are in `wanted`, once each."""
-    keys = ray.put(wanted)
-    stored: ray.data.Dataset = ray.data.read_delta(index.table_uri("embeddings"), columns=columns).map_batches(
-        lambda batch: semi(batch, ray.get(keys)), batch_size=None, batch_format="pyarrow"
-    )
-    return stored
+def parts_of(keys: pa.Table) -> ray.data.Dataset:
+    """Keys and files of stored embeddings (see `stored_keys`) in blocks, each to be read by one task."""
+    parts: ray.data.Dataset = ray.data.from_arrow(by_file(keys, ROWS_PER_PART))
+    return parts
 
 
 def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
-    """Fit to the stored embeddings of all current rows, on the cluster."""
-    dataset = wanted_rows(index, current, [rows.IMAGE_ID, rows.ETAG, rows.EMBEDDING])
-    return Moments.from_bytes(dataset.aggregate(PcaMoments())["moments"]).fit(components)
+    """Fit to the stored embeddings of all current rows (of `stored_keys`), on the cluster."""
+
+    def moments_of(part: pa.Table) -> pa.Table:
+        """Moments of one part, as bytes, which Arrow columns hold."""
+        total = Moments.zero()
+        for piece in stored_rows(Index(uri), part, [rows.EMBEDDING]):
+            total = total.merge(Moments.of(rows.to_matrix(piece[rows.EMBEDDING])))
+        return pa.table({"moments": pa.array([total.to_bytes()], pa.large_binary())})
+
+    uri, total = index.uri, Moments.zero()
+    if len(current):
+        found = parts_of(current).map_batches(moments_of, batch_size=None, batch_format="pyarrow")
+        for row in found.iter_rows():
+            total = total.merge(Moments.from_bytes(row["moments"]))
+    return total.fit(components)
 
 
-def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) -> list[WrittenFile]:
-    """Write the features of stored embeddings; the files are not committed yet."""
-    names, model = pa.array(classes, pa.string()), ray.put(pca)
+def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) -> Projected:
+    """Write the features of stored embeddings (of `stored_keys`); the files are not committed yet."""
+    names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
-    def to_features(batch: pa.Table) -> pa.Table:
-        """Rows of `rows.EMBEDDINGS` to rows of `rows.FEATURES`."""
+    def to_features(part: pa.Table) -> pa.Table:
+        """Keys to rows of `rows.FEATURES`, with the error that the PCA makes of each."""
         projection: Pca = ray.get(model)
-        best = rows.to_matrix(batch[rows.CLASS_PROBABILITIES]).argmax(axis=1) if len(batch) else []
-        columns = {name: batch[name] for name in batch.column_names if name in rows.FEATURES.names}
-        columns[rows.PCA] = pa.repeat(projection.fingerprint, len(batch))
-        columns[rows.CLASS] = names.take(pa.array(best, pa.int64()))
-        columns[rows.FEATURE] = (
-            rows.to_vectors(projection.transform(rows.to_matrix(batch[rows.EMBEDDING])))
-            if len(batch)
-            else pa.array([], rows.VECTOR)
+        return pa.concat_tables(
+            [_features(piece, projection, names) for piece in stored_rows(Index(uri), part, rows.EMBEDDINGS.names)]
         )
-        return pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
 
-    described = wanted_rows(index, wanted, rows.EMBEDDINGS.names)
-    return _write(index, described.map_batches(to_features, batch_size=None, batch_format="pyarrow"), len(wanted))
-
-
-def compact(index: Index) -> None:
-    """Merge the small files of `features` in one atomic commit; nothing is done where there is one or none.
-
-    No process holds more than a file's rows: Ray sorts them, on disk where memory does not suffice.
-    """
-    small = [file for file in index.feature_files() if file.row_count < FEATURES_PER_FILE // 2]
-    if len(small) < 2:
-        return
-    uri = index.uri
-
-    def read(files: pa.Table) -> pa.Table:
-        """Rows of one file."""
-        (file,) = files.to_pylist()
-        return Index(uri).read_features(FeatureFile(**file))[0]
-
-    files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
-    merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
-    index.commit("features", _write(index, merged, sum(file.row_count for file in small)), "append", small)
+    if len(wanted) == 0:
+        return Projected([], Mix())
+    features = parts_of(wanted).map_batches(to_features, batch_size=None, batch_format="pyarrow")
+    return write_features(index, features, len(wanted))
 
 
-def _write(index: Index, features: ray.data.Dataset, row_count: int) -> list[WrittenFile]:
+def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
+    """Rows of `rows.EMBEDDINGS` to rows of `rows.FEATURES` with `drift.ERROR`; `names` are those of the classes."""
+    embedding = rows.to_matrix(described[rows.EMBEDDING])
+    feature = pca.transform(embedding)
+    best = rows.to_matrix(described[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+    columns = {name: described[name] for name in described.column_names if name in rows.FEATURES.names}
+    columns[rows.PCA] = pa.repeat(pca.fingerprint, len(described))
+    columns[rows.CLASS] = names.take(pa.array(best, pa.int64()))
+    columns[rows.FEATURE] = rows.to_vectors(feature)
+    table = pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
+    return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
+
+
+def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:
     """Rows of `rows.FEATURES` as large files; of several each has few classes: fewer are looked at for a query."""
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist(
-            [Index(uri).write_rows("features", *in_runs(batch))._asdict()] if len(batch) else []
-        )
+        if len(batch) == 0:
+            return pa.table({})
+        written = Index(uri).write_rows("features", *in_runs(batch))
+        mix = Mix.of(batch) if ERROR in batch.column_names else Mix()
+        return pa.Table.from_pylist([written._asdict() | {"mix": mix.to_json()}])
 
     files = math.ceil(row_count / FEATURES_PER_FILE)
     features = features.repartition(files)
     if files > 1:  # by id as well, since all rows of a key go to one file
         features = features.sort([rows.CLASS, rows.IMAGE_ID])
-    written = features.map_batches(write, batch_size=None, batch_format="pyarrow")
-    return [WrittenFile(**row) for row in written.iter_rows()]
+    written = list(features.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows())
+    mixes = [Mix.from_json(row.pop("mix")) for row in written]
+    return Projected([WrittenFile(**row) for row in written], total(mixes))
 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
@@ -119,11 +114,14 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
-def publish(index: Index, plan: Plan, classes: Sequence[str], config: IndexConfig) -> None:
-    """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
-    index.complete("embeddings")  # of which all columns are read
-    current = semi(index.keys("embeddings"), plan.listing)
-    published = index.keys("features", [rows.PCA])
+def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Drift | None:
+    """Bring `features` to the listing's state in one atomic commit; none if it is there already.
+
+    Returns how the new rows differ from those before; None: there are no new ones, or the PCA is fitted to them.
+    """
+    index = commits.index
+    current = semi(stored_keys(index), plan.listing)
+    published = index.keys("features", [rows.PCA, rows.CLASS, rows.OBJECT_CLASS])
     before = index.pca(published[rows.PCA][0].as_py()) if len(published) else None
     if before is None or config.refit_pca:
         pca = fit_pca(index, current, config.components)
@@ -133,11 +131,13 @@ def publish(index: Index, plan: Plan, classes: Sequence[str], config: IndexConfi
         pca = before
     if before is None or pca.fingerprint != before.fingerprint:
         index.put_pca(pca)
-        index.commit("features", project(index, current, pca, classes), "overwrite")
-        return
+        commits.commit("features", project(index, current, pca, classes).files, "overwrite")
+        return None
     new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
-    files = project(index, new, pca, classes) if len(new) else []
+    projected = project(index, new, pca, classes)
     if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
-        index.replace_rows(files, pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID])
-    elif files:
-        index.commit("features", files, "append")
+        ids = pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID]
+        commits.replace_rows(projected.files, ids)
+    elif projected.files:
+        commits.commit("features", projected.files, "append")
+    return Drift(Mix.of(published, before.mean_error), projected.mix) if projected.mix.count else None

@@ -10,12 +10,13 @@ import ray
 import ray.data
 
 from jobs.cluster import joined
+from jobs.committing import Commits
 from jobs.config import IndexConfig
 from jobs.describing import DESCRIBED, write_described
 from rsir_core import rows
 from rsir_core.plan import anti
 from rsir_core.scenes import Tiling, may_be_scenes, with_tiles
-from rsir_core.survey import survey_files
+from rsir_core.survey import SURVEYED, survey_files
 from rsir_core.table import KEY, Index
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,15 @@ class Scenes(NamedTuple):
     failures: list[dict[str, Any]]
 
 
-def cut_scenes(index: Index, listing: pa.Table, config: IndexConfig) -> Scenes:
-    """Put tiles in the place of scenes, if that is asked for; how scenes are cut is remembered in the index."""
+def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config: IndexConfig) -> Scenes:
+    """Put tiles in the place of scenes, if that is asked for; how they are cut is remembered in the index.
+
+    Args:
+        index: what is known from earlier runs.
+        commits: of the run; None: nothing may be written.
+        listing: the archive now; schema `rows.LISTING`.
+        config: of the job.
+    """
     tiling = config.tiling
     none = listing.select(KEY).slice(0, 0)
     if tiling is None:
@@ -53,25 +61,32 @@ def cut_scenes(index: Index, listing: pa.Table, config: IndexConfig) -> Scenes:
         return Scenes(*with_tiles(listing, known), none, [])
     log.info("%d large files to look into", len(unknown))
     with joined(config.address):
-        failures = _survey(index, unknown, tiling, config.max_pixels)
-    written = write_described(failures, index.uri).to_pylist() if len(failures) else []
-    return Scenes(*with_tiles(listing, index.scenes(str(tiling))), failures.select(KEY), written)
+        found = _survey(unknown, tiling, config.max_pixels, commits)
+    good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
+    written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
+    known = pa.concat_tables([known, good.select(rows.SCENES.names)])
+    return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
 
 
-def _survey(index: Index, unknown: pa.Table, tiling: Tiling, max_pixels: int) -> pa.Table:
-    """Look into scenes, commit what was found as it comes, and return failures, schema `describing.DESCRIBED`."""
-    fingerprint = index.bundle().fingerprint
+def _survey(unknown: pa.Table, tiling: Tiling, max_pixels: int, commits: Commits | None) -> pa.Table:
+    """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
     blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
     look = partial(survey_files, tiling=tiling, max_pixels=max_pixels)
     surveyed = ray.data.from_arrow(blocks).map_batches(look, batch_size=None, batch_format="pyarrow")
-    failures = DESCRIBED.empty_table()
+    pieces, done = [SURVEYED.empty_table()], 0
     found: pa.Table
     for found in surveyed.iter_batches(batch_size=PER_COMMIT, batch_format="pyarrow"):
-        good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
-        if len(good):
-            index.commit("scenes", [index.write_rows("scenes", good)], "append")
-        columns = {name: bad[name] if name in bad.column_names else pa.nulls(len(bad)) for name in DESCRIBED.names}
-        columns |= {rows.BUNDLE: pa.repeat(fingerprint, len(bad)), "began": pa.repeat(time.time(), len(bad))}
-        failures = pa.concat_tables([failures, pa.table(columns).cast(DESCRIBED)])
-        log.info("%d scenes looked into, %d of them cannot be read", len(found), len(bad))
-    return failures
+        good = found.filter(found[rows.KIND].is_null())
+        if len(good) and commits is not None:
+            commits.commit("scenes", [commits.index.write_rows("scenes", good)], "append")
+        pieces.append(found)
+        done += len(found)
+        log.info("%d of %d looked into, %d of these cannot be read", done, len(unknown), len(found) - len(good))
+    return pa.concat_tables(pieces)
+
+
+def _failures(bad: pa.Table, index: Index) -> pa.Table:
+    """Rows of schema `describing.DESCRIBED`."""
+    columns = {name: bad[name] if name in bad.column_names else pa.nulls(len(bad)) for name in DESCRIBED.names}
+    columns |= {rows.BUNDLE: pa.repeat(index.bundle().fingerprint, len(bad)), "began": pa.repeat(time.time(), len(bad))}
+    return pa.table(columns).cast(DESCRIBED)

@@ -3,10 +3,11 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import fsspec
@@ -40,6 +41,7 @@ EXTENSIONS: Final = frozenset(
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
 _FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
+THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
 
 
@@ -61,12 +63,15 @@ class ImageFile(NamedTuple):
     time: datetime | None = None
 
 
+Folder = tuple[list[ImageFile], list[str]]  # its images and the paths of its subfolders
+
+
 def list_images(archive: str) -> Iterator[ImageFile]:
     """List the image files of an archive, a folder or a single file, as they are found.
 
     By extension, whatever its case; hidden files and folders are left out. In order of names within each folder, files
-    before subfolders. Holds the listing of one folder (and of those above it), never that of the archive. Symbolic
-    links are followed, except back into a folder that is being listed.
+    before subfolders. Holds the listings of a few folders, never that of the archive. Symbolic links are followed,
+    except back into a folder that is being listed.
 
     Raises:
         ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed; at once where it
@@ -89,7 +94,8 @@ def read_file(uri: str, max_bytes: int) -> bytes:
     """Read a whole file.
 
     Raises:
-        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading) or `error`.
+        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading), `memory` or
+            `error`.
     """
     with reading(uri):
         return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
@@ -121,6 +127,8 @@ def reading(uri: str) -> Iterator[None]:
         raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
     except PermissionError as error:
         raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
+    except MemoryError as error:
+        raise ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory") from error
     except Exception as error:  # each store has its own family of errors; none may end a worker
         raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
 
@@ -142,33 +150,70 @@ def _open(archive: str) -> tuple[Any, str]:
 def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
     found = False
     try:
-        for info in _walk(fs, root, frozenset()):
+        for image in _walk(fs, archive, root):
             found = True
-            yield _image_file(fs, archive, root, info)
+            yield image
     except Exception as error:  # each store has its own family of errors
         _refuse(archive, error)
     if not found:
         raise ArchiveError(f"{archive} holds no image; looked for {_known()} in it and its subfolders")
 
 
-def _walk(fs: Any, folder: str, above: frozenset[str]) -> Iterator[Mapping[str, Any]]:
-    """What the store says of each image file below a folder; `above` are the real paths of the folders around it."""
+def _walk(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
+    """Depth first; the folders that come next are listed meanwhile, by threads where the store bears that."""
     local = isinstance(fs, LocalFileSystem)
-    above |= {os.path.realpath(folder) if local else folder}
-    folders = []
-    for entry in sorted(fs.ls(folder or "/", detail=True), key=lambda entry: str(entry["name"])):
+    threads = THREADS if local or fs.async_impl else 1
+    stack: list[tuple[str, frozenset[str]]] = [(root, frozenset())]  # with the real paths of the folders around it
+    ahead: dict[str, Future[Folder]] = {}
+    pool = ThreadPoolExecutor(threads, "listing")
+    try:
+        while stack:
+            for folder, _ in stack[-threads:][::-1]:
+                if folder not in ahead:
+                    ahead[folder] = pool.submit(_list_folder, fs, archive, root, folder)
+            folder, above = stack.pop()
+            images, folders = ahead.pop(folder).result()
+            yield from images
+            above |= {os.path.realpath(folder)} if local else set()
+            inside = [child for child in folders if not local or os.path.realpath(child) not in above]
+            stack += [(child, above) for child in reversed(inside)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
+    images, folders = [], []
+    for entry in sorted(_entries(fs, folder), key=lambda entry: str(entry["name"])):
         path = entry["name"].rstrip("/")
         name = path.rpartition("/")[2]
         if path == folder or name.startswith(".") or name == _SKIPPED:
             continue  # the first: object stores list a folder's own marker in it
-        info = _followed(fs, entry)
-        if info["type"] == "directory":
+        if entry["type"] == "directory":
             folders.append(path)
-        elif info["type"] == "file" and _is_image(name):
-            yield info
-    for child in folders:
-        if not local or os.path.realpath(child) not in above:
-            yield from _walk(fs, child, above)
+        elif entry["type"] == "file" and _is_image(name):
+            images.append(_image_file(fs, archive, root, entry))
+    return images, folders
+
+
+def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
+    """What the store says of what is in a folder; of a symbolic link, what is said of where it leads."""
+    if not isinstance(fs, LocalFileSystem):
+        found: list[Mapping[str, Any]] = fs.ls(folder, detail=True)
+        return found
+    with os.scandir(folder or "/") as entries:
+        return [_local_entry(entry) for entry in entries if not entry.name.startswith(".")]
+
+
+def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
+    """A broken link counts as a file, to fail when it is read; what is no image is not looked at."""
+    if not (is_folder := entry.is_dir()) and not _is_image(entry.name):
+        return {"name": entry.path, "type": "other"}
+    try:
+        status = entry.stat()
+        kind = "directory" if is_folder else "file" if stat.S_ISREG(status.st_mode) else "other"
+        return {"name": entry.path, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
+    except OSError:
+        return {"name": entry.path, "type": "file", "size": 0, "mtime": entry.stat(follow_symlinks=False).st_mtime}
 
 
 def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -203,7 +248,8 @@ def _printable(path: str) -> str:
 
 
 def _is_image(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+    stem, dot, extension = path.rpartition("/")[2].rpartition(".")
+    return bool(stem) and dot + extension.lower() in EXTENSIONS
 
 
 def _known() -> str:

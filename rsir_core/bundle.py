@@ -80,7 +80,7 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
     return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
 
 
-def read_settings(uri: str, fingerprint: str) -> BundleSettings:
+def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
     """What a bundle is besides its weights, which are neither read nor checked.
 
     Raises:
@@ -112,22 +112,32 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {})
 
 
-def copy_bundle(source: str, target: str) -> str:
-    """Copy a bundle, checked as a whole, and return its fingerprint; nothing is done where it is already."""
+def check_bundle(source: str, target: str) -> tuple[str, bool]:
+    """A bundle's fingerprint, and whether it is at `target` already.
+
+    Raises:
+        BundleError: as `load_bundle`; or another one is there.
+    """
     bundle = load_bundle(source)
     there = _read_manifest(target)
-    if there is None:
+    if there is not None and there["fingerprint"] != bundle.fingerprint:
+        raise BundleError(
+            f"the bundle {source} is {bundle.fingerprint}, but {target} holds {there['fingerprint']}, with which the "
+            "index was described; use that bundle, or make a new index for this one"
+        )
+    return bundle.fingerprint, there is not None
+
+
+def copy_bundle(source: str, target: str) -> str:
+    """Copy a bundle, checked as a whole, and return its fingerprint; nothing is done where it is already."""
+    fingerprint, is_there = check_bundle(source, target)
+    if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
         names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
         keep = [n for n in names if n.endswith((".safetensors", ".csv"))] + [MANIFEST]  # the manifest last
         for name in keep:
             put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
-    elif there["fingerprint"] != bundle.fingerprint:
-        raise BundleError(
-            f"the bundle {source} is {bundle.fingerprint}, but {target} holds {there['fingerprint']}, with which the "
-            "index was described; use that bundle, or make a new index for this one"
-        )
-    return bundle.fingerprint
+    return fingerprint
 
 
 def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any]) -> str:

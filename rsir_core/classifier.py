@@ -42,6 +42,7 @@ class ClassifierSettings:
         image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
         mean: subtracted per channel from values in 0..1.
         std: divided by per channel.
+        temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
     """
 
     backbone: str
@@ -49,6 +50,7 @@ class ClassifierSettings:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: float = 1.0  # bundles of earlier versions say nothing about it
 
 
 class BackboneWithHead(nn.Module):
@@ -163,9 +165,12 @@ def _fill(module: nn.Module, state: State, source: str) -> None:
     module.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
 
 
-def to_input(images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device) -> Tensor:
-    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last."""
-    shape = (len(images), 3, settings.image_size, settings.image_size)
+def to_input(
+    images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device, size: int | None = None
+) -> Tensor:
+    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last; S is the settings' unless given."""
+    side = settings.image_size if size is None else size
+    shape = (len(images), 3, side, side)
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
     for rows in _by_shape(images):
         same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)

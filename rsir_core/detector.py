@@ -1,4 +1,4 @@
-"""The detector: YOLOv5, and the representative object that a key region is centred on (paper sections 2.1.1 to 2.1.3).
+"""The detector: YOLOv5, and the objects that a key region may be centred on (paper sections 2.1.1 to 2.1.3).
 
 The networks are those of ultralytics, built from its YAML files: YOLOv5's backbone and neck with the anchor-free head
 that ultralytics gives all its models. The paper's prior boxes from K-means (section 2.1.2) and the regression from them
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from rsir_core.errors import WeightsError
 from rsir_core.letterbox import Letterbox, letterbox
-from rsir_core.regions import Box
+from rsir_core.regions import Box, ObjectRule
 from rsir_core.suppression import suppress
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
@@ -54,16 +54,18 @@ class DetectorSettings:
         classes: names of the object classes, in the order of the head's outputs.
         image_size: pixels of the longer side to which images are letterboxed, as in training.
         min_score: confidence from which a detection counts as an object.
+        rule: which object represents the image; bundles from before there was a choice have the surest.
     """
 
     model: str
     classes: tuple[str, ...]
     image_size: int
     min_score: float
+    rule: ObjectRule = "confidence"
 
 
 class Detector:
-    """Finds the representative object of images; the network is fused and stays on one device."""
+    """Finds the objects of images; the network is fused and stays on one device."""
 
     def __init__(self, settings: DetectorSettings, state: Mapping[str, Tensor], device: str = "cpu") -> None:
         """Build the network and load its weights.
@@ -85,7 +87,7 @@ class Detector:
         self._model.to(self._device, memory_format=torch.channels_last)
 
     def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
-        """The representative object of each image: the detection of highest confidence, if that is `min_score` or more.
+        """The surest object of each image: the detection of highest confidence, if that is `min_score` or more.
 
         The best of all candidates is also the first that non-maximum suppression would keep, so none is needed.
 

@@ -11,6 +11,9 @@ FailureKind = Literal[
     "unsupported",  # a sample type or layout that has no 8-bit RGB meaning (complex, no bands)
     "no_data",  # every pixel is nodata
     "corrupt",  # the decoder refuses it or reads past its end
+    "memory",  # the decoder needs more memory than it may have
+    "timeout",  # it is not read within its time: the store hangs, or the decoder
+    "crash",  # the decoder's process does not survive it
     "error",  # anything else; the message says what
 ]
 
@@ -57,6 +60,18 @@ class BundleError(RsirError):
 
 class TableError(RsirError):
     """An index, a version of it or one of its tables is missing or was written by something else."""
+
+
+class LeaseError(RsirError):
+    """Another run is changing the index, or has taken it over from this one."""
+
+
+class ConflictError(RsirError):
+    """Somebody else has changed a table that this run was about to change."""
+
+
+class StorageError(RsirError):
+    """A store does not take what is written: it is full, out of reach, or refuses."""
 
 
 class QueryError(RsirError):

@@ -19,6 +19,7 @@ from rsir_core.search import Doubles, Floats, Ints
 Relevance = npt.NDArray[np.bool_]
 
 PRECISION_AT: Final = (1, 5, 10, 20, 50)
+RECALL_LEVELS: Final = tuple(i / 10 for i in range(11))  # of the 11-point curve
 PAIRS: Final = 1 << 22  # query-row pairs ranked together, at about 50 bytes each
 
 
@@ -43,6 +44,7 @@ class Scores:
     average_precision: Doubles  # (q,)
     nmrr: Doubles  # (q,)
     precision: Doubles  # (q, len(PRECISION_AT))
+    interpolated: Doubles  # (q, len(RECALL_LEVELS)), see `interpolate`
     excluded: int  # queries without any relevant row
 
     @property
@@ -62,9 +64,8 @@ class Scores:
 
     def of(self, chosen: Relevance) -> "Scores":
         """Of some of the queries only: a (q,) mask."""
-        return Scores(
-            self.queries[chosen], self.average_precision[chosen], self.nmrr[chosen], self.precision[chosen], 0
-        )
+        part = (self.average_precision[chosen], self.nmrr[chosen], self.precision[chosen], self.interpolated[chosen])
+        return Scores(self.queries[chosen], *part, 0)
 
     def per_label(self, labels: Sequence[str]) -> dict[str, "Scores"]:
         """By label of the query, in the order of names; `labels` are those of all rows."""
@@ -72,7 +73,7 @@ class Scores:
         return {str(label): self.of(of_query == label) for label in np.unique(of_query)}
 
 
-def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, Doubles]:
+def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     """Score rankings.
 
     Args:
@@ -80,7 +81,8 @@ def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, D
         cutoff: (q,); K of each query, see `mpeg7_cutoff`.
 
     Returns:
-        Average precision (q,), NMRR (q,) and precision at each of PRECISION_AT (q, len(PRECISION_AT)).
+        Average precision (q,), NMRR (q,), precision at each of PRECISION_AT (q, len(PRECISION_AT)), and interpolated
+        precision at each of RECALL_LEVELS (q, len(RECALL_LEVELS)).
     """
     count = relevant.sum(axis=1)  # NG
     query, place = np.nonzero(relevant)  # by query, then by rank
@@ -95,7 +97,26 @@ def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, D
     nmrr = (average_rank - ideal) / (1.25 * K - ideal)  # MRR over its largest value
 
     precision = np.stack([relevant[:, :k].sum(axis=1) / k for k in PRECISION_AT], axis=1)
-    return average_precision, nmrr, precision
+    reached = np.zeros((len(count), count.max(initial=1)))  # precision at the 1st, 2nd, … relevant row
+    reached[query, nth - 1] = nth / rank
+    return average_precision, nmrr, precision, interpolate(reached, count)
+
+
+def interpolate(reached: Doubles, count: Ints) -> Doubles:
+    """The 11-point curve: the best precision at any recall of at least the level (Manning et al. 2008, section 8.4).
+
+    Args:
+        reached: (q, max NG); precision at the 1st, 2nd, … relevant row, 0 after the last.
+        count: (q,); NG, at least 1.
+
+    Returns:
+        (q, len(RECALL_LEVELS)).
+    """
+    best = np.maximum.accumulate(reached[:, ::-1], axis=1)[:, ::-1]  # from here on
+    tenths = np.arange(len(RECALL_LEVELS))
+    needed = np.maximum(-(-tenths * count[:, None] // 10), 1)  # relevant rows that make up each level, rounded up
+    curve: Doubles = np.take_along_axis(best, needed - 1, axis=1)
+    return curve
 
 
 def mpeg7_cutoff(relevant_rows: Ints) -> Ints:
@@ -129,19 +150,47 @@ def score_retrieval(
             "check the folder names or the split file"
         )
     cutoff = mpeg7_cutoff(relevant_rows)
-    blocks = [
-        score_ranked(relevant, cutoff[block])
-        for block, relevant in _ranked_blocks(queries, feature, class_probabilities if weighted else None, label)
-    ]
-    average_precision, nmrr, precision = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return Scores(queries, average_precision, nmrr, precision, len(label) - len(queries))
+    blocks = []
+    for block, order in ranked(queries, feature, class_probabilities if weighted else None):
+        relevant = label[block, None] == label
+        relevant[np.arange(len(block)), block] = False
+        blocks.append(score_ranked(np.take_along_axis(relevant, order, axis=1), cutoff[block]))
+    average_precision, nmrr, precision, curve = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Scores(queries, average_precision, nmrr, precision, curve, len(label) - len(queries))
 
 
-def _ranked_blocks(
-    queries: Ints, feature: Floats, class_probabilities: Floats | None, label: Ints
-) -> Iterator[tuple[Ints, Relevance]]:
-    """Blocks of queries, each with the relevance of its ranked rows, (b,) and (b, n)."""
-    size = max(1, PAIRS // len(label))
+def top_confusion(feature: Floats, class_probabilities: Floats, labels: Sequence[str]) -> Ints:
+    """How often each label fills the first NG ranks of each label's queries, by the weighted distance.
+
+    NG is the query's count of relevant rows, so a perfect ranking fills the diagonal alone.
+
+    Args:
+        feature: (n, K) float32, as `score_retrieval` takes it.
+        class_probabilities: (n, C) float32.
+        labels: (n,), of L different values.
+
+    Returns:
+        (L, L); rows are the queries' labels, columns the found ones', both in the order of names.
+    """
+    names, label = np.unique(np.asarray(labels), return_inverse=True)
+    relevant_rows = np.bincount(label)[label] - 1
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for block, order in ranked(np.flatnonzero(relevant_rows), feature, class_probabilities):
+        first = np.arange(order.shape[1]) < relevant_rows[block, None]  # (b, n)
+        query, place = np.nonzero(first)
+        np.add.at(counts, (label[block[query]], label[order[query, place]]), 1)
+    return counts
+
+
+def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -> Iterator[tuple[Ints, Ints]]:
+    """Blocks of queries with their ranked rows, best first and the query itself last: (b,) and (b, n).
+
+    Args:
+        queries: (q,) positions among the rows.
+        feature: (n, K) float32; rows in the order of their image ids, which decides ties.
+        class_probabilities: (n, C) float32; None: rank by the distance alone.
+    """
+    size = max(1, PAIRS // len(feature))
     if class_probabilities is not None:
         complement, predicted = search.complements(class_probabilities), search.classes(class_probabilities)
     for start in range(0, len(queries), size):
@@ -151,8 +200,5 @@ def _ranked_blocks(
             weight = search.query_weights(complement[block], predicted)
             weight *= search.candidate_weights(complement, predicted[block])
             distance *= weight
-        relevant = label[block, None] == label
-        itself = (np.arange(len(block)), block)
-        distance[itself], relevant[itself] = np.inf, False  # after all others, where it counts for nothing
-        order = np.argsort(distance, axis=1, kind="stable")
-        yield block, np.take_along_axis(relevant, order, axis=1)
+        distance[np.arange(len(block)), block] = np.inf  # itself: after all others
+        yield block, np.argsort(distance, axis=1, kind="stable")

@@ -127,6 +127,19 @@ class Pca:
         """Features (n, K) float32 of embeddings (n, D), which are brought to unit length first."""
         return ((unit_length(embedding) - self.mean) @ self.components.T).astype(np.float32)
 
+    def errors(self, embedding: npt.NDArray[np.floating], feature: npt.NDArray[np.float32]) -> Matrix:
+        """Squared distance (n,) of embeddings at unit length from what their features (n, K) say of them."""
+        away = unit_length(embedding) - self.mean
+        kept = np.square(feature, dtype=np.float64).sum(axis=1)
+        errors: Matrix = np.maximum(np.square(away).sum(axis=1) - kept, 0)
+        return errors
+
+    @property
+    def mean_error(self) -> float:
+        """The mean of `errors` over the rows that it was fitted to."""
+        unexplained = self.total_variance - float(self.explained_variance.sum())
+        return max(unexplained, 0) * (self.moments.count - 1) / self.moments.count
+
     def to_bytes(self) -> bytes:
         """As one safetensors file."""
         data: bytes = save(

@@ -20,7 +20,8 @@ class Plan:
 
     Attributes:
         listing: the archive now; schema `rows.LISTING`.
-        to_describe: its rows without a stored embedding (and, unless asked for, without a known failure).
+        to_describe: its rows without a stored embedding (and, unless asked for, without a known failure of the file
+            itself: what the store refused is tried again).
         new: images that are neither published nor known to fail.
         changed: images that are published (or known to fail) with another etag.
         gone: image ids that are published and no longer listed.
@@ -50,8 +51,7 @@ def _piece(files: list[ImageFile]) -> pa.RecordBatch:
 def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
     """Compare a listing with the index's tables. Only keys are held: about 200 bytes per image."""
     published, stored, failed = (index.keys(name) for name in ("features", "embeddings", "failures"))
-    current_failures = semi(failed, listing)
-    keep_failures = current_failures.slice(0, 0) if retry_failed else current_failures
+    keep_failures = failed.slice(0, 0) if retry_failed else semi(_of_the_file(index), listing)
     known = pa.concat_tables([published, failed])
     unknown = anti(listing, known, KEY)  # no published or failed row of this very content
     return Plan(
@@ -62,6 +62,13 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
         gone=anti(published, listing, [rows.IMAGE_ID])[rows.IMAGE_ID].combine_chunks(),
         stale_failures=anti(failed, keep_failures, KEY),
     )
+
+
+def _of_the_file(index: Index) -> pa.Table:
+    """Keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
+    failed = index.keys("failures", [rows.STAGE, rows.KIND])
+    stores = pc.and_(pc.equal(failed[rows.STAGE], "read"), pc.is_in(failed[rows.KIND], pa.array(["denied", "error"])))
+    return failed.filter(pc.invert(stores)).select(KEY)
 
 
 def semi(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:

@@ -5,12 +5,12 @@ ragged edge of an orthophoto), not paint: what it hides in part keeps its colour
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from itertools import groupby
-from typing import Any, Final
+from functools import cache, partial
+from typing import Any, Final, Self
 
 import numpy as np
 import rasterio
@@ -40,6 +40,7 @@ from rsir_core.samples import (
     check_blocks,
     check_size,
     colour_bands,
+    is_memory,
     quiet,
     refused,
     rgb,
@@ -72,43 +73,52 @@ def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
         ImageError: as `read_file` (of more than 16 bytes per allowed pixel: `too_large`) and `decode`; of a tile as
             `open_scene` and `read_tile`.
     """
-    (found,) = read_pictures([uri], max_pixels)
-    if isinstance(found, ImageError):
-        raise found
-    return found
+    with Pictures() as pictures:
+        return pictures.read(uri, max_pixels)
 
 
-def read_pictures(uris: Iterable[str], max_pixels: int = MAX_PIXELS) -> Iterator[Picture | ImageError]:
-    """Each picture, when it is asked for, or why there is none; a scene is opened once for tiles next to each other."""
-    for scene, tiles in groupby(((uri, Tile.parse(uri)) for uri in uris), lambda pair: pair[1] and pair[1].scene):
-        if scene is None:
-            yield from (_attempt(_read_file, uri, max_pixels) for uri, _ in tiles)
-        else:
-            yield from _read_tiles(scene, [tile for _, tile in tiles if tile], max_pixels)
+class Pictures:
+    """Reads one picture after the other; the scene of the last tile stays open, for the next one."""
 
+    def __init__(self) -> None:
+        self._opened, self._scene, self._dataset = ExitStack(), "", None
 
-def _read_file(uri: str, max_pixels: int) -> Picture:
-    return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
-
-
-def _read_tiles(scene: str, tiles: list[Tile], max_pixels: int) -> Iterator[Picture | ImageError]:
-    remaining = list(tiles)
-    while remaining:  # opened again where one fails: what is open may be broken, or its connection
+    def read(self, uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
+        """See `read_picture`."""
+        tile = Tile.parse(uri)
+        if tile is None:
+            return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
+        if self._scene != tile.scene:
+            self.close()
+            self._dataset = self._opened.enter_context(open_scene(tile.scene))
+            self._scene = tile.scene
         try:
-            with open_scene(scene) as dataset:
-                while remaining:
-                    found = _picture(read_tile(dataset, remaining[0], max_pixels))
-                    yield replace(found, window=remaining.pop(0).window)
-        except ImageError as error:
-            remaining.pop(0)
-            yield error
+            return replace(_picture(read_tile(self._dataset, tile, max_pixels)), window=tile.window)
+        except Exception as error:  # opened again for the next one: what is open may be broken, or its connection
+            self._scene = ""
+            self._opened.__exit__(type(error), error, error.__traceback__)  # `open_scene` says what it means
+            raise
+
+    def close(self) -> None:
+        """Let go of the scene."""
+        self._scene = ""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _attempt(read: Callable[[str, int], Picture], uri: str, max_pixels: int) -> Picture | ImageError:
-    try:
-        return read(uri, max_pixels)
-    except ImageError as error:
-        return error
+@cache
+def _pictures() -> Pictures:
+    return Pictures()
+
+
+def read_in_turn(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """`read_picture` for a process that does nothing else: tiles of one scene that follow each other open it once."""
+    return _pictures().read(uri, max_pixels)
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -134,11 +144,13 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except ImageError:
         raise
     except MemoryError as error:
-        raise refused(name, "error", "does not fit into memory; lower the pixel limit") from error
+        raise refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
     except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
         raise refused(name, "too_large", f"is refused: {error}") from error
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
+        if is_memory(why):
+            raise refused(name, "memory", f"does not fit into memory ({why}); lower the pixel limit") from error
         raise refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
     return _picture(found)
 

@@ -1,8 +1,9 @@
 """Box arithmetic: from the representative object to the key region (paper section 2.1.3, equation 5)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
+ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # which object it is: see representative.py
 
 
 class Box(NamedTuple):

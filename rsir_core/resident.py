@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from rsir_core import rows
 from rsir_core.clusters import Clusters, Floats, Ranges, make_clusters
+from rsir_core.delta import TableFile
 from rsir_core.filters import Filter
 from rsir_core.lookup import Lookup, hashes_of
 from rsir_core.search import Hits, Searcher, classes, complements
-from rsir_core.table import FeatureFile, Index
+from rsir_core.table import Index
 
 SCHEMA = pa.schema([f for f in rows.FEATURES if f.name not in (rows.FEATURE, rows.ETAG, rows.BUNDLE, rows.PCA)])
 
@@ -117,7 +118,7 @@ def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
     return table.take(pa.array(order)), clusters
 
 
-def widths(index: Index, file: FeatureFile) -> tuple[int, int]:
+def widths(index: Index, file: TableFile) -> tuple[int, int]:
     """K and C, of a file that has rows."""
     one = index.first_row(file)
     return rows.to_matrix(one[rows.FEATURE]).shape[1], rows.to_matrix(one[rows.CLASS_PROBABILITIES]).shape[1]

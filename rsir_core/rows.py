@@ -130,6 +130,14 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])
 
 
+def completed(table: pa.Table) -> pa.Table:
+    """With the columns, null, that a table of before there were scenes has not."""
+    for field in SCENE_COLUMNS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
+
+
 def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
     """A list column of equal lengths as an n×d float32 matrix (no copy where it is one chunk).
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_OutOfMemoryError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
@@ -74,6 +75,11 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether memory ended inside of GDAL or a decoder."""
+    return "cannot allocate" in str(error) or isinstance(error, CPLE_OutOfMemoryError)
 
 
 def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, least: int = 0) -> None:

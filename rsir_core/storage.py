@@ -1,14 +1,37 @@
 """Writing a file to any storage so that no reader ever sees half of it."""
 
+import errno
+import os
 import uuid
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from rsir_core.errors import StorageError
+
 
 def put_file(uri: str, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
+    """Write a file so that a reader sees all of it or nothing.
+
+    Raises:
+        StorageError: the store does not take it.
+    """
+    try:
+        _put(uri, data)
+    except OSError as error:
+        raise not_written(uri, error) from error
+
+
+def not_written(uri: str, error: Exception) -> StorageError:
+    """What a failed write means to who reads the job's last line."""
+    return StorageError(
+        f"{uri} cannot be written ({type(error).__name__}: {' '.join(str(error).split())}); check space, network and "
+        "credentials, then run the same command again: it goes on where it ended"
+    )
+
+
+def _put(uri: str, data: bytes) -> None:
     fs, path = fsspec.core.url_to_fs(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
@@ -20,3 +43,48 @@ def put_file(uri: str, data: bytes) -> None:
         Path(unfinished).replace(path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
+
+
+def create_file(uri: str, data: bytes) -> bool:
+    """Write a file, whole, unless there is one already; returns whether this call has written it.
+
+    Of several at once one writes it, where the store knows conditional writes (local disks, S3, GCS, Azure). An answer
+    that got lost can make False of True: who must know reads the file.
+
+    Raises:
+        StorageError: the store does not take it.
+    """
+    try:
+        return _create(uri, data)
+    except OSError as error:
+        raise not_written(uri, error) from error
+
+
+def _create(uri: str, data: bytes) -> bool:
+    fs, path = fsspec.core.url_to_fs(uri)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if isinstance(fs, LocalFileSystem):
+        return _link(data, path)
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if fs.exists(path):  # refused in other words
+            return False
+        if error.errno != errno.ENOSYS:
+            raise
+        fs.pipe_file(path, data)  # a store without conditional writes
+    return True
+
+
+def _link(data: bytes, path: str) -> bool:
+    unfinished = Path(f"{path}.{uuid.uuid4().hex}")
+    try:
+        unfinished.write_bytes(data)
+        os.link(unfinished, path)
+    except FileExistsError:
+        return False
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True

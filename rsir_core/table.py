@@ -6,16 +6,16 @@ failures/     files that should be images and cannot be
 scenes/       how large rasters are cut into tiles
 pca/          fitted PCAs by fingerprint
 bundle/       the model bundle that everything here was described with
+lease/        who may change the index
+runs/         a report of each run
 """
 
 import base64
 import io
 import json
-import time
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Final, Literal
 
 import fsspec
 import numpy as np
@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
 
 from rsir_core import rows
 from rsir_core.clusters import Clusters
+from rsir_core.delta import ONTO_THIS, Mode, TableFile, WrittenFile, changed, commit_files, files_of, table_at
 from rsir_core.errors import TableError
 from rsir_core.pca import Pca
 from rsir_core.storage import put_file
@@ -58,21 +58,6 @@ GEO: Final = {  # as well, of `features`: what makes it GeoParquet; lon/lat is i
 KEY: Final = [rows.IMAGE_ID, rows.ETAG]
 
 
-class WrittenFile(NamedTuple):
-    """A Parquet file of a table that is not committed yet: nobody sees it."""
-
-    name: str
-    size: int
-    row_count: int
-
-
-class FeatureFile(NamedTuple):
-    """A file of a version of `features`."""
-
-    name: str  # its path below the table
-    row_count: int
-
-
 class Index:
     """An index folder on any storage that fsspec and Delta Lake open.
 
@@ -98,6 +83,11 @@ class Index:
         """
         return int(self._open("features").version())
 
+    def table_version(self, name: TableName) -> int:
+        """The newest version of a table, published or not; 0 where there is no such table yet."""
+        uri = self.table_uri(name)
+        return int(DeltaTable(uri).version()) if DeltaTable.is_deltatable(uri) else 0
+
     def features(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a version (default: the newest), sorted by image id; schema `rows.FEATURES`.
 
@@ -106,25 +96,31 @@ class Index:
         """
         names = list(columns) if columns is not None else rows.FEATURES.names
         dataset = self._open("features", version).to_pyarrow_dataset()
-        stored = [name for name in dict.fromkeys([rows.IMAGE_ID, *names]) if name in dataset.schema.names]
-        table = dataset.to_table(columns=stored).sort_by(rows.IMAGE_ID)
-        return _cast(_completed(table, rows.FEATURES), rows.FEATURES).select(names)
+        wanted = dict.fromkeys([rows.IMAGE_ID, *names])
+        stored = [name for name in wanted if name in dataset.schema.names]
+        try:
+            table = dataset.to_table(columns=stored).sort_by(rows.IMAGE_ID)
+        except FileNotFoundError as error:
+            raise TableError(_gone(f"a file of version {version} of {self.uri}")) from error
+        return _cast(rows.completed(table).select(list(wanted)), rows.FEATURES).select(names)
 
-    def feature_files(self, version: int | None = None) -> list[FeatureFile]:
+    def feature_files(self, version: int | None = None) -> list[TableFile]:
         """The files of a version (default: the newest) of `features`, by name.
 
         Raises:
             TableError: no such version.
         """
-        actions = pa.table(self._open("features", version).get_add_actions(flatten=True))
-        found = zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True)
-        files = [(unquote(path), count) for path, count in found]
-        return sorted(FeatureFile(name, self._row_count(name) if count is None else count) for name, count in files)
+        found = self.table_files("features", version)
+        return [file if file.row_count >= 0 else TableFile(file.name, self._row_count(file.name)) for file in found]
 
-    def read_features(self, file: FeatureFile) -> tuple[pa.Table, Clusters | None]:
+    def table_files(self, name: TableName, version: int | None = None) -> list[TableFile]:
+        """The files of a version (default: the newest) of a table, by name; -1 rows: who wrote one did not say."""
+        return files_of(self._open(name, version))
+
+    def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
         """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
         parquet = self._parquet(file.name)
-        table = _cast(_completed(parquet.read(rows.FEATURES.names), rows.FEATURES), rows.FEATURES)
+        table = _whole(parquet.read(rows.FEATURES.names))
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
@@ -142,14 +138,17 @@ class Index:
             found |= set(zip(*(pairs[name].to_pylist() for name in names), strict=True))
         return found
 
-    def first_row(self, file: FeatureFile) -> pa.Table:
+    def first_row(self, file: TableFile) -> pa.Table:
         """A file's first row, schema `rows.FEATURES`; the file has one."""
         batches = self._parquet(file.name).iter_batches(1, columns=rows.FEATURES.names)
-        return _cast(_completed(pa.Table.from_batches([next(batches)]), rows.FEATURES), rows.FEATURES)
+        return _whole(pa.Table.from_batches([next(batches)]))
 
     def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
-        return pq.ParquetFile(f"{path}/{name}", filesystem=fs, read_dictionary=list(as_dictionary))
+        try:
+            return pq.ParquetFile(f"{path}/{name}", filesystem=fs, read_dictionary=list(as_dictionary))
+        except FileNotFoundError as error:
+            raise TableError(_gone(f"{path}/{name}")) from error
 
     def _row_count(self, name: str) -> int:
         """Of a file that somebody wrote without saying it."""
@@ -201,11 +200,12 @@ class Index:
 
     # What the index job changes
 
-    def adopt_bundle(self, models: str) -> str:
+    def adopt_bundle(self, models: str, copy: bool = True) -> str:
         """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint."""
-        from rsir_core.bundle import copy_bundle  # noqa: PLC0415 -- as above
+        from rsir_core.bundle import check_bundle, copy_bundle  # noqa: PLC0415 -- as above
 
-        return copy_bundle(models, f"{self.uri}/bundle")
+        target = f"{self.uri}/bundle"
+        return copy_bundle(models, target) if copy else check_bundle(models, target)[0]
 
     def put_pca(self, pca: Pca) -> None:
         """Store a PCA under its fingerprint."""
@@ -254,8 +254,9 @@ class Index:
         self,
         name: TableName,
         files: Sequence[WrittenFile],
-        mode: Literal["append", "overwrite"],
-        removed: Sequence[FeatureFile] = (),
+        mode: Mode,
+        removed: Sequence[TableFile] = (),
+        onto: int | None = None,
     ) -> int:
         """Make written files visible in one atomic commit; returns the version.
 
@@ -263,31 +264,29 @@ class Index:
             name: of the table.
             files: what is new.
             mode: beside the rows that are there, or instead of them all.
-            removed: files of `features` that go in the same commit, where others stay.
+            removed: files that go in the same commit, where others stay.
+            onto: the version that the commit was made for (default: the newest); it becomes the next one or none.
+
+        Raises:
+            ConflictError: somebody else has committed since.
+            StorageError: the store does not take it; then nothing is visible.
         """
-        now = int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            AddAction(f.name, f.size, {}, now, data_change=True, stats=json.dumps({"numRecords": f.row_count}))
-            for f in files
-        ]
-        actions += [RemoveAction(file.name, True, now) for file in removed]
-        table = DeltaTable.create(self.table_uri(name), SCHEMAS[name], mode="ignore")
-        self._add_columns(table, name)
-        table.create_write_transaction(actions, mode, table.schema())
-        return int(DeltaTable(self.table_uri(name)).version())
+        return commit_files(table_at(self.table_uri(name), SCHEMAS[name], onto), files, mode, removed)
 
     def complete(self, name: TableName) -> None:
-        """Give a table that an older version wrote, if there is one, the columns that it has not."""
-        if DeltaTable.is_deltatable(self.table_uri(name)):
-            self._add_columns(self._open(name), name)
+        """Give a table that an older version wrote the columns that it has not, in a version of its own.
 
-    def _add_columns(self, table: DeltaTable, name: TableName) -> None:
-        """Those that a table written by an older version has not; in a version of its own, in which they are null."""
+        Raises:
+            ConflictError, StorageError: see `commit`.
+        """
+        if not DeltaTable.is_deltatable(self.table_uri(name)):
+            return
+        table = self._open(name)
         known = {field.name for field in table.schema().fields}
         if missing := [field for field in Schema.from_arrow(SCHEMAS[name]).fields if field.name not in known]:
-            table.alter.add_columns(missing)
+            changed(table, lambda: table.alter.add_columns(missing, commit_properties=ONTO_THIS))
 
-    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> int:
+    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array, onto: int | None = None) -> int:
         """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
 
         Files without such a row stay as they are; of the others, what stays is written again, in its runs.
@@ -295,8 +294,9 @@ class Index:
         Args:
             files: the new rows.
             leaving: image ids to remove: those that are gone, and those that the new rows have.
+            onto: see `commit`.
         """
-        removed: list[FeatureFile] = []
+        removed: list[TableFile] = []
         kept: list[WrittenFile] = []
         for file in self.feature_files():
             ids = self._parquet(file.name).read([rows.IMAGE_ID])[rows.IMAGE_ID]
@@ -308,16 +308,21 @@ class Index:
             if stays.any():
                 left = None if clusters is None else clusters.keep(stays)
                 kept.append(self.write_rows("features", table.filter(pa.array(stays)), left))
-        return self.commit("features", [*files, *kept], "append", removed)
+        return self.commit("features", [*files, *kept], "append", removed, onto)
 
-    def drop_failures(self, files: pa.Table) -> None:
-        """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""
+    def drop_failures(self, files: pa.Table, onto: int | None = None) -> int:
+        """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away.
+
+        Returns the version of the table. `onto` is that of `commit`.
+        """
+        table = table_at(self.table_uri("failures"), rows.FAILURES, onto)
         if len(files) == 0:
-            return
-        merge = DeltaTable(self.table_uri("failures")).merge(
-            files.select(KEY), "t.image_id = s.image_id AND t.etag = s.etag", source_alias="s", target_alias="t"
-        )
-        merge.when_matched_delete().execute()
+            return int(table.version())
+        same = "t.image_id = s.image_id AND t.etag = s.etag"
+        merge = table.merge(
+            files.select(KEY), same, source_alias="s", target_alias="t", commit_properties=ONTO_THIS
+        ).when_matched_delete()
+        return changed(table, merge.execute)
 
     def _pca_uri(self, fingerprint: str) -> str:
         return f"{self.uri}/pca/{fingerprint}.safetensors"
@@ -333,12 +338,13 @@ class Index:
             raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
 
 
-def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """With the columns, null, that a table of before there were scenes has not."""
-    for field in rows.SCENE_COLUMNS:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select([name for name in schema.names if name in table.column_names])
+def _gone(what: str) -> str:
+    return f"{what} is gone: its version is older than what jobs.index --vacuum keeps; ask for a newer one"
+
+
+def _whole(features: pa.Table) -> pa.Table:
+    """Rows of a file as schema `rows.FEATURES`."""
+    return _cast(rows.completed(features).select(rows.FEATURES.names), rows.FEATURES)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

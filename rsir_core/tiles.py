@@ -28,6 +28,7 @@ from rsir_core.samples import (
     check_blocks,
     check_size,
     colour_bands,
+    is_memory,
     quiet,
     refused,
     rgb,
@@ -159,12 +160,14 @@ def open_scene(uri: str) -> Iterator[Any]:
         except ImageError:
             raise
         except MemoryError as error:
-            raise refused(uri, "error", "does not fit into memory; take smaller tiles") from error
+            raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
         except Exception as error:  # of a broken file nearly every built-in error, and rasterio's own
             for fault in faults:
                 with reading(uri):
                     raise fault from error
             why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
+            if is_memory(why):
+                raise refused(uri, "memory", f"does not fit into memory ({why}); take smaller tiles") from error
             raise refused(uri, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
 
 

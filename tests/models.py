@@ -25,3 +25,17 @@ def write_bundle(
         model.head.weight.mul_(20)  # so that the probabilities of different images differ
     settings_ = settings_for(backbone, CLASSES, 64)
     return bundle.write_classifier(str(folder), settings_, model.state_dict(), 0.9, "uri,label,split\n")
+
+
+def lively_detector(classes: int) -> bundle.State:
+    """A yolov5n whose candidates differ clearly: the untrained one answers the same everywhere."""
+    torch.manual_seed(0)
+    model = build_detector("yolov5n", classes)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".2.weight") and name.startswith("model.24.cv"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        model.train()
+        for _ in range(3):  # so that batch normalisation has statistics to fold into the convolutions
+            model(torch.rand(4, 3, 128, 128))
+    return model.state_dict()

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
-from jobs.describing import DescribeRead, read_files
+from jobs.describing import DescribeRead, Reading, read_files
 from jobs.serve_answer import Answerer
 from jobs.serve_app import Desk, build_app
 from jobs.serve_gather import Backend
@@ -60,7 +60,8 @@ def build_index(folder: Path, per_class: int) -> str:
     index = Index(str(folder / "index"))
     index.adopt_bundle(str(folder / "models"))
     listing = pa.Table.from_pylist([file._asdict() for file in files], rows.LISTING)
-    described = DescribeRead(index.uri, "cpu")(read_files(listing, LIMITS.max_pixels)).select(rows.EMBEDDINGS.names)
+    read = read_files(listing, Reading(LIMITS.max_pixels, 120))
+    described = DescribeRead(index.uri, "cpu")(read).select(rows.EMBEDDINGS.names)
     index.commit("embeddings", [index.write_rows("embeddings", described)], "append")
     embedding = rows.to_matrix(described[rows.EMBEDDING])
     pca = Moments.of(embedding).fit(8)

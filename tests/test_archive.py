@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive import EXTENSIONS, list_images, read_file
+from rsir_core.archive import EXTENSIONS, THREADS, list_images, read_file
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
 
 
@@ -102,11 +103,21 @@ def test_etag_changes_with_the_content_and_only_then(tmp_path: Path, memory: Any
 
 
 def test_the_listing_is_lazy(tmp_path: Path) -> None:
+    names = [f"{i:03}/1.jpg" for i in range(THREADS + 2)]
+    write(tmp_path, *names)
+    images = list_images(str(tmp_path))
+    assert next(images).image_id == names[0]
+    last = f"{THREADS + 1:03}/2.jpg"
+    write(tmp_path, last)  # a folder is looked into shortly before its turn comes
+    assert [image.image_id for image in images] == [*names[1:], last]
+
+
+def test_an_iteration_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
     write(tmp_path, "a/1.jpg", "b/1.jpg")
     images = list_images(str(tmp_path))
-    assert next(images).image_id == "a/1.jpg"
-    write(tmp_path, "b/2.jpg")  # a folder is looked into when its turn comes
-    assert [image.image_id for image in images] == ["b/1.jpg", "b/2.jpg"]
+    next(images)
+    images.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("listing")]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rsir_core.errors import WeightsError
 from rsir_core.letterbox import STRIDE, Letterbox, letterbox
 from rsir_core.regions import Box
 from rsir_core.suppression import LOOKED_AT, MOST, OVERLAP, suppress
+from tests.models import lively_detector
 
 ROOT = Path(__file__).parents[1]
 COCO = ROOT.parent / "shared" / "models" / "yolov5n_coco_backbone_neck.safetensors"
@@ -37,17 +38,7 @@ State = Mapping[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    """A yolov5n whose candidates differ clearly: the untrained one answers the same everywhere."""
-    torch.manual_seed(0)
-    model = build_detector("yolov5n", len(NAMES))
-    for name, parameter in model.named_parameters():
-        if name.endswith(".2.weight") and name.startswith("model.24.cv"):
-            torch.nn.init.normal_(parameter, std=0.5)
-    with torch.no_grad():
-        model.train()
-        for _ in range(3):  # so that batch normalisation has statistics to fold into the convolutions
-            model(torch.rand(4, 3, 128, 128))
-    return model.state_dict()
+    return lively_detector(len(NAMES))
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,16 @@ def test_places_may_be_lists_and_text_files(tmp_path: Path, monkeypatch: pytest.
     assert read_boxes(str(elsewhere / "data.yaml")).digest() == data.digest()
 
 
+def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) -> None:
+    without = write(tmp_path)
+    with_test = write(tmp_path, test="images/val")
+    assert without.test == []
+    assert [image.file for image in with_test.test] == [str(tmp_path / "images" / "val" / "a.jpg")]
+    assert with_test.digest() == without.digest()
+    with pytest.raises(LabelError, match=r"test is .*none, which does not exist"):
+        write(tmp_path, test="images/none")
+
+
 def test_numbered_names(tmp_path: Path) -> None:
     assert write(tmp_path, names={1: "ship", 0: "tank"}).names == ("tank", "ship")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.config import FinetuneClassifierConfig
-from jobs.finetune_classifier import finetune, turn_and_zoom
+from jobs.finetune_classifier import finetune
 from rsir_core import bundle
 from rsir_core.errors import BundleError, LabelError, WeightsError
 from rsir_core.labels import read_split
@@ -31,31 +31,22 @@ def config(tmp_path: Path) -> FinetuneClassifierConfig:
     )  # fmt: skip
 
 
-def test_turning_and_zooming_shows_the_image_from_elsewhere_and_nothing_else() -> None:
-    torch.manual_seed(0)
-    flat = torch.full((16, 3, 32, 32), 0.25)
-    torch.testing.assert_close(turn_and_zoom(flat), flat)  # reflected at the edges: no black corners
-    ramp = torch.linspace(0, 1, 32).expand(16, 3, 32, 32).contiguous()
-    turned = turn_and_zoom(ramp)
-    assert turned.min() >= 0 and turned.max() <= 1
-    across, down = turned.diff(dim=3).abs().mean((1, 2, 3)), turned.diff(dim=2).abs().mean((1, 2, 3))
-    assert (across > down).any() and (down > across).any()  # turned to both sides
-    assert not torch.allclose(turned[0], turned[1])
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     (tmp_path / "archive" / "beach" / "broken.png").write_bytes(b"\x89PNG no more")
     write_bundle(tmp_path / "models")
     detector = bundle.read_detector(config.models)
-    summary = finetune(config)
+    summary = finetune(dataclasses.replace(config, calibration_fraction=0.25))
     loaded = bundle.load_bundle(config.models)
+    assert loaded.classifier.temperature == summary["temperature"] != 1
+    assert summary["calibration_images"] == 3 and 0 <= summary["ece_after"] <= 1
     assert loaded.fingerprint == summary["fingerprint"]
     assert loaded.classes == ("airport", "beach", "forest") and loaded.classifier.backbone == "resnet18"
     assert loaded.detector is not None and detector is not None and loaded.detector == detector[0]
     split = read_split(f"{config.models}/split.csv")
     assert len(split) == 25 and sum(image.split == "train" for image in split) == 12
+    assert summary["images"] <= 12 - 3  # what calibrates does not train
     assert summary["test_images"] == 13
     assert not list((tmp_path / "models" / "training").iterdir())  # nothing is left of the run
 

@@ -38,7 +38,8 @@ def draw_boxes(folder: Path, train: int = 16, val: int = 4) -> Path:
             box = " ".join(str(v / SIDE) for v in (x + side / 2, y + side / 2, side, side))
             (folder / "labels" / split / f"{i}.txt").write_text(f"{i % 2} {box}\n")
     file = folder / "data.yaml"
-    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["ship", "tank"]}))
+    splits = {"train": "images/train", "val": "images/val", "test": "images/val"}
+    file.write_text(yaml.safe_dump({**splits, "names": ["ship", "tank"]}))
     return file
 
 
@@ -95,6 +96,10 @@ def test_a_killed_training_continues_and_ends_in_the_bundle(config: FinetuneDete
     assert set(summary["map50_per_class"]) == {"ship", "tank"}
     assert 0 <= summary["map50"] == pytest.approx(np.mean(list(summary["map50_per_class"].values())))
     assert 1 <= summary["best_epoch"] <= 2
+    assert summary["test_images"] == 4
+    # the same images as those of `val`, by the same protocol
+    assert summary["test_map50"] == pytest.approx(summary["map50"], abs=1e-3)
+    assert summary["test_map50_per_class"] == pytest.approx(summary["map50_per_class"], abs=1e-3)
     assert list(home.iterdir()) == []
     check_bundle(models, summary["fingerprint"], config)
 

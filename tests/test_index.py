@@ -1,6 +1,7 @@
 """The index job on real Ray: nothing lost, nothing doubled, whatever happens in between."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -15,20 +16,24 @@ import pytest
 from PIL import Image
 
 from jobs import publishing
+from jobs.committing import Commits
+from jobs.compacting import compact_features
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import describe_files
 from jobs.index import index_archive
-from jobs.publishing import compact
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
-from rsir_core.errors import ArchiveError, BundleError, TableError
+from rsir_core.errors import ArchiveError, BundleError, LeaseError, TableError
+from rsir_core.lease import Lease
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table
 from rsir_core.raster import read_picture
+from rsir_core.resident import in_runs
 from rsir_core.table import Index
 from tests.models import write_bundle
+from tests.poison import read_poisoned
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[1]
@@ -52,15 +57,35 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(tmp_path: Path, models: Path) -> IndexConfig:
-    draw(tmp_path / "archive", 0, 18)
-    (tmp_path / "archive" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a JPEG")
-    (tmp_path / "archive" / "notes.txt").write_text("no image")
+def config_in(folder: Path, models: Path) -> IndexConfig:
+    """Of an archive of 18 images, one broken one and a file that is none."""
+    draw(folder / "archive", 0, 18)
+    (folder / "archive" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a JPEG")
+    (folder / "archive" / "notes.txt").write_text("no image")
     return IndexConfig(
-        archive=str(tmp_path / "archive"), models=str(models), index=str(tmp_path / "index"), components=K,
+        archive=str(folder / "archive"), models=str(models), index=str(folder / "index"), components=K,
         batch_size=4, commit_every=8, max_failure_rate=0.1, actors=1,
     )  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path, models: Path) -> IndexConfig:
+    return config_in(tmp_path, models)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory, models: Path) -> IndexConfig:
+    """What a first run leaves; the tests that begin there each change a copy."""
+    config = config_in(tmp_path_factory.mktemp("first"), models)
+    index_archive(config)
+    return config
+
+
+@pytest.fixture
+def indexed(tmp_path: Path, first_run: IndexConfig) -> IndexConfig:
+    for folder in (first_run.archive, first_run.index):
+        shutil.copytree(folder, tmp_path / Path(folder).name)  # times of modification included
+    return dataclasses.replace(first_run, archive=str(tmp_path / "archive"), index=str(tmp_path / "index"))
 
 
 def table_of(index: Index, name: str) -> pa.Table:
@@ -69,7 +94,7 @@ def table_of(index: Index, name: str) -> pa.Table:
     return DeltaTable(f"{index.uri}/{name}").to_pyarrow_table().sort_by("image_id")
 
 
-def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> None:
+def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> None:  # noqa: PLR0915 -- one archive's history
     archive, index = tmp_path / "archive", Index(config.index)
     first = index_archive(config)
     wanted = {"listed": 19, "new": 19, "changed": 0, "gone": 0, "described": 18, "failed": 1, "rows": 18}
@@ -104,7 +129,21 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     gone.unlink()
     draw(archive, 18, 2)
     Image.fromarray(draw_scene("river", np.random.default_rng(98)).pixels).save(archive / "broken.jpg")
+    files = sorted(Path(config.index).rglob("*"))
+    dry = index_archive(dataclasses.replace(config, dry_run=True))
+    assert sorted(Path(config.index).rglob("*")) == files
+    assert dry["to_describe"]["forest/"]["count"] + dry["to_describe"]["./"]["count"] >= 1 and dry["described"] == 0
     third = index_archive(config)
+    assert {name: third[name] for name in ("listed", "new", "changed", "gone")} == {
+        name: dry[name] for name in ("listed", "new", "changed", "gone")
+    }
+    reports = [json.loads(file.read_text()) for file in sorted((Path(config.index) / "runs").glob("*.json"))]
+    assert [report["outcome"] for report in reports] == ["done"] * 3
+    assert reports[-1]["drift"]["new_rows"] == 4 and reports[-1]["drift"]["error_ratio"] > 0
+    assert [report["version_after"] for report in reports] == [run["version"] for run in (first, second, third)]
+    assert 0 < reports[-1]["share_of_workers_time"]["describing"] <= 1
+    with Lease.take(config.index), pytest.raises(LeaseError, match="another run is changing"):
+        index_archive(config)
     wanted = {"listed": 20, "new": 2, "changed": 2, "gone": 1, "described": 4, "failed": 0, "rows": 20}
     assert {name: third[name] for name in wanted} == wanted
     after = index.features()
@@ -116,11 +155,12 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     assert [now[i] for i in unchanged] == [before[i] for i in unchanged]
     assert now[ids[0]]["feature"] != before[ids[0]]["feature"]
     assert index.features(first["version"])["image_id"].to_pylist() == ids
+    kept = index_archive(dataclasses.replace(config, vacuum=True))
+    assert kept["version"] == third["version"] and index.features(first["version"])["image_id"].to_pylist() == ids
 
 
-def test_another_number_of_components_and_a_refit_describe_nothing(config: IndexConfig, tmp_path: Path) -> None:
-    index = Index(config.index)
-    index_archive(config)
+def test_another_number_of_components_and_a_refit_describe_nothing(indexed: IndexConfig, tmp_path: Path) -> None:
+    config, index = indexed, Index(indexed.index)
     wider = index_archive(dataclasses.replace(config, components=K + 2))
     assert wider["described"] == 0
     assert rows.to_matrix(index.features()["feature"]).shape == (18, K + 2)
@@ -176,12 +216,11 @@ def test_a_killed_run_is_continued(config: IndexConfig, tmp_path: Path) -> None:
     assert index.features()["image_id"].to_pylist() == ids
 
 
-def test_a_foreign_bundle_is_refused_with_both_named(config: IndexConfig, tmp_path: Path) -> None:
-    index_archive(config)
+def test_a_foreign_bundle_is_refused_with_both_named(indexed: IndexConfig, tmp_path: Path) -> None:
     other = write_bundle(tmp_path / "other", seed=1)
-    own = Index(config.index).bundle().fingerprint
+    own = Index(indexed.index).bundle().fingerprint
     with pytest.raises(BundleError, match=rf"{other}.*{own}"):
-        index_archive(dataclasses.replace(config, models=str(tmp_path / "other")))
+        index_archive(dataclasses.replace(indexed, models=str(tmp_path / "other")))
 
 
 def test_too_few_images_for_the_components(config: IndexConfig) -> None:
@@ -190,17 +229,27 @@ def test_too_few_images_for_the_components(config: IndexConfig) -> None:
     assert index_archive(config)["described"] == 0  # what was described is kept
 
 
-def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Path) -> None:
+def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexConfig, tmp_path: Path) -> None:
+    for name in ("hangs", "segfaults", "needs_100_gb"):
+        shutil.copy(tmp_path / "archive" / "beach" / "001.png", tmp_path / "archive" / f"{name}.png")
     listing = listing_table(list_images(config.archive))
     tables = []
     for folder, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         index = Index(str(tmp_path / folder))
         index.adopt_bundle(config.models)
-        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus)
-        written = list(describe_files(placed, listing, gpu="cpu").iter_rows())
-        files = [w for w in written if w["table"] == "embeddings"]
-        assert sum(w["row_count"] for w in written) == 19 and sum(w["row_count"] for w in files) == 18
-        tables.append(pa.concat_tables([pa.parquet.read_table(f"{index.uri}/embeddings/{w['name']}") for w in files]))
+        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus, image_seconds=5.0)
+        written = list(describe_files(placed, listing, gpu="cpu", function=read_poisoned).iter_rows())
+        described, failures = (
+            pa.concat_tables(
+                [pa.parquet.read_table(f"{index.uri}/{name}/{w['name']}") for w in written if w["table"] == name]
+            )
+            for name in ("embeddings", "failures")
+        )
+        assert len(described) == 18 and sum(w["row_count"] for w in written) == 18 + len(failures)
+        assert {Path(row["uri"]).stem: row["kind"] for row in failures.to_pylist()} == {
+            "broken": "corrupt", "hangs": "timeout", "segfaults": "crash", "needs_100_gb": "memory",
+        }  # fmt: skip
+        tables.append(described)
     one, other = (t.sort_by("image_id") for t in tables)
     assert one.drop_columns(["embedding", "class_probabilities", "object_score", "object_box"]) == other.drop_columns(
         ["embedding", "class_probabilities", "object_score", "object_box"]
@@ -208,16 +257,22 @@ def test_gpu_arrangement_writes_the_same_rows(config: IndexConfig, tmp_path: Pat
     np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
 
 
-def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = Index(config.index)
-    for first in (18, 24, 30):
-        index_archive(config)
-        draw(Path(config.archive), first, 6)
-    last = index_archive(config)["version"]
+def merge_files(index: Index) -> None:
+    with Lease.take(index.uri) as lease:
+        compact_features(Commits(index, lease))
+
+
+def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, index = indexed, Index(indexed.index)
+    for first in (18, 24, 30):  # as three small runs would leave them
+        added = index.features().slice(0, 6)
+        ids = pa.array([f"more/{first + i:03}.png" for i in range(6)])
+        added = added.set_column(added.column_names.index(rows.IMAGE_ID), rows.FEATURES.field(rows.IMAGE_ID), ids)
+        last = index.commit("features", [index.write_rows("features", *in_runs(added))], "append")
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
     monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)
-    compact(index)
+    merge_files(index)
     files = index.feature_files()
     assert len(files) == 3 and 18 in [file.row_count for file in files]  # the large one, and two of the others' 18 rows
     assert index.features() == before == index.features(last)
@@ -226,14 +281,18 @@ def test_small_files_are_merged_and_nothing_else_changes(config: IndexConfig, mo
     spans = sorted([min(c), max(c)] for c in (table["class"].to_pylist() for table, _ in tables if len(table) != 18))
     assert spans[0][1] <= spans[1][0]
     monkeypatch.undo()
-    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 2
+    merge_files(index)
     assert [file.row_count for file in index.feature_files()] == [36]
-    assert index_archive(dataclasses.replace(config, compact=True))["version"] == last + 2
+    (Path(config.archive) / "airport" / "000.png").unlink()
+    assert index_archive(dataclasses.replace(config, compact=True))["rows"] == 17  # of the archive, which has no `more`
+    version = index.version()
+    merge_files(index)
+    assert index.version() == version  # there was nothing to do
 
 
-def test_an_index_can_be_moved(config: IndexConfig, tmp_path: Path) -> None:
-    version = index_archive(config)["version"]
-    shutil.move(config.index, tmp_path / "elsewhere")
+def test_an_index_can_be_moved(indexed: IndexConfig, tmp_path: Path) -> None:
+    version = Index(indexed.index).version()
+    shutil.move(indexed.index, tmp_path / "elsewhere")
     moved = Index(str(tmp_path / "elsewhere"))
     assert moved.version() == version
     assert moved.pca(moved.features()["pca"][0].as_py()).components.shape[0] == K

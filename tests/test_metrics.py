@@ -8,19 +8,21 @@ from hypothesis import strategies as st
 
 from rsir_core import metrics
 from rsir_core.errors import LabelError
-from rsir_core.metrics import PRECISION_AT, mpeg7_cutoff, score_ranked, score_retrieval
+from rsir_core.metrics import PRECISION_AT, mpeg7_cutoff, score_ranked, score_retrieval, top_confusion
 from tests.rankings import Rows, reference, some_rows
 
 
-def reference_scores(relevant: Sequence[bool], K: int) -> tuple[float, float, list[float]]:
-    """Average precision, NMRR and precision at k of one ranking, as a loop."""
+def reference_scores(relevant: Sequence[bool], K: int) -> tuple[float, float, list[float], list[float]]:
+    """Average precision, NMRR, precision at k and at recall levels of one ranking, as a loop."""
     ranks = [rank for rank, is_relevant in enumerate(relevant, 1) if is_relevant]
     ng = len(ranks)
     average_precision = math.fsum(i / rank for i, rank in enumerate(ranks, 1)) / ng
     avr = math.fsum(rank if rank <= K else 1.25 * K for rank in ranks) / ng
     mrr = avr - 0.5 - ng / 2
     nmrr = mrr / (1.25 * K - 0.5 * (1 + ng))
-    return average_precision, nmrr, [sum(relevant[:k]) / k for k in PRECISION_AT]
+    points = [(i, i / rank) for i, rank in enumerate(ranks, 1)]
+    curve = [max(precision for i, precision in points if 10 * i >= tenth * ng) for tenth in range(11)]
+    return average_precision, nmrr, [sum(relevant[:k]) / k for k in PRECISION_AT], curve
 
 
 def test_worked_by_hand() -> None:
@@ -29,14 +31,16 @@ def test_worked_by_hand() -> None:
     # Ranks for AVR: 1, 3 and, as 8 > K, 1.25·6 = 7.5. AVR = 11.5/3. MRR = 11.5/3 − 0.5·(1 + 3) = 11/6.
     # NMRR = MRR / (1.25·6 − 0.5·(1 + 3)) = (11/6) / 5.5 = 1/3.
     # Precision is 1 of 1, 2 of 5, 3 of 10, 3 of 20, 3 of 50.
+    # Recall 1/3 at precision 1, 2/3 at 2/3, 1 at 3/8: levels 0 to 0.3 take the first, to 0.6 the second.
     relevant = np.zeros((1, 10), np.bool_)
     relevant[0, [0, 2, 7]] = True
     K = mpeg7_cutoff(np.array([3]))
-    average_precision, nmrr, precision = score_ranked(relevant, K)
+    average_precision, nmrr, precision, curve = score_ranked(relevant, K)
     assert K.tolist() == [6]
     assert average_precision[0] == pytest.approx(49 / 72, abs=1e-15)
     assert nmrr[0] == pytest.approx(1 / 3, abs=1e-15)
     assert precision[0].tolist() == [1, 0.4, 0.3, 0.15, 0.06]
+    assert curve[0].tolist() == [1] * 4 + [2 / 3] * 3 + [3 / 8] * 4
 
 
 def test_the_cutoff_is_four_times_the_relevant_but_at_most_twice_the_most_relevant() -> None:
@@ -63,12 +67,13 @@ def test_rank_k_counts_and_the_next_is_penalised() -> None:
 @given(st.lists(st.lists(st.booleans(), min_size=60, max_size=60).filter(any), min_size=1, max_size=6))
 def test_equals_the_definitions_as_a_loop(rankings: list[list[bool]]) -> None:
     K = mpeg7_cutoff(np.array([sum(r) for r in rankings]))
-    average_precision, nmrr, precision = score_ranked(np.array(rankings), K)
+    average_precision, nmrr, precision, curve = score_ranked(np.array(rankings), K)
     for i, ranking in enumerate(rankings):
         expected = reference_scores(ranking, int(K[i]))
         assert average_precision[i] == pytest.approx(expected[0], abs=1e-12)
         assert nmrr[i] == pytest.approx(expected[1], abs=1e-12)
         assert precision[i].tolist() == pytest.approx(expected[2], abs=1e-12)
+        assert curve[i].tolist() == pytest.approx(expected[3], abs=1e-12)
         assert 0 < average_precision[i] <= 1
         assert -1e-15 <= nmrr[i] <= 1
 
@@ -87,15 +92,21 @@ def test_retrieval_equals_search_and_the_definitions_as_a_loop(rows: Rows, data:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "PAIRS", data.draw(st.sampled_from([1, 60, 10_000])))
         scores = score_retrieval(rows.feature, rows.probabilities, labels, weighted)
-    expected = []
+    expected, confused = [], np.zeros((3, 3), np.int64)
     for q in (q for q in range(n) if ng[q]):
         ranked = reference(rows, q, n, [r != q for r in range(n)], plain=not weighted)
+        for r, _ in ranked[: ng[q]]:
+            confused["abc".index(labels[q]), "abc".index(labels[r])] += 1
         expected.append(reference_scores([labels[r] == labels[q] for r, _ in ranked], min(4 * ng[q], 2 * max(ng))))
     assert scores.queries.tolist() == [q for q in range(n) if ng[q]]
     assert scores.excluded == ng.count(0)
     np.testing.assert_allclose(scores.average_precision, [e[0] for e in expected], rtol=0, atol=1e-12)
     np.testing.assert_allclose(scores.nmrr, [e[1] for e in expected], rtol=0, atol=1e-12)
     np.testing.assert_allclose(scores.precision, [e[2] for e in expected], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(scores.interpolated, [e[3] for e in expected], rtol=0, atol=1e-12)
+    if weighted:
+        known = ["abc".index(label) for label in sorted(set(labels))]
+        assert (top_confusion(rows.feature, rows.probabilities, labels) == confused[np.ix_(known, known)]).all()
     assert scores.map == pytest.approx(np.mean([e[0] for e in expected]), abs=1e-12)
     assert scores.anmrr == pytest.approx(np.mean([e[1] for e in expected]), abs=1e-12)
 

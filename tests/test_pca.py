@@ -72,6 +72,15 @@ def test_new_rows_update_the_fit_without_the_old_ones() -> None:
     assert_same(updated, Moments.of(np.concatenate([old, new])).fit(K))
 
 
+def test_errors_are_what_the_features_leave_out() -> None:
+    x, pca = embeddings(10), Moments.of(embeddings(10)).fit(K)
+    feature = pca.transform(x)
+    back = feature @ pca.components + pca.mean
+    np.testing.assert_allclose(pca.errors(x, feature), ((unit_length(x) - back) ** 2).sum(axis=1), atol=1e-6)
+    assert pca.mean_error == pytest.approx(pca.errors(x, feature).mean(), abs=1e-6)
+    assert pca.errors(embeddings(11), pca.transform(embeddings(11))).mean() > 2 * pca.mean_error
+
+
 def test_signs_do_not_depend_on_the_rows_signs() -> None:
     components = Moments.of(embeddings(6)).fit(K).components
     assert (components[np.arange(K), np.abs(components).argmax(axis=1)] > 0).all()

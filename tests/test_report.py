@@ -8,27 +8,33 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
+from rsir_core.arms import Arm, Own, Variation, main_arm, plan_arms
+from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.metrics import Scores
-from rsir_core.report import ARM_REGIONS, Arm, Evaluation, arms_table, plot, write_report
+from rsir_core.report import arms_table, plot, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+OWN = Own(Variation(0.9, "resnet50"), components=19, most=1280)
+
+
 def scores(average_precision: list[float], nmrr: list[float]) -> Scores:
     q = len(nmrr)
-    return Scores(np.arange(q), np.array(average_precision), np.array(nmrr), np.full((q, 5), 0.5), excluded=1)
+    curve = np.linspace(1, 0.5, 11)[None].repeat(q, axis=0)
+    return Scores(np.arange(q), np.array(average_precision), np.array(nmrr), np.full((q, 5), 0.5), curve, excluded=1)
+
+
+def one_run(labels: list[str], main: Scores, seed: str | None = None) -> Run:
+    other = scores([0.1] * len(main.queries), [0.9] * len(main.queries))
+    arms = plan_arms(["key_region", "whole_image"], OWN)
+    scored = {arm: Scored(arm.components or 1280, main if arm == OWN.main else other) for arm in arms}
+    confusion = np.eye(len(set(labels)), dtype=np.int64)
+    return Run(seed, scored, labels, 0.75, confusion, {"ties": "smaller image id first", "index": f"index {seed}"})
 
 
 def evaluation(labels: list[str], main: Scores) -> Evaluation:
-    other = scores([0.1] * len(main.queries), [0.9] * len(main.queries))
-    arms = [
-        Arm(region, pca, weighted, 19 if pca else 1280, main if (region, pca, weighted) == main_arm else other)
-        for main_arm in [("key_region", True, True)]
-        for region in reversed(ARM_REGIONS)
-        for pca in (True, False)
-        for weighted in (True, False)
-    ]
-    return Evaluation(arms, labels, 0.75, {"ties": "smaller image id first"})
+    return Evaluation([one_run(labels, main)], OWN.main)
 
 
 @pytest.fixture
@@ -50,22 +56,30 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
         "main_arm": "key region, PCA 19, weighted",
         "excluded_queries": 1,
         "ties": "smaller image id first",
+        "index": "index None",
     }
     assert len(metrics["arms"]) == 8
-    assert metrics["arms"][4] == {
+    assert metrics["arms"][3] == {
         "region": "key_region",
+        "tau": 0.9,
+        "backbone": "resnet50",
+        "bundle": None,
+        "centre": None,
         "pca": True,
         "weighted": True,
         "dimensions": 19,
         "map": metrics["map"],
         "anmrr": metrics["anmrr"],
         "precision_at": {"1": 0.5, "5": 0.5, "10": 0.5, "20": 0.5, "50": 0.5},
+        "precision_at_recall": {f"{i / 10:g}": pytest.approx(1 - i / 20) for i in range(11)},
     }
 
 
 def test_without_key_regions_the_whole_image_is_the_main_arm(small: Evaluation) -> None:
-    whole = Evaluation(small.arms[:4], small.labels, None, {})
-    assert whole.main is small.arms[0]
+    arms = plan_arms(["whole_image"], OWN)
+    assert [arm.variation.region for arm in arms] == ["whole_image"] * 4
+    assert main_arm(arms, OWN) == Arm(OWN.whole, 19, weighted=True)
+    assert main_arm(small.arms, OWN) == OWN.main
 
 
 def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> None:
@@ -77,7 +91,7 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     }  # fmt: skip
     assert json.loads((folder / "metrics.json").read_text()) == small.metrics()
     arms = list(csv.DictReader((folder / "arms.csv").read_text().splitlines()))
-    assert [float(a["map"]) for a in arms] == [a.scores.map for a in small.arms]
+    assert [float(a["map"]) for a in arms] == [small.map(arm).mean for arm in small.arms]
     assert [float(a["p@10"]) for a in arms] == [0.5] * 8
     per_class = list(csv.DictReader((folder / "per_class.csv").read_text().splitlines()))
     assert [(c["label"], float(c["map"])) for c in per_class] == [("$\\fo{rest$", 0.5), ("river", pytest.approx(0.8))]
@@ -87,7 +101,7 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
 
 def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) -> None:
     upper, lower = plot(small).axes
-    assert [t.get_text() for t in upper.get_yticklabels()] == [arm.name for arm in small.arms]
+    assert [t.get_text() for t in upper.get_yticklabels()] == [small.name(arm) for arm in small.arms]
     assert [t.get_text() for t in lower.get_yticklabels()] == ["$\\fo{rest$", "river"]
     assert [bar.get_width() for bar in lower.patches if isinstance(bar, Rectangle)] == pytest.approx([50, 80])
     assert {"50.00", "80.00", "0.2500"} <= {t.get_text() for t in lower.texts}

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import deltalake
@@ -12,12 +13,14 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import rows
 from rsir_core.archive import ImageFile
-from rsir_core.errors import TableError
+from rsir_core.delta import TableFile, commit_files, table_at
+from rsir_core.errors import ConflictError, TableError
 from rsir_core.geometry import rectangle, to_wkb
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
 from rsir_core.resident import Resident
-from rsir_core.table import FeatureFile, Index, TableName
+from rsir_core.stored import by_file, stored_keys, stored_rows
+from rsir_core.table import SCHEMAS, Index, TableName
 
 D, K, C = 8, 2, 3
 
@@ -176,12 +179,15 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
     assert before.schema == rows.FEATURES and before["geometry"].null_count == 2
     assert len(Resident(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
     old = index.version()
-    index.complete("embeddings")
-    index.complete("failures")  # of which there are none
+    for name in SCHEMAS:
+        index.complete(name)
     store(index, "embeddings", embedding_rows(["c"]))
     version = index.replace_rows([index.write_rows("features", feature_rows(["c"]))], pa.array(["b"]))
     assert ids_of(index) == ["a", "c"] and index.features().schema == rows.FEATURES
     assert index.features(old) == before and len(Resident(index, version)) == 2
+    parts = by_file(stored_keys(index), 10)
+    described = pa.concat_tables([t for part in parts for t in stored_rows(index, part, rows.EMBEDDINGS.names)])
+    assert sorted(described["image_id"].to_pylist()) == ["a", "b", "c"] and described["crs"].null_count == 3
     grown = deltalake.DeltaTable(index.table_uri("embeddings")).to_pyarrow_table()
     assert grown.column_names == rows.EMBEDDINGS.names and grown["window"].null_count == 3
 
@@ -195,12 +201,41 @@ def test_features_are_geoparquet(tmp_path: Path) -> None:
     geo = json.loads(pa.parquet.read_metadata(f"{tmp_path}/features/{file.name}").metadata[b"geo"])
     assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
     assert set(geo["columns"]["geometry"]["covering"]["bbox"]) == set(rows.BBOX_FIELDS)
-    assert index.read_features(FeatureFile(file.name, 2))[0]["geometry"][0].as_py() == place[0].as_py()
+    assert index.read_features(TableFile(file.name, 2))[0]["geometry"][0].as_py() == place[0].as_py()
     assert b"geo" not in (pa.parquet.read_metadata(f"{tmp_path}/embeddings/{stored_name(index)}").metadata or {})
 
 
 def stored_name(index: Index) -> str:
     return index.write_rows("embeddings", embedding_rows(["a"])).name
+
+
+def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    assert index.table_version("features") == 0
+    first = index.commit("features", [index.write_rows("features", feature_rows(["a"]))], "append", onto=0)
+    late = [index.write_rows("features", feature_rows(["b"]))]
+    changes: list[Callable[[], int]] = [
+        lambda: index.commit("features", late, "append", onto=0),
+        lambda: index.commit("features", late, "overwrite", onto=0),
+        lambda: index.replace_rows(late, pa.array(["a"]), onto=0),
+    ]
+    for change in changes:
+        with pytest.raises(ConflictError, match="features was changed by somebody else after version 0"):
+            change()
+    assert ids_of(index) == ["a"] and index.version() == index.table_version("features") == first
+    assert index.commit("features", late, "append", onto=first) == first + 1
+
+
+def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    first = store(index, "failures", failure_rows(["a", "b"]))
+    tables = [table_at(index.table_uri("failures"), rows.FAILURES, first) for _ in range(2)]  # both as they were read
+    files = [index.write_rows("failures", failure_rows([i])) for i in "cd"]
+    assert commit_files(tables[0], files[:1], "append", []) == first + 1
+    with pytest.raises(ConflictError):
+        commit_files(tables[1], files[1:], "append", [])
+    assert commit_files(tables[1], files[:1], "append", []) == first + 1  # its own, whose answer the store had lost
+    assert sorted(index.keys("failures")["image_id"].to_pylist()) == ["a", "b", "c"]
 
 
 def test_pca_is_found_by_its_fingerprint(tmp_path: Path) -> None:
@@ -262,4 +297,6 @@ def test_failures_that_no_longer_hold_are_dropped(tmp_path: Path) -> None:
     store(index, "failures", failure_rows(["a", "b"]))
     index.drop_failures(index.keys("failures").slice(0, 1))
     assert index.keys("failures")["image_id"].to_pylist() == ["b"]
-    index.drop_failures(index.keys("failures").slice(0, 0))
+    assert index.drop_failures(index.keys("failures").slice(0, 0)) == index.table_version("failures")
+    with pytest.raises(ConflictError):
+        index.drop_failures(index.keys("failures"), onto=1)

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from rsir_core import tiles
 from rsir_core.archive import open_file
 from rsir_core.errors import ImageError
-from rsir_core.raster import Picture, decode, read_picture, read_pictures
+from rsir_core.raster import Pictures, decode, read_picture
 from rsir_core.tiles import Recipe, Tile
 from tests.rasters import gdal_file
 
@@ -59,8 +59,10 @@ def test_windows_equal_the_whole_picture(tmp_path: Path, dtype: str, form: str) 
     stretch = None if dtype == "uint8" else tuple(float(p) for p in np.percentile(samples, (2, 98)))
     windows = [Window(0, 0, 64, 64), Window(336, 236, 64, 64), Window(100, 17, 63, 1), Window(0, 0, 400, 300)]
     wanted = [Tile(str(tmp_path / "s.tif"), window, Recipe(stretch=stretch)) for window in windows]  # type: ignore[arg-type]
-    for tile, found in zip(wanted, read_pictures(map(str, wanted)), strict=True):
-        assert isinstance(found, Picture) and found.window == tile.window
+    pictures = Pictures()
+    for tile in wanted:
+        found = pictures.read(str(tile))
+        assert found.window == tile.window
         x, y, w, h = tile.window.flatten()
         np.testing.assert_array_equal(found.pixels, whole.pixels[y : y + h, x : x + w])
         assert (found.notes is None) == (dtype == "uint8") and (found.ground is not None) == (form == "cog")
@@ -149,11 +151,24 @@ def test_what_cannot_be_read(tmp_path: Path, uri: str, kind: str) -> None:
     assert caught.value.kind == kind
 
 
-def test_one_tile_that_fails_costs_itself(tmp_path: Path) -> None:
+def test_a_scene_is_opened_once_and_again_where_a_tile_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s.tif").write_bytes(cog(np.ones((3, 256, 256), np.uint8)))
-    windows = ["0,0,64,64", "250,0,64,64", "64,0,64,64"]
-    kinds = [type(found) for found in read_pictures(f"{tmp_path}/s.tif#xywh={w}" for w in windows)]
-    assert kinds == [Picture, ImageError, Picture]
+    (tmp_path / "t.png").write_bytes(gdal_file(np.ones((3, 8, 8), np.uint8), "PNG"))
+    opened: list[str] = []
+
+    def noting(uri: str) -> BinaryIO:
+        opened.append(uri)
+        return open_file(uri)
+
+    monkeypatch.setattr(tiles, "open_file", noting)
+    tile, outside = f"{tmp_path}/s.tif#xywh=64,0,64,64", f"{tmp_path}/s.tif#xywh=250,0,64,64"
+    with Pictures() as pictures:
+        for uri in (tile, tile, f"{tmp_path}/t.png", tile):
+            pictures.read(uri)
+        assert len(opened) == 1
+        with pytest.raises(ImageError, match="outside"):
+            pictures.read(outside)
+        assert pictures.read(tile).pixels.shape == (64, 64, 3) and len(opened) == 2
 
 
 def test_a_store_that_fails_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

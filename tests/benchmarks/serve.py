@@ -38,9 +38,10 @@ from jobs.serve_query import QueryDescriber, open_edition
 from jobs.serve_replicas import BATCH
 from rsir_core.bundle import write_classifier
 from rsir_core.classifier import build_classifier, settings_for
+from rsir_core.delta import TableFile, WrittenFile
 from rsir_core.pca import Moments
 from rsir_core.resident import in_runs
-from rsir_core.table import FeatureFile, Index, WrittenFile
+from rsir_core.table import Index
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, NAMES, drawn, feature_rows, made_up
 
 FILES = 4
@@ -219,7 +220,7 @@ def describer_rates(port: int, index: str, images: int) -> dict[str, float]:
 
 def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: int) -> dict[str, Any]:
     """Publish another version, of the same rows, while queries go on, until it is served and enough have been asked."""
-    last = FeatureFile(files[-1].name, files[-1].row_count)
+    last = TableFile(files[-1].name, files[-1].row_count)
     again = [*files[:-1], index.write_rows("features", *index.read_features(last))]
     before, asked, ended = resident_mb(), [0], threading.Event()
 

@@ -1,0 +1,197 @@
+"""The common formats of boxes, read: YOLO text, COCO JSON, Pascal VOC XML, DOTA text and NWPU VHR-10 text.
+
+`supervision` and `globox` read the first three, but neither DOTA nor NWPU, and a box outside its image or a class that
+nobody named goes through them unseen; what is needed here is the line to correct.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from xml.etree import ElementTree
+
+from jobs.detector_data import parse_line
+from rsir_core.errors import LabelError
+from rsir_core.regions import Box
+
+NWPU_CLASSES: Final = (
+    *("airplane", "ship", "storage tank", "baseball diamond", "tennis court"),
+    *("basketball court", "ground track field", "harbor", "bridge", "vehicle"),
+)
+_NWPU: Final = re.compile(r"\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)\s*,\s*\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)\s*,\s*(\d+)")
+_DOTA_HEADER: Final = ("imagesource:", "gsd:")
+
+
+class MarkedObject(NamedTuple):
+    """One object as somebody marked it; nothing is known of it but that it could be read."""
+
+    name: str
+    box: Box  # pixels of the image; edges as written, so that formats that count from 1 are a pixel off
+    where: str  # file and line, or entry, for messages
+    difficult: bool = False
+
+
+Reader = Callable[[Path, tuple[int, int], Sequence[str]], Iterator[MarkedObject]]
+
+
+def read_yolo(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
+    """`class x y width height`, or `class` and the corners of a polygon, as shares of an image of height × width."""
+    height, width = size
+    for number, line in _lines(file):
+        place, x, y, w, h = parse_line(file, number, line.split(), len(names))
+        box = Box((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+        yield MarkedObject(names[int(place)], box, f"{file}:{number}")
+
+
+def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
+    """`x1 y1 … x4 y4 class difficult` after header lines: the upright box around each quadrilateral."""
+    for number, line in _lines(file):
+        if line.startswith(_DOTA_HEADER):
+            continue
+        where, words = f"{file}:{number}", line.split()
+        values, rest = _numbers(words[:8]), words[8:]
+        if len(values) < 8 or len(rest) not in (1, 2) or not set(rest[1:]) <= {"0", "1", "2"}:
+            raise LabelError(f"{where}: {line!r} is not `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`; correct the line")
+        xs, ys = values[0::2], values[1::2]
+        yield MarkedObject(rest[0], Box(min(xs), min(ys), max(xs), max(ys)), where, rest[1:] not in ([], ["0"]))
+
+
+def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
+    """`(x1,y1),(x2,y2),class` with classes numbered from 1; NWPU VHR-10 itself has lines with two of them."""
+    for number, line in _lines(file):
+        where = f"{file}:{number}"
+        if _NWPU.sub("", line).strip():
+            raise LabelError(f"{where}: {line!r} is not `(x1,y1),(x2,y2),class`; correct the line")
+        for found in _NWPU.finditer(line):
+            *edges, place = map(int, found.groups())
+            if not 1 <= place <= len(names):
+                raise LabelError(
+                    f"{where}: class {place} is not among the {len(names)} names, which are numbered from 1; "
+                    "correct it, or name it in --classes"
+                )
+            yield MarkedObject(names[place - 1], Box(*edges), where)
+
+
+def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
+    """Each `object` with a `name` and a `bndbox`."""
+    root = _read_xml(file)
+    _check_size(str(file), size, root.findtext("size/height"), root.findtext("size/width"))
+    for number, entry in enumerate(root.iter("object"), 1):
+        where, name = f"{file}: object {number}", (entry.findtext("name") or "").strip()
+        written = [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        edges = _numbers(written)
+        if not name or not edges:
+            raise LabelError(
+                f"{where} ({name or 'without name'}): it needs `name` and `bndbox` with xmin, ymin, xmax and ymax, but "
+                f"the box is {written}; correct the object"
+            )
+        difficult = (entry.findtext("difficult") or "0").strip() != "0"
+        yield MarkedObject(name, Box(*edges), where, difficult)
+
+
+READERS: Final[dict[str, tuple[str, Reader]]] = {  # the ending of a label file, and what reads it
+    "yolo": (".txt", read_yolo),
+    "dota": (".txt", read_dota),
+    "nwpu": (".txt", read_nwpu),
+    "voc": (".xml", read_voc),
+}
+
+
+class CocoImage(NamedTuple):
+    """An image that a COCO file lists."""
+
+    file_name: str
+    size: tuple[Any, Any]  # height and width as written; None: not given
+    objects: list[MarkedObject]
+
+
+def read_coco(file: Path) -> tuple[list[str], list[CocoImage]]:
+    """The names of the categories by their ids, and the images; crowds, which are no single object, are left out."""
+    content = _read_coco(file)
+    try:
+        names = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+        images = {
+            i["id"]: CocoImage(str(i["file_name"]), (i.get("height"), i.get("width")), []) for i in content["images"]
+        }
+    except (KeyError, TypeError) as error:
+        raise LabelError(f"{file}: an entry of `images` or `categories` lacks {error}; correct the file") from error
+    for number, entry in enumerate(content["annotations"]):
+        where = f"{file}: annotation {entry.get('id', f'number {number}')}" if isinstance(entry, dict) else str(file)
+        edges = _numbers(entry["bbox"]) if isinstance(entry, dict) and isinstance(entry.get("bbox"), list) else []
+        if len(edges) != 4:
+            raise LabelError(f"{where}: {str(entry)[:200]} has no `bbox` of x, y, width and height; correct it")
+        for key, known in (("image_id", images), ("category_id", names)):
+            if entry.get(key) not in known:
+                raise LabelError(f"{where}: {key} {entry.get(key)} is not in the file; correct the annotation")
+        if not entry.get("iscrowd"):
+            x, y, w, h = edges
+            found = MarkedObject(names[entry["category_id"]], Box(x, y, x + w, y + h), where)
+            images[entry["image_id"]].objects.append(found)
+    return list(names.values()), list(images.values())
+
+
+def check_coco_size(image: CocoImage, file: str, size: tuple[int, int]) -> None:
+    """Refuse an image of another size than the one that was marked.
+
+    Raises:
+        LabelError: it is.
+    """
+    _check_size(file, size, *image.size)
+
+
+def _read_coco(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabelError(f"{file} cannot be read as JSON: {error}; give a COCO file") from error
+    lists = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
+        raise LabelError(f"{file} is no COCO file of boxes: it needs the lists {', '.join(lists)}")
+    return content
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """No document type, so no entities: nothing to fetch from elsewhere and nothing that grows when it is expanded.
+
+    That is all of what defusedxml would add here, whose last release is of 2021.
+    """
+
+    def doctype(self, *_: str | None) -> None:
+        raise LabelError("a document type (<!DOCTYPE …>) is not read; remove it")
+
+
+def _read_xml(file: Path) -> ElementTree.Element:
+    parser = ElementTree.XMLParser(target=_WithoutDoctype())  # noqa: S314 -- see there
+    try:
+        return ElementTree.parse(file, parser).getroot()  # noqa: S314
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of its encoding
+        raise LabelError(f"{file} cannot be read as XML: {error}; mend it or remove it") from error
+    except LabelError as error:
+        raise LabelError(f"{file}: {error}") from error
+
+
+def _check_size(where: str, size: tuple[int, int], *written: Any) -> None:
+    """An annotation tool that saw another size than the file has now has put its boxes elsewhere; 0 is unknown."""
+    given = _numbers(written)
+    if all(given) and given not in ([], list(size)):
+        raise LabelError(
+            f"{where}: the boxes are of an image of {given[1]:g}×{given[0]:g} pixels, but it has {size[1]}×{size[0]}; "
+            "give the image that was marked"
+        )
+
+
+def _numbers(texts: Iterable[Any]) -> list[float]:
+    """All of them as numbers, or nothing."""
+    try:
+        return [float(text) for text in texts]
+    except (TypeError, ValueError):
+        return []
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{file} cannot be read as text: {error}; mend it or remove it") from error
+    yield from ((n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip())

@@ -1,0 +1,79 @@
+"""Images with boxes, written as a data.yaml that `jobs.detector_data` and ultralytics read: labels, lists and links."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import fsspec
+import yaml
+from fsspec.implementations.local import LocalFileSystem
+
+from jobs.detector_data import label_file
+from rsir_core.errors import ConfigError
+from rsir_core.regions import Box
+
+EDGE: Final = 1.0  # pixel by which a box may reach over its image: formats count from 0 or 1, and round
+
+
+class ImageToWrite(NamedTuple):
+    """One image of a split."""
+
+    uri: str
+    name: str  # its path below `images`, with /
+    size: tuple[int, int]  # height, width
+    objects: list[tuple[int, Box]]  # position of the class among the names, and the box in pixels
+
+
+def write_boxes(out: str, names: Sequence[str], splits: Mapping[str, Sequence[ImageToWrite]]) -> Path:
+    """Write a data.yaml with the splits that have images; the folder appears as a whole or not at all.
+
+    Local images become links, others are fetched.
+
+    Raises:
+        ConfigError: the folder exists already, or cannot be made.
+    """
+    target = Path(out).absolute()
+    if target.exists():
+        raise ConfigError(f"--out {out} exists already; remove it, or give a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ConfigError(f"--out {out}: the folder cannot be made: {error}") from error
+    try:
+        given = {split: images for split, images in splits.items() if images}
+        for split, images in given.items():
+            for image in images:
+                _write_image(part, image)
+            (part / f"{split}.txt").write_text("".join(f"./images/{image.name}\n" for image in images))
+        settings = {**{split: f"{split}.txt" for split in given}, "names": dict(enumerate(names))}
+        (part / "data.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
+        part.chmod(0o755)  # a temporary folder is closed to others
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    return target / "data.yaml"
+
+
+def _write_image(folder: Path, image: ImageToWrite) -> None:
+    link = folder / "images" / image.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fs, path = fsspec.core.url_to_fs(image.uri)
+    if isinstance(fs, LocalFileSystem):
+        link.symlink_to(Path(path).absolute())
+    else:
+        fs.get_file(path, str(link))
+    labels = label_file(str(link))
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    labels.write_text("".join(label_line(place, box, image.size) for place, box in image.objects))
+
+
+def label_line(place: int, box: Box, size: tuple[int, int]) -> str:
+    """`class x y width height` as shares of an image of height × width, to a millionth."""
+    height, width = size
+    x, y = box.centre
+    shares = (x / width, y / height, (box.x1 - box.x0) / width, (box.y1 - box.y0) / height)
+    return f"{place} {' '.join(f'{share:.6f}' for share in shares)}\n"

@@ -1,0 +1,94 @@
+"""The temperature of a trained classifier, from training images that it has not seen, by the way that describes."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from jobs.config import FinetuneClassifierConfig
+from rsir_core import bundle
+from rsir_core.bundle import Bundle, State
+from rsir_core.calibration import expected_calibration_error, fit_temperature
+from rsir_core.classifier import ClassifierSettings
+from rsir_core.describe import Describer
+from rsir_core.errors import ImageError
+from rsir_core.labels import LabelledImage
+from rsir_core.raster import read_picture
+
+log = logging.getLogger(__name__)
+ENOUGH = 50  # images: fewer are used all the same, and it is said
+
+
+class Classify:
+    """Stage: what a bundle that is not written yet makes of images; those that cannot be read are left out."""
+
+    def __init__(self, models: Any, device: str) -> None:
+        torch.set_num_threads(1)
+        self.describer = Describer(ray.get(models), device)
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Columns `class_probabilities` (C) and `label` for columns `uri` and `label`."""
+        images, labels = [], []
+        for uri, label in zip(batch["uri"], batch["label"], strict=True):
+            try:
+                images.append(read_picture(uri).pixels)
+                labels.append(label)
+            except ImageError as error:
+                log.warning("left out: %s", error)
+        return {
+            "class_probabilities": self.describer.describe(images).class_probabilities,
+            "label": np.array(labels, np.int64),
+        }
+
+
+def calibrate(
+    config: FinetuneClassifierConfig, settings: ClassifierSettings, state: State, held_out: Sequence[LabelledImage]
+) -> tuple[ClassifierSettings, dict[str, Any]]:
+    """The settings with their temperature, and for the job's summary what it does; `held_out` may be empty.
+
+    `ece_after` is of the images that the temperature was fitted to: one number fitted to them flatters it little.
+    """
+    p, labels = _classify(config, settings, state, held_out)
+    if not len(labels):
+        log.warning("no training image was held out: the class probabilities are not calibrated")
+        return settings, {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
+    if len(labels) < ENOUGH:
+        log.warning("the temperature comes from %d images only", len(labels))
+    scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits but for a constant
+    temperature = fit_temperature(scores, labels)
+    after = np.exp(scores / temperature)
+    return replace(settings, temperature=temperature), {
+        "temperature": temperature,
+        "ece_before": expected_calibration_error(p, labels),
+        "ece_after": expected_calibration_error(after / after.sum(axis=1, keepdims=True), labels),
+        "calibration_images": len(labels),
+    }
+
+
+def _classify(
+    config: FinetuneClassifierConfig, settings: ClassifierSettings, state: State, images: Sequence[LabelledImage]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Class probabilities (n, C) and labels (n,) of the images that can be read, in any order."""
+    if not images:
+        return np.empty((0, len(settings.classes)), np.float32), np.empty(0, np.int64)
+    detector = bundle.read_detector(config.models) or (None, {})
+    models = Bundle(settings, detector[0], config.tau, "", state, detector[1])
+    asked = [{"uri": image.uri, "label": settings.classes.index(image.label)} for image in images]
+    stage = ray.data.from_items(asked).map_batches(
+        Classify,
+        fn_constructor_args=(ray.put(models), "cuda" if config.num_gpus else "cpu"),
+        compute=ActorPoolStrategy(size=config.workers),
+        batch_size=32,
+        num_gpus=config.num_gpus or None,
+        num_cpus=1,
+    )
+    rows = stage.take_all()
+    p = [row["class_probabilities"] for row in rows]
+    return np.array(p, np.float32), np.array([row["label"] for row in rows], np.int64)

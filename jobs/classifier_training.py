@@ -1,0 +1,181 @@
+"""One Ray Train worker's share of fine-tuning the classifier; it goes on from the newest checkpoint after a kill."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import ray.train
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import get_device, prepare_data_loader, prepare_model
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+
+from jobs.config import FinetuneClassifierConfig
+from rsir_core.augmentation import Mixing, turned_views
+from rsir_core.classifier import ClassifierSettings, build_classifier, load_start_weights, to_input
+from rsir_core.labels import LabelledImage
+from rsir_core.precision import trains_in_bfloat16
+from rsir_core.raster import read_picture
+
+log = logging.getLogger(__name__)
+Sample = tuple[npt.NDArray[np.uint8], int]  # an image H×W×3 and its class
+STATE: Final = "state.pt"
+AVERAGED: Final = 0.99  # decay of the weights' average: of about the last 100 steps; of fewer where there are few
+MIXED: Final = 0.5  # share of the batches that are mixed, until
+UNMIXED: Final = 0.15  # the last share of the training, which sees images as they are
+
+
+class Pictures(Dataset[Sample]):
+    """Labelled images, read when asked for."""
+
+    def __init__(self, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+        self.samples = [(image.uri, classes.index(image.label)) for image in images]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        uri, label = self.samples[index]
+        return read_picture(uri).pixels, label
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is stepped together, and saved together."""
+
+    model: nn.Module  # as Ray Train wraps it
+    averaged: AveragedModel  # of its weights: what goes into the bundle
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.OneCycleLR
+
+    @classmethod
+    def begin(cls, bare: nn.Module, learning_rate: float, steps: int) -> "Training":
+        """Of a network with its start weights."""
+        model = prepare_model(bare.to(memory_format=torch.channels_last))
+        optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.15)
+        averaged = AveragedModel(_bare(model), multi_avg_fn=_average, use_buffers=True)
+        return cls(model, averaged, optimizer, schedule)
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the loss."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.averaged.update_parameters(_bare(self.model))
+
+    def save(self, folder: str, epoch: int) -> None:
+        """As one file."""
+        parts: dict[str, Any] = {"averaged": self.averaged, "optimizer": self.optimizer, "schedule": self.schedule}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({"model": _bare(self.model).state_dict(), **state, "epoch": epoch}, Path(folder) / STATE)
+
+    def restore(self) -> int:
+        """Load the newest checkpoint of this run, if any; returns the first epoch that is still to do."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return 0
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / STATE, weights_only=True)
+        _bare(self.model).load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        log.info("resuming after epoch %d", state["epoch"] + 1)
+        return int(state["epoch"]) + 1
+
+
+def averaged_weights(folder: str) -> dict[str, Tensor]:
+    """What a saved training is for: the tensors of `build_classifier`."""
+    state: dict[str, Tensor] = torch.load(Path(folder) / STATE, weights_only=True)["averaged"]
+    return {name.removeprefix("module."): tensor for name, tensor in state.items() if name != "n_averaged"}
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """One worker's training; every epoch ends with a checkpoint."""
+    config = FinetuneClassifierConfig(**settings["config"])
+    classifier = ClassifierSettings(**settings["classifier"])
+    torch.set_num_threads(config.num_cpus)
+    torch.manual_seed(config.seed)
+    images = Pictures(settings["images"], classifier.classes)
+    loader = prepare_data_loader(
+        DataLoader(images, config.batch_size, shuffle=True, drop_last=len(images) > config.batch_size, collate_fn=list),
+        move_to_device=False,
+    )  # fmt: skip
+    bare = build_classifier(classifier.backbone, len(classifier.classes))
+    load_start_weights(bare, classifier.backbone, config.weights)
+    training = Training.begin(bare, config.learning_rate, config.epochs * len(loader))
+    first = training.restore()
+    began = time.monotonic()
+    for epoch in range(first, config.epochs):
+        torch.manual_seed(config.seed * 10_000 + epoch)  # a resumed epoch sees what an undisturbed one would have seen
+        if hasattr(loader.sampler, "set_epoch"):
+            loader.sampler.set_epoch(epoch)
+        mixed = MIXED if epoch < config.epochs * (1 - UNMIXED) else 0.0
+        loss, accuracy = _train_epoch(training, loader, classifier, (config.tau, mixed))
+        left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
+        if ray.train.get_context().get_world_rank() == 0:
+            print(
+                f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  train accuracy {accuracy:.3f}  {left:.0f} s left"
+            )
+        _report({"epoch": epoch, "loss": loss, "train_accuracy": accuracy}, training)
+
+
+def _train_epoch(
+    training: Training, loader: Any, classifier: ClassifierSettings, seen: tuple[float, float]
+) -> tuple[float, float]:
+    """Mean loss and accuracy; `seen`: the share of an image's sides that a view covers, and of batches that are mixed.
+
+    Accuracy counts the class that a mixed image shows most of.
+    """
+    training.model.train()
+    device, (tau, mixed) = get_device(), seen
+    mix = Mixing(len(classifier.classes), mixed)
+    size = round(classifier.image_size / tau / 2) * 2  # so that a view has the resolution that a key region will have
+    losses, right, count = 0.0, 0, 0
+    for samples in loader:
+        x = turned_views(
+            to_input([pixels for pixels, _ in samples], classifier, device, size), classifier.image_size, tau
+        )
+        x, y = mix(x, torch.tensor([label for _, label in samples], device=device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
+            _, logits = training.model(x.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits.float(), y, label_smoothing=0.1)
+        training.step(loss)
+        losses, count = losses + loss.item() * len(y), count + len(y)
+        right += int((logits.argmax(1) == y.argmax(1)).sum())
+    return losses / count, right / count
+
+
+@torch.no_grad()
+def _average(averages: Any, current: Any, count: Any) -> None:
+    """Move averages (tensors of one type) towards the current ones; `count`: steps so far."""
+    kept = min(AVERAGED, (1 + int(count)) / (10 + int(count)))
+    for average, now in zip(averages, current, strict=True):
+        if average.is_floating_point():
+            average.lerp_(now, 1 - kept)
+        else:
+            average.copy_(now)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def _report(metrics: dict[str, Any], training: Training) -> None:
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        training.save(folder, metrics["epoch"])
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))

@@ -1,0 +1,107 @@
+"""What makes the rows of a run visible: each commit under the lease, and onto the version that the run has seen."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.config import IndexConfig
+from jobs.progress import Progress
+from rsir_core.delta import Mode, TableFile, WrittenFile
+from rsir_core.errors import ArchiveError
+from rsir_core.lease import Lease
+from rsir_core.retention import vacuum
+from rsir_core.table import SCHEMAS, Index, TableName
+
+
+class Commits:
+    """Of one run. All of its tables' changes go through here, so that none is made that it does not know of.
+
+    Args:
+        index: the index.
+        lease: of it; held.
+    """
+
+    def __init__(self, index: Index, lease: Lease) -> None:
+        self.index, self._lease = index, lease
+        for name in SCHEMAS:
+            index.complete(name)
+        self._seen: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
+
+    def commit(
+        self, name: TableName, files: Sequence[WrittenFile], mode: Mode, removed: Sequence[TableFile] = ()
+    ) -> None:
+        """See `Index.commit`."""
+        self._lease.check()
+        self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
+
+    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> None:
+        """See `Index.replace_rows`."""
+        self._lease.check()
+        self._seen["features"] = self.index.replace_rows(files, leaving, self._seen["features"])
+
+    def drop_failures(self, files: pa.Table) -> None:
+        """See `Index.drop_failures`."""
+        if len(files):
+            self._lease.check()
+            self._seen["failures"] = self.index.drop_failures(files, self._seen["failures"])
+
+    def vacuum(self, days: float) -> int:
+        """See `retention.vacuum`."""
+        self._lease.check()
+        return vacuum(self.index, days)
+
+
+class Committer:
+    """Commits what workers wrote, every so many rows or minutes; it sees file metadata only.
+
+    Failures are committed last, by `finish`: a run that fails for their number has not recorded them, so the next one
+    tries those files again.
+    """
+
+    def __init__(self, commits: Commits, config: IndexConfig, progress: Progress) -> None:
+        self._commits, self._config, self._progress = commits, config, progress
+        self._pending: list[WrittenFile] = []
+        self._failures: list[WrittenFile] = []
+        self._committed = time.monotonic()
+
+    def take(self, written: dict[str, Any]) -> None:
+        """Note one file; commit when enough has gathered.
+
+        Raises:
+            ArchiveError: more files failed than allowed.
+        """
+        self._progress.take(written)
+        file = WrittenFile(written["name"], written["size"], written["row_count"])
+        if written["table"] == "failures":
+            self._failures.append(file)
+            self._check()
+        else:
+            self._pending.append(file)
+        late = time.monotonic() - self._committed > 60 * self._config.commit_minutes
+        if late or sum(f.row_count for f in self._pending) >= self._config.commit_every:
+            self._commit()
+
+    def finish(self, stale_failures: pa.Table) -> None:
+        """Commit the rest, and new failures in place of those that no longer hold."""
+        self._commit()
+        self._commits.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
+        if self._failures:
+            self._commits.commit("failures", self._failures, "append")
+
+    def _commit(self) -> None:
+        if self._pending:
+            self._commits.commit("embeddings", self._pending, "append")
+        self._pending, self._committed = [], time.monotonic()
+
+    def _check(self) -> None:
+        progress, most = self._progress, self._config.max_failure_rate
+        if progress.failed > most * progress.total:
+            self._commit()  # what was described is good
+            kinds = progress.failures.most_common(3)
+            reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
+            raise ArchiveError(
+                f"{progress.failed} of {progress.total} files failed ({reasons}), more than --max-failure-rate "
+                f"{most} allows; nothing was published. For example: {progress.examples[kinds[0][0]]}"
+            )

@@ -1,0 +1,73 @@
+"""Small files, which many small runs leave, become large ones; rows that nobody lists any more go."""
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from jobs import publishing
+from jobs.committing import Commits
+from rsir_core import rows
+from rsir_core.delta import TableFile, WrittenFile
+from rsir_core.plan import anti, semi
+from rsir_core.stored import FILE, by_file, stored_keys, stored_rows
+from rsir_core.table import Index
+
+EMBEDDINGS_PER_FILE = 16_384  # about 42 MB of 1,280 dimensions; twice that is what a worker holds
+
+
+def compact(commits: Commits) -> None:
+    """Both tables, each in one atomic commit; nothing is done where there is nothing to merge."""
+    compact_features(commits)
+    compact_embeddings(commits)
+
+
+def compact_features(commits: Commits) -> None:
+    """Merge the small files of `features`.
+
+    No process holds more than a file's rows: Ray sorts them, on disk where memory does not suffice.
+    """
+    index, most = commits.index, publishing.FEATURES_PER_FILE
+    small = [file for file in index.feature_files() if file.row_count < most // 2]
+    if len(small) < 2:
+        return
+    uri = index.uri
+
+    def read(files: pa.Table) -> pa.Table:
+        """Rows of one file."""
+        (file,) = files.to_pylist()
+        return Index(uri).read_features(TableFile(**file))[0]
+
+    files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
+    merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
+    written = publishing.write_features(index, merged, sum(file.row_count for file in small)).files
+    commits.commit("features", written, "append", small)
+
+
+def compact_embeddings(commits: Commits) -> None:
+    """Merge the files of `embeddings` of which few rows are published, and leave out their other rows.
+
+    Only after a run has published: what was described and is not published yet would be lost.
+    """
+    index, stored = commits.index, stored_keys(commits.index)
+    published = semi(stored, index.keys("features"))
+    live = dict.fromkeys((file.name for file in index.table_files("embeddings")), 0)
+    counts = published.group_by(FILE).aggregate([(FILE, "count")])
+    live |= zip(counts[FILE].to_pylist(), counts[f"{FILE}_count"].to_pylist(), strict=True)
+    small = [name for name, count in live.items() if count < EMBEDDINGS_PER_FILE // 2]
+    of_small = np.isin(np.asarray(published[FILE].cast(pa.string())), small) if small else np.zeros(0, bool)
+    dead = anti(stored, published)
+    if len(small) < 2 and not np.isin(np.asarray(dead[FILE].cast(pa.string())), small).any():
+        return
+    uri = index.uri
+
+    def merge(part: pa.Table) -> pa.Table:
+        """Rows of some files as one."""
+        merged = pa.concat_tables(stored_rows(Index(uri), part, rows.EMBEDDINGS.names))
+        return pa.Table.from_pylist([Index(uri).write_rows("embeddings", merged)._asdict()])
+
+    parts = by_file(published.filter(pa.array(of_small)), EMBEDDINGS_PER_FILE)
+    written: list[WrittenFile] = []
+    if parts:
+        found = ray.data.from_arrow(parts).map_batches(merge, batch_size=None, batch_format="pyarrow")
+        written = [WrittenFile(**row) for row in found.iter_rows()]
+    commits.commit("embeddings", written, "append", [TableFile(name, live[name]) for name in small])

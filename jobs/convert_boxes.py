@@ -1,0 +1,161 @@
+"""Convert boxes: `python -m jobs.convert_boxes --format coco --images DIR --boxes FILE --out DIR` makes a data.yaml."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jobs.box_formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
+from jobs.box_splits import SPLITS, NamedFiles, split_images, stem
+from jobs.box_writing import EDGE, ImageToWrite, write_boxes
+from jobs.config import ConvertBoxesConfig, Summary, run
+from jobs.detector_data import EXTENSIONS, image_size
+from rsir_core.errors import ConfigError, LabelError
+from rsir_core.regions import Box
+
+log = logging.getLogger(__name__)
+Marked = dict[str, list[MarkedObject]]  # by the image's name
+
+
+def convert_boxes(config: ConvertBoxesConfig) -> Summary:
+    """Read, check, split and write.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+        LabelError: what the format does not allow, a box outside its image, or a class that is not known.
+    """
+    given = _checked_classes(config)
+    images = NamedFiles(config.images, EXTENSIONS)
+    coco = _read_coco(config, images) if config.format == "coco" else None
+    places = {split: getattr(config, split) for split in SPLITS}
+    shares = {"val": config.val_fraction, "test": config.test_fraction}
+    splits = split_images(images, sorted(coco[1]) if coco else images.names, places, shares, config.seed)
+    members = [name for split in SPLITS for name in splits[split]]
+    sizes = {name: image_size(str(images.path(name))) for name in members}
+    if coco:
+        names, marked = coco
+    else:
+        marked = _read_labels(config, images, sizes, given or ())
+        names = sorted({found.name for objects in marked.values() for found in objects})
+    names = list(given or names)
+    checked, counts = _check(config, names, marked, sizes)
+    written = {
+        split: [ImageToWrite(str(images.path(n).absolute()), n, sizes[n], checked[n]) for n in splits[split]]
+        for split in SPLITS
+    }
+    _check_splits(written, names)
+    return {
+        "data": str(write_boxes(config.out, names, written)),
+        "classes": len(names),
+        **{f"{split}_images": len(written[split]) for split in SPLITS},
+        **{f"{split}_boxes": sum(len(image.objects) for image in written[split]) for split in SPLITS},
+        "images_without_boxes": sum(not objects for objects in checked.values()),
+        "images_left_out": len(images.names) - len(members),
+        **counts,
+    }
+
+
+def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
+    """The names that were given, or that the format has; None: those that will be found."""
+    for name in ("val_fraction", "test_fraction"):
+        if not 0 <= (share := getattr(config, name)) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {share}; it must be at least 0 and below 1")
+    if config.classes is None:
+        if config.format == "yolo":
+            raise ConfigError("--classes is missing: yolo only numbers its classes; name them in that order")
+        return NWPU_CLASSES if config.format == "nwpu" else None
+    file = Path(config.classes)
+    words = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else config.classes.split(",")
+    names = tuple(word.strip() for word in words if word.strip())
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"--classes {config.classes} names {', '.join(names) or 'nothing'}; name each class once")
+    return names
+
+
+def _read_coco(config: ConvertBoxesConfig, images: NamedFiles) -> tuple[list[str], Marked]:
+    """The names of all files' categories, and the objects of each image that they list."""
+    names: dict[str, None] = {}
+    marked: Marked = {}
+    for file in map(Path, config.boxes.split(",")):
+        found, listed = read_coco(file)
+        names |= dict.fromkeys(found)
+        for image in listed:
+            name = images.find(image.file_name, str(file))
+            if name is None:
+                raise LabelError(f"{file}: {image.file_name} is not below {images.folder}; give another --images")
+            check_coco_size(image, f"{file}: {image.file_name}", image_size(str(images.path(name))))
+            marked.setdefault(name, []).extend(image.objects)
+    return list(names), marked
+
+
+def _read_labels(
+    config: ConvertBoxesConfig, images: NamedFiles, sizes: Mapping[str, tuple[int, int]], names: Sequence[str]
+) -> Marked:
+    """The objects of each image: those of the label file at its path below --boxes, else of the one of its name."""
+    ending, read = READERS[config.format]
+    labels = NamedFiles(config.boxes, (ending,))
+    files = {name: labels.find(stem(name) + ending, name) for name in sizes}
+    if not any(files.values()):
+        first = next(iter(files))
+        raise LabelError(f"no image has a label file: {first} none called {stem(first)}{ending} below {config.boxes}")
+    return {
+        name: [] if file is None else list(read(labels.path(file), sizes[name], names)) for name, file in files.items()
+    }
+
+
+def _check(
+    config: ConvertBoxesConfig, names: Sequence[str], marked: Marked, sizes: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, list[tuple[int, Box]]], Mapping[str, int]]:
+    """Class and box of each image's objects, and how many were difficult and clipped."""
+    places = {name: place for place, name in enumerate(names)}
+    counts = Counter({"difficult": 0, "clipped": 0})
+    checked: dict[str, list[tuple[int, Box]]] = {}
+    for image, size in sizes.items():
+        kept = checked[image] = []
+        for found in marked[image]:
+            counts["difficult"] += found.difficult
+            if found.difficult and config.difficult == "drop":
+                continue
+            if found.name not in places:
+                raise LabelError(
+                    f"{found.where}: class {found.name!r} is not among {', '.join(names)}; "
+                    "correct it, or add it to --classes"
+                )
+            box = _inside(found, size, config.clip)
+            counts["clipped"] += box != found.box
+            kept.append((places[found.name], box))
+    return checked, counts
+
+
+def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box:
+    """The box, cut off at the image's edge where it reaches over it by less than a pixel, or may reach over it."""
+    (height, width), box = size, found.box
+    inside = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
+    over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
+    written = f"{found.where}: the box {box.x0:g},{box.y0:g} to {box.x1:g},{box.y1:g} of {found.name!r}"
+    if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):  # also where one is not a number
+        raise LabelError(
+            f"{written} is empty or outside its image of {width}×{height} pixels; correct it or take it out"
+        )
+    if over > EDGE and not clip:
+        raise LabelError(
+            f"{written} reaches outside its image of {width}×{height} pixels; "
+            "correct it, or pass --clip to cut such boxes off at the edge"
+        )
+    return inside
+
+
+def _check_splits(written: Mapping[str, Sequence[ImageToWrite]], names: Sequence[str]) -> None:
+    for split, members in written.items():
+        found = {place for image in members for place, _ in image.objects}
+        if members and not found:
+            raise LabelError(
+                f"none of the {len(members)} images of {split} has a box; give other lists or another --seed"
+            )
+        if members and (absent := [name for place, name in enumerate(names) if place not in found]):
+            log.warning("%s has no box of %s", split, ", ".join(absent))
+
+
+if __name__ == "__main__":
+    sys.exit(run(convert_boxes, ConvertBoxesConfig, "convert_boxes"))

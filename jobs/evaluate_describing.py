@@ -1,0 +1,147 @@
+"""The database of an arm: as the index stores it, or its images described again in other ways, in one pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from jobs.describing import actor_count
+from rsir_core import rows
+from rsir_core.arms import Variation
+from rsir_core.bundle import load_bundle
+from rsir_core.classifier import Pixels
+from rsir_core.describe import Describer, Descriptions
+from rsir_core.errors import ImageError
+from rsir_core.pca import Moments, unit_length
+from rsir_core.raster import read_picture
+from rsir_core.regions import Box
+from rsir_core.table import Index
+
+POSITION: Final = "position"
+
+
+@dataclass(frozen=True)
+class Described:
+    """n images, described in one way."""
+
+    embedding: rows.Floats  # (n, D)
+    class_probabilities: rows.Floats  # (n, C)
+    moments: Moments  # what a PCA is fitted to
+    feature: rows.Floats | None = None  # (n, K), as the index stores them
+
+    def vectors(self, components: int | None) -> rows.Floats:
+        """What is compared: the embeddings at unit length, or features of so many dimensions, (n, components).
+
+        A small database may have fewer rows than that; then it is as many as can be fitted.
+        """
+        if components is None:
+            return unit_length(self.embedding).astype(np.float32)
+        if self.feature is not None and self.feature.shape[1] == components:
+            return self.feature
+        most = min(self.moments.count - 1, self.embedding.shape[1])
+        return self.moments.fit(min(components, most)).transform(self.embedding)
+
+
+def stored(index: Index, features: pa.Table) -> Described:
+    """Rows as they are in the index; a PCA is fitted to all images of the index, as its own was."""
+    return Described(
+        index.embeddings(features),
+        rows.to_matrix(features[rows.CLASS_PROBABILITIES]),
+        index.pca(features[rows.PCA][0].as_py()).moments,
+        rows.to_matrix(features[rows.FEATURE]),
+    )
+
+
+class DescribeAgain:
+    """Stage: images in, and what every variation makes of them; each image is decoded once.
+
+    Args:
+        index: URI of the index.
+        fingerprint: of its bundle.
+        variations: with the URIs of other bundles as they are for this index.
+    """
+
+    def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation]) -> None:
+        torch.set_num_threads(1)
+        self.variations = variations
+        self.describers = {
+            peer: Describer(Index(index).bundle(fingerprint) if peer is None else load_bundle(peer))
+            for peer in {variation.peer for variation in variations}
+        }
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
+        images: list[Pixels] = []
+        messages: list[str | None] = []
+        for uri in batch[rows.URI].to_pylist():
+            try:
+                images.append(read_picture(uri).pixels)
+                messages.append(None)
+            except ImageError as error:
+                images.append(np.zeros((1, 1, 3), np.uint8))  # keeps the rows aligned; the job fails by its message
+                messages.append(str(error))
+        boxes = [None if box is None else Box(**box) for box in batch[rows.OBJECT_BOX].to_pylist()]
+        columns = {POSITION: batch[POSITION], rows.MESSAGE: pa.array(messages, pa.string())}
+        for i, variation in enumerate(self.variations):
+            found = self._describe(images, boxes, variation)
+            columns[f"{rows.EMBEDDING} {i}"] = rows.to_vectors(found.embedding)
+            columns[f"{rows.CLASS_PROBABILITIES} {i}"] = rows.to_vectors(found.class_probabilities)
+        return pa.table(columns)
+
+    def _describe(self, images: list[Pixels], boxes: list[Box | None], variation: Variation) -> Descriptions:
+        describer = self.describers[variation.peer]
+        if variation.centre == "image":
+            return describer.describe(images, [None] * len(images), variation.tau)
+        if variation.centre is not None or variation.peer is not None:
+            return describer.describe(images, None, variation.tau, variation.centre)
+        return describer.describe(images, boxes, variation.tau)  # the index's detector has found them already
+
+
+def describe_again(
+    index: Index, features: pa.Table, variations: Mapping[Variation, Variation], batch_size: int
+) -> dict[Variation, Described]:
+    """Describe images again; a PCA is fitted to them alone.
+
+    Args:
+        index: whose images.
+        features: their rows, schema `rows.FEATURES`.
+        variations: asked for, each with what it is for this index.
+        batch_size: images per forward pass.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    if not variations:
+        return {}
+    images = features.select([rows.URI, rows.OBJECT_BOX])
+    images = images.append_column(POSITION, pa.array(np.arange(len(images))))
+    blocks = [images.slice(start, batch_size) for start in range(0, len(images), batch_size)]
+    stage = ray.data.from_arrow(blocks).map_batches(
+        DescribeAgain,
+        fn_constructor_args=(index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values())),
+        compute=ActorPoolStrategy(size=actor_count(num_gpus=0)),
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        num_cpus=1,
+    )
+    found = pa.concat_tables(list(stage.iter_batches(batch_size=None, batch_format="pyarrow"))).sort_by(POSITION)
+    if len(unread := found[rows.MESSAGE].drop_null()):
+        raise ImageError(
+            f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "
+            "bring the index up to date with jobs.index, or pass --arms key_region",
+            "read",
+            "error",
+        )
+    return {variation: _described(found, i) for i, variation in enumerate(variations)}
+
+
+def _described(found: pa.Table, i: int) -> Described:
+    columns: dict[str, Any] = {
+        name: rows.to_matrix(found[f"{name} {i}"]) for name in (rows.EMBEDDING, rows.CLASS_PROBABILITIES)
+    }
+    return Described(**columns, moments=Moments.of(columns[rows.EMBEDDING]))

@@ -1,0 +1,85 @@
+"""Which rows of an index are ranked, and the label of each: from a split CSV, else from folder names."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from rsir_core import rows
+from rsir_core.bundle import SPLIT
+from rsir_core.errors import LabelError
+from rsir_core.labels import folder_label, read_split
+
+log = logging.getLogger(__name__)
+
+
+def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[str], dict[str, Any]]:
+    """The rows to evaluate, their labels, and where both come from, for the protocol.
+
+    Raises:
+        LabelError: no label for a row, or no row for any test image.
+    """
+    if split is None:
+        log.warning("no --split: every image is scored, those that the models were trained on included")
+        labels = [folder_label(image_id) for image_id in features[rows.IMAGE_ID].to_pylist()]
+        return features, labels, {"images": "all of the index, training images included", "labels": "folder names"}
+    tests = {image.uri: image.label for image in read_split(split) if image.split == "test"}
+    if not tests:
+        raise LabelError(f"{split} has no row whose split is test; leave --split out to evaluate every image")
+    places = match(list(tests), features)
+    missing = [uri for uri in tests if uri not in places]
+    if not places:
+        raise LabelError(
+            f"none of the {len(tests)} test images of {split} is in the index, such as {', '.join(missing[:3])}; "
+            f"its first is {features[rows.URI][0]}: pass the split file of this archive"
+        )
+    if missing:
+        log.warning("%d of %d test images are not in the index, such as %s", len(missing), len(tests), missing[0])
+    chosen = sorted((place, tests[uri]) for uri, place in places.items())
+    notes = {
+        "images": "test images of the split file",
+        "labels": "split file",
+        "split": split,
+        "split_test_images": len(tests),
+        "split_not_in_index": len(missing),
+    }
+    return features.take([place for place, _ in chosen]), [label for _, label in chosen], notes
+
+
+def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
+    """The row of each URI that has one.
+
+    By URI; where not one URI is known, the archive has moved since, and an image id that ends the URI's path counts.
+
+    Raises:
+        LabelError: two URIs end in one image id.
+    """
+    known = {uri: i for i, uri in enumerate(features[rows.URI].to_pylist())}
+    if places := {uri: known[uri] for uri in uris if uri in known}:
+        return places
+    known = {image_id: i for i, image_id in enumerate(features[rows.IMAGE_ID].to_pylist())}
+    owner: dict[int, str] = {}
+    for uri in uris:
+        parts = uri.split("/")
+        endings = ("/".join(parts[start:]) for start in range(len(parts)))
+        place = next((known[ending] for ending in endings if ending in known), None)
+        if place is not None and owner.setdefault(place, uri) != uri:
+            raise LabelError(
+                f"{owner[place]} and {uri} both end in the image id {features[rows.IMAGE_ID][place]}; "
+                "pass a split file with the URIs of the index"
+            )
+    return {uri: place for place, uri in owner.items()}
+
+
+def count_trained_on(bundle: str, features: pa.Table) -> int | None:
+    """How many of these rows a bundle's classifier was trained on, by its own split; None: it has none."""
+    try:
+        split = read_split(f"{bundle.rstrip('/')}/{SPLIT}")
+        count = len(match([image.uri for image in split if image.split == "train"], features))
+    except LabelError as error:
+        log.warning("whether %s was trained on images that are ranked is not known: %s", bundle, error)
+        return None
+    if count:
+        log.warning("%s was trained on %d of the %d images to rank: they flatter it", bundle, count, len(features))
+    return count

@@ -1,0 +1,131 @@
+"""How far a run is, on the terminal and as Ray metrics: images, rate, what remains, failures, what workers do."""
+
+import logging
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from ray.util.metrics import Gauge
+
+STAGES: Final = ("reading", "describing", "writing")
+EVERY: Final = 5.0  # seconds between lines
+WINDOW: Final = 300.0  # seconds whose rate says when the run will end: its start and old troubles do not count for ever
+
+log = logging.getLogger("jobs.index")
+
+
+class Progress:
+    """Of the description of images, by what workers tell of the files that they wrote.
+
+    Args:
+        total: images to describe.
+        workers: that describe them at the same time.
+        clock: seconds, never back.
+
+    Attributes:
+        described: images whose embedding is written.
+        failures: images that cannot be, by kind.
+        examples: one message of each kind.
+        busy: seconds that workers spent in each stage; reading in tasks of its own, beside GPUs, counts as well.
+    """
+
+    def __init__(self, total: int, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.workers, self.described = total, workers, 0
+        self.failures: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.busy = dict.fromkeys(STAGES, 0.0)
+        self._clock = clock
+        self._first, self._last = math.inf, -math.inf  # unix seconds by the workers' clocks
+        self._marks = deque([(clock(), 0)])
+        self._said = -math.inf
+        self._meters = Meters()
+
+    @property
+    def failed(self) -> int:
+        """Images that cannot be described."""
+        return self.failures.total()
+
+    @property
+    def done(self) -> int:
+        """Images described or failed."""
+        return self.described + self.failed
+
+    @property
+    def rate(self) -> float:
+        """Images per second from the first image opened to the last file written: without starting actors."""
+        return self.done / (self._last - self._first) if self._last > self._first else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """At the rate of the last minutes; infinite before the first image."""
+        (began, before), now = self._marks[0], self._clock()
+        recent = (self.done - before) / (now - began) if now > began else self.rate
+        return (self.total - self.done) / recent if recent else math.inf
+
+    def shares(self) -> dict[str, float]:
+        """Of the workers' time since the first image: spent in each stage."""
+        spent = self.workers * (self._last - self._first)
+        return {stage: seconds / spent if spent > 0 else 0.0 for stage, seconds in self.busy.items()}
+
+    def take(self, written: Mapping[str, Any]) -> None:
+        """Note a written file (a row of `describing.WRITTEN`), and say so when it is time to."""
+        self._first, self._last = min(self._first, written["began"]), max(self._last, written["ended"])
+        for stage in STAGES:
+            self.busy[stage] += written[stage]
+        if written["table"] == "failures":
+            self.failures.update(orjson.loads(written["reasons"]))
+            self.examples = orjson.loads(written["examples"]) | self.examples
+        else:
+            self.described += written["row_count"]
+        now = self._clock()
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
+            self._marks.popleft()
+        self._meters(self)
+        if now - self._said >= EVERY or self.done == self.total:
+            self._said = now
+            log.info("%s", self)
+
+    def __str__(self) -> str:
+        """One line."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
+        left = self.seconds_left
+        shares = ", ".join(f"{100 * share:.0f} % {stage}" for stage, share in self.shares().items())
+        return (
+            f"{self.described} of {self.total} described, {self.failed} failed{f' ({kinds})' if kinds else ''}, "
+            f"{self.rate:.1f} images/s, {_duration(left) if math.isfinite(left) else '?'} left; "
+            f"of {self.workers} workers' time: {shares}"
+        )
+
+
+class Meters:
+    """What Prometheus reads of it on Ray's metrics port."""
+
+    def __init__(self) -> None:
+        self._images = Gauge("rsir_index_images", "images of this run's plan", tag_keys=("state",))
+        self._failed = Gauge("rsir_index_failed", "images that cannot be described", tag_keys=("kind",))
+        self._rate = Gauge("rsir_index_rate", "images per second since the first")
+        self._left = Gauge("rsir_index_seconds_left", "at the rate of the last minutes")
+        self._busy = Gauge("rsir_index_busy", "share of the workers' time", tag_keys=("stage",))
+
+    def __call__(self, progress: Progress) -> None:
+        """Tell the state of a run."""
+        counts = {"described": progress.described, "failed": progress.failed, "left": progress.total - progress.done}
+        for state, count in counts.items():
+            self._images.set(count, {"state": state})
+        for kind, count in progress.failures.items():
+            self._failed.set(count, {"kind": kind})
+        for stage, share in progress.shares().items():
+            self._busy.set(share, {"stage": stage})
+        self._rate.set(progress.rate)
+        self._left.set(progress.seconds_left)
+
+
+def _duration(seconds: float) -> str:
+    """As people say it."""
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole:02} s" if minutes else f"{whole} s"

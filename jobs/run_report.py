@@ -1,0 +1,154 @@
+"""What a run did and how long it took: `runs/TIME.json` and `runs/TIME.md` in the index, also of one that failed."""
+
+import json
+import re
+import time
+import uuid
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Final, Self
+
+import pyarrow as pa
+
+from jobs.config import IndexConfig
+from jobs.progress import Progress
+from rsir_core import rows
+from rsir_core.drift import Drift
+from rsir_core.plan import Plan
+from rsir_core.storage import put_file
+from rsir_core.table import Index
+
+FOLDERS: Final = 20  # that are told of by name, the largest first
+_SECRET: Final = re.compile(r"//[^/@\s]*@")  # user and password of a URI
+
+
+def counts_of(plan: Plan) -> dict[str, int]:
+    """A plan in numbers, with the words of the job's summary."""
+    return {"listed": len(plan.listing), "new": plan.new, "changed": plan.changed, "gone": len(plan.gone)}
+
+
+def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]]:
+    """How many of some images lie in each folder, and one of them."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for image_id in image_ids.to_pylist():
+        folder = f"{PurePosixPath(image_id).parent}/"
+        counts[folder] += 1
+        examples.setdefault(folder, image_id)
+    return {name: {"count": count, "example": examples[name]} for name, count in counts.most_common(FOLDERS)}
+
+
+class RunReport:
+    """Gathers what is known of a run and writes it at the end of a `with` block, however that ends.
+
+    Attributes:
+        drift: how the new images differ; None: there are none.
+        progress: of the description; None: nothing was to be described.
+    """
+
+    def __init__(self, index: Index, config: IndexConfig) -> None:
+        self._index, self._config = index, config
+        self._began, self._mark = time.time(), time.monotonic()
+        self._stage: str | None = None
+        self._seconds: dict[str, float] = {}
+        self._plan: dict[str, Any] = {}
+        self._before = index.table_version("features")
+        self.drift: Drift | None = None
+        self.progress: Progress | None = None
+
+    def begin(self, stage: str | None) -> None:
+        """End the stage that is under way and begin another."""
+        now = time.monotonic()
+        if self._stage is not None:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._mark
+        self._stage, self._mark = stage, now
+
+    def planned(self, plan: Plan) -> None:
+        """Note what is to be done."""
+        self._plan = {
+            **counts_of(plan),
+            "to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]),
+            "gone_from": by_folder(plan.gone),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.begin(None)
+        outcome = "done" if kind is None else f"{kind.__name__}: {error}"
+        content = self.to_dict(outcome)
+        name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
+        put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
+        put_file(f"{self._index.uri}/runs/{name}.md", readable(content).encode())
+
+    def to_dict(self, outcome: str) -> dict[str, Any]:
+        """All of it, without secrets."""
+        config = {k: _SECRET.sub("//", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
+        progress = self.progress
+        return {
+            "outcome": _SECRET.sub("//", outcome),
+            "began": datetime.fromtimestamp(self._began, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self._began, 1),
+            "seconds_by_stage": {stage: round(seconds, 2) for stage, seconds in self._seconds.items()},
+            "version_before": self._before,
+            "version_after": self._index.table_version("features"),
+            "plan": self._plan,
+            "described": progress.described if progress else 0,
+            "images_per_second": round(progress.rate, 1) if progress else 0.0,
+            "workers": progress.workers if progress else 0,
+            "share_of_workers_time": {k: round(v, 3) for k, v in progress.shares().items()} if progress else {},
+            "failed": progress.failed if progress else 0,
+            "failures": {
+                kind: {"count": count, "example": _SECRET.sub("//", progress.examples[kind])}
+                for kind, count in progress.failures.most_common()
+            }
+            if progress
+            else {},
+            "drift": self.drift and self.drift.to_dict(),
+            "config": config,
+        }
+
+
+def readable(content: dict[str, Any]) -> str:
+    """A report as Markdown."""
+    plan, drift = content["plan"], content["drift"]
+    lines = [
+        f"# Index run of {content['began']}: {content['outcome']}",
+        "",
+        f"Version {content['version_before']} → {content['version_after']} in {content['seconds']} s.",
+        ", ".join(f"{plan[name]} {name}" for name in ("listed", "new", "changed", "gone") if name in plan) + ".",
+        f"{content['described']} described at {content['images_per_second']} images/s, {content['failed']} failed.",
+        "",
+        "| stage | seconds |",
+        "| --- | --- |",
+        *(f"| {stage} | {seconds} |" for stage, seconds in content["seconds_by_stage"].items()),
+    ]
+    if content["workers"]:
+        lines += ["", f"| share of the time of {content['workers']} workers | |", "| --- | --- |"]
+        lines += [f"| {stage} | {100 * share:.0f} % |" for stage, share in content["share_of_workers_time"].items()]
+    for title, folders in (("to describe", plan.get("to_describe")), ("gone", plan.get("gone_from"))):
+        if folders:
+            lines += ["", f"| folder, {title} | images | for example |", "| --- | --- | --- |"]
+            lines += [f"| {_cell(name)} | {f['count']} | {_cell(f['example'])} |" for name, f in folders.items()]
+    if content["failures"]:
+        lines += ["", "| failure | files | for example |", "| --- | --- | --- |"]
+        lines += [f"| {kind} | {f['count']} | {_cell(f['example'])} |" for kind, f in content["failures"].items()]
+    if drift:
+        advice = "Fit the PCA again: --refit-pca." if drift["suggests_refit_pca"] else "The PCA can stay."
+        lines += [
+            "",
+            f"Drift of {drift['new_rows']} new rows: the PCA's error is {drift['error_ratio']} times that of the rows "
+            f"that it was fitted to; {100 * drift['class_shift']:.0f} % are of other classes than before "
+            f"({', '.join(f'{_cell(n)} {100 * s:+.0f} %' for n, s in drift['largest_shifts'].items())}); "
+            f"{100 * drift['without_object']:.0f} % are without an object, "
+            f"{100 * drift['without_object_before']:.0f} % before. {advice}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")

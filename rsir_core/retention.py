@@ -1,0 +1,66 @@
+"""What nobody needs any more goes: files of versions that are old enough, files that were never committed, PCAs."""
+
+import time
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import fsspec
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from rsir_core import rows
+from rsir_core.table import SCHEMAS, Index
+
+
+def vacuum(index: Index, days: float) -> int:
+    """Remove what no version of the last `days` days refers to; returns the number of files.
+
+    Versions of that time can be read as before; an older one has lost its files if others came into their place since.
+    Without a new version of any table, since the rows stay the same. Not while another run writes: what it has not
+    committed after `days` days would go.
+    """
+    removed = 0
+    for name in SCHEMAS:
+        uri = index.table_uri(name)
+        if DeltaTable.is_deltatable(uri):
+            table = DeltaTable(uri)
+            # Not carried out by the library, which would make two versions of it.
+            gone = table.vacuum(round(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
+            fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
+            for file in there:
+                fs.rm_file(file)
+            removed += len(there)
+    return removed + _remove_pcas(index, time.time() - 86_400 * days)
+
+
+def _remove_pcas(index: Index, before: float) -> int:
+    """Those that no file of features that is still there was made with, older than a time in unix seconds."""
+    fs, root = fsspec.core.url_to_fs(f"{index.uri}/pca", use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    stored = {file["name"].rpartition("/")[2].partition(".")[0]: file for file in fs.ls(root, detail=True)}
+    unused = {name: file for name, file in stored.items() if _modified(fs, file) < before}
+    if unused:
+        unused = {name: file for name, file in unused.items() if name not in _used_pcas(index)}
+    for file in unused.values():
+        fs.rm_file(file["name"])
+    return len(unused)
+
+
+def _used_pcas(index: Index) -> set[str]:
+    """Of all versions that can still be read."""
+    fs, root = fsspec.core.url_to_fs(index.table_uri("features"), use_listings_cache=False)
+    used: set[str] = set()
+    for file in fs.find(root):
+        if file.endswith(".parquet") and "/_delta_log/" not in file:
+            column = pq.read_table(file, columns=[rows.PCA], filesystem=fs)[rows.PCA]
+            used.update(column.unique().to_pylist())
+    return used
+
+
+def _modified(fs: Any, file: dict[str, Any]) -> float:
+    """Unix seconds."""
+    at: datetime | float = file["mtime"] if "mtime" in file else fs.modified(file["name"])
+    return at.timestamp() if isinstance(at, datetime) else at

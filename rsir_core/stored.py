@@ -1,0 +1,66 @@
+"""Stored embeddings by the files that hold them, so that nothing else is read."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from rsir_core import rows
+from rsir_core.plan import semi
+from rsir_core.table import KEY, Index
+
+FILE: Final = "file"  # column: of `embeddings`, by its path below the table
+PIECE: Final = 4096  # rows that are held at once: 20 MB of embeddings of 1,280
+_KEYS: Final = pa.schema(
+    [*(rows.EMBEDDINGS.field(name) for name in KEY), (FILE, pa.dictionary(pa.int32(), pa.string()))]
+)
+
+
+def stored_keys(index: Index) -> pa.Table:
+    """Columns `image_id`, `etag` and `file` of what is stored, once each; about 150 bytes per row."""
+    uri = index.table_uri("embeddings")
+    if not DeltaTable.is_deltatable(uri):
+        return _KEYS.empty_table()
+    scanner = DeltaTable(uri).to_pyarrow_dataset().scanner(columns=[*KEY, "__filename"])
+    batches = [
+        [batch[name].cast(pa.string()) for name in KEY] + [batch["__filename"].cast(pa.string()).dictionary_encode()]
+        for batch in scanner.to_batches()
+    ]
+    table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b, schema=_KEYS) for b in batches], _KEYS)
+    table = table.unify_dictionaries()
+    keys = table.select(KEY).append_column("position", pa.array(np.arange(len(table))))
+    first = keys.group_by(KEY, use_threads=False).aggregate([("position", "min")])["position_min"]
+    return table if len(first) == len(table) else table.take(first)
+
+
+def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
+    """Rows of `stored_keys` in parts of so many, those of a file together."""
+    file = keys[FILE].combine_chunks()
+    file = file.chunk(0) if isinstance(file, pa.ChunkedArray) else file
+    keys = keys.take(pa.array(np.argsort(np.asarray(file.indices), kind="stable")))
+    return [
+        keys.slice(start, size).set_column(2, FILE, keys[FILE].slice(start, size).cast(pa.string()))
+        for start in range(0, len(keys), size)
+    ]
+
+
+def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of the rows of a part, of at most `PIECE` rows each, in any order."""
+    fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
+    names = list(dict.fromkeys([*KEY, *columns]))
+    schema = pa.schema([rows.EMBEDDINGS.field(name) for name in names])
+    counts = part.group_by(FILE, use_threads=False).aggregate([(FILE, "count")])
+    starts = np.cumsum([0, *counts[f"{FILE}_count"].to_pylist()])
+    for name, start, end in zip(counts[FILE].to_pylist(), starts, starts[1:], strict=False):
+        wanted = part.slice(start, end - start)
+        with pq.ParquetFile(f"{root}/{name}", filesystem=fs) as file:
+            whole = len(wanted) == file.metadata.num_rows
+            for batch in file.iter_batches(PIECE, columns=names):
+                piece = rows.completed(pa.Table.from_batches([batch])).select(names).cast(schema)
+                piece = piece if whole else semi(piece, wanted)
+                if len(piece):
+                    yield piece.select(list(columns))

@@ -1,0 +1,56 @@
+"""`--refit-pca` from stored embeddings: the fit alone, and with projecting, clustering and publishing all rows.
+
+Ray runs already, one thread per worker. `worker_bytes` is the most that one process held beside the driver.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+
+import pyarrow as pa
+
+from jobs.cluster import joined
+from jobs.compacting import EMBEDDINGS_PER_FILE
+from jobs.publishing import fit_pca, project
+from rsir_core import rows
+from rsir_core.stored import stored_keys
+from rsir_core.table import Index
+from tests.benchmarks.drawn_rows import NAMES
+from tests.benchmarks.stored_index import store_embeddings
+from tests.benchmarks.watching import Watch
+
+
+def main() -> None:
+    """One fit, one projection."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--components", type=int, default=19)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        index = Index(folder)
+        ids = [f"tiles/{i:09}.jpg" for i in range(args.rows)]
+        listing = pa.table([ids, ids, ["1"] * args.rows, [1] * args.rows], rows.LISTING)
+        store_embeddings(index, listing, "bundle", len(NAMES), EMBEDDINGS_PER_FILE)
+        with joined(None), Watch() as watch:
+            began = time.perf_counter()
+            keys = stored_keys(index)
+            pca = fit_pca(index, keys, args.components)
+            fitted = time.perf_counter()
+            fit_bytes = watch.largest
+            projected = project(index, keys, pca, NAMES)
+            index.commit("features", projected.files, "overwrite")
+            ended = time.perf_counter()
+    result = {
+        "rows": args.rows,
+        "fit_seconds": round(fitted - began, 1),
+        "fit_worker_bytes": fit_bytes,
+        "project_seconds": round(ended - fitted, 1),
+        "worker_bytes": watch.largest,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

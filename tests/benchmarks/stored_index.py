@@ -1,0 +1,73 @@
+"""An index as a run would have left it, of images that nobody described: embeddings are drawn, the rest is real."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from rsir_core import rows
+from rsir_core.pca import Moments
+from rsir_core.resident import in_runs
+from rsir_core.table import Index
+
+DIMENSIONS = 1280
+BLOCK = 8192  # rows that are drawn once and then used again and again: memory and time do not depend on values
+
+
+def drawn_embeddings(classes: int, rng: np.random.Generator) -> tuple[pa.Array, pa.Array]:
+    """`BLOCK` embeddings, non-negative like pooled activations after a ReLU, and their class probabilities."""
+    centres = rng.gamma(0.4, 1.0, (classes, DIMENSIONS)).astype(np.float32)
+    label = rng.integers(classes, size=BLOCK)
+    embedding = (centres[label] + rng.standard_gamma(0.6, (BLOCK, DIMENSIONS), np.float32) / 2).astype(np.float16)
+    odds = np.exp(4 * (np.eye(classes)[label] + 0.3 * rng.standard_normal((BLOCK, classes))))
+    return rows.to_vectors(embedding), rows.to_vectors(odds / odds.sum(axis=1, keepdims=True))
+
+
+def embedding_blocks(listing: pa.Table, bundle: str, classes: int) -> Iterator[pa.Table]:
+    """Rows of `rows.EMBEDDINGS` for listed images, at most `BLOCK` at a time."""
+    embedding, probabilities = drawn_embeddings(classes, np.random.default_rng(0))
+    region = pa.scalar({"x": 13, "y": 13, "width": 230, "height": 230}, rows.EMBEDDINGS.field(rows.REGION).type)
+    for start in range(0, len(listing), BLOCK):
+        part = listing.slice(start, BLOCK)
+        n = len(part)
+        columns = {
+            **{name: part[name] for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)},
+            rows.BUNDLE: pa.repeat(bundle, n),
+            rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
+            rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
+            rows.REGION: pa.repeat(region, n),
+            rows.CLASS_PROBABILITIES: probabilities.slice(0, n),
+            rows.EMBEDDING: embedding.slice(0, n),
+        }
+        schema = rows.EMBEDDINGS
+        yield pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in schema], schema)
+
+
+def store_embeddings(index: Index, listing: pa.Table, bundle: str, classes: int, rows_per_file: int) -> None:
+    """Write and commit them in files of so many rows."""
+    files = []
+    for block in embedding_blocks(listing, bundle, classes):
+        starts = range(0, len(block), rows_per_file)
+        files += [index.write_rows("embeddings", block.slice(start, rows_per_file)) for start in starts]
+    index.commit("embeddings", files, "append")
+
+
+def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[str, ...], components: int) -> None:
+    """Fit a PCA to the first block and publish the features of all rows, as the job would."""
+    blocks, rng = embedding_blocks(listing, bundle, len(names)), np.random.default_rng(0)
+    pca, parts = None, []
+    for block in blocks:
+        embedding = rows.to_matrix(block[rows.EMBEDDING])
+        pca = pca or Moments.of(embedding).fit(components)
+        best = rows.to_matrix(block[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+        feature = pca.transform(embedding)
+        feature += 0.01 * rng.standard_normal(feature.shape, np.float32)  # or equal blocks would compress to nothing
+        more = {
+            rows.PCA: pa.repeat(pca.fingerprint, len(block)),
+            rows.CLASS: pa.array(names).take(pa.array(best)),
+            rows.FEATURE: rows.to_vectors(feature),
+        }
+        parts.append(pa.table([more[n] if n in more else block[n] for n in rows.FEATURES.names], rows.FEATURES))
+    if pca is not None:
+        index.put_pca(pca)
+        index.commit("features", [index.write_rows("features", *in_runs(pa.concat_tables(parts)))], "append")

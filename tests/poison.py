@@ -1,0 +1,43 @@
+"""A reading function on which some names act as decoders do that hang, crash, or ask for all memory."""
+
+import ctypes
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from rsir_core.errors import FailureKind
+from rsir_core.raster import Picture, read_picture
+
+KINDS: dict[str, FailureKind] = {
+    "hangs": "timeout",
+    "spins": "timeout",
+    "segfaults": "crash",
+    "exits": "crash",
+    "needs_100_gb": "memory",
+    "is_killed": "memory",
+}
+
+
+def read_poisoned(uri: str, max_pixels: int) -> Picture:
+    """As `read_picture`, but for names of poison."""
+    match Path(uri).stem:
+        case "hangs":
+            time.sleep(1_000)
+        case "spins":  # in C, and without letting another thread of Python run
+            re.match(r"(a+)+$", "a" * 40 + "b")
+        case "segfaults":
+            ctypes.string_at(0)
+        case "exits":
+            os._exit(3)
+        case "needs_100_gb":
+            bytearray(100 * 1024**3)
+        case "is_killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "is_killed_once" if not (mark := Path(uri).with_suffix(".mark")).exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "has_a_bug":
+            raise LookupError("a bug of ours")
+    return read_picture(uri, max_pixels)

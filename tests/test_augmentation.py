@@ -1,0 +1,41 @@
+"""Views of training images: everything that a view shows is in its image, and mixtures share labels as pixels."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsir_core.augmentation import ZOOM, Mixing, turned_views
+
+
+def test_a_view_of_one_colour_is_that_colour() -> None:
+    flat = torch.full((16, 3, 40, 40), 0.25)
+    torch.testing.assert_close(turned_views(flat, 32, 0.9), torch.full((16, 3, 32, 32), 0.25))  # no black corners
+
+
+@given(share=st.floats(0.3, 1), seed=st.integers(0, 1000))
+def test_views_lie_inside_have_the_right_scale_and_are_turned(share: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    ramp = torch.linspace(0, 1, 200).expand(32, 1, 200, 200)  # brightness is x
+    x = torch.cat([ramp, ramp.mT, torch.zeros_like(ramp)], 1)
+    views = turned_views(x, 64, share)
+    assert views.min() >= 0 and views.max() <= 1
+    middle = views[:, :2, 24:40, 24:40]  # far from reflected edges
+    slopes = torch.stack([middle.diff(dim=3).mean((2, 3)), middle.diff(dim=2).mean((2, 3))], 2)  # N×2×2
+    scale = slopes.norm(dim=1) * 64
+    assert (scale < share * 1.02).all() and (scale > share / ZOOM * 0.98).all()
+    turns = torch.linalg.det(slopes).sign()
+    assert {-1.0, 1.0} <= set(turns.tolist())  # mirrored and not
+    angles = torch.atan2(slopes[:, 1, 0], slopes[:, 0, 0])
+    assert (angles > 1).any() and (angles < -1).any()
+
+
+def test_labels_are_shared_as_pixels_are() -> None:
+    torch.manual_seed(0)
+    mix = Mixing(4, 1.0)
+    label = torch.arange(4)
+    x = torch.nn.functional.one_hot(label, 4).float()[:, :, None, None].expand(4, 4, 50, 50)  # channel i: class i
+    for _ in range(50):
+        images, shares = mix(x, label)
+        torch.testing.assert_close(images.mean((2, 3)), shares, atol=1e-5, rtol=0)
+        torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert Mixing(4, 0.0)(x, label)[0] is x

@@ -1,0 +1,352 @@
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from jobs.config import ConvertBoxesConfig
+from jobs.convert_boxes import convert_boxes
+from jobs.detector_data import BoxedImage, read_boxes
+from rsir_core.errors import ConfigError, LabelError
+from rsir_core.regions import Box
+
+ROOT = Path(__file__).parents[1]
+NWPU = ROOT.parent / "shared" / "data" / "nwpu_vhr10"
+NAMES = ["tank", "ship"]
+WIDTH, HEIGHT = 60, 40
+Object = tuple[int, Box]  # position among the names; pixels
+Objects = Mapping[str, Sequence[Object]]  # by the image's name without ending
+
+
+def yolo(objects: Sequence[Object]) -> str:
+    def line(place: int, b: Box) -> str:
+        x, y = b.centre
+        return f"{place} {x / WIDTH!r} {y / HEIGHT!r} {(b.x1 - b.x0) / WIDTH!r} {(b.y1 - b.y0) / HEIGHT!r}\n"
+
+    return "".join(line(*found) for found in objects)
+
+
+def voc(objects: Sequence[Object]) -> str:
+    entries = (
+        f"<object><name>{NAMES[place]}</name><difficult>{place}</difficult><bndbox>"
+        + "".join(f"<{tag}>{v!r}</{tag}>" for tag, v in zip(("xmin", "ymin", "xmax", "ymax"), b, strict=True))
+        + "</bndbox></object>"
+        for place, b in objects
+    )
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(entries)}</annotation>"
+
+
+def dota(objects: Sequence[Object]) -> str:
+    """The middles of the box's sides: a quadrilateral that the box is around."""
+    lines = [
+        " ".join(map(repr, (x, b.y0, b.x1, y, x, b.y1, b.x0, y))) + f" {NAMES[place]} {place}\n"
+        for place, b in objects
+        for x, y in [b.centre]
+    ]
+    return "imagesource:GoogleEarth\ngsd:0.5\n" + "".join(lines)
+
+
+def nwpu(objects: Sequence[Object]) -> str:
+    return "".join(
+        f"( {round(b.x0)},{round(b.y0)}),({round(b.x1)},{round(b.y1)}),{place + 1} \r\n" for place, b in objects
+    )
+
+
+def coco(objects: Objects) -> dict[str, Any]:
+    found = [(i, place, b) for i, members in enumerate(objects.values()) for place, b in members]
+    return {
+        "images": [
+            {"id": 10 + i, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for i, n in enumerate(objects)
+        ],
+        "categories": [{"id": 7, "name": "ship"}, {"id": 3, "name": "tank"}],
+        "annotations": [
+            {"id": n, "image_id": 10 + i, "category_id": (3, 7)[place], "bbox": [b.x0, b.y0, b.x1 - b.x0, b.y1 - b.y0]}
+            for n, (i, place, b) in enumerate(found)
+        ],
+    }
+
+
+TEXTS: dict[str, tuple[str, Callable[[Sequence[Object]], str]]] = {
+    "yolo": (".txt", yolo),
+    "voc": (".xml", voc),
+    "dota": (".txt", dota),
+    "nwpu": (".txt", nwpu),
+}
+FORMATS = [*TEXTS, "coco"]
+BOX = Box(10.0, 5.0, 30.0, 20.0)
+
+
+def write(folder: Path, form: str, objects: Objects) -> ConvertBoxesConfig:
+    """Images and boxes of one format, and how to convert them."""
+    (folder / "images").mkdir(parents=True)
+    for name in objects:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images" / f"{name}.png")
+    boxes = folder / ("boxes.json" if form == "coco" else "boxes")
+    if form == "coco":
+        boxes.write_text(json.dumps(coco(objects)))
+    else:
+        ending, text = TEXTS[form]
+        boxes.mkdir()
+        for name, members in objects.items():
+            (boxes / (name + ending)).write_text(text(members))
+    places = {"format": form, "images": str(folder / "images"), "boxes": str(boxes), "out": str(folder / "out")}
+    return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)  # type: ignore[arg-type]
+
+
+def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
+    data = read_boxes(str(convert_boxes(config)["data"]))
+    assert data.names == tuple(NAMES)
+    return {Path(image.file).stem: image for image in (*data.train, *data.val, *data.test)}
+
+
+def changed(config: ConvertBoxesConfig, **values: Any) -> ConvertBoxesConfig:
+    return ConvertBoxesConfig(**{**vars(config), **values})
+
+
+def edges(span: int) -> st.SearchStrategy[tuple[float, float]]:
+    """Two edges along a side of `span` pixels, at least a pixel apart."""
+    return (
+        st.tuples(st.floats(0, span), st.floats(0, span))
+        .map(lambda e: (min(e), max(e)))
+        .filter(lambda e: e[1] - e[0] > 2)
+    )
+
+
+OBJECTS = st.lists(
+    st.builds(lambda place, x, y: (place, Box(x[0], y[0], x[1], y[1])), st.integers(0, 1), edges(WIDTH), edges(HEIGHT)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(first=OBJECTS, second=OBJECTS)
+@settings(max_examples=8)
+def test_boxes_come_through_every_format(form: str, first: list[Object], second: list[Object]) -> None:
+    rounding = 1.0 if form == "nwpu" else 1e-4  # pixels
+    with tempfile.TemporaryDirectory() as folder:
+        objects = {"a": first, "b": second}
+        found = converted(changed(write(Path(folder), form, objects), test_fraction=0.0))
+        for name, members in objects.items():
+            image = found[name]
+            assert (image.height, image.width) == (HEIGHT, WIDTH)
+            x, y, w, h = (image.boxes * [WIDTH, HEIGHT, WIDTH, HEIGHT]).T
+            rows = {
+                (int(c), *r)
+                for (c,), r in zip(
+                    image.classes, zip(x - w / 2, y - h / 2, x + w / 2, y + h / 2, strict=True), strict=True
+                )
+            }
+            for place, box in members:
+                assert any(p == place and np.allclose(edge, box, rtol=0, atol=rounding) for p, *edge in rows)
+            for p, *edge in rows:
+                assert any(p == place and np.allclose(edge, box, rtol=0, atol=rounding) for place, box in members)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("box", "message", "clipped"),
+    [
+        (
+            Box(10, 5, 75, 20),
+            "10,5 to 75,20 of 'tank' reaches outside its image of 60×40 pixels.*--clip",
+            [10, 5, 60, 20],
+        ),
+        (Box(60, 5, 75, 20), "60,5 to 75,20 of 'tank' is empty or outside its image of 60×40", None),
+        (Box(10, 5, 10, 20), "empty or outside", None),
+        (Box(20, 5, 10, 20), "empty or outside", None),
+    ],
+)
+def test_a_box_outside_its_image(
+    tmp_path: Path, form: str, box: Box, message: str, clipped: list[float] | None
+) -> None:
+    if form == "dota" and box.x1 < box.x0:
+        pytest.skip("a quadrilateral has no wrong order")
+    config = write(tmp_path, form, {"a": [(1, BOX), (0, box)], "b": [(1, BOX)]})
+    line = {"voc": r"a\.xml: object 2", "coco": r"boxes\.json: annotation 1", "dota": r"a\.txt:4"}.get(
+        form, r"a\.txt:2"
+    )
+    with pytest.raises(LabelError, match=f"{line}: .*{message}"):
+        convert_boxes(config)
+    assert not Path(config.out).exists()
+    clip = changed(config, clip=True)
+    if clipped is None:
+        with pytest.raises(LabelError, match=message):
+            convert_boxes(clip)
+    else:
+        x, y, w, h = converted(clip)["a"].boxes[1] * [WIDTH, HEIGHT, WIDTH, HEIGHT]
+        assert np.allclose([x - w / 2, y - h / 2, x + w / 2, y + h / 2], clipped, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_class_that_is_not_known(tmp_path: Path, form: str) -> None:
+    config = write(tmp_path, form, {"a": [(0, BOX), (1, BOX)], "b": [(0, BOX)]})
+    named = "'ship' is not among tank" if form in ("voc", "coco", "dota") else "is not among the 1 names"
+    with pytest.raises(LabelError, match=rf"(a\.txt|a\.xml|boxes\.json).*class .*{named}"):
+        convert_boxes(changed(config, classes="tank"))
+    if form in ("voc", "coco", "dota"):
+        names = changed(config, classes=None)  # those of the boxes; COCO in the order of its ids
+        expected = ("tank", "ship") if form == "coco" else ("ship", "tank")
+        assert read_boxes(convert_boxes(names)["data"]).names == expected
+
+
+def test_an_image_on_a_pixels_edge_is_cut_off(tmp_path: Path) -> None:
+    """Formats count from 0 or 1."""
+    config = write(tmp_path, "voc", {"a": [(0, Box(-1, 0, WIDTH + 0.5, 20))], "b": [(1, BOX)]})
+    assert converted(config)["a"].boxes.tolist() == [[0.5, 0.25, 1.0, 0.5]]
+
+
+def test_difficult_objects(tmp_path: Path) -> None:
+    for form in ("voc", "dota"):
+        config = write(tmp_path / form, form, {"a": [(0, BOX), (1, BOX)], "b": [(0, BOX)]})
+        summary = convert_boxes(config)
+        assert (summary["difficult"], summary["train_boxes"] + summary["val_boxes"]) == (1, 3)
+        shutil.rmtree(config.out)
+        summary = convert_boxes(changed(config, difficult="drop"))
+        assert (summary["difficult"], summary["train_boxes"] + summary["val_boxes"]) == (1, 2)
+
+
+def test_places_and_seed(tmp_path: Path) -> None:
+    names = [f"{n:02}" for n in range(20)]
+    config = changed(write(tmp_path, "yolo", {n: [(0, BOX)] for n in names}), val_fraction=0.1)
+
+    def split(**values: Any) -> list[list[str]]:
+        shutil.rmtree(config.out, ignore_errors=True)
+        data = read_boxes(convert_boxes(changed(config, **values))["data"])
+        return [[Path(image.file).stem for image in s] for s in (data.train, data.val, data.test)]
+
+    drawn = split()
+    assert [len(s) for s in drawn] == [16, 2, 2] and sorted(n for s in drawn for n in s) == names
+    assert split() == drawn != split(seed=1)
+    assert [len(s) for s in split(test_fraction=0.0)] == [18, 2, 0]
+    listed = tmp_path / "test.txt"
+    listed.write_text("00\n./images/01.png\n\nelsewhere/02\n")
+    train, val, test = split(test=str(listed))
+    assert test == ["00", "01", "02"] and len(val) == 2 and sorted(train + val) == names[3:]
+    other = tmp_path / "val.txt"
+    other.write_text("03\n")
+    assert split(val=str(other)) == [[n for n in names if n != "03"], ["03"], []]
+    assert split(train=str(other), val=str(listed)) == [["03"], ["00", "01", "02"], []]
+    other.write_text("03\n00\n")
+    with pytest.raises(LabelError, match=r"00\.png is in --val and in --test"):
+        split(test=str(listed), val=str(other))
+    other.write_text("03\nnone\n")
+    with pytest.raises(LabelError, match=r"val\.txt:2: none is no image of"):
+        split(val=str(other))
+
+
+def test_folders_are_places_and_labels_are_found_beside(tmp_path: Path) -> None:
+    """As DOTA comes: train/images, train/labelTxt; COCO: a file per split."""
+    config = write(tmp_path / "parts", "dota", {"a": [(0, BOX)], "b": [(1, BOX)]})
+    for split, name in (("train", "a"), ("val", "b")):
+        for folder, file, into in (("images", f"{name}.png", "images"), ("boxes", f"{name}.txt", "labelTxt")):
+            target = tmp_path / "dota" / split / into
+            target.mkdir(parents=True)
+            (tmp_path / "parts" / folder / file).rename(target / file)
+    root = tmp_path / "dota"
+    places = {split: str(root / split) for split in ("train", "val")}
+    data = read_boxes(convert_boxes(changed(config, images=str(root), boxes=str(root), **places))["data"])
+    assert [(Path(i.file).stem, i.classes.tolist()) for i in (*data.train, *data.val)] == [
+        ("a", [[0.0]]),
+        ("b", [[1.0]]),
+    ]
+    assert Path(data.train[0].file).is_symlink()
+
+    config = write(tmp_path / "coco", "coco", {"a": [(0, BOX)], "b": [(1, BOX)]})
+    files = {split: tmp_path / "coco" / f"{split}.json" for split in ("train", "val")}
+    for listing, name in zip(files.values(), ("a", "b"), strict=True):
+        listing.write_text(json.dumps(coco({name: [(0, BOX)]})))
+    given = {split: str(listing) for split, listing in files.items()}
+    data = read_boxes(convert_boxes(changed(config, boxes=",".join(given.values()), **given))["data"])
+    assert [Path(i.file).stem for i in (*data.train, *data.val)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "message"),
+    [
+        ("yolo", "0 0.5 0.5", "neither"),
+        ("dota", "1 2 3 4 5 6 7 tank 0", "is not `x1 y1"),
+        ("dota", "1 2 3 4 5 6 7 8 tank 7", "is not `x1 y1"),
+        ("nwpu", "(1,2),(3,4)", "is not `"),
+        ("nwpu", "(1,2),(3,4),0", "class 0 is not among"),
+        ("voc", "<annotation><object>", "cannot be read as XML"),
+        ("voc", "<annotation><object><name>tank</name></object></annotation>", "object 1.*needs `name` and `bndbox`"),
+        ("voc", voc([(0, BOX)]).replace(">60<", ">600<"), "an image of 600×40 pixels, but it has 60×40"),
+        ("voc", '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotation>&x;</annotation>', "DOCTYPE"),
+        ("voc", '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>', "DOCTYPE"),
+        ("coco", "{", "cannot be read as JSON"),
+        ("coco", "[]", "needs the lists"),
+    ],
+)
+def test_what_a_format_does_not_allow(tmp_path: Path, form: str, text: str, message: str) -> None:
+    config = write(tmp_path, form, {"a": [(0, BOX)], "b": [(0, BOX)]})
+    file = Path(config.boxes) if form == "coco" else Path(config.boxes) / f"a{TEXTS[form][0]}"
+    file.write_text(text)
+    with pytest.raises(LabelError, match=rf"{file.name}.*{message}"):
+        convert_boxes(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [1, 2, 3]}, "annotation 0: .*has no `bbox`"),
+        ({"bbox": ["a", 2, 3, 4]}, "annotation 0: .*has no `bbox`"),
+        ({"image_id": 1}, "annotation 0: image_id 1 is not in the file"),
+        ({"category_id": None}, "annotation 0: category_id None is not in the file"),
+    ],
+)
+def test_coco_entries_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    config = write(tmp_path, "coco", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    content = coco({"a": [(0, BOX)], "b": [(0, BOX)]})
+    content["annotations"][0].update(change)
+    Path(config.boxes).write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=message):
+        convert_boxes(config)
+
+
+def test_usage(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    for change, message in (
+        ({"classes": None}, "--classes is missing"),
+        ({"classes": "a,a"}, "name each class once"),
+        ({"val_fraction": 1.0}, "--val-fraction is 1.0"),
+        ({"images": str(tmp_path / "none")}, "there is no file"),
+        ({"test": "none.txt"}, r"--test none\.txt cannot be read"),
+        ({"out": str(tmp_path / "boxes")}, "exists already"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            convert_boxes(changed(config, **change))
+    for file in Path(config.boxes).iterdir():
+        file.rename(file.with_stem(file.stem + "x"))
+    with pytest.raises(LabelError, match="no image has a label file"):
+        convert_boxes(config)
+
+
+@pytest.mark.skipif(not NWPU.is_dir(), reason="NWPU VHR-10 is not beside this repository")
+def test_the_command_on_real_boxes(tmp_path: Path) -> None:
+    flags = {
+        "images": NWPU / "positive_image_set",
+        "boxes": NWPU / "ground_truth",
+        "train": NWPU / "image_set" / "train.txt",
+        "test": NWPU / "image_set" / "test.txt",
+        "out": tmp_path / "out",
+    }
+    command = [sys.executable, "-m", "jobs.convert_boxes", "--json", "--format", "nwpu"]
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout)
+    assert [summary[f"{split}_images"] for split in ("train", "val", "test")] == [409, 45, 196]
+    assert sum(summary[f"{split}_boxes"] for split in ("train", "val", "test")) == 3896  # as its readme says
+    assert len(read_boxes(summary["data"]).test) == 196
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and again.stderr.splitlines()[-1].startswith("convert_boxes: --out")

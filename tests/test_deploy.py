@@ -1,0 +1,104 @@
+"""What is written for clusters fits them: Kubernetes' and Ray's own schemas, and our own command line."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from jobs.config import IndexConfig, ServeConfig, from_mapping, parse
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "k8s").glob("*.yaml"))}
+CLUSTERS: dict[str, dict[str, Any]] = {
+    "cluster": MANIFESTS["cluster"]["spec"],
+    "index": MANIFESTS["index"]["spec"]["rayClusterSpec"],
+    "serve": MANIFESTS["serve"]["spec"]["rayClusterConfig"],
+}
+
+
+def check_as_kubernetes(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, "1.33", strict=True)
+
+
+def index_options(command: list[str]) -> IndexConfig:
+    """What our command line makes of `python -m jobs.index …`."""
+    assert command[:3] == ["python", "-m", "jobs.index"]
+    return parse(IndexConfig, "index", command[3:])
+
+
+def test_the_nightly_run_never_overlaps_and_its_command_is_ours() -> None:
+    nightly = MANIFESTS["nightly"]
+    check_as_kubernetes(nightly)
+    assert nightly["spec"]["concurrencyPolicy"] == "Forbid"
+    (pod,) = nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert pod["command"][:3] == ["ray", "job", "submit"]
+    assert "--no-wait" not in pod["command"] and pod["command"][-1] == "--"  # the pod lives as long as the run
+    assert f"http://{MANIFESTS['cluster']['metadata']['name']}-head-svc:8265" in pod["command"]
+    assert index_options(pod["args"]) == index_options(shlex.split(MANIFESTS["index"]["spec"]["entrypoint"]))
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_rays_resources_hold_pods_and_a_head_without_work(name: str) -> None:
+    manifest, cluster = MANIFESTS[name], CLUSTERS[name]
+    assert manifest["apiVersion"] == "ray.io/v1"
+    assert manifest["kind"] == {"cluster": "RayCluster", "index": "RayJob", "serve": "RayService"}[name]
+    groups = {"head": cluster["headGroupSpec"], **{g["groupName"]: g for g in cluster["workerGroupSpecs"]}}
+    for group in groups.values():
+        check_as_kubernetes({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]})
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["image"] == MANIFESTS["nightly"]["spec"]["jobTemplate"]["spec"]["template"]["spec"][
+            "containers"
+        ][0]["image"]  # fmt: skip
+    assert groups["head"]["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["enableInTreeAutoscaling"] and cluster["authOptions"] == {"mode": "token"}
+    if name != "serve":
+        assert CLUSTERS["cluster"] == cluster
+        gpu = groups["gpu"]["template"]["spec"]
+        assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert "spot" in gpu["nodeSelector"].values()
+
+
+def test_the_images_ray_is_the_one_that_the_project_pins() -> None:
+    (base,) = [line for line in (ROOT / "k8s" / "Dockerfile").read_text().splitlines() if line.startswith("FROM")]
+    assert all(f":{cluster['rayVersion']}-" in base for cluster in CLUSTERS.values())
+    assert yaml.safe_load((ROOT / "cluster.yaml").read_text())["docker"]["image"] == base.split()[1]
+
+
+@pytest.mark.parametrize("file", ["serve.yaml", "k8s/serve.yaml"])
+def test_serve_configurations_satisfy_rays_own_schema_and_ours(file: str) -> None:
+    from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415 -- loads ray
+
+    from jobs import serve  # noqa: PLC0415 -- as above
+
+    config = yaml.safe_load((ROOT / file).read_text())
+    if file.startswith("k8s"):
+        config = yaml.safe_load(config["spec"]["serveConfigV2"])
+    (application,) = ServeDeploySchema(**config).applications
+    module, _, name = str(application.import_path).partition(":")
+    assert module == serve.__name__ and callable(getattr(serve, name))
+    assert from_mapping(ServeConfig, file, application.args).index.startswith("s3://")
+
+
+def test_cluster_yaml_satisfies_rays_own_schema() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config  # noqa: PLC0415 -- loads ray
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    nodes = config["available_node_types"]
+    assert nodes[config["head_node_type"]]["resources"]["CPU"] == 0
+    assert nodes["gpu"]["resources"]["GPU"] and nodes["gpu"]["node_config"]["InstanceMarketOptions"] == {
+        "MarketType": "spot"
+    }
+    assert nodes["cpu"]["min_workers"] == nodes["gpu"]["min_workers"] == 0
+
+
+def test_a_job_uploads_little_more_than_its_code(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package  # noqa: PLC0415 -- loads ray
+
+    excludes = yaml.safe_load((ROOT / "runtime_env.yaml").read_text())["excludes"]
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
+    assert 50_000 < package.stat().st_size < 1_000_000  # of 100 MiB that Ray takes

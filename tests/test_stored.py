@@ -1,0 +1,84 @@
+"""Stored rows by their files: those asked for, once each, from the files that hold them; what is old enough goes."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsir_core.errors import TableError
+from rsir_core.pca import Moments
+from rsir_core.plan import semi
+from rsir_core.retention import vacuum
+from rsir_core.stored import FILE, by_file, stored_keys, stored_rows
+from rsir_core.table import Index
+from tests.test_table import D, K, embedding_rows, feature_rows, ids_of, store
+
+files = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True), max_size=4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(files, st.sets(st.sampled_from("abcdefgh")), st.integers(1, 5))
+def test_rows_are_read_once_each_from_the_files_that_hold_them(
+    tmp_path_factory: pytest.TempPathFactory, written: list[list[str]], wanted: set[str], size: int
+) -> None:
+    index = Index(str(tmp_path_factory.mktemp("index")))
+    for ids in written:
+        store(index, "embeddings", embedding_rows(ids))
+    stored = stored_keys(index)
+    assert sorted(stored["image_id"].to_pylist()) == sorted({i for ids in written for i in ids})
+    asked = semi(stored, embedding_rows(sorted(wanted))) if wanted else stored.slice(0, 0)
+    parts = by_file(asked, size) if len(asked) else []
+    assert all(len(part) <= size for part in parts)
+    order = [name for part in parts for name in part[FILE].to_pylist()]
+    assert order == sorted(order, key=order.index)  # those of a file lie together
+    pieces = [piece for part in parts for piece in stored_rows(index, part, ["uri", "image_id"])]
+    assert all(piece.column_names == ["uri", "image_id"] for piece in pieces)
+    assert sorted(i for piece in pieces for i in piece["image_id"].to_pylist()) == sorted(
+        wanted & set(stored["image_id"].to_pylist())
+    )
+
+
+def age(folder: Path, days: float) -> None:
+    """Make everything in a folder older, its Delta log's own times included."""
+    before = time.time() - 86_400 * days
+    for file in folder.rglob("*"):
+        if file.suffix == ".json":
+            now = int(time.time())
+            text = file.read_text()
+            for second in range(now - 60, now + 1):
+                text = text.replace(f'Timestamp":{second}', f'Timestamp":{int(before)}')
+                text = text.replace(f'timestamp":{second}', f'timestamp":{int(before)}')
+            file.write_text(text)
+        os.utime(file, (before, before))
+
+
+def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    pcas = [Moments.of(np.random.default_rng(seed).random((20, D))).fit(K) for seed in range(3)]
+    for pca in pcas:
+        index.put_pca(pca)
+    made_by = [feature_rows(list(ids)) for ids in ("ab", "bc", "cd")]
+    made_by = [t.set_column(t.schema.get_field_index("pca"), "pca", pa.array([p.fingerprint] * len(t)))
+               for t, p in zip(made_by, pcas, strict=True)]  # fmt: skip
+    first = store(index, "features", made_by[0])
+    second = index.commit("features", [index.write_rows("features", made_by[1])], "overwrite")
+    never = index.write_rows("features", made_by[1])
+    age(tmp_path, 9)
+    third = index.commit("features", [index.write_rows("features", made_by[2])], "overwrite")
+    fresh = index.write_rows("features", made_by[1])
+    assert vacuum(index, 7) == 3  # the first version's file, what was never committed, and the first PCA
+    assert index.version() == third and ids_of(index) == ["c", "d"]
+    assert ids_of(index, second) == ["b", "c"]  # it was there until just now
+    there = {file.name for file in (tmp_path / "features").glob("*.parquet")}
+    assert never.name not in there and fresh.name in there
+    with pytest.raises(TableError, match=r"gone: its version is older than what jobs\.index --vacuum keeps"):
+        index.models(first)
+    with pytest.raises(TableError, match="a file of version 1 "):
+        index.features(first)
+    assert {file.stem for file in (tmp_path / "pca").iterdir()} == {p.fingerprint for p in pcas[1:]}
+    assert vacuum(index, 7) == 0
