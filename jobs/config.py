@@ -133,6 +133,18 @@ class DescribingConfig(RayJobConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ProposeBoxesConfig(DescribingConfig):
+    """Propose boxes for the training images of an archive without any, where the classifier sees their classes."""
+
+    archive: str = option("URI of the labelled images that the classifier was trained on")
+    models: str = option("URI of the bundle; its classifier and split.csv are used")
+    out: str = option("folder to make: data.yaml for jobs.finetune_detector, and proposals.jpg to look at")
+    threshold: float = option("share of the strongest activation above which a place belongs to an object", 0.4)
+    val_fraction: float = option("share of the images that the detector's epochs are judged on", 0.1)
+    seed: int = option("of that share", 0)
+
+
+@dataclasses.dataclass(frozen=True)
 class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 

@@ -32,6 +32,7 @@ ORDER = [  # one a line: several people add to it
     "detector",
     "representative",
     "classifier",
+    "activation",
     "augmentation",
     "bundle",
     "describe",
