@@ -81,7 +81,10 @@ class Index:
         Raises:
             TableError: nothing has been published here.
         """
-        return int(self._open("features").version())
+        version = int(self._open("features").version())
+        if version == 0:  # the table without a row, as it is made just before the first commit
+            raise TableError(f"nothing is published in {self.uri} yet; wait for jobs.index, or run it again")
+        return version
 
     def table_version(self, name: TableName) -> int:
         """The newest version of a table, published or not; 0 where there is no such table yet."""
