@@ -39,7 +39,7 @@ class Progress:
         self.busy = dict.fromkeys(STAGES, 0.0)
         self._clock = clock
         self._first, self._last = math.inf, -math.inf  # unix seconds by the workers' clocks
-        self._marks = deque([(clock(), 0)])
+        self._marks: deque[tuple[float, int]] = deque()  # images done by when, from the first one opened
         self._said = -math.inf
         self._meters = Meters()
 
@@ -61,6 +61,8 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """At the rate of the last minutes; infinite before the first image."""
+        if not self._marks:
+            return math.inf
         (began, before), now = self._marks[0], self._clock()
         recent = (self.done - before) / (now - began) if now > began else self.rate
         return (self.total - self.done) / recent if recent else math.inf
@@ -81,6 +83,8 @@ class Progress:
         else:
             self.described += written["row_count"]
         now = self._clock()
+        if not self._marks:
+            self._marks.append((now - (written["ended"] - written["began"]), 0))
         self._marks.append((now, self.done))
         while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
             self._marks.popleft()

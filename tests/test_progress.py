@@ -44,7 +44,7 @@ def test_counts_rates_and_shares() -> None:
     assert (progress.described, progress.failed, progress.done) == (90, 10, 100)
     assert progress.rate == 100 / 20
     assert progress.shares() == {"reading": 6.25 / 40, "describing": 12.5 / 40, "writing": 0.0}
-    assert progress.seconds_left == 900 / (100 / 30)
+    assert progress.seconds_left == 900 / (100 / 20)  # since the first image was opened, at 10
     for second in range(40, 400, 10):  # later at 1 image per second: by then the start no longer counts
         clock.now = second
         progress.take(written(10, began=120, ended=90 + second))
