@@ -11,7 +11,7 @@ import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from jobs.detector_data import label_file
-from rsir_core.errors import ConfigError
+from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 
 EDGE: Final = 1.0  # pixel by which a box may reach over its image: formats count from 0 or 1, and round
@@ -33,6 +33,7 @@ def write_boxes(out: str, names: Sequence[str], splits: Mapping[str, Sequence[Im
 
     Raises:
         ConfigError: the folder exists already, or cannot be made.
+        LabelError: two images differ in their endings only.
     """
     target = Path(out).absolute()
     if target.exists():
@@ -67,6 +68,11 @@ def _write_image(folder: Path, image: ImageToWrite) -> None:
     else:
         fs.get_file(path, str(link))
     labels = label_file(str(link))
+    if labels.exists():
+        raise LabelError(
+            f"{image.name} and another image would have their labels in one file, {labels.relative_to(folder)}; "
+            "give them different names, whatever their endings"
+        )
     labels.parent.mkdir(parents=True, exist_ok=True)
     labels.write_text("".join(label_line(place, box, image.size) for place, box in image.objects))
 

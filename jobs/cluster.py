@@ -1,6 +1,7 @@
 """Joining a Ray cluster, or starting a local one, for as long as a job runs."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,8 +28,10 @@ def joined(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Left to itself Ray would join whatever cluster it finds on this machine, which may be another user's.
+    submitted = "RAY_ADDRESS" in os.environ  # as Ray tells a submitted job which cluster is its own
     try:
-        ray.init(address=address, logging_level=logging.WARNING)
+        ray.init(address=address or (None if submitted else "local"), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             f"--address {address}: no Ray cluster answers there ({error}); start one or leave it out"

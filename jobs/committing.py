@@ -25,6 +25,8 @@ class Commits:
 
     def __init__(self, index: Index, lease: Lease) -> None:
         self.index, self._lease = index, lease
+        for name in SCHEMAS:
+            index.complete(name)
         self._seen: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
 
     def commit(

@@ -8,17 +8,22 @@ import dataclasses
 import importlib
 import json
 import logging
+import math
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.footprint import Footprint
 from rsir_core.regions import ObjectRule
+from rsir_core.scenes import Tiling
+from rsir_core.stac import Wanted, is_catalogue
 
 Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
@@ -128,13 +133,34 @@ class DescribingConfig(RayJobConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ProposeBoxesConfig(DescribingConfig):
+    """Propose boxes for the training images of an archive without any, where the classifier sees their classes."""
+
+    archive: str = option("URI of the labelled images that the classifier was trained on")
+    models: str = option("URI of the bundle; its classifier and split.csv are used")
+    out: str = option("folder to make: data.yaml for jobs.finetune_detector, and proposals.jpg to look at")
+    threshold: float = option("share of the strongest activation above which a place belongs to an object", 0.4)
+    val_fraction: float = option("share of the images that the detector's epochs are judged on", 0.1)
+    seed: int = option("of that share", 0)
+
+
+@dataclasses.dataclass(frozen=True)
 class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
-    archive: str = option("URI of the images (folder, s3://, gs://, az://, …)")
+    archive: str = option("URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json)")
     models: str = option("URI of the model bundle")
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
+    tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None)
+    tile_metres: float | None = option("side of a tile on the ground, read at --tile pixels (256) at most", None)
+    overlap: float = option("share of a tile that the next one has as well", 0.25)
+    start: str | None = option("of a catalogue: only items taken at this time (ISO 8601) or later", None)
+    end: str | None = option("of a catalogue: only items taken at this time or earlier", None)
+    bbox: str | None = option("of a catalogue: only items that meet west,south,east,north (degrees)", None)
+    collections: str | None = option("of a catalogue, comma-separated: only items of these collections", None)
+    asset: str | None = option("of a catalogue: key of each item's asset to read; default: the one to see", None)
+    bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option("merge small files, which many small runs leave, and drop embeddings of gone images", False)
     vacuum: bool = option("remove files that only versions older than --keep-days refer to, and unused PCAs", False)
@@ -148,6 +174,62 @@ class IndexConfig(DescribingConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """Which items of a catalogue; None: the archive is none.
+
+        Raises:
+            ConfigError: an option that is not what it should be, or that is not about this archive.
+        """
+        given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
+        if not is_catalogue(self.archive):
+            if given:
+                raise ConfigError(
+                    f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)"
+                )
+            return None
+        names = None if self.collections is None else tuple(name.strip() for name in self.collections.split(","))
+        return Wanted(_time("start", self.start), _time("end", self.end), _bounds(self.bbox), names, self.asset)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How scenes are cut; None: they are not.
+
+        Raises:
+            ConfigError: an option out of its range, or without the one that it is about.
+        """
+        if self.tile is None and self.tile_metres is None:
+            if self.bands is not None:
+                raise ConfigError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
+            return None
+        side = 256 if self.tile is None else self.tile
+        if side < 1:
+            raise ConfigError(f"--tile {side}: it takes pixels, 1 or more")
+        if self.tile_metres is not None and not 0 < self.tile_metres < math.inf:
+            raise ConfigError(f"--tile-metres {self.tile_metres}: it takes metres, more than 0")
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"--overlap {self.overlap}: it takes a share, 0 to less than 1")
+        if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
+            raise ConfigError(f"--bands {self.bands}: give three, separated by commas, or one")
+        return Tiling(side, self.overlap, self.tile_metres, self.bands)
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    try:
+        time = None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--{name} {text}: it takes a time in ISO 8601, as 2024-01-15 or 2024-01-15T10:00Z"
+        ) from error
+    return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _bounds(text: str | None) -> Footprint | None:
+    try:
+        return None if text is None else Footprint(*(float(edge) for edge in text.split(",")))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--bbox {text}: it takes west,south,east,north in degrees") from error
 
 
 @dataclasses.dataclass(frozen=True)

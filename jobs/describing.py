@@ -25,7 +25,8 @@ from jobs.progress import STAGES
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError
-from rsir_core.raster import read_picture
+from rsir_core.footprint import time_in
+from rsir_core.raster import Picture, read_in_turn
 from rsir_core.reader import Reader, ReadFunction, memory_for
 from rsir_core.table import Index, TableName
 
@@ -34,12 +35,14 @@ READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that lar
 
 _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
 _KEY: Final = [rows.LISTING.field(name) for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)]
+_READ_OF: Final = (rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME)
 READ: Final = pa.schema(
     [
         *_KEY,
         pa.field(rows.HEIGHT, pa.int32()),
         pa.field(rows.WIDTH, pa.int32()),
         *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
+        *rows.SCENE_COLUMNS,
         pa.field("began", pa.float64()),  # unix seconds: when it was opened
         pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
@@ -75,7 +78,7 @@ class Reading(NamedTuple):
 
     max_pixels: int
     seconds: float
-    function: ReadFunction = read_picture
+    function: ReadFunction = read_in_turn
 
     @classmethod
     def of(cls, config: DescribingConfig) -> "Reading":
@@ -95,21 +98,29 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     began = time.time()
     pictures = _reader(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
     each = (time.time() - began) / max(1, len(listing))
-    keys = zip(*(listing[f.name].to_pylist() for f in _KEY), strict=True)
-    for (image_id, uri, etag), picture in zip(keys, pictures, strict=True):
+    keys = zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True)
+    for (image_id, uri, etag, listed), picture in zip(keys, pictures, strict=True):
         row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
         row |= {"began": began, "reading": each}
         if isinstance(picture, ImageError):
             row |= {rows.STAGE: picture.stage, rows.KIND: picture.kind, rows.MESSAGE: str(picture)}
         else:
-            height, width = picture.pixels.shape[:2]
-            row |= {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, rows.TIME: picture.time}
-            if picture.footprint is not None:
-                row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.footprint, strict=True))
-            row["pixels"] = picture.pixels.data
+            row |= _columns_of(picture)
+            row[rows.TIME] = listed or picture.time or time_in(uri)
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
     return pa.table(columns, READ)
+
+
+def _columns_of(picture: Picture) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    columns = {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, "pixels": picture.pixels.data}
+    if picture.window is not None:
+        columns[rows.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
+    if picture.ground is not None:
+        columns[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.ground.bbox, strict=True))
+        columns |= {rows.GEOMETRY: picture.ground.polygon, rows.CRS: picture.ground.crs}
+    return columns
 
 
 def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
@@ -219,7 +230,7 @@ class Stages(NamedTuple):
 
 
 def describe_files(
-    config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_picture
+    config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
 ) -> Dataset:
     """A lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from dataclasses import replace
 
 from jobs.cluster import joined
 from jobs.committing import Commits, Committer
@@ -12,10 +13,12 @@ from jobs.describing import actor_count, describe_files
 from jobs.progress import Progress
 from jobs.publishing import is_published, publish
 from jobs.run_report import RunReport, by_folder, counts_of
+from jobs.surveying import Scenes, cut_scenes
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.lease import Lease
-from rsir_core.plan import Plan, listing_table, make_plan
+from rsir_core.plan import Plan, anti, listing_table, make_plan
+from rsir_core.stac import list_items
 from rsir_core.table import Index
 
 log = logging.getLogger(__name__)
@@ -27,31 +30,31 @@ def index_archive(config: IndexConfig) -> Summary:
     index = Index(config.index)
     if config.dry_run:
         index.adopt_bundle(config.models, copy=False)
-        plan = _plan(index, config)
+        plan, scenes = _plan(index, config, None)
         folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
                 log.info("%s: %d in %s, for example %s", what, images["count"], folder, images["example"])
-        return {**_summary(index, plan, None, began), **folders, "dry_run": True}
+        return {**_summary(index, plan, scenes, None, began), **folders, "dry_run": True}
     with Lease.take(index.uri) as lease, RunReport(index, config) as report:
-        plan = bring_up_to_date(Commits(index, lease), config, report)
-        return _summary(index, plan, report.progress, began)
+        plan, scenes = bring_up_to_date(Commits(index, lease), config, report)
+        return _summary(index, plan, scenes, report.progress, began)
 
 
-def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> Plan:
+def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Whatever the index lacks of the archive, and what else is asked for; returns what it was."""
     index = commits.index
     bundle = index.bundle(index.adopt_bundle(config.models))
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan = _plan(index, config)
+    plan, scenes = _plan(index, config, commits)
     report.planned(plan)
-    if len(plan.to_describe) or config.compact or not is_published(index, plan, config):
+    if len(plan.to_describe) or scenes.failures or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
         with joined(config.address):
             report.begin("describe")
-            _describe(commits, config, plan, report)
+            _describe(commits, config, (plan, scenes), report)
             report.begin("publish")
             report.drift = publish(commits, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
@@ -66,30 +69,40 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", commits.vacuum(config.keep_days),
                  config.keep_days)  # fmt: skip
-    return plan
+    return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig) -> Plan:
-    plan = make_plan(index, listing_table(list_images(config.archive)), config.retry_failed)
+def _plan(index: Index, config: IndexConfig, commits: Commits | None) -> tuple[Plan, Scenes]:
+    """With the archive's scenes, whose tiles are in the listing already; None: nothing may be written."""
+    wanted = config.wanted
+    files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
+    scenes = cut_scenes(index, commits, listing_table(files), config)
+    plan = make_plan(index, scenes.listing, config.retry_failed)
+    plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
-    return plan
+    return plan, scenes
 
 
-def _describe(commits: Commits, config: IndexConfig, plan: Plan, report: RunReport) -> None:
-    report.progress = Progress(len(plan.to_describe), config.actors or actor_count(config.num_gpus))
+def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
+    plan, scenes = todo
+    total = len(plan.to_describe) + len(scenes.unreadable)
+    report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
     committer = Committer(commits, config, report.progress)
+    for written in scenes.failures:
+        committer.take(written)
     if len(plan.to_describe):
         for written in describe_files(config, plan.to_describe).iter_rows():
             committer.take(written)
     committer.finish(plan.stale_failures)
 
 
-def _summary(index: Index, plan: Plan, progress: Progress | None, began: float) -> Summary:
+def _summary(index: Index, plan: Plan, scenes: Scenes, progress: Progress | None, began: float) -> Summary:
     version = index.table_version("features")
     return {
         **counts_of(plan),
         "described": progress.described if progress else 0,
         "failed": progress.failed if progress else 0,
+        "skipped": scenes.skipped,
         "rows": sum(file.row_count for file in index.feature_files()) if version else 0,
         "seconds": round(time.monotonic() - began, 1),
         "images_per_second": round(progress.rate, 1) if progress else 0.0,

@@ -13,6 +13,7 @@ from jobs.serve_query import Descriptor, Edition, Ranking
 from rsir_core import rows
 from rsir_core.detector import DetectedObject
 from rsir_core.filters import columns_to_ask
+from rsir_core.geometry import to_geojson
 from rsir_core.regions import Box, Region
 from rsir_core.resident import Resident
 from rsir_core.search import Hits
@@ -162,6 +163,7 @@ class Answerer:
         encoded = []
         for i, row in enumerate(shown):
             why = {name: factor[i] for name, factor in zip(FACTORS, factors, strict=True)}
+            row[rows.GEOMETRY] = row[rows.GEOMETRY] and to_geojson(row[rows.GEOMETRY])
             encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
         key = hits.distance if near_duplicates else hits.weighted_distance
         return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded)

@@ -15,7 +15,16 @@ from fastapi.staticfiles import StaticFiles
 from jobs.serve_gather import Backend
 from jobs.serve_journal import Entry, Journal, Record
 from jobs.serve_library import Library
-from jobs.serve_messages import AnswerJson, ErrorJson, HealthJson, ImagesJson, IndexJson, SearchRequest, answer_json
+from jobs.serve_messages import (
+    AnswerJson,
+    ErrorJson,
+    HealthJson,
+    ImagesJson,
+    IndexJson,
+    SearchRequest,
+    answer_json,
+    item_collection,
+)
 from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink
 from jobs.serve_reading import Limits, read_search, request_body
 from jobs.serve_tokens import Tokens, add_tokens
@@ -24,6 +33,7 @@ from rsir_core.feedback import Example, refine
 from rsir_core.raster import read_picture
 
 WEB: Final = Path(__file__).parent / "web"
+GEOJSON: Final = "application/geo+json"
 THUMBNAILS_AT_ONCE: Final = 2  # each may decode a picture of `max_pixels`
 
 
@@ -88,6 +98,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
         response_model=AnswerJson,
         responses=refusals,
         openapi_extra={"requestBody": request_body()},
+        description="With `Accept: application/geo+json` the results are a STAC item collection.",
         summary="Rank the index against an uploaded image (form) or one of its own (JSON)",
     )
     async def search(request: Request) -> Response:
@@ -110,6 +121,8 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
                         results = await backend.rank(query, ranking)
             if upload is not None:
                 entry.found_object = query.object is not None
+            if GEOJSON in request.headers.get("accept", ""):
+                return Response(item_collection(results), media_type=GEOJSON)
             return Response(answer_json(backend.edition, query, results), media_type="application/json")
 
 

@@ -16,6 +16,7 @@ from rsir_core.errors import QueryError
 from rsir_core.filters import Filter, Operator
 from rsir_core.footprint import Footprint
 from rsir_core.regions import Box
+from rsir_core.stac import item_of
 
 
 def _list(value: Any) -> Any:
@@ -191,6 +192,9 @@ RowJson = TypedDict(
         "width": int,
         "time": str | None,  # acquired, ISO 8601 UTC
         "bbox": FootprintJson | None,
+        "geometry": dict[str, Any] | None,  # its outline, GeoJSON
+        "crs": str | None,  # of the file
+        "window": RegionJson | None,  # of a tile: where in its scene it lies
     },
 )
 
@@ -281,6 +285,12 @@ def answer_json(edition: Edition, query: Descriptor, results: list[bytes]) -> by
     if query.preview:
         said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
     return b'{"version":%d,"query":%s,"results":[%s]}' % (edition.version, orjson.dumps(said), b",".join(results))
+
+
+def item_collection(results: list[bytes]) -> bytes:
+    """The same results as a STAC item collection."""
+    features = [item_of(orjson.loads(result)) for result in results]
+    return orjson.dumps({"type": "FeatureCollection", "features": features})
 
 
 def _object(found: DetectedObject) -> ObjectJson:

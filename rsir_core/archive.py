@@ -2,10 +2,13 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -37,6 +40,7 @@ EXTENSIONS: Final = frozenset(
 )
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
+_FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
 
@@ -49,12 +53,14 @@ class ImageFile(NamedTuple):
         uri: what `read_file` takes: an absolute path for local files, a full URL for others.
         etag: changes when the content does: the store's ETag, else time of modification in ns and size.
         size: bytes; -1 where the store does not say.
+        time: of acquisition, where a catalogue says it.
     """
 
     image_id: str
     uri: str
     etag: str
     size: int
+    time: datetime | None = None
 
 
 Folder = tuple[list[ImageFile], list[str]]  # its images and the paths of its subfolders
@@ -91,8 +97,30 @@ def read_file(uri: str, max_bytes: int) -> bytes:
         ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading), `memory` or
             `error`.
     """
-    try:
+    with reading(uri):
         return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
+
+
+def open_file(uri: str) -> BinaryIO:
+    """Open a file of which parts are to be read; of a remote one no more is fetched than is read, by half a MiB.
+
+    Raises:
+        ImageError: stage `read`; kind `missing`, `denied`, `empty` or `error`.
+    """
+    with reading(uri):
+        if "://" in uri:
+            fs, path = fsspec.core.url_to_fs(uri)
+            file: BinaryIO = fs.open(path, "rb", block_size=_FETCHED, cache_type="readahead")
+            return file
+        _check_local(uri, sys.maxsize)
+        return Path(uri).open("rb")
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """What goes wrong in the body with reading a file is an ImageError of stage `read`."""
+    try:
+        yield
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -240,12 +268,15 @@ def _refuse(archive: str, error: Exception) -> NoReturn:
 
 
 def _read_local(uri: str, max_bytes: int) -> bytes:
-    path = Path(uri)
-    status = path.stat()
+    _check_local(uri, max_bytes)
+    return Path(uri).read_bytes()
+
+
+def _check_local(uri: str, max_bytes: int) -> None:
+    status = Path(uri).stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
         raise ImageError(f"{uri} is no regular file", "read", "error")
     _check_size(uri, status.st_size, max_bytes)
-    return path.read_bytes()
 
 
 def _read_remote(uri: str, max_bytes: int) -> bytes:

@@ -115,8 +115,8 @@ EVERYTHING: Final = Filter()
 
 
 def columns_to_ask(schema: pa.Schema) -> list[str]:
-    """The columns that a predicate can be about: those of one value."""
-    return [field.name for field in schema if not pa.types.is_nested(field.type)]
+    """The columns that a predicate can be about: those of one value, and not of bytes."""
+    return [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
 
 
 def _holds(field: pa.Field, asked: Operator, value: Any) -> pc.Expression:

@@ -1,13 +1,21 @@
-"""Where and when on earth an image was taken: lon/lat bounds, and the time of acquisition."""
+"""Where and when on earth an image was taken: its outline in lon/lat, and the time of acquisition."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from rasterio._err import CPLE_BaseError  # what transform_bounds lets through is not a RasterioError
 from rasterio.errors import RasterioError
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
+from rasterio.windows import Window
+
+from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
 
 LON_LAT: Final = "OGC:CRS84"
+# 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31), but not in the middle of a longer number.
+_DATE: Final = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:[T_-](\d\d)[:-]?(\d\d)[:-]?(\d\d)(?:\.\d+)?Z?)?(?![\d])"
+)
 
 
 class Footprint(NamedTuple):
@@ -19,15 +27,38 @@ class Footprint(NamedTuple):
     north: float
 
 
-def footprint_of(dataset: Any) -> Footprint | None:
-    """Of an open rasterio dataset; None: it is not georeferenced, or its reference has no meaning on earth."""
+class Ground(NamedTuple):
+    """The ground that an image shows.
+
+    Attributes:
+        bbox: its bounds.
+        polygon: its outline as WKB, lon/lat; two where it crosses the antimeridian.
+        crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
+    """
+
+    bbox: Footprint
+    polygon: bytes
+    crs: str
+
+
+def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
+    """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth."""
     if dataset.crs is None or dataset.transform.is_identity:
         return None
+    x, y, width, height = (0, 0, dataset.width, dataset.height) if window is None else window.flatten()
+    corners = [(x, y), (x, y + height), (x + width, y + height), (x + width, y), (x, y)]
+    a, b, c, d, e, f, *_ = dataset.transform
+    xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
     try:
-        found = Footprint(*transform_bounds(dataset.crs, LON_LAT, *dataset.bounds))
+        bounds = transform_bounds(dataset.crs, LON_LAT, min(xs), min(ys), max(xs), max(ys))
+        longitudes, latitudes = transform(dataset.crs, LON_LAT, xs, ys)
     except (RasterioError, CPLE_BaseError):  # a local engineering grid, or bounds outside of its projection
         return None
-    return _around_the_globe(found)
+    bbox = _around_the_globe(Footprint(*bounds))
+    if bbox is None:
+        return None
+    rings = _outline(list(zip(longitudes, latitudes, strict=True)), bbox)
+    return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), dataset.crs.to_string())
 
 
 def _around_the_globe(found: Footprint) -> Footprint | None:
@@ -41,9 +72,34 @@ def _around_the_globe(found: Footprint) -> Footprint | None:
     return Footprint(west, south, east, north)
 
 
+def _outline(corners: Ring, bbox: Footprint) -> list[Ring]:
+    """A ring through the corners; where that is none on a plane, as across ±180° or around a pole, the bounds' own."""
+    west, south, east, north = bbox
+    if west > east:
+        return [rectangle(west, south, 180.0, north), rectangle(-180.0, south, east, north)]
+    longitudes = [longitude for longitude, _ in corners]
+    if max(longitudes) - min(longitudes) >= 180 or min(longitudes) < west - 1e-6 or max(longitudes) > east + 1e-6:
+        return [rectangle(*bbox)]
+    return [corners]
+
+
 def time_of(dataset: Any) -> datetime | None:
     """The TIFF's DateTime, which has no zone and counts as UTC; None: there is none that can be read."""
     try:
         return datetime.strptime(dataset.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def time_in(uri: str) -> datetime | None:
+    """The first date, with its time of day if there is one, in a file's name, as UTC; None: there is none.
+
+    As satellites' products are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…, 2023-07-12.tif.
+    """
+    for year, _, month, day, *clock in _DATE.findall(uri.rpartition("/")[2]):
+        hour, minute, second = (int(part or 0) for part in clock)
+        try:
+            return datetime(int(year), int(month), int(day), hour, minute, second, tzinfo=UTC)
+        except ValueError:  # the 40th of a month: some other number
+            continue
+    return None

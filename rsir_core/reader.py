@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rasterio.windows import Window
 
 from rsir_core.errors import FailureKind, FailureStage, ImageError
-from rsir_core.footprint import Footprint
+from rsir_core.footprint import Footprint, Ground
 from rsir_core.raster import Picture
 
 Request = Sequence[Any]  # positional arguments of the reading function, as JSON has them; the first is the URI
@@ -146,7 +147,9 @@ def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Picture | ImageErr
     finally:
         os.close(file)
     time = head["time"] and datetime.fromisoformat(head["time"])
-    return Picture(pixels, head["notes"], time, head["footprint"] and Footprint(*head["footprint"]))
+    bbox, polygon, crs = head["ground"] or (None, "", "")
+    ground = bbox and Ground(Footprint(*bbox), bytes.fromhex(polygon), crs)
+    return Picture(pixels, head["notes"], time, ground, head["window"] and Window(*head["window"]))
 
 
 # What follows runs in the process.
@@ -197,7 +200,10 @@ def _reply(channel: socket.socket, read: ReadFunction, request: Request) -> None
 def _head(picture: Picture) -> bytes:
     height, width = picture.pixels.shape[:2]
     time = picture.time and picture.time.isoformat()
-    head = {"height": height, "width": width, "notes": picture.notes, "time": time, "footprint": picture.footprint}
+    head = {"height": height, "width": width, "notes": picture.notes, "time": time}
+    head |= {"ground": None, "window": picture.window and picture.window.flatten()}
+    if picture.ground is not None:
+        head["ground"] = (picture.ground.bbox, picture.ground.polygon.hex(), picture.ground.crs)
     return json.dumps(head).encode()
 
 

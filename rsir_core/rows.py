@@ -23,6 +23,9 @@ WIDTH: Final = "width"
 NOTES: Final = "notes"
 TIME: Final = "time"
 BBOX: Final = "bbox"
+GEOMETRY: Final = "geometry"
+CRS: Final = "crs"
+WINDOW: Final = "window"
 EMBEDDING: Final = "embedding"
 FEATURE: Final = "feature"
 CLASS: Final = "class"
@@ -39,6 +42,9 @@ BBOX_FIELDS: Final = ("xmin", "ymin", "xmax", "ymax")  # GeoParquet's names
 UTC: Final = pa.timestamp("us", "UTC")
 VECTOR: Final = pa.list_(pa.field("element", pa.float32()))  # the element name that Parquet and Delta prescribe
 
+PIXELS: Final = pa.struct([(n, pa.int32()) for n in ("x", "y", "width", "height")])
+SIZE_IN_PIXELS: Final = pa.struct([(n, pa.int32()) for n in ("width", "height")])
+
 _KEY: Final = [
     pa.field(IMAGE_ID, pa.string(), nullable=False),  # path below the archive's root, '/'-separated
     pa.field(URI, pa.string(), nullable=False),
@@ -50,16 +56,27 @@ _PICTURE: Final = [
     pa.field(NOTES, pa.string()),  # what reading had to decide (stretch, first page, ...); null: nothing
     pa.field(TIME, UTC),  # of acquisition; null: not known
     pa.field(BBOX, pa.struct([(n, pa.float64()) for n in BBOX_FIELDS])),  # lon/lat; null: not georeferenced
-    pa.field(REGION, pa.struct([(n, pa.int32()) for n in ("x", "y", "width", "height")]), nullable=False),
+    pa.field(REGION, PIXELS, nullable=False),
     pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
     pa.field(OBJECT_SCORE, pa.float32()),
     pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
     pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax
 ]
+SCENE_COLUMNS: Final = [  # the last ones, because tables of before there were scenes end without them
+    pa.field(GEOMETRY, pa.binary()),  # WKB, lon/lat: the outline; null: not georeferenced
+    pa.field(CRS, pa.string()),  # of the file: EPSG:… or WKT
+    pa.field(WINDOW, PIXELS),  # of a tile: where in its scene it lies; null: it is a whole image
+]
 
-LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False)])
+LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False), pa.field(TIME, UTC)])
 EMBEDDINGS: Final = pa.schema(
-    [*_KEY, pa.field(BUNDLE, pa.string(), nullable=False), *_PICTURE, pa.field(EMBEDDING, VECTOR, nullable=False)]
+    [
+        *_KEY,
+        pa.field(BUNDLE, pa.string(), nullable=False),
+        *_PICTURE,
+        pa.field(EMBEDDING, VECTOR, nullable=False),
+        *SCENE_COLUMNS,
+    ]
 )
 FEATURES: Final = pa.schema(
     [
@@ -69,6 +86,7 @@ FEATURES: Final = pa.schema(
         *_PICTURE,
         pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class
         pa.field(FEATURE, VECTOR, nullable=False),  # K, unit-length embedding after PCA
+        *SCENE_COLUMNS,
     ]
 )
 FAILURES: Final = pa.schema(
@@ -78,6 +96,18 @@ FAILURES: Final = pa.schema(
         pa.field(STAGE, pa.string(), nullable=False),
         pa.field(KIND, pa.string(), nullable=False),
         pa.field(MESSAGE, pa.string(), nullable=False),
+    ]
+)
+SCENES: Final = pa.schema(  # what the headers of large files said: how each is cut into tiles
+    [
+        *_KEY,
+        pa.field("tiling", pa.string(), nullable=False),  # what was asked for
+        pa.field("scene", SIZE_IN_PIXELS),  # null: it fits into one tile, and is an image
+        pa.field("tile", SIZE_IN_PIXELS),
+        pa.field("step", SIZE_IN_PIXELS),  # from one tile to the next
+        pa.field("recipe", pa.string()),  # how each tile is read, see `tiles`
+        pa.field("kept", pa.binary()),  # a bit per tile, row by row; null: all
+        pa.field("skipped", pa.int32()),  # tiles that are mostly nodata
     ]
 )
 RANK: Final = "rank"
@@ -98,6 +128,14 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])
+
+
+def completed(table: pa.Table) -> pa.Table:
+    """With the columns, null, that a table of before there were scenes has not."""
+    for field in SCENE_COLUMNS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:

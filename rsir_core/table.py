@@ -3,6 +3,7 @@
 features/     what is published: one row per image of the archive, changed in one atomic commit
 embeddings/   append-only cache of what was described, keyed by image id and etag
 failures/     files that should be images and cannot be
+scenes/       how large rasters are cut into tiles
 pca/          fitted PCAs by fingerprint
 bundle/       the model bundle that everything here was described with
 lease/        who may change the index
@@ -11,6 +12,7 @@ runs/         a report of each run
 
 import base64
 import io
+import json
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -20,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import TableNotFoundError
 
 from rsir_core import rows
@@ -33,13 +35,26 @@ from rsir_core.storage import put_file
 if TYPE_CHECKING:
     from rsir_core.bundle import Bundle, BundleSettings
 
-TableName = Literal["features", "embeddings", "failures"]
+TableName = Literal["features", "embeddings", "failures", "scenes"]
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "features": rows.FEATURES,
     "embeddings": rows.EMBEDDINGS,
     "failures": rows.FAILURES,
+    "scenes": rows.SCENES,
 }
 CLUSTERS: Final = b"rsir.clusters"  # in a file's footer
+GEO: Final = {  # as well, of `features`: what makes it GeoParquet; lon/lat is its default
+    "version": "1.1.0",
+    "primary_column": rows.GEOMETRY,
+    "columns": {
+        rows.GEOMETRY: {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon", "MultiPolygon"],
+            "orientation": "counterclockwise",
+            "covering": {"bbox": {name: [rows.BBOX, name] for name in rows.BBOX_FIELDS}},
+        }
+    },
+}
 KEY: Final = [rows.IMAGE_ID, rows.ETAG]
 
 
@@ -66,7 +81,10 @@ class Index:
         Raises:
             TableError: nothing has been published here.
         """
-        return int(self._open("features").version())
+        version = int(self._open("features").version())
+        if version == 0:  # the table without a row, as it is made just before the first commit
+            raise TableError(f"nothing is published in {self.uri} yet; wait for jobs.index, or run it again")
+        return version
 
     def table_version(self, name: TableName) -> int:
         """The newest version of a table, published or not; 0 where there is no such table yet."""
@@ -82,11 +100,12 @@ class Index:
         names = list(columns) if columns is not None else rows.FEATURES.names
         dataset = self._open("features", version).to_pyarrow_dataset()
         wanted = dict.fromkeys([rows.IMAGE_ID, *names])
+        stored = [name for name in wanted if name in dataset.schema.names]
         try:
-            table = dataset.to_table(columns=list(wanted)).sort_by(rows.IMAGE_ID)
+            table = dataset.to_table(columns=stored).sort_by(rows.IMAGE_ID)
         except FileNotFoundError as error:
             raise TableError(_gone(f"a file of version {version} of {self.uri}")) from error
-        return _cast(table, rows.FEATURES).select(names)
+        return _cast(rows.completed(table).select(list(wanted)), rows.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[TableFile]:
         """The files of a version (default: the newest) of `features`, by name.
@@ -104,8 +123,8 @@ class Index:
     def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
         """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
         parquet = self._parquet(file.name)
-        table, footer = _cast(parquet.read(rows.FEATURES.names), rows.FEATURES), parquet.metadata.metadata or {}
-        runs = footer.get(CLUSTERS)
+        table = _whole(parquet.read(rows.FEATURES.names))
+        runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
@@ -125,7 +144,7 @@ class Index:
     def first_row(self, file: TableFile) -> pa.Table:
         """A file's first row, schema `rows.FEATURES`; the file has one."""
         batches = self._parquet(file.name).iter_batches(1, columns=rows.FEATURES.names)
-        return _cast(pa.Table.from_batches([next(batches)]), rows.FEATURES)
+        return _whole(pa.Table.from_batches([next(batches)]))
 
     def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
@@ -202,6 +221,13 @@ class Index:
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
         return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
 
+    def scenes(self, tiling: str) -> pa.Table:
+        """How scenes are cut by a tiling, schema `rows.SCENES`, once for each content; no row if none was."""
+        if not DeltaTable.is_deltatable(self.table_uri("scenes")):
+            return rows.SCENES.empty_table()
+        found = self._open("scenes").to_pyarrow_dataset().to_table(filter=pc.field("tiling") == tiling)
+        return _cast(found.select(rows.SCENES.names), rows.SCENES)
+
     def write_rows(self, name: TableName, table: pa.Table, clusters: Clusters | None = None) -> WrittenFile:
         """Write rows as one Parquet file that no reader sees before `commit`; for workers.
 
@@ -219,6 +245,8 @@ class Index:
             data, schema, compression="zstd", use_dictionary=plain, column_encoding=encoding
         ) as writer:
             writer.write_table(table.select(schema.names).cast(schema))
+            if name == "features":
+                writer.add_key_value_metadata({"geo": json.dumps(GEO)})
             if clusters is not None:  # as text: other readers of Parquet refuse bytes here
                 writer.add_key_value_metadata({CLUSTERS: base64.b64encode(clusters.to_bytes())})
         file = f"part-{uuid.uuid4().hex}.parquet"
@@ -247,6 +275,19 @@ class Index:
             StorageError: the store does not take it; then nothing is visible.
         """
         return commit_files(table_at(self.table_uri(name), SCHEMAS[name], onto), files, mode, removed)
+
+    def complete(self, name: TableName) -> None:
+        """Give a table that an older version wrote the columns that it has not, in a version of its own.
+
+        Raises:
+            ConflictError, StorageError: see `commit`.
+        """
+        if not DeltaTable.is_deltatable(self.table_uri(name)):
+            return
+        table = self._open(name)
+        known = {field.name for field in table.schema().fields}
+        if missing := [field for field in Schema.from_arrow(SCHEMAS[name]).fields if field.name not in known]:
+            changed(table, lambda: table.alter.add_columns(missing, commit_properties=ONTO_THIS))
 
     def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array, onto: int | None = None) -> int:
         """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
@@ -302,6 +343,11 @@ class Index:
 
 def _gone(what: str) -> str:
     return f"{what} is gone: its version is older than what jobs.index --vacuum keeps; ask for a newer one"
+
+
+def _whole(features: pa.Table) -> pa.Table:
+    """Rows of a file as schema `rows.FEATURES`."""
+    return _cast(rows.completed(features).select(rows.FEATURES.names), rows.FEATURES)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

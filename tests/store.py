@@ -55,6 +55,9 @@ class Faulty:
             return self._app(environ, start)
         if fault.applied:
             list(self._app(environ, lambda *_: None))
+        with self._lock:  # not before: who is told of the hit may look for its effect
+            self._hits += 1
+            self._lock.notify_all()
         if fault.status == "held":
             self._free.wait()
         start(f"{500 if fault.status == 'held' else fault.status} {fault.code}", [("Content-Type", "application/xml")])
@@ -71,8 +74,6 @@ class Faulty:
                 self._fault = fault._replace(skip=max(fault.skip - 1, 0))
                 return None
             self._fault = fault._replace(times=fault.times - 1)
-            self._hits += 1
-            self._lock.notify_all()
             return fault
 
     def _told(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:

@@ -55,7 +55,7 @@ def test_lists_images_only_in_order_of_names(tmp_path: Path) -> None:
 def test_the_form_of_a_local_uri_does_not_matter(tmp_path: Path, form: str) -> None:
     write(tmp_path, "a/1.jpg")
     (image,) = list_images(form.format(tmp_path))
-    assert image == (image.image_id, str(tmp_path / "a/1.jpg"), image.etag, 6)
+    assert tuple(image) == (image.image_id, str(tmp_path / "a/1.jpg"), image.etag, 6, None)
     assert image.image_id == "a/1.jpg"
     assert read_file(image.uri, 6) == read_file(f"file://{image.uri}", 6) == b"pixels"
 

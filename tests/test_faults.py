@@ -3,6 +3,7 @@
 Each test ends with the tables holding what an undisturbed run writes: no row lost, none doubled.
 """
 
+import gc
 import json
 import os
 import resource
@@ -32,7 +33,12 @@ from tests.models import write_bundle
 from tests.store import Fault, Store, running
 from tests.test_index import draw
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    # Ray's, as it looks for free ports
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 ROOT = Path(__file__).parents[1]
 IMAGES, COMMIT_EVERY, K = 16, 4, 3
 EMBEDDINGS, FEATURES = (rf"{table}/_delta_log/0*[1-9]\d*\.json" for table in ("embeddings", "features"))
@@ -96,6 +102,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         try:
             for _ in range(2):
                 cluster.add_node(num_cpus=1, object_store_memory=10**8)
+            gc.collect()
             yield Place(store, cluster, environment)
         finally:
             cluster.shutdown()
@@ -145,13 +152,16 @@ def test_a_driver_that_is_killed_as_it_commits_is_continued(
         Fault("PUT", EMBEDDINGS, "held", skip=1), Fault("PUT", EMBEDDINGS, "held", applied=True),
         Fault("PUT", FEATURES, "held"), Fault("PUT", FEATURES, "held", applied=True),
     ]  # fmt: skip
-    committed = [1, 2, IMAGES // COMMIT_EVERY, IMAGES // COMMIT_EVERY]  # at least so many commits have been made
-    for fault, commits in zip(moments, committed, strict=True):
+    commits = [1, 2, IMAGES // COMMIT_EVERY, IMAGES // COMMIT_EVERY]  # at least so many have been made
+    uncommitted = 0
+    for fault, made in zip(moments, commits, strict=True):
         with place.store.fault(fault), place.job(uri, log) as job:
             place.hit(job, log)
             job.send_signal(signal.SIGKILL)
             job.wait()
-        assert len(Index(uri).keys("embeddings")) >= commits * COMMIT_EVERY
+        committed = len(Index(uri).keys("embeddings"))
+        assert committed >= made * COMMIT_EVERY
+        uncommitted += IMAGES - committed
         if fault.path == FEATURES and fault.applied:
             assert len(Index(uri).features()) == IMAGES
         else:
@@ -159,8 +169,7 @@ def test_a_driver_that_is_killed_as_it_commits_is_continued(
                 Index(uri).version()
     assert place.run(uri, log)["described"] == 0
     check_whole(uri, undisturbed)
-    twice = written_rows(uri) - IMAGES
-    assert twice <= 2 * (COMMIT_EVERY + 2)  # two kills as it described: a commit unit each, and what two actors had
+    assert written_rows(uri) <= IMAGES + uncommitted  # what was committed is never described again
 
 
 def test_actors_and_nodes_that_die_are_replaced(place: Place, undisturbed: dict[str, Any], tmp_path: Path) -> None:
@@ -172,6 +181,7 @@ def test_actors_and_nodes_that_die_are_replaced(place: Place, undisturbed: dict[
         leaving = next(node for node in place.cluster.list_all_nodes() if node is not place.cluster.head_node)
         place.cluster.remove_node(leaving, allow_graceful=False)
         place.cluster.add_node(num_cpus=1, object_store_memory=10**8)
+        gc.collect()
         place.store.release()
         assert job.wait() == 0, log.read_text()
     check_whole(uri, undisturbed)

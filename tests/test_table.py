@@ -1,6 +1,8 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import deltalake
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -11,11 +13,14 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import rows
 from rsir_core.archive import ImageFile
-from rsir_core.delta import commit_files, table_at
+from rsir_core.delta import TableFile, commit_files, table_at
 from rsir_core.errors import ConflictError, TableError
+from rsir_core.geometry import rectangle, to_wkb
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
-from rsir_core.table import Index, TableName
+from rsir_core.resident import Resident
+from rsir_core.stored import by_file, stored_keys, stored_rows
+from rsir_core.table import SCHEMAS, Index, TableName
 
 D, K, C = 8, 2, 3
 
@@ -157,6 +162,51 @@ def test_plain_parquet_tools_read_it(tmp_path: Path) -> None:
     assert [row[0] for row in found] == ["a", "b"]
     assert found[0][1] == pytest.approx(rows.to_matrix(index.features()["feature"])[0, 0])
     assert found[0][2] == 3
+
+
+def old_index(folder: Path) -> Index:
+    """One of before there were scenes: its tables end before `geometry`."""
+    index = Index(str(folder))
+    for name, table in (("embeddings", embedding_rows(["a", "b"])), ("features", feature_rows(["a", "b"]))):
+        old = table.drop_columns([field.name for field in rows.SCENE_COLUMNS])
+        deltalake.write_deltalake(f"{folder}/{name}", old)
+    return index
+
+
+def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) -> None:
+    index = old_index(tmp_path / "old")
+    before = index.features()
+    assert before.schema == rows.FEATURES and before["geometry"].null_count == 2
+    assert len(Resident(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
+    old = index.version()
+    for name in SCHEMAS:
+        index.complete(name)
+    store(index, "embeddings", embedding_rows(["c"]))
+    version = index.replace_rows([index.write_rows("features", feature_rows(["c"]))], pa.array(["b"]))
+    assert ids_of(index) == ["a", "c"] and index.features().schema == rows.FEATURES
+    assert index.features(old) == before and len(Resident(index, version)) == 2
+    parts = by_file(stored_keys(index), 10)
+    described = pa.concat_tables([t for part in parts for t in stored_rows(index, part, rows.EMBEDDINGS.names)])
+    assert sorted(described["image_id"].to_pylist()) == ["a", "b", "c"] and described["crs"].null_count == 3
+    grown = deltalake.DeltaTable(index.table_uri("embeddings")).to_pyarrow_table()
+    assert grown.column_names == rows.EMBEDDINGS.names and grown["window"].null_count == 3
+
+
+def test_features_are_geoparquet(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    table = feature_rows(["a", "b"])
+    place = pa.array([to_wkb([rectangle(10, 40, 11, 41)]), None], pa.binary())
+    table = table.set_column(table.column_names.index("geometry"), table.schema.field("geometry"), place)
+    file = index.write_rows("features", table)
+    geo = json.loads(pa.parquet.read_metadata(f"{tmp_path}/features/{file.name}").metadata[b"geo"])
+    assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
+    assert set(geo["columns"]["geometry"]["covering"]["bbox"]) == set(rows.BBOX_FIELDS)
+    assert index.read_features(TableFile(file.name, 2))[0]["geometry"][0].as_py() == place[0].as_py()
+    assert b"geo" not in (pa.parquet.read_metadata(f"{tmp_path}/embeddings/{stored_name(index)}").metadata or {})
+
+
+def stored_name(index: Index) -> str:
+    return index.write_rows("embeddings", embedding_rows(["a"])).name
 
 
 def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_path: Path) -> None:

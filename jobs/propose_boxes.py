@@ -1,0 +1,174 @@
+"""Boxes for an archive that has class folders only: `python -m jobs.propose_boxes --archive A --models M --out DIR`.
+
+Weakly supervised localisation: the box of a training image's object is around what its class's activation map shows
+(Zhou et al. 2016, section 3.2). Test images are not looked at.
+"""
+
+import logging
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pyarrow as pa
+import ray.data
+import torch
+from PIL import Image, ImageDraw
+from ray.data import ActorPoolStrategy
+
+from jobs.box_writing import ImageToWrite, write_boxes
+from jobs.cluster import joined
+from jobs.config import ProposeBoxesConfig, Summary, run
+from jobs.describing import actor_count
+from jobs.evaluate_labels import match
+from rsir_core import rows
+from rsir_core.activation import ActivationMaps, boxes_of
+from rsir_core.archive import list_images
+from rsir_core.bundle import SPLIT, load_bundle
+from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.labels import read_split
+from rsir_core.raster import read_picture
+from rsir_core.regions import Box
+
+log = logging.getLogger(__name__)
+# Times the side that the classifier was trained with: at 1 its last map has 7 × 7 places, and tanks side by side on
+# UC Merced were one box; at 2 each had its own.
+ENLARGED: Final = 2
+PEAK: Final = 0.7  # share of the strongest activation that a second object reaches somewhere
+SHOWN: Final = 6  # images per class on the picture of proposals
+SIDE: Final = 160  # pixels of each there
+FOUND: Final = pa.schema(
+    [
+        ("image", pa.int64()),  # its place in the list
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("boxes", pa.list_(pa.list_(pa.float64(), 4))),
+        ("message", pa.string()),  # null: it was read
+    ]
+)
+
+
+class ProposeStage:
+    """Stage: the boxes of the class that each image is known to be of."""
+
+    def __init__(self, models: str, threshold: float, device: str) -> None:
+        torch.set_num_threads(1)
+        bundle = load_bundle(models)
+        settings = replace(bundle.classifier, image_size=ENLARGED * bundle.classifier.image_size)
+        self.threshold = threshold
+        self.maps = ActivationMaps(settings, bundle.classifier_state, device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Columns `image`, `uri` and `place` (of the class) to schema `FOUND`."""
+        found: list[dict[str, Any]] = []
+        for image, uri, place in zip(*(batch[n].to_pylist() for n in ("image", "uri", "place")), strict=True):
+            try:
+                pixels = read_picture(uri).pixels
+            except ImageError as error:
+                found.append({"image": image, "message": str(error)})
+                continue
+            height, width = pixels.shape[:2]
+            (activation,) = self.maps.maps([pixels], [place])
+            boxes = [list(box) for box in boxes_of(activation, height, width, self.threshold, PEAK)]
+            found.append({"image": image, "height": height, "width": width, "boxes": boxes})
+        return pa.Table.from_pylist(found, FOUND)
+
+
+def propose_boxes(config: ProposeBoxesConfig) -> Summary:
+    """Find the training images, propose, and write the data.yaml and a picture of some proposals.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+        LabelError: no training image is in the archive, or none has a box.
+        WeightsError: the backbone has no activation maps.
+    """
+    began = time.monotonic()
+    for name, value in (("threshold", config.threshold), ("val-fraction", config.val_fraction)):
+        if not 0 < value < 1:
+            raise ConfigError(f"--{name} is {value}; it must lie between 0 and 1")
+    bundle = load_bundle(config.models)
+    ActivationMaps(bundle.classifier, bundle.classifier_state)  # a backbone without them is found out here
+    images = _training_images(config, bundle.classes)
+    found = _propose(config, images).to_pylist()
+    proposed: list[ImageToWrite] = []
+    for (image_id, uri, place), row in zip(images, found, strict=True):
+        if row["message"] is not None:
+            log.warning("left out: %s", row["message"])
+        elif row["boxes"]:
+            boxes = [(place, Box(*edges)) for edges in row["boxes"]]
+            proposed.append(ImageToWrite(uri, image_id, (row["height"], row["width"]), boxes))
+    count = round(len(proposed) * config.val_fraction)
+    if not 0 < count < len(proposed):
+        raise LabelError(f"{len(proposed)} of {len(images)} training images have a box: too few to train and judge")
+    val = set(random.Random(config.seed).sample(range(len(proposed)), count))  # noqa: S311 -- a draw, no secret
+    splits = {name: [p for i, p in enumerate(proposed) if (i in val) == (name == "val")] for name in ("train", "val")}
+    data = write_boxes(config.out, bundle.classes, splits)
+    _draw(proposed, len(bundle.classes)).save(data.with_name("proposals.jpg"), quality=85)
+    return {
+        "data": str(data),
+        "classes": len(bundle.classes),
+        **{f"{name}_images": len(members) for name, members in splits.items()},
+        "boxes": sum(len(image.objects) for image in proposed),
+        "without_box": sum(row["message"] is None for row in found) - len(proposed),
+        "failed": sum(row["message"] is not None for row in found),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Image id, URI in the archive and place of the class of each."""
+    files = sorted(list_images(config.archive), key=lambda file: file.image_id)
+    listing = pa.table({rows.URI: [f.uri for f in files], rows.IMAGE_ID: [f.image_id for f in files]})
+    split = f"{config.models.rstrip('/')}/{SPLIT}"
+    labels = {image.uri: image.label for image in read_split(split) if image.split == "train"}
+    known = match(list(labels), listing)
+    if not known:
+        raise LabelError(
+            f"none of the {len(labels)} training images of {split} is in {config.archive}; give the archive that the "
+            "classifier was trained on"
+        )
+    chosen = sorted((place, classes.index(labels[uri])) for uri, place in known.items())
+    return [(files[place].image_id, files[place].uri, name) for place, name in chosen]
+
+
+def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]]) -> pa.Table:
+    """Schema `FOUND`, in the order of the images."""
+    _, uris, places = zip(*images, strict=True)
+    table = pa.table({"image": range(len(images)), "uri": uris, "place": places})
+    blocks = [table.slice(start, config.batch_size) for start in range(0, len(table), config.batch_size)]
+    with joined(config.address):
+        stage = ray.data.from_arrow(blocks).map_batches(
+            ProposeStage,
+            fn_constructor_args=(config.models, config.threshold, "cuda" if config.num_gpus else "cpu"),
+            compute=ActorPoolStrategy(size=config.actors or actor_count(config.num_gpus)),
+            batch_size=config.batch_size,
+            batch_format="pyarrow",
+            num_gpus=config.num_gpus or None,
+            num_cpus=None if config.num_gpus else 1,
+        )
+        return pa.concat_tables(list(stage.iter_batches(batch_size=None, batch_format="pyarrow"))).sort_by("image")
+
+
+def _draw(proposed: Sequence[ImageToWrite], classes: int) -> Image.Image:
+    """A row per class of its first images with their boxes."""
+    sheet = Image.new("RGB", (SHOWN * SIDE, classes * SIDE), "white")
+    drawn: Counter[int] = Counter()
+    for image in proposed:
+        place = image.objects[0][0]
+        if drawn[place] == SHOWN:
+            continue
+        picture = Image.fromarray(read_picture(image.uri).pixels).resize((SIDE, SIDE))
+        draw = ImageDraw.Draw(picture)
+        x, y = SIDE / image.size[1], SIDE / image.size[0]
+        for _, box in image.objects:
+            draw.rectangle((box.x0 * x, box.y0 * y, box.x1 * x - 1, box.y1 * y - 1), outline="red", width=2)
+        sheet.paste(picture, (drawn[place] * SIDE, place * SIDE))
+        drawn[place] += 1
+    return sheet
+
+
+if __name__ == "__main__":
+    sys.exit(run(propose_boxes, ProposeBoxesConfig, "propose_boxes"))

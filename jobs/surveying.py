@@ -1,0 +1,92 @@
+"""From a listing with scenes to one with their tiles: headers of new and changed scenes are read on the cluster."""
+
+import logging
+import time
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from jobs.cluster import joined
+from jobs.committing import Commits
+from jobs.config import IndexConfig
+from jobs.describing import DESCRIBED, write_described
+from rsir_core import rows
+from rsir_core.plan import anti
+from rsir_core.scenes import Tiling, may_be_scenes, with_tiles
+from rsir_core.survey import SURVEYED, survey_files
+from rsir_core.table import KEY, Index
+
+log = logging.getLogger(__name__)
+
+PER_TASK: Final = 64
+PER_COMMIT: Final = 1000
+
+
+class Scenes(NamedTuple):
+    """What came of a listing's scenes.
+
+    Attributes:
+        listing: with their tiles in their place; those that cannot be read are left as they were.
+        skipped: tiles that are mostly nodata, and left out.
+        unreadable: `image_id` and `etag` of scenes whose header could not be read now.
+        failures: of these, metadata of what was written (see `describing.WRITTEN`).
+    """
+
+    listing: pa.Table
+    skipped: int
+    unreadable: pa.Table
+    failures: list[dict[str, Any]]
+
+
+def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config: IndexConfig) -> Scenes:
+    """Put tiles in the place of scenes, if that is asked for; how they are cut is remembered in the index.
+
+    Args:
+        index: what is known from earlier runs.
+        commits: of the run; None: nothing may be written.
+        listing: the archive now; schema `rows.LISTING`.
+        config: of the job.
+    """
+    tiling = config.tiling
+    none = listing.select(KEY).slice(0, 0)
+    if tiling is None:
+        return Scenes(listing, 0, none, [])
+    known = index.scenes(str(tiling))
+    failed = none if config.retry_failed else index.keys("failures")
+    unknown = anti(anti(may_be_scenes(listing), known), failed)
+    if len(unknown) == 0:
+        return Scenes(*with_tiles(listing, known), none, [])
+    log.info("%d large files to look into", len(unknown))
+    with joined(config.address):
+        found = _survey(unknown, tiling, config.max_pixels, commits)
+    good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
+    written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
+    known = pa.concat_tables([known, good.select(rows.SCENES.names)])
+    return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
+
+
+def _survey(unknown: pa.Table, tiling: Tiling, max_pixels: int, commits: Commits | None) -> pa.Table:
+    """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
+    blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
+    look = partial(survey_files, tiling=tiling, max_pixels=max_pixels)
+    surveyed = ray.data.from_arrow(blocks).map_batches(look, batch_size=None, batch_format="pyarrow")
+    pieces, done = [SURVEYED.empty_table()], 0
+    found: pa.Table
+    for found in surveyed.iter_batches(batch_size=PER_COMMIT, batch_format="pyarrow"):
+        good = found.filter(found[rows.KIND].is_null())
+        if len(good) and commits is not None:
+            commits.commit("scenes", [commits.index.write_rows("scenes", good)], "append")
+        pieces.append(found)
+        done += len(found)
+        log.info("%d of %d looked into, %d of these cannot be read", done, len(unknown), len(found) - len(good))
+    return pa.concat_tables(pieces)
+
+
+def _failures(bad: pa.Table, index: Index) -> pa.Table:
+    """Rows of schema `describing.DESCRIBED`."""
+    columns = {name: bad[name] if name in bad.column_names else pa.nulls(len(bad)) for name in DESCRIBED.names}
+    columns |= {rows.BUNDLE: pa.repeat(index.bundle().fingerprint, len(bad)), "began": pa.repeat(time.time(), len(bad))}
+    return pa.table(columns).cast(DESCRIBED)

@@ -1,0 +1,213 @@
+"""STAC in and out: a static catalogue or an item collection as archive, and a search's results as one."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import repeat
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import fsspec
+import pystac
+from pystac.stac_io import DefaultStacIO
+from pystac.utils import make_absolute_href
+
+from rsir_core.archive import EXTENSIONS, ImageFile, list_images
+from rsir_core.errors import ArchiveError
+from rsir_core.footprint import Footprint
+
+AT_ONCE: Final = 16  # items that are read: it waits for a store
+MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
+ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which items of a catalogue, and what of each; None: all.
+
+    Attributes:
+        start: taken then or later.
+        end: taken then or earlier.
+        bbox: their bounds meet this.
+        collections: they are of one of these.
+        asset: key of the asset to read; None: `visual`, else the image of the best role.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    bbox: Footprint | None = None
+    collections: tuple[str, ...] | None = None
+    asset: str | None = None
+
+    def takes(self, item: pystac.Item) -> bool:
+        """Whether an item is one of them; one without what is asked about is not."""
+        if self.collections is not None and item.collection_id not in self.collections:
+            return False
+        first, last = _span(item)
+        if self.start is not None and (last is None or last < self.start):
+            return False
+        if self.end is not None and (first is None or first > self.end):
+            return False
+        return self.bbox is None or (item.bbox is not None and _meet(self.bbox, _footprint(item.bbox)))
+
+
+class _Files(DefaultStacIO):
+    """What pystac reads, by fsspec: any store, with the credentials of everything else."""
+
+    def read_text_from_href(self, href: str) -> str:
+        with fsspec.open(href, "rt", encoding="utf-8") as file:
+            text: str = file.read()
+        return text
+
+
+def is_catalogue(archive: str) -> bool:
+    """Whether an archive's URI is that of a STAC document."""
+    return archive.lower().endswith((".json", ".geojson"))
+
+
+def list_items(catalogue: str, wanted: Wanted) -> Iterator[ImageFile]:
+    """The asset to read of each wanted item of a catalogue, a collection, or an item collection, with the item's time.
+
+    Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
+    says, else what its store says.
+
+    Raises:
+        ArchiveError: the catalogue or an item of it cannot be read, or has no such asset; two items of one id; none is
+            wanted; a local file in a catalogue that is not local.
+    """
+    catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
+    seen: set[str] = set()
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        items = (item for item in _items(catalogue, threads) if wanted.takes(item))
+        for file in threads.map(lambda item: _image_file(item, wanted.asset, catalogue), items):
+            if file.image_id in seen:
+                raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
+            seen.add(file.image_id)
+            yield file
+    if not seen:
+        raise ArchiveError(f"{catalogue} has no item that is wanted; check --start, --end, --bbox and --collections")
+
+
+def _items(catalogue: str, threads: ThreadPoolExecutor) -> Iterator[pystac.Item]:
+    files = _Files()
+    try:
+        document = files.read_json(catalogue)
+        if document.get("type") == "FeatureCollection":
+            yield from pystac.ItemCollection.from_dict(document)
+            return
+        top = pystac.read_dict(document, href=catalogue, stac_io=files)
+        if isinstance(top, pystac.Item):
+            yield top
+        else:
+            yield from threads.map(pystac.Item.from_file, _links(top), repeat(files))
+    except Exception as error:  # each store has its own family of errors, and pystac raises any of broken documents
+        raise ArchiveError(
+            f"{catalogue} cannot be read as STAC: {type(error).__name__}: {error}; check the address and the document"
+        ) from error
+
+
+def _links(catalogue: Any) -> Iterator[str]:
+    """Where the items of a catalogue and of those below it are."""
+    yield from (link.get_absolute_href() for link in catalogue.get_item_links())
+    for child in catalogue.get_children():
+        yield from _links(child)
+
+
+def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
+    asset = _asset(item, key)
+    href = asset.get_absolute_href() if item.get_self_href() else None
+    href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
+    if _is_remote(catalogue) and not _is_remote(href):
+        raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
+    name = item.id + PurePosixPath(urlsplit(href).path).suffix
+    more = asset.extra_fields
+    said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
+    etag, size = (str(said), int(more.get("file:size", -1))) if said else _as_stored(href)
+    first, _ = _span(item)
+    image_id = f"{item.collection_id}/{name}" if item.collection_id else name
+    return ImageFile(image_id, href, f"{etag}@{first}", size, first)
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith(("file:", "local:"))
+
+
+def _as_stored(href: str) -> tuple[str, int]:
+    try:
+        (file,) = list_images(href)
+    except ArchiveError:  # not there, or denied: to fail when it is read, by itself
+        return "unknown", -1
+    return file.etag, file.size
+
+
+def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
+    """The one to read."""
+    images = {
+        name: asset
+        for name, asset in item.assets.items()
+        if (asset.media_type or "").startswith(MEDIA_TYPES)
+        or PurePosixPath(urlsplit(asset.href).path).suffix.lower() in EXTENSIONS
+    }
+    wanted = ["visual"] if key is None else [key]
+    roles = [] if key else [n for role in ROLES for n, asset in images.items() if role in (asset.roles or [])]
+    best = next((name for name in [*wanted, *roles] if name in images), None)
+    if best is None and key is None and len(images) == 1:
+        (best,) = images
+    if best is None:
+        sought = key or "`visual`, or of the role data"
+        raise ArchiveError(
+            f"item {item.id} has no image asset {sought}; it has {', '.join(item.assets)}; choose one with --asset"
+        )
+    return images[best]
+
+
+def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
+    """When it was taken, first and last."""
+    if item.datetime is not None:
+        return _utc(item.datetime), _utc(item.datetime)
+    return _utc(item.common_metadata.start_datetime), _utc(item.common_metadata.end_datetime)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _footprint(bbox: list[float]) -> Footprint:
+    """Of four numbers, or of six with heights."""
+    half = len(bbox) // 2
+    return Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1])
+
+
+def _meet(one: Footprint, other: Footprint) -> bool:
+    """Whether two bounds have a point in common; either may cross the antimeridian."""
+    return (
+        one.south <= other.north
+        and other.south <= one.north
+        and any(a[0] <= b[1] and b[0] <= a[1] for a in _longitudes(one) for b in _longitudes(other))
+    )
+
+
+def _longitudes(bbox: Footprint) -> list[tuple[float, float]]:
+    return [(bbox.west, bbox.east)] if bbox.west <= bbox.east else [(bbox.west, 180.0), (-180.0, bbox.east)]
+
+
+def item_of(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of a search as a STAC item. One without a time was taken before now, which STAC says by a span."""
+    place, bbox = result.pop("geometry"), result.pop("bbox")
+    time: dict[str, Any] = {"datetime": result.pop("time")}
+    if time["datetime"] is None:
+        time |= {"start_datetime": "0001-01-01T00:00:00Z", "end_datetime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    image_id, uri = result.pop("image_id"), result.pop("uri")
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": image_id,
+        "geometry": place,
+        **({"bbox": [bbox[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]} if bbox else {}),
+        "properties": {**time, **{f"rsir:{name}": value for name, value in result.items()}},
+        "links": [],
+        "assets": {"image": {"href": uri, "roles": ["data"]}},
+    }
