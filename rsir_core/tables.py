@@ -131,7 +131,7 @@ class Tables:
             return None
         rows = [
             (
-                v.centre or "",
+                str(v.centre),
                 self._of("plain", Arm(v, None, weighted=False)) | self._of("weighted", Arm(v, main.components, True)),
             )
             for v in variations
