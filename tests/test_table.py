@@ -169,7 +169,8 @@ def old_index(folder: Path) -> Index:
     index = Index(str(folder))
     for name, table in (("embeddings", embedding_rows(["a", "b"])), ("features", feature_rows(["a", "b"]))):
         old = table.drop_columns([field.name for field in rows.SCENE_COLUMNS])
-        deltalake.write_deltalake(f"{folder}/{name}", old)
+        deltalake.DeltaTable.create(f"{folder}/{name}", old.schema)  # version 0, as every index begins
+        deltalake.write_deltalake(f"{folder}/{name}", old, mode="append")
     return index
 
 
