@@ -106,7 +106,7 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
     val = set(random.Random(config.seed).sample(range(len(proposed)), count))  # noqa: S311 -- a draw, no secret
     splits = {name: [p for i, p in enumerate(proposed) if (i in val) == (name == "val")] for name in ("train", "val")}
     data = write_boxes(config.out, bundle.classes, splits)
-    _draw(proposed, len(bundle.classes)).save(data.with_name("proposals.jpg"), quality=85)
+    _draw(proposed, bundle.classes).save(data.with_name("proposals.jpg"), quality=85)
     return {
         "data": str(data),
         "classes": len(bundle.classes),
@@ -152,9 +152,9 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
         return pa.concat_tables(list(stage.iter_batches(batch_size=None, batch_format="pyarrow"))).sort_by("image")
 
 
-def _draw(proposed: Sequence[ImageToWrite], classes: int) -> Image.Image:
+def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> Image.Image:
     """A row per class of its first images with their boxes."""
-    sheet = Image.new("RGB", (SHOWN * SIDE, classes * SIDE), "white")
+    sheet = Image.new("RGB", (SHOWN * SIDE, len(classes) * SIDE), "white")
     drawn: Counter[int] = Counter()
     for image in proposed:
         place = image.objects[0][0]
@@ -165,6 +165,7 @@ def _draw(proposed: Sequence[ImageToWrite], classes: int) -> Image.Image:
         x, y = SIDE / image.size[1], SIDE / image.size[0]
         for _, box in image.objects:
             draw.rectangle((box.x0 * x, box.y0 * y, box.x1 * x - 1, box.y1 * y - 1), outline="red", width=2)
+        draw.text((4, 2), classes[place], fill="yellow")
         sheet.paste(picture, (drawn[place] * SIDE, place * SIDE))
         drawn[place] += 1
     return sheet
