@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.evaluate_describing import DescribeAgain
 from rsir_core import rows
 from rsir_core.arms import CENTRES, Own, Variation, plan_arms
-from rsir_core.bundle import load_bundle, write_detector
+from rsir_core.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.classifier import Classifier
 from rsir_core.describe import Describer
 from rsir_core.detector import DetectedObject, DetectorSettings
@@ -64,6 +64,10 @@ def test_every_rule_puts_one_object_first_and_loses_none(
 def models(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models")
     write_bundle(folder, detector=False)
+    made = load_bundle(str(folder))
+    logits = Classifier(made.classifier, made.classifier_state).embed(IMAGES)[1]
+    balanced = {**made.classifier_state, "head.bias": made.classifier_state["head.bias"] - logits.mean(dim=0)}
+    write_classifier(str(folder), made.classifier, balanced, 0.9, "uri,label,split\n")  # no class wins everywhere
     settings = DetectorSettings("yolov5n", ("plane", "ship"), image_size=512, min_score=0.0)  # boxes are of 15 strides
     write_detector(str(folder), settings, lively_detector(2))
     return str(folder)
@@ -98,15 +102,19 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
     """Against a classifier that is asked one crop at a time."""
     classifier = Classifier(describer.bundle.classifier, describer.bundle.classifier_state)
     found = describer.describe(IMAGES, tau=0.5, rule="agreement").objects
+    differing = 0
     for image, chosen in zip(IMAGES, found, strict=True):
         scene = int(classifier.embed([image])[1][0].argmax())
         objects = describer.all_objects([image], rule="confidence")[0][:ASKED]
         agreement = []
         for r in (key_region(image.shape[0], image.shape[1], o.box, 0.5) for o in objects):
             crop = image[r.y : r.y + r.height, r.x : r.x + r.width]
-            agreement.append(float(torch.softmax(classifier.embed([crop])[1], dim=1)[0, scene]))
+            probabilities = torch.softmax(classifier.embed([crop])[1], dim=1)[0]
+            differing += int(probabilities.argmax()) != scene
+            agreement.append(float(probabilities[scene]))
         assert len(objects) > 1 and chosen is not None
         assert chosen.box == pytest.approx(objects[int(np.argmax(agreement))].box, abs=1e-3)
+    assert differing
 
 
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
