@@ -19,6 +19,7 @@ from rich.console import Console
 from jobs.cluster import joined
 from jobs.config import EvaluateConfig, Summary, run
 from jobs.evaluate_describing import Described, describe_again, stored
+from jobs.evaluate_duplicates import find_duplicates, write_duplicates
 from jobs.evaluate_labels import count_trained_on, label_rows
 from rsir_core import rows
 from rsir_core.arms import Arm, Own, Variation, main_arm, parse_arms, plan_arms
@@ -28,6 +29,7 @@ from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.metrics import PROTOCOL, score_retrieval, top_confusion
 from rsir_core.report import arms_table, write_report
 from rsir_core.table import Index
+from rsir_core.unseen import score_unseen
 
 log = logging.getLogger(__name__)
 SEED = "{seed}"
@@ -65,7 +67,11 @@ def evaluate(config: EvaluateConfig) -> Summary:
         )
     with joined(config.address) if subjects[0].again else nullcontext():
         runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
-    evaluation = Evaluation(runs, main_arm(subjects[0].arms, subjects[0].own))
+    first = subjects[0]
+    duplicates, pairs = find_duplicates(first.index.features(), _of_seed(config.split, first.seed))
+    write_duplicates(config.report, pairs)
+    findings = {"duplicates": duplicates, "unseen": unseen_of(first)}
+    evaluation = Evaluation(runs, main_arm(first.arms, first.own), findings)
     write_report(config.report, evaluation)
     Console().print(arms_table(evaluation))
     metrics = evaluation.metrics()
@@ -75,6 +81,12 @@ def evaluate(config: EvaluateConfig) -> Summary:
         "seconds": round(time.monotonic() - began, 1),
         "report": config.report,
     }
+
+
+def unseen_of(subject: Subject) -> dict[str, Any] | None:
+    """What `unseen` says of the rows as they are stored."""
+    columns = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
+    return score_unseen(*columns, subject.labels, subject.classes)
 
 
 def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:

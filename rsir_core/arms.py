@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 from rsir_core.errors import ConfigError
+from rsir_core.frozen import FROZEN
 
-ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5"]
+ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "frozen"]
 ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
@@ -83,10 +84,10 @@ def plan_arms(sets: Sequence[ArmSet], own: Own) -> list[Arm]:
 
 
 def main_arm(arms: Sequence[Arm], own: Own) -> Arm:
-    """The method itself; where only others were asked for, the first by weighted features among those."""
+    """The method itself; where only others were asked for, the first by weighted features among those, or the last."""
     if own.main in arms:
         return own.main
-    return next(arm for arm in arms if arm.components is not None and arm.weighted)
+    return next((arm for arm in arms if arm.components is not None and arm.weighted), arms[-1])
 
 
 def _arms(name: ArmSet, own: Own) -> list[Arm]:
@@ -104,6 +105,9 @@ def _arms(name: ArmSet, own: Own) -> list[Arm]:
         case "table5":
             ours = [Arm(own.variation, k, weighted) for k, weighted in ((None, False), (K, False), (K, True))]
             return [*ours, *(Arm(peer, None, weighted=True) for peer in own.peers)]
+        case "frozen":  # its head was never trained, so there is nothing to weight with
+            frozen = own.whole._replace(peer=FROZEN)
+            return [Arm(frozen, k, weighted=False) for k in (None, K)]
         case "figure4":
             sizes = [k for k in sorted({*DIMENSIONS, K}) if k <= own.most]
             return [Arm(own.variation, k, weighted) for k in (*sizes, None) for weighted in (False, True)]
