@@ -18,7 +18,7 @@ from ray.data import Dataset
 from jobs.config import QueryConfig
 from jobs.describing import Reading, Stages, images_of, read_files, through
 from jobs.serve_answer import FACTORS, Answerer
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking
+from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
 from rsir_core.filters import Filter
 from rsir_core.raster import Picture
@@ -44,7 +44,7 @@ class AnswerRead:
         self._describer = QueryDescriber(edition, config.max_pixels, device)
         self._answerer = Answerer(edition)
         classes = config.class_names
-        self._ranking = Ranking(config.k, 0, Filter(classes=classes), config.near_duplicates)
+        self._ranking = Ranking(config.k, 0, Filter(classes=classes), config.near_duplicates, config.distance)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
@@ -77,6 +77,9 @@ class AnswerRead:
             columns |= {name: found[name] for name in (rows.IMAGE_ID, rows.URI, rows.CLASS)}
             columns |= {name: getattr(hits, name) for name in FACTORS}
             columns[rows.RANK] = range(1, n + 1)
+            best = float((hits.weighted_distance if self._ranking.is_weighted(descriptor) else hits.distance)[0])
+            verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, best)
+            columns[rows.NO_MATCH] = [verdict.no_match] * n
             columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
         return _table(columns, length)
 

@@ -242,6 +242,9 @@ class QueryConfig(DescribingConfig):
     k: int = option("results per query, at most 10,000", 50)
     classes: str | None = option("comma-separated: only results of these classes", None)
     near_duplicates: bool = option("only images that are the query's up to its encoding, by the plain distance", False)
+    distance: Literal["weighted", "plain", "auto"] = option(
+        "what ranks; auto: the weighted distance where the query's class is sure, else the plain one", "weighted"
+    )
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -259,8 +262,9 @@ class EvaluateConfig(RayJobConfig):
         "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
     arms: str = option(
-        "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, and objects "
-        "(the rules for the representative object); all but key_region and figure4 describe the images again",
+        "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, objects (the "
+        "rules for the representative object), and frozen (what ImageNet alone gives); all but key_region and figure4 "
+        "describe the images again",
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)

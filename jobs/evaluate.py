@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -17,8 +18,9 @@ from rich.console import Console
 from jobs.cluster import joined
 from jobs.config import EvaluateConfig, Summary, run
 from jobs.evaluate_describing import Described, describe_again, stored
+from jobs.evaluate_duplicates import find_duplicates, write_duplicates
 from jobs.evaluate_gallery import choose_queries, make_strips
-from jobs.evaluate_subject import SEED, Subject, open_subject, split_list
+from jobs.evaluate_subject import SEED, Subject, of_seed, open_subject, split_list
 from rsir_core import rows
 from rsir_core.arms import Arm, Variation, main_arm, parse_arms
 from rsir_core.errors import ConfigError
@@ -26,6 +28,7 @@ from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
 from rsir_core.metrics import score_retrieval, top_confusion
 from rsir_core.report import arms_table, write_report
+from rsir_core.unseen import score_unseen
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,11 @@ def evaluate(config: EvaluateConfig) -> Summary:
         )
     with joined(config.address) if subjects[0].again else nullcontext():
         runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
-    evaluation = Evaluation(runs, main_arm(subjects[0].arms, subjects[0].own))
+    first = subjects[0]
+    duplicates, pairs = find_duplicates(first.index.features(), of_seed(config.split, first.seed))
+    write_duplicates(config.report, pairs)
+    findings = {"duplicates": duplicates, "unseen": unseen_of(first)}
+    evaluation = Evaluation(runs, main_arm(first.arms, first.own), findings)
     write_report(config.report, evaluation)
     Console().print(arms_table(evaluation))
     metrics = evaluation.metrics()
@@ -52,6 +59,12 @@ def evaluate(config: EvaluateConfig) -> Summary:
         "seconds": round(time.monotonic() - began, 1),
         "report": config.report,
     }
+
+
+def unseen_of(subject: Subject) -> dict[str, Any] | None:
+    """What `unseen` says of the rows as they are stored."""
+    feature, p = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
+    return score_unseen(feature, p, subject.labels, subject.classes)
 
 
 def evaluate_subject(subject: Subject, batch_size: int) -> Run:

@@ -13,10 +13,11 @@ from ray.data import ActorPoolStrategy
 from jobs.describing import actor_count
 from rsir_core import rows
 from rsir_core.arms import Variation
-from rsir_core.bundle import load_bundle
+from rsir_core.bundle import Bundle, load_bundle
 from rsir_core.classifier import Pixels
 from rsir_core.describe import Describer, Descriptions
 from rsir_core.errors import ImageError
+from rsir_core.frozen import FROZEN, frozen_bundle
 from rsir_core.pca import Moments, unit_length
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
@@ -70,9 +71,15 @@ class DescribeAgain:
         torch.set_num_threads(1)
         self.variations = variations
         self.describers = {
-            peer: Describer(Index(index).bundle(fingerprint) if peer is None else load_bundle(peer))
+            peer: Describer(self._bundle(Index(index).bundle(fingerprint), peer))
             for peer in {variation.peer for variation in variations}
         }
+
+    @staticmethod
+    def _bundle(own: Bundle, peer: str | None) -> Bundle:
+        if peer == FROZEN:
+            return frozen_bundle(own.classifier.backbone, own.classes, own.classifier.image_size)
+        return own if peer is None else load_bundle(peer)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""

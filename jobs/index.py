@@ -10,6 +10,7 @@ from jobs.committing import Commits, Committer
 from jobs.compacting import compact
 from jobs.config import IndexConfig, Summary, run
 from jobs.describing import actor_count, describe_files
+from jobs.no_match import state_no_match
 from jobs.progress import Progress
 from jobs.publishing import is_published, publish
 from jobs.run_report import RunReport, by_folder, counts_of
@@ -62,6 +63,8 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
                     "the PCA's error on the new images is %.2f times that of those it was fitted to: --refit-pca",
                     report.drift.error_ratio,
                 )
+            report.begin("state when nothing matches")
+            state_no_match(index)
             if config.compact:
                 report.begin("compact")
                 compact(commits)

@@ -12,22 +12,13 @@ from jobs.serve_messages import ROW, FootprintJson, ImagesJson
 from jobs.serve_query import Descriptor, Edition, Ranking
 from rsir_core import rows
 from rsir_core.detector import DetectedObject
+from rsir_core.duplicates import NEAR, ROUNDING
 from rsir_core.filters import columns_to_ask
 from rsir_core.geometry import to_geojson
 from rsir_core.regions import Box, Region
 from rsir_core.resident import Resident
 from rsir_core.search import Hits
 from rsir_core.table import Index
-
-# How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
-# happens between batches of different sizes.
-ROUNDING: Final = 2.0**-10
-
-
-# On UC Merced, saving an image at JPEG quality 75 or at 80 % of its size moves 95 % of the features by less than 0.2;
-# the nearest other image is at 0.1 in the median. So this finds what may be the same picture; pixels tell the rest.
-NEAR: Final = 0.2
-
 
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
 
@@ -70,7 +61,7 @@ class Answerer:
 
     def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
         """The best rows for a query, best first; may raise as `hits`."""
-        return self._ranked(self.hits(query, ranking), ranking.near_duplicates)
+        return self._ranked(self.hits(query, ranking), ranking.is_weighted(query))
 
     def hits(self, query: Descriptor, ranking: Ranking) -> Hits:
         """The best rows for a query, best first, with their factors.
@@ -79,9 +70,8 @@ class Answerer:
             QueryError: 422, a filter that the index cannot apply.
         """
         allowed = self._rows.passing(ranking.filter, self.edition.classes)
-        hits = self._rows.search(
-            query.feature, query.class_probabilities, ranking.first, allowed, plain=ranking.near_duplicates
-        )
+        plain = not ranking.is_weighted(query)
+        hits = self._rows.search(query.feature, query.class_probabilities, ranking.first, allowed, plain)
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
         return hits
@@ -155,7 +145,7 @@ class Answerer:
             _stored_objects(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
         )  # fmt: skip
 
-    def _ranked(self, hits: Hits, near_duplicates: bool) -> Ranked:
+    def _ranked(self, hits: Hits, weighted: bool) -> Ranked:
         found = self._rows.take(hits.rows)
         shown = found.select(list(ROW)).to_pylist()
         probability = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1, initial=0).tolist()
@@ -165,7 +155,7 @@ class Answerer:
             why = {name: factor[i] for name, factor in zip(FACTORS, factors, strict=True)}
             row[rows.GEOMETRY] = row[rows.GEOMETRY] and to_geojson(row[rows.GEOMETRY])
             encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
-        key = hits.distance if near_duplicates else hits.weighted_distance
+        key = hits.weighted_distance if weighted else hits.distance
         return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded)
 
 

@@ -25,7 +25,7 @@ from jobs.serve_messages import (
     answer_json,
     item_collection,
 )
-from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink
+from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verdict_on
 from jobs.serve_reading import Limits, read_search, request_body
 from jobs.serve_tokens import Tokens, add_tokens
 from rsir_core.errors import ImageError, QueryError
@@ -107,23 +107,24 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
         asked, upload = await read_search(request, limits)
         async with library.lend(asked.version) as backend:
             entry.version, entry.k = backend.edition.version, asked.k
-            ranking = Ranking(asked.k, asked.offset, asked.filter, asked.near_duplicates)
+            ranking = Ranking(asked.k, asked.offset, asked.filter, asked.near_duplicates, asked.distance)
             if asked.is_one_stored_image:
                 with entry.timed("rank"):
-                    query, results = await backend.rank_stored(asked.image_id, asked.uri, ranking)
+                    query, found = await backend.rank_stored(asked.image_id, asked.uri, ranking)
             else:
                 with entry.timed("describe"):
                     query = await _query(backend, asked, upload)
                 with entry.timed("rank"):
                     if upload is not None and not asked.has_examples:
-                        query, results = await backend.rank_described(query, ranking)
+                        query, found = await backend.rank_described(query, ranking)
                     else:
-                        results = await backend.rank(query, ranking)
+                        found = await backend.rank(query, ranking)
             if upload is not None:
                 entry.found_object = query.object is not None
             if GEOJSON in request.headers.get("accept", ""):
-                return Response(item_collection(results), media_type=GEOJSON)
-            return Response(answer_json(backend.edition, query, results), media_type="application/json")
+                return Response(item_collection(found.results), media_type=GEOJSON)
+            verdict = verdict_on(backend.edition, ranking, query, found.best)
+            return Response(answer_json(backend.edition, query, found.results, verdict), media_type="application/json")
 
 
 async def _query(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor:

@@ -4,13 +4,20 @@ import heapq
 from abc import ABC, abstractmethod
 from collections import Counter
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.serve_answer import Held, Ranked
 from jobs.serve_messages import FootprintJson, ImagesJson
 from jobs.serve_query import Descriptor, Edition, Ranking
 from rsir_core.errors import QueryError
 from rsir_core.regions import Box
+
+
+class Found(NamedTuple):
+    """What a query finds."""
+
+    results: list[bytes]  # each as JSON, with its rank
+    best: float | None  # what the very first is ordered by, on whatever page; None: no row is there to be ranked
 
 
 class Backend(ABC):
@@ -47,13 +54,11 @@ class Backend(ABC):
         near = [found for found in await self._each("recognise", query) if found is not None]
         return min(near, key=lambda found: found[0])[1] if near else query
 
-    async def rank(self, query: Descriptor, ranking: Ranking) -> list[bytes]:
-        """The best rows for a query, best first, each as JSON, with their ranks; without those to leave out."""
+    async def rank(self, query: Descriptor, ranking: Ranking) -> Found:
+        """The best rows for a query, best first; without those to leave out."""
         return _ranked(await self._each("rank", query, ranking), ranking)
 
-    async def rank_stored(
-        self, image_id: str | None, uri: str | None, ranking: Ranking
-    ) -> tuple[Descriptor, list[bytes]]:
+    async def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Found]:
         """An indexed image and its best rows: of one share in one call.
 
         Raises:
@@ -67,7 +72,7 @@ class Backend(ABC):
             raise _unknown("image_id", image_id) if image_id else _unknown("uri", uri)
         return found[0], _ranked([found[1]], ranking)
 
-    async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, list[bytes]]:
+    async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Found]:
         """What an upload turns out to be, see `recognised`, and its best rows: of one share in one call."""
         if self.parts > 1:
             query = await self.recognised(query)
@@ -107,11 +112,12 @@ class Backend(ABC):
         await self._each("probe")
 
 
-def _ranked(parts: list[Ranked], ranking: Ranking) -> list[bytes]:
+def _ranked(parts: list[Ranked], ranking: Ranking) -> Found:
     """The best of all shares, which are each in order; ties go to the smaller image id, as in each of them."""
     merged = heapq.merge(*(zip(part.keys, part.encoded, strict=True) for part in parts))
     best = enumerate(islice(merged, ranking.offset, ranking.offset + ranking.k), ranking.offset + 1)
-    return [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]
+    results = [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]
+    return Found(results, min((part.keys[0][0] for part in parts if part.keys), default=None))
 
 
 def _span(bounds: list[FootprintJson]) -> FootprintJson | None:

@@ -2,7 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 import numpy as np
 import orjson
@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from jobs.serve_query import Descriptor, Edition
+from jobs.serve_query import Descriptor, DistanceName, Edition, Verdict
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import QueryError
 from rsir_core.filters import Filter, Operator
@@ -85,6 +85,10 @@ class SearchRequest(BaseModel):
     near_duplicates: Annotated[
         bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
     ] = False
+    distance: Annotated[
+        DistanceName,
+        Field(description="what ranks; auto: the weighted distance where the query's class is sure, else the plain"),
+    ] = "weighted"
     preview: Annotated[
         bool, Field(description="send back, as a data URI, the picture that was described, and all of its objects")
     ] = False
@@ -217,6 +221,9 @@ class AnswerJson(TypedDict):
     """The answer to a query: what it was taken for, and the rows nearest to it, best first."""
 
     version: int
+    ranked_by: Literal["weighted_distance", "distance"]
+    no_match: bool | None  # nothing here is like the query; null: this index cannot say so
+    false_match_rate: float | None  # of queries that have nothing like them here, the share that is told otherwise
     query: QueryJson
     results: list[ResultJson]
 
@@ -262,7 +269,7 @@ class ErrorJson(TypedDict):
     detail: str
 
 
-def answer_json(edition: Edition, query: Descriptor, results: list[bytes]) -> bytes:
+def answer_json(edition: Edition, query: Descriptor, results: list[bytes], verdict: Verdict) -> bytes:
     """An `AnswerJson` as it is sent; the results are encoded already."""
     names, region = edition.classes, query.region
     top = int(query.class_probabilities.argmax())
@@ -284,7 +291,14 @@ def answer_json(edition: Edition, query: Descriptor, results: list[bytes]) -> by
     }
     if query.preview:
         said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
-    return b'{"version":%d,"query":%s,"results":[%s]}' % (edition.version, orjson.dumps(said), b",".join(results))
+    head = {
+        "version": edition.version,
+        "ranked_by": "weighted_distance" if verdict.weighted else "distance",
+        "no_match": verdict.no_match,
+        "false_match_rate": verdict.false_match_rate,
+        "query": said,
+    }
+    return b'%s,"results":[%s]}' % (orjson.dumps(head)[:-1], b",".join(results))
 
 
 def item_collection(results: list[bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,17 @@ from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
+from rsir_core.nomatch import NoMatch, get_no_match
 from rsir_core.raster import Picture, decode, read_picture
 from rsir_core.regions import Box, Region
 from rsir_core.resident import widths
+from rsir_core.search import SURE
 from rsir_core.table import Index
 
 PREVIEW_SIDE: Final = 512
 THUMBNAIL_SIDE: Final = 256
+
+DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Edition:
     dimensions: int
     has_detector: bool
     tau: float
+    no_match: NoMatch | None = None  # None: the index was published without, by an earlier version
 
 
 def open_edition(uri: str, version: int | None = None) -> Edition:
@@ -68,6 +73,7 @@ def edition_of(uri: str, version: int | None = None) -> Edition:
     return Edition(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
+        get_no_match(index, version, bundle, pca),
     )  # fmt: skip
 
 
@@ -79,11 +85,18 @@ class Ranking:
     offset: int = 0  # better ones to leave out
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
+    distance: DistanceName = "weighted"
 
     @property
     def first(self) -> int:
         """How many of the best have those among them."""
         return self.offset + self.k
+
+    def is_weighted(self, query: "Descriptor") -> bool:
+        """Whether that query is ranked by the weighted distance."""
+        if self.near_duplicates or self.distance == "plain":
+            return False
+        return self.distance == "weighted" or bool(query.class_probabilities.max() >= SURE)
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,23 @@ class Descriptor:
     def object(self) -> DetectedObject | None:
         """Its representative object."""
         return self.objects[0] if self.objects else None
+
+
+class Verdict(NamedTuple):
+    """How a query was ranked, and whether anything like it was found."""
+
+    weighted: bool
+    no_match: bool | None  # None: nothing can be promised, or nothing was ranked
+    false_match_rate: float | None  # of queries that have nothing like them, the share that is told otherwise
+
+
+def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, best: float | None) -> Verdict:
+    """What to say of a ranking whose best row is so far; near duplicates answer another question."""
+    weighted, known = ranking.is_weighted(query), edition.no_match
+    if known is None or best is None or ranking.near_duplicates:
+        return Verdict(weighted, None, None)
+    no_match = known.is_too_far(best, weighted)
+    return Verdict(weighted, no_match, None if no_match is None else known.false_match_rate)
 
 
 class QueryDescriber:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 from rsir_core.errors import ConfigError
+from rsir_core.frozen import FROZEN
 from rsir_core.regions import ObjectRule
 
-ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects"]
+ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "frozen"]
 ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
@@ -89,10 +90,10 @@ def plan_arms(sets: Sequence[ArmSet], own: Own) -> list[Arm]:
 
 
 def main_arm(arms: Sequence[Arm], own: Own) -> Arm:
-    """The method itself; where only others were asked for, the first by weighted features among those."""
+    """The method itself; where only others were asked for, the first by weighted features among those, or the last."""
     if own.main in arms:
         return own.main
-    return next(arm for arm in arms if arm.components is not None and arm.weighted)
+    return next((arm for arm in arms if arm.components is not None and arm.weighted), arms[-1])
 
 
 def _arms(name: ArmSet, own: Own) -> list[Arm]:
@@ -101,18 +102,28 @@ def _arms(name: ArmSet, own: Own) -> list[Arm]:
         case "key_region" | "whole_image":
             variation = own.variation if name == "key_region" else own.whole
             return [Arm(variation, k, weighted) for k in (None, K) for weighted in (False, True)]
-        case "table3":
-            cut = [own.variation._replace(tau=tau) for tau in sorted({*TAUS, own.variation.tau})]
-            return [arm for v in cut for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
+        case "table3" | "objects":
+            regions = _cut(own) if name == "table3" else _centred(own)
+            return [arm for v in regions for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
         case "table4" | "figure5":  # Org_pic's average in table 4 is that of table 3 at 1.0: plain, all dimensions
             whole = [Arm(own.whole, None, weighted=False), Arm(own.whole, K, weighted=True)]
             return [*(whole if name == "table4" else whole[:1]), own.main]
         case "table5":
             ours = [Arm(own.variation, k, weighted) for k, weighted in ((None, False), (K, False), (K, True))]
             return [*ours, *(Arm(peer, None, weighted=True) for peer in own.peers)]
-        case "objects":  # all of them described again, so that their PCAs are fitted to the same images
-            centred = [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]
-            return [arm for v in centred for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
+        case "frozen":  # its head was never trained, so there is nothing to weight with
+            frozen = own.whole._replace(peer=FROZEN)
+            return [Arm(frozen, k, weighted=False) for k in (None, K)]
         case "figure4":
             sizes = [k for k in sorted({*DIMENSIONS, K}) if k <= own.most]
             return [Arm(own.variation, k, weighted) for k in (*sizes, None) for weighted in (False, True)]
+
+
+def _cut(own: Own) -> list[Variation]:
+    """Key regions of every size."""
+    return [own.variation._replace(tau=tau) for tau in sorted({*TAUS, own.variation.tau})]
+
+
+def _centred(own: Own) -> list[Variation]:
+    """By every rule; all of them described again, so that their PCAs are fitted to the same images."""
+    return [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]

@@ -1,13 +1,14 @@
 """What was scored: every arm over one index, or over several that differ in their seed, with means and deviations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rsir_core.arms import Arm
+from rsir_core.frozen import FROZEN
 from rsir_core.gallery import Strip
 from rsir_core.metrics import RECALL_LEVELS, Scores
 from rsir_core.search import Doubles, Ints
@@ -70,10 +71,12 @@ class Evaluation:
     Attributes:
         runs: one at least.
         main: the arm that figures without a name are of.
+        findings: what else was found, of the first run, by key of `metrics.json`.
     """
 
     runs: Sequence[Run]
     main: Arm
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[Arm]:
@@ -139,7 +142,8 @@ class Evaluation:
         if variation.tau not in (1, self.main.variation.tau):
             region = f"{region} {variation.tau:g}"
         if variation.peer is not None:
-            region = f"{region}, {variation.backbone}"
+            frozen = "frozen " if variation.peer == FROZEN else ""
+            region = f"{region}, {frozen}{variation.backbone}"
         if variation.centre is not None:
             region = f"{region}, centred by {variation.centre}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
@@ -179,6 +183,7 @@ class Evaluation:
             },
             "protocol": self.protocol,
             "arms": [self._detailed(arm) for arm in self.arms],
+            **self.findings,
             **({"seeds": [self._of_seed(run) for run in self.runs]} if len(self.runs) > 1 else {}),
         }
 

@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SMALLEST: Final = np.finfo(np.float32).tiny
+SURE: Final = 0.5  # calibrated probability of its class from which a query is one that the weights can be trusted with
 
 
 def complements(class_probabilities: Floats) -> Floats:

@@ -5,6 +5,7 @@ embeddings/   append-only cache of what was described, keyed by image id and eta
 failures/     files that should be images and cannot be
 scenes/       how large rasters are cut into tiles
 pca/          fitted PCAs by fingerprint
+no_match/     by version of features: from where on the best row is no match
 bundle/       the model bundle that everything here was described with
 lease/        who may change the index
 runs/         a report of each run
@@ -326,6 +327,11 @@ class Index:
             files.select(KEY), same, source_alias="s", target_alias="t", commit_properties=ONTO_THIS
         ).when_matched_delete()
         return changed(table, merge.execute)
+
+    @property
+    def no_match_uri(self) -> str:
+        """The folder of what `nomatch` stores."""
+        return f"{self.uri}/no_match"
 
     def _pca_uri(self, fingerprint: str) -> str:
         return f"{self.uri}/pca/{fingerprint}.safetensors"

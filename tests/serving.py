@@ -39,6 +39,7 @@ from rsir_core.bundle import write_classifier, write_detector
 from rsir_core.classifier import Classifier, build_classifier, load_start_weights, settings_for
 from rsir_core.detector import DetectorSettings, build_detector
 from rsir_core.errors import ImageError
+from rsir_core.nomatch import NoMatch, put_no_match
 from rsir_core.pca import Moments
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
@@ -48,6 +49,7 @@ from rsir_core.table import Index
 Rows = list[dict[str, Any]]
 
 ONE = "beach/beach001.jpg"
+FARTHEST = (0.01, 0.5)  # as if the rows had said so: a weighted distance and a distance, from which on nothing matches
 LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
 
 
@@ -73,7 +75,8 @@ def build_index(folder: Path, per_class: int) -> str:
         rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in rows.FEATURES.names}, rows.FEATURES)
-    index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
+    version = index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
+    put_no_match(index, version, NoMatch(features[rows.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, *FARTHEST))
     return index.uri
 
 

@@ -14,7 +14,7 @@ from jobs.serve_answer import Answerer
 from jobs.serve_query import QueryDescriber, Ranking, open_edition
 from rsir_core import rows
 from rsir_core.regions import Box
-from tests.serving import LIMITS, ONE, Rows, check_finds_itself, upload
+from tests.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
 
@@ -117,3 +117,43 @@ def test_the_class_filter_keeps_the_order_of_the_rest(client: httpx.Client) -> N
     for text in ("beach,river", '["beach", "river"]', ["beach", "river"]):
         again = upload(client, data, k=50, classes=text).json()["results"]
         assert [r["image_id"] for r in again] == expected
+
+
+# What ranks, and whether anything is like the query
+
+
+def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client, stored: Rows) -> None:
+    row = stored[0]
+    uniform = [1 / len(CLASSES)] * len(CLASSES)
+    for p, distance, by in (
+        (row["class_probabilities"], "weighted", "weighted_distance"),
+        (row["class_probabilities"], "plain", "distance"),
+        (uniform, "weighted", "weighted_distance"),
+        (uniform, "auto", "distance"),
+        ([1.0] + [0.0] * (len(CLASSES) - 1), "auto", "weighted_distance"),
+    ):
+        asked = {"feature": row["feature"], "class_probabilities": p, "distance": distance, "k": 50}
+        answer = client.post("/search", json=asked).json()
+        assert answer["ranked_by"] == by
+        keys = [result[by] for result in answer["results"]]
+        assert keys == sorted(keys) and len(keys) > 10
+    refused = client.post("/search", json={**asked, "distance": "euclidean"})
+    assert refused.status_code == 422 and "euclidean" in refused.json()["detail"]
+
+
+def test_a_query_that_is_like_nothing_is_told_so_on_every_page(client: httpx.Client, stored: Rows) -> None:
+    row = stored[0]
+    far = {"feature": [2.0] * len(row["feature"]), "class_probabilities": row["class_probabilities"]}
+    verdicts = set()
+    for asked in (far, {"image_id": row["image_id"]}):
+        for distance, key, limit in zip(
+            ("weighted", "plain"), ("weighted_distance", "distance"), FARTHEST, strict=True
+        ):
+            first = client.post("/search", json={**asked, "distance": distance}).json()["results"][0]
+            for page in ({}, {"offset": 5}):
+                answer = client.post("/search", json={**asked, **page, "distance": distance, "k": 3}).json()
+                assert (answer["no_match"], answer["false_match_rate"]) == (first[key] >= limit, 0.01)
+                verdicts.add(answer["no_match"])
+    assert verdicts == {True, False}
+    none = client.post("/search", json={**far, "near_duplicates": True}).json()
+    assert (none["no_match"], none["false_match_rate"], none["results"]) == (None, None, [])

@@ -10,7 +10,7 @@ import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { picture, queryCaption, thumbnail } from "./picture.js";
 import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered } from "./query.js";
 import { askForToken, setUpToken } from "./token.js";
-import { $, count, lightTogether, make } from "./view.js";
+import { $, count, lightTogether, make, percent } from "./view.js";
 
 const narrow = window.matchMedia("(max-width: 48rem)");
 const files = new Map();  // uploads by their number in the history, for as long as the page is open
@@ -103,9 +103,16 @@ async function search(words = "") {
   add(answer.results);
   showMarks();
   show("results");
-  say(`${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
+  say(unlike(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
+}
+
+/** That what was found is no match, where the index can say so. */
+function unlike({ no_match, false_match_rate, results }) {
+  if (!no_match || !results.length) return "";
+  const rate = `of images with nothing like them here, ${percent(false_match_rate)} would still be taken for a match`;
+  return `Nothing here seems to be like this image: what follows is only nearest (${rate}). `;
 }
 
 function whyNone() {

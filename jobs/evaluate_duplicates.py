@@ -1,0 +1,72 @@
+"""Duplicates among the images of an index: what makes a score flattering, across the split most of all."""
+
+import csv
+import io
+import logging
+from typing import Any, Final
+
+import pyarrow as pa
+
+from jobs.evaluate_labels import match
+from rsir_core import rows
+from rsir_core.duplicates import Look, groups, looks_at, near_pairs, same_pictures
+from rsir_core.labels import read_split
+from rsir_core.storage import put_file
+
+log = logging.getLogger(__name__)
+SHOWN: Final = 100  # pairs in metrics.json; the CSV has all
+COLUMNS: Final = ("first", "second", "kind", "difference", "first_split", "second_split")
+
+
+def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`).
+
+    Args:
+        features: rows of the index, training images included, schema `rows.FEATURES`.
+        split: CSV that says which images train; only those that it names are looked at.
+    """
+    place = {} if split is None else _split_of(features, split)
+    if place:
+        features, place = features.take(pa.array(sorted(place))), dict(enumerate(place[row] for row in sorted(place)))
+    ids, uris = (features[name].to_pylist() for name in (rows.IMAGE_ID, rows.URI))
+    near = near_pairs(ids, *(rows.to_matrix(features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES)))
+    wanted = sorted({row for pair in near for row in pair})
+    looks = dict(zip(wanted, looks_at([uris[row] for row in wanted]), strict=True))
+    readable = {row: look for row, look in looks.items() if isinstance(look, Look)}
+    if len(readable) < len(looks):
+        log.warning("%d of %d images cannot be compared: they cannot be read any more", len(looks) - len(readable),
+                    len(looks))  # fmt: skip
+    pairs = same_pictures(near, readable)
+    found = [
+        dict(zip(COLUMNS, (ids[a], ids[b], kind, difference, place.get(a), place.get(b)), strict=True))
+        for a, b, kind, difference in pairs
+    ]
+    across = [pair for pair in found if {pair["first_split"], pair["second_split"]} == {"train", "test"}]
+    if found:
+        log.warning("%d pairs of images are one picture twice, %d of them across the split, such as %s and %s",
+                    len(found), len(across), found[0]["first"], found[0]["second"])  # fmt: skip
+    return {
+        "images": len(features),
+        "compared": len(readable),
+        "unread": len(looks) - len(readable),
+        "groups": len(groups(pairs)),
+        "identical": sum(pair["kind"] == "identical" for pair in found),
+        "re_encoded": sum(pair["kind"] == "re-encoded" for pair in found),
+        "train_test": len(across),
+        "pairs": found[:SHOWN],
+    }, found
+
+
+def write_duplicates(report: str, found: list[dict[str, Any]]) -> None:
+    """All pairs as duplicates.csv in the report's folder."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    put_file(f"{report.rstrip('/')}/duplicates.csv", text.getvalue().encode())
+
+
+def _split_of(features: pa.Table, split: str) -> dict[int, str]:
+    """Whether a row trains or tests, of those that the split file names."""
+    of_uri = {image.uri: image.split for image in read_split(split)}
+    return {row: of_uri[uri] for uri, row in match(list(of_uri), features).items()}

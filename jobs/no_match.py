@@ -1,0 +1,73 @@
+"""The thresholds of a published version, see `nomatch`: files are read where Ray has room, only minima come back."""
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from rsir_core import rows
+from rsir_core.delta import TableFile
+from rsir_core.nomatch import (
+    QUERIES,
+    RATE,
+    NoMatch,
+    Sample,
+    nearest_of_other_classes,
+    put_no_match,
+    threshold,
+)
+from rsir_core.search import Doubles, Ints
+from rsir_core.table import Index
+
+COLUMNS = [rows.FEATURE, rows.CLASS_PROBABILITIES]
+
+
+def state_no_match(index: Index) -> NoMatch | None:
+    """Store the thresholds of the newest version, and return them; None: it has no rows, or those of several models.
+
+    O(rows · QUERIES) time on the cluster: about 15 s of a core per million rows.
+    """
+    version = index.version()
+    files = [file for file in index.feature_files(version) if file.row_count]
+    models = index.models(version)
+    if len(models) != 1:
+        return None
+    ((bundle, pca),) = models
+    nearest_in, sample_of = ray.remote(_nearest_in), ray.remote(_sample_of)
+    chosen = _choose([file.row_count for file in files])
+    asked = [(f, positions) for f, positions in zip(files, chosen, strict=True) if len(positions)]
+    samples: list[Sample] = ray.get([sample_of.remote(index.uri, f, positions) for f, positions in asked])
+    sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
+    shared = ray.put(sample)
+    nearest: Doubles = np.min(ray.get([nearest_in.remote(index.uri, f, shared) for f in files]), axis=0)
+    known = NoMatch(
+        bundle,
+        pca,
+        queries=nearest.shape[1],
+        rows=sum(file.row_count for file in files),
+        false_match_rate=RATE,
+        weighted_distance=threshold(nearest[0]),
+        distance=threshold(nearest[1]),
+    )
+    put_no_match(index, version, known)
+    return known
+
+
+def _choose(counts: list[int]) -> list[Ints]:
+    """The positions of the rows that ask, by file: at random, the same in every run."""
+    n = sum(counts)
+    positions = np.sort(np.random.default_rng(0).choice(n, min(QUERIES, n), replace=False))
+    starts = np.cumsum([0, *counts[:-1]])
+    split = np.split(positions, np.searchsorted(positions, starts[1:]))
+    return [part - start for part, start in zip(split, starts, strict=True)]
+
+
+def _sample_of(uri: str, file: TableFile, positions: Ints) -> Sample:
+    return _vectors(Index(uri).read_features(file)[0].select(COLUMNS).take(pa.array(positions)))
+
+
+def _nearest_in(uri: str, file: TableFile, sample: Sample) -> Doubles:
+    return nearest_of_other_classes(sample, *_vectors(Index(uri).read_features(file)[0]))
+
+
+def _vectors(table: pa.Table) -> Sample:
+    return Sample(*(rows.to_matrix(table[name]) for name in COLUMNS))

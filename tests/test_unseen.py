@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from rsir_core.metrics import score_retrieval
+from rsir_core.search import SURE, Searcher
+from rsir_core.unseen import score_unseen
+
+CLASSES = ("a", "b", "c")
+
+
+def drawn(n: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    rng = np.random.default_rng(2)
+    labels = [str(name) for name in rng.choice([*CLASSES, "x", "y"], n)]
+    centre = {name: rng.normal(size=4) * 2 for name in (*CLASSES, "x", "y")}
+    feature = np.stack([centre[name] + rng.normal(size=4) for name in labels]).astype(np.float32)
+    p = np.stack([rng.dirichlet([8 if c == name else 0.7 for c in CLASSES]) for name in labels]).astype(np.float32)
+    return feature, p, labels
+
+
+def test_both_kinds_are_scored_among_their_own() -> None:
+    feature, p, labels = drawn(240)
+    found = score_unseen(feature, p, labels, CLASSES)
+    assert found is not None and found["labels"] == ["x", "y"]
+    for kind, names in (("unseen", "xy"), ("known", "abc")):
+        mine = np.isin(labels, list(names))
+        own = [label for label in labels if label in names]
+        weighted, plain = (score_retrieval(feature[mine], p[mine], own, w) for w in (True, False))
+        assert found[kind]["weighted"] == {"map": weighted.map, "anmrr": weighted.anmrr}
+        assert found[kind]["plain"] == {"map": plain.map, "anmrr": plain.anmrr}
+        sure = p[mine].max(axis=1) >= SURE
+        assert 0 < found[kind]["sure"] == pytest.approx(sure.mean())
+        expected = np.where(sure, weighted.average_precision, plain.average_precision).mean()
+        assert found[kind]["auto"]["map"] == pytest.approx(expected)
+
+
+def test_who_is_told_that_nothing_matches_is_what_a_searcher_of_the_known_finds() -> None:
+    feature, p, labels = drawn(600)
+    known = np.isin(labels, CLASSES)
+    found = score_unseen(feature, p, labels, CLASSES)
+    assert found is not None
+    ids = [f"{i:03}" for i in np.flatnonzero(known)]
+    order, searcher = Searcher.of(ids, feature[known], p[known])
+    for name in ("weighted", "plain"):
+        told = []
+        for i in range(len(labels)):
+            hits = searcher.search(feature[i], p[i], 2, None, name == "plain")
+            others = [j for j, row in enumerate(hits.rows) if ids[order[row]] != f"{i:03}"]
+            best = (hits.distance if name == "plain" else hits.weighted_distance)[others[0]]
+            told.append(best >= found["no_match"][name]["threshold"])
+        assert found["no_match"][name]["unseen_told"] == pytest.approx(np.mean(np.array(told)[~known]))
+        assert found["no_match"][name]["known_told_wrongly"] == pytest.approx(np.mean(np.array(told)[known]))
+
+
+def test_labels_that_are_all_known_or_all_others_are_nothing_to_say() -> None:
+    feature, p, labels = drawn(20)
+    assert score_unseen(feature, p, labels, [*CLASSES, "x", "y"]) is None
+    assert score_unseen(feature, p, labels, ["site"]) is None
