@@ -11,6 +11,7 @@ from jobs.progress import Progress
 from rsir_core.delta import Mode, TableFile, WrittenFile
 from rsir_core.errors import ArchiveError
 from rsir_core.lease import Lease
+from rsir_core.leftover import taken_over
 from rsir_core.retention import vacuum
 from rsir_core.table import SCHEMAS, Index, TableName
 
@@ -35,6 +36,11 @@ class Commits:
         """See `Index.commit`."""
         self._lease.check()
         self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
+
+    def take_over(self, left: pa.Table) -> None:
+        """Make rows visible that a run before wrote; see `leftover.leftovers`."""
+        if len(left):
+            self.commit("embeddings", list(taken_over(self.index, left)), "append")
 
     def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> None:
         """See `Index.replace_rows`."""

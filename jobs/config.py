@@ -167,7 +167,7 @@ class IndexConfig(DescribingConfig):
     keep_days: float = option("days for which --vacuum keeps every version readable, at most 30", 7.0)
     dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
-    commit_every: int = option("described images per commit: about so many are described again after a kill", 10_000)
+    commit_every: int = option("described images per commit; a kill costs at most so many", 10_000)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from jobs.config import DemoConfig, Summary, run
 from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import write_archive, write_boxes
-from rsir_core.archive import read_file
 from rsir_core.errors import RsirError
+from rsir_core.files import read_file
 from rsir_core.labels import LabelledImage, read_split
 
 PER_CLASS: Final = 30

@@ -5,6 +5,7 @@ reading is a pool of CPU tasks of its own, so that a GPU never waits for a decod
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -87,7 +88,7 @@ class Reading(NamedTuple):
 
 
 @cache
-def _reader(reading: Reading) -> Reader:
+def _reader(reading: Reading) -> Reader[Picture]:
     """One for each process of Ray's, whatever tasks and actors run there."""
     return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
 
@@ -220,6 +221,7 @@ class Stages(NamedTuple):
         of_read: batches of schema `READ` to rows; the second part of `at_once`.
         write: those rows to metadata; its third.
         rows_each: rows per image, at most, between the two.
+        at_risk: images, at most, that actors may have in their hands together, so that a kill costs no more.
     """
 
     reading: Reading
@@ -227,6 +229,7 @@ class Stages(NamedTuple):
     of_read: tuple[type, tuple[Any, ...]]
     write: Callable[[pa.Table], pa.Table]
     rows_each: int = 1
+    at_risk: int = sys.maxsize
 
 
 def describe_files(
@@ -242,15 +245,14 @@ def describe_files(
     """
     reading = Reading.of(config)._replace(function=function)
     write = partial(write_described, index=config.index)
-    stages = Stages(reading, (ReadDescribeWrite, (config, reading)), (DescribeRead, (config.index, gpu)), write)
-    return through(stages, config, listing)
+    at_once, of_read = (ReadDescribeWrite, (config, reading)), (DescribeRead, (config.index, gpu))
+    return through(Stages(reading, at_once, of_read, write, at_risk=config.commit_every), config, listing)
 
 
 def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Dataset:
     """A lazy dataset of what the last stage yields of listed files: on CPUs in one actor each, on GPUs one by one."""
     actors = config.actors or actor_count(config.num_gpus)
-    # Small archives in small blocks, so that the actors end together; large ones in whole files.
-    unit = min(max(len(listing) // (8 * actors) // config.batch_size, 1) * config.batch_size, ROWS_PER_FILE)
+    unit = rows_per_file(len(listing), actors, config.batch_size, stages.at_risk)
     blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
     files = ray.data.from_arrow(blocks)
     pool = ActorPoolStrategy(size=actors)
@@ -269,6 +271,16 @@ def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Data
         batch_size=config.batch_size, batch_format="pyarrow", num_gpus=config.num_gpus,
     )  # fmt: skip
     return found.map_batches(stages.write, batch_size=unit * stages.rows_each, batch_format="pyarrow")
+
+
+def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int) -> int:
+    """Images that an actor takes at once, and writes the rows of into one file.
+
+    Of small archives few, so that the actors end together; of large ones `ROWS_PER_FILE`; never so many that all actors
+    together hold more than `at_risk`, unless that is less than an image each.
+    """
+    even = max(images // (8 * actors) // batch_size, 1) * batch_size
+    return max(1, min(even, ROWS_PER_FILE, at_risk // actors))
 
 
 def actor_count(num_gpus: float) -> int:

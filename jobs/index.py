@@ -18,6 +18,7 @@ from jobs.surveying import Scenes, cut_scenes
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.lease import Lease
+from rsir_core.leftover import leftovers
 from rsir_core.plan import Plan, anti, listing_table, make_plan
 from rsir_core.stac import list_items
 from rsir_core.table import Index
@@ -30,8 +31,7 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        index.adopt_bundle(config.models, copy=False)
-        plan, scenes = _plan(index, config, None)
+        plan, scenes = _plan(index, config, index.adopt_bundle(config.models, copy=False), None)
         folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
@@ -49,7 +49,7 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan, scenes = _plan(index, config, commits)
+    plan, scenes = _plan(index, config, bundle.fingerprint, commits)
     report.planned(plan)
     if len(plan.to_describe) or scenes.failures or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
@@ -75,15 +75,28 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig, commits: Commits | None) -> tuple[Plan, Scenes]:
-    """With the archive's scenes, whose tiles are in the listing already; None: nothing may be written."""
+def _plan(index: Index, config: IndexConfig, bundle: str, commits: Commits | None) -> tuple[Plan, Scenes]:
+    """With the archive's scenes, whose tiles are in the listing already, and without what is described already.
+
+    Args:
+        index: the index.
+        config: of the job.
+        bundle: the fingerprint of its model bundle.
+        commits: of the run; None: nothing may be written.
+    """
     wanted = config.wanted
     files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
     scenes = cut_scenes(index, commits, listing_table(files), config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
-    return plan, scenes
+    left = leftovers(index, plan.to_describe, bundle)
+    if len(left) == 0:
+        return plan, scenes
+    log.info("%d of these are described already, by a run that ended before it committed them", len(left))
+    if commits is not None:
+        commits.take_over(left)
+    return replace(plan, to_describe=anti(plan.to_describe, left)), scenes
 
 
 def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:

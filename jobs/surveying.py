@@ -1,27 +1,32 @@
-"""From a listing with scenes to one with their tiles: headers of new and changed scenes are read on the cluster."""
+"""From a listing with scenes to one with their tiles: headers of new and changed scenes are read on the cluster.
+
+In processes of their own: what hangs or crashes GDAL by its header is a failure, as an image is that does so.
+"""
 
 import logging
 import time
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data import ActorPoolStrategy
 
 from jobs.cluster import joined
 from jobs.committing import Commits
 from jobs.config import IndexConfig
-from jobs.describing import DESCRIBED, write_described
+from jobs.describing import DESCRIBED, Reading, actor_count, write_described
 from rsir_core import rows
 from rsir_core.plan import anti
+from rsir_core.reader import Facts, Reader, memory_for
 from rsir_core.scenes import Tiling, may_be_scenes, with_tiles
-from rsir_core.survey import SURVEYED, survey_files
+from rsir_core.survey import SURVEYED, look_into, survey_files
 from rsir_core.table import KEY, Index
 
 log = logging.getLogger(__name__)
 
 PER_TASK: Final = 64
+AT_ONCE: Final = 4  # files per actor: it mostly waits for a store
 PER_COMMIT: Final = 1000
 
 
@@ -39,6 +44,25 @@ class Scenes(NamedTuple):
     skipped: int
     unreadable: pa.Table
     failures: list[dict[str, Any]]
+
+
+class LookInto:
+    """Stage: listed files to how each is cut (schema `rows.LISTING` to `SURVEYED`).
+
+    Args:
+        tiling: how they are to be cut.
+        limits: of pixels and seconds for each; `function` is not used.
+        readers: processes.
+    """
+
+    def __init__(self, tiling: Tiling, limits: Reading, readers: int) -> None:
+        self._tiling, self._limits = tiling, limits
+        memory = memory_for(limits.max_pixels)
+        self._readers: list[Reader[Facts]] = [Reader(look_into, limits.seconds, memory) for _ in range(readers)]
+
+    def __call__(self, listing: pa.Table) -> pa.Table:
+        """Look into one block of files."""
+        return survey_files(listing, self._readers, self._tiling, self._limits.max_pixels)
 
 
 def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config: IndexConfig) -> Scenes:
@@ -61,18 +85,20 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
         return Scenes(*with_tiles(listing, known), none, [])
     log.info("%d large files to look into", len(unknown))
     with joined(config.address):
-        found = _survey(unknown, tiling, config.max_pixels, commits)
+        found = _survey(unknown, tiling, Reading.of(config), commits)
     good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
     written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
     known = pa.concat_tables([known, good.select(rows.SCENES.names)])
     return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
 
 
-def _survey(unknown: pa.Table, tiling: Tiling, max_pixels: int, commits: Commits | None) -> pa.Table:
+def _survey(unknown: pa.Table, tiling: Tiling, limits: Reading, commits: Commits | None) -> pa.Table:
     """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
     blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
-    look = partial(survey_files, tiling=tiling, max_pixels=max_pixels)
-    surveyed = ray.data.from_arrow(blocks).map_batches(look, batch_size=None, batch_format="pyarrow")
+    surveyed = ray.data.from_arrow(blocks).map_batches(
+        LookInto, fn_constructor_args=(tiling, limits, min(AT_ONCE, len(unknown))), num_cpus=1,
+        compute=ActorPoolStrategy(size=min(actor_count(0), len(blocks))), batch_size=None, batch_format="pyarrow",
+    )  # fmt: skip
     pieces, done = [SURVEYED.empty_table()], 0
     found: pa.Table
     for found in surveyed.iter_batches(batch_size=PER_COMMIT, batch_format="pyarrow"):

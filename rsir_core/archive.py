@@ -1,20 +1,18 @@
-"""From an archive's URI to its image files, and from a file's URI to its bytes; local or any store fsspec opens."""
+"""From an archive's URI to its image files; local or any store that fsspec opens."""
 
 import os
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import tokenize
 
-from rsir_core.errors import ArchiveError, FailureKind, ImageError
+from rsir_core.bucket import Bucket
+from rsir_core.errors import ArchiveError
 
 EXTENSIONS: Final = frozenset(
     [
@@ -40,7 +38,6 @@ EXTENSIONS: Final = frozenset(
 )
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
-_FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
 
@@ -50,7 +47,7 @@ class ImageFile(NamedTuple):
 
     Attributes:
         image_id: path below the archive's root, '/'-separated; unique, and the same wherever the archive is mounted.
-        uri: what `read_file` takes: an absolute path for local files, a full URL for others.
+        uri: what `files.read_file` takes: an absolute path for local files, a full URL for others.
         etag: changes when the content does: the store's ETag, else time of modification in ns and size.
         size: bytes; -1 where the store does not say.
         time: of acquisition, where a catalogue says it.
@@ -70,8 +67,8 @@ def list_images(archive: str) -> Iterator[ImageFile]:
     """List the image files of an archive, a folder or a single file, as they are found.
 
     By extension, whatever its case; hidden files and folders are left out. In order of names within each folder, files
-    before subfolders. Holds the listings of a few folders, never that of the archive. Symbolic links are followed,
-    except back into a folder that is being listed.
+    before subfolders (on S3: see `bucket`). Holds the listings of a few folders, never that of the archive. Symbolic
+    links are followed, except back into a folder that is being listed.
 
     Raises:
         ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed; at once where it
@@ -88,49 +85,6 @@ def list_images(archive: str) -> Iterator[ImageFile]:
             raise ArchiveError(f"{archive} is a file, but no image by its extension; give a folder or {_known()}")
         return iter([_image_file(fs, archive, root.rpartition("/")[0], _followed(fs, info))])
     return _list(fs, archive, root.rstrip("/"))
-
-
-def read_file(uri: str, max_bytes: int) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading), `memory` or
-            `error`.
-    """
-    with reading(uri):
-        return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
-
-
-def open_file(uri: str) -> BinaryIO:
-    """Open a file of which parts are to be read; of a remote one no more is fetched than is read, by half a MiB.
-
-    Raises:
-        ImageError: stage `read`; kind `missing`, `denied`, `empty` or `error`.
-    """
-    with reading(uri):
-        if "://" in uri:
-            fs, path = fsspec.core.url_to_fs(uri)
-            file: BinaryIO = fs.open(path, "rb", block_size=_FETCHED, cache_type="readahead")
-            return file
-        _check_local(uri, sys.maxsize)
-        return Path(uri).open("rb")
-
-
-@contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """What goes wrong in the body with reading a file is an ImageError of stage `read`."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
-    except PermissionError as error:
-        raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
-    except MemoryError as error:
-        raise ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory") from error
-    except Exception as error:  # each store has its own family of errors; none may end a worker
-        raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
 
 
 def _open(archive: str) -> tuple[Any, str]:
@@ -150,13 +104,20 @@ def _open(archive: str) -> tuple[Any, str]:
 def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
     found = False
     try:
-        for image in _walk(fs, archive, root):
+        for image in _flat(fs, archive, root) if "s3" in fs.protocol else _walk(fs, archive, root):
             found = True
             yield image
     except Exception as error:  # each store has its own family of errors
         _refuse(archive, error)
     if not found:
         raise ArchiveError(f"{archive} holds no image; looked for {_known()} in it and its subfolders")
+
+
+def _flat(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
+    for entry in Bucket(fs, root).entries():
+        below = entry["name"][len(root) :]
+        if "/." not in below and f"/{_SKIPPED}/" not in below and _is_image(below):
+            yield _image_file(fs, archive, root, entry)
 
 
 def _walk(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
@@ -265,36 +226,3 @@ def _refuse(archive: str, error: Exception) -> NoReturn:
         case _:
             what = "cannot be listed; check the address, the network and the credentials"
     raise ArchiveError(f"{archive} {what}: {type(error).__name__}: {error}") from error
-
-
-def _read_local(uri: str, max_bytes: int) -> bytes:
-    _check_local(uri, max_bytes)
-    return Path(uri).read_bytes()
-
-
-def _check_local(uri: str, max_bytes: int) -> None:
-    status = Path(uri).stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-        raise ImageError(f"{uri} is no regular file", "read", "error")
-    _check_size(uri, status.st_size, max_bytes)
-
-
-def _read_remote(uri: str, max_bytes: int) -> bytes:
-    fs, path = fsspec.core.url_to_fs(uri)
-    size = fs.info(path).get("size")
-    if size is not None:
-        _check_size(uri, size, max_bytes)
-    data: bytes = fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1)
-    _check_size(uri, len(data), max_bytes)
-    return data
-
-
-def _check_size(uri: str, size: int, max_bytes: int) -> None:
-    kind: FailureKind
-    if size == 0:
-        kind, what = "empty", "is empty (0 bytes); write it again"
-    elif size > max_bytes:
-        kind, what = "too_large", f"has {size:,} bytes, the limit is {max_bytes:,}; raise the limit or leave it out"
-    else:
-        return
-    raise ImageError(f"{uri} {what}", "read", kind)

@@ -25,8 +25,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
-from rsir_core.archive import read_file
 from rsir_core.errors import ImageError
+from rsir_core.files import read_file
 from rsir_core.footprint import Footprint, Ground, ground_of, time_of
 from rsir_core.orientation import upright
 from rsir_core.samples import (

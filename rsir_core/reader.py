@@ -1,8 +1,8 @@
 """Reading in a process of its own: an image that hangs, crashes or floods its decoder costs that image, not the run.
 
-The process reads one image after the other. Pixels come back as anonymous memory that both map, all else as JSON: the
-bytes of strangers are decoded there, so nothing that it sends is unpickled. The kernel keeps the limits, not a thread,
-so that they hold while C code runs: RLIMIT_AS the memory, SIGALRM the time. Linux only.
+The process reads one image after the other. What is long (pixels) comes back as anonymous memory that both map, all
+else as JSON: the bytes of strangers are decoded there, so nothing that it sends is unpickled. The kernel keeps the
+limits, not a thread, so that they hold while C code runs: RLIMIT_AS the memory, SIGALRM the time. Linux only.
 """
 
 import json
@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from rasterio.windows import Window
@@ -27,8 +27,11 @@ from rasterio.windows import Window
 from rsir_core.errors import FailureKind, FailureStage, ImageError
 from rsir_core.footprint import Footprint, Ground
 from rsir_core.raster import Picture
+from rsir_core.samples import Pixels
 
 Request = Sequence[Any]  # positional arguments of the reading function, as JSON has them; the first is the URI
+Facts = dict[str, Any]  # what JSON holds
+T = TypeVar("T", Picture, Facts)
 ReadFunction = Callable[..., Picture]  # of a module, so that the process finds it by name; raises ImageError
 
 _AHEAD: Final = 16  # requests under way, so that the process need not wait for us
@@ -40,21 +43,22 @@ def memory_for(max_pixels: int) -> int:
     return 2 * 1024**3 + 64 * max_pixels
 
 
-class Reader:
-    """Reads pictures in a process of its own, which is replaced when an image ends it.
+class Reader(Generic[T]):
+    """Reads pictures, or facts of files, in a process of its own, which is replaced when a file ends it.
 
     Args:
-        read: what reads one; it runs in that process.
-        seconds: per image, after which it failed.
+        read: what reads one; of a module, and it runs in that process.
+        seconds: per file, after which it failed, unless it is allowed more (`allow`).
         memory: bytes of address space that the process may use.
     """
 
-    def __init__(self, read: ReadFunction, seconds: float, memory: int) -> None:
-        self._read, self._limits = read, (seconds, memory)
+    def __init__(self, read: Callable[..., T], seconds: float, memory: int) -> None:
+        self._read: Callable[..., T] = read
+        self._limits = (seconds, memory)
         self._start()
 
-    def read(self, requests: Sequence[Request]) -> list[Picture | ImageError]:
-        """A picture, or what is wrong with it, for each request, in their order."""
+    def read(self, requests: Sequence[Request]) -> list[T | ImageError]:
+        """What was read, or what is wrong with it, for each request, in their order."""
         try:
             return self._answers(requests)
         except BaseException:  # answers may be under way: the next call must not take them for its own
@@ -77,10 +81,10 @@ class Reader:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         self._greeted = False
-        self._end = weakref.finalize(self, _end, self._process, self._channel)
+        self._end: weakref.finalize[..., Any] = weakref.finalize(self, _end, self._process, self._channel)
 
-    def _answers(self, requests: Sequence[Request]) -> list[Picture | ImageError]:
-        answers: list[Picture | ImageError] = []
+    def _answers(self, requests: Sequence[Request]) -> list[T | ImageError]:
+        answers: list[T | ImageError] = []
         waiting, sent = deque(requests), deque[Request]()
         spared = -1  # the image that may be read once more, because something else may have ended the process
         while waiting or sent:
@@ -98,7 +102,7 @@ class Reader:
             self.close()
         return answers
 
-    def _next(self, waiting: deque[Request], sent: deque[Request]) -> Picture | ImageError | None:
+    def _next(self, waiting: deque[Request], sent: deque[Request]) -> T | ImageError | None:
         """The next answer, with more requests sent before; None: the process has ended."""
         if not self._end.alive:
             self._start()
@@ -115,7 +119,8 @@ class Reader:
             data, files, _, _ = socket.recv_fds(self._channel, _MESSAGE, 1)
         except ConnectionResetError:  # said once, and first, when it left requests unread
             data, files, _, _ = socket.recv_fds(self._channel, _MESSAGE, 1)
-        return _answer(json.loads(data), files) if data else None
+        answer: T | ImageError | None = _answer(json.loads(data), files) if data else None
+        return answer
 
     def _why(self, uri: str, status: int) -> ImageError:
         seconds, memory = self._limits
@@ -135,17 +140,21 @@ def _end(process: "subprocess.Popen[bytes]", channel: socket.socket) -> None:
     process.wait()
 
 
-def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Picture | ImageError:
+def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Any:
     if "bug" in head:
         raise RuntimeError(f"reading failed otherwise than by an ImageError:\n{head['bug']}")
     if "kind" in head:
         return ImageError(head["message"], head["stage"], head["kind"])
     (file,) = files
     try:
-        shape = head["height"], head["width"], 3
-        pixels = np.frombuffer(mmap.mmap(file, shape[0] * shape[1] * 3, mmap.MAP_PRIVATE), np.uint8).reshape(shape)
+        data = mmap.mmap(file, head["size"], mmap.MAP_PRIVATE)
     finally:
         os.close(file)
+    return _picture(head, np.frombuffer(data, np.uint8)) if head["is_picture"] else json.loads(data[:])
+
+
+def _picture(head: Mapping[str, Any], pixels: Pixels) -> Picture:
+    pixels = pixels.reshape(head["height"], head["width"], 3)
     time = head["time"] and datetime.fromisoformat(head["time"])
     bbox, polygon, crs = head["ground"] or (None, "", "")
     ground = bbox and Ground(Footprint(*bbox), bytes.fromhex(polygon), crs)
@@ -153,6 +162,12 @@ def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Picture | ImageErr
 
 
 # What follows runs in the process.
+
+
+def allow(times: int) -> None:
+    """Give the file that is being read so many times its time; for what is large. Elsewhere it does nothing."""
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    signal.setitimer(signal.ITIMER_REAL, left * times)
 
 
 def _serve(descriptor: int, where: tuple[str, str], limits: tuple[float, int]) -> None:
@@ -176,14 +191,16 @@ def _serve(descriptor: int, where: tuple[str, str], limits: tuple[float, int]) -
         return  # the job has ended
 
 
-def _reply(channel: socket.socket, read: ReadFunction, request: Request) -> None:
+def _reply(channel: socket.socket, read: Callable[..., Picture | Facts], request: Request) -> None:
     try:
-        picture = read(*request)
-        file = os.memfd_create("pixels")
+        found = read(*request)
+        head, data = _packed(found) if isinstance(found, Picture) else ({}, memoryview(json.dumps(found).encode()))
+        file = os.memfd_create("answer")
         try:
             with open(file, "wb", buffering=0, closefd=False) as out:
-                out.write(picture.pixels.data)
-            socket.send_fds(channel, [_head(picture)], [file])
+                out.write(data)
+            head |= {"size": data.nbytes, "is_picture": isinstance(found, Picture)}
+            socket.send_fds(channel, [json.dumps(head).encode()], [file])
         finally:
             os.close(file)
     except ImageError as error:
@@ -197,14 +214,14 @@ def _reply(channel: socket.socket, read: ReadFunction, request: Request) -> None
         channel.send(json.dumps({"bug": traceback.format_exc()[-_MESSAGE // 8 :]}).encode())
 
 
-def _head(picture: Picture) -> bytes:
+def _packed(picture: Picture) -> tuple[Facts, memoryview]:
     height, width = picture.pixels.shape[:2]
     time = picture.time and picture.time.isoformat()
-    head = {"height": height, "width": width, "notes": picture.notes, "time": time}
+    head: Facts = {"height": height, "width": width, "notes": picture.notes, "time": time}
     head |= {"ground": None, "window": picture.window and picture.window.flatten()}
     if picture.ground is not None:
         head["ground"] = (picture.ground.bbox, picture.ground.polygon.hex(), picture.ground.crs)
-    return json.dumps(head).encode()
+    return head, picture.pixels.data
 
 
 def _send_error(channel: socket.socket, message: str, stage: FailureStage, kind: FailureKind) -> None:

@@ -15,7 +15,7 @@ from rsir_core.table import KEY, Index
 
 FILE: Final = "file"  # column: of `embeddings`, by its path below the table
 PIECE: Final = 4096  # rows that are held at once: 20 MB of embeddings of 1,280
-_KEYS: Final = pa.schema(
+KEYS: Final = pa.schema(
     [*(rows.EMBEDDINGS.field(name) for name in KEY), (FILE, pa.dictionary(pa.int32(), pa.string()))]
 )
 
@@ -24,14 +24,18 @@ def stored_keys(index: Index) -> pa.Table:
     """Columns `image_id`, `etag` and `file` of what is stored, once each; about 150 bytes per row."""
     uri = index.table_uri("embeddings")
     if not DeltaTable.is_deltatable(uri):
-        return _KEYS.empty_table()
+        return KEYS.empty_table()
     scanner = DeltaTable(uri).to_pyarrow_dataset().scanner(columns=[*KEY, "__filename"])
     batches = [
         [batch[name].cast(pa.string()) for name in KEY] + [batch["__filename"].cast(pa.string()).dictionary_encode()]
         for batch in scanner.to_batches()
     ]
-    table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b, schema=_KEYS) for b in batches], _KEYS)
-    table = table.unify_dictionaries()
+    table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b, schema=KEYS) for b in batches], KEYS)
+    return first_of(table.unify_dictionaries())
+
+
+def first_of(table: pa.Table) -> pa.Table:
+    """Rows of schema `KEYS`, the first of each key."""
     keys = table.select(KEY).append_column("position", pa.array(np.arange(len(table))))
     first = keys.group_by(KEY, use_threads=False).aggregate([("position", "min")])["position_min"]
     return table if len(first) == len(table) else table.take(first)

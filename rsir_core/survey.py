@@ -1,7 +1,8 @@
 """A look into the headers of large rasters: how each is to be cut into tiles, and which of these show something."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import astuple
 from math import cos, radians
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from rsir_core import rows
 from rsir_core.errors import ImageError
+from rsir_core.reader import Facts, Reader, allow
 from rsir_core.samples import (
     Mask,
     Range,
@@ -26,7 +28,6 @@ from rsir_core.samples import (
 from rsir_core.scenes import Cut, Size, Tiling, grid
 from rsir_core.tiles import Recipe, bands_of, open_scene
 
-AT_ONCE: Final = 8  # scenes: it mostly waits for a store
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
 LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
 _METRES_PER_DEGREE: Final = 111_320  # of latitude, on average; of longitude at the equator
@@ -35,21 +36,45 @@ _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIN
 SURVEYED: Final = pa.schema([*rows.SCENES, *_FAILURE])
 
 
-def survey_files(listing: pa.Table, tiling: Tiling, max_pixels: int) -> pa.Table:
-    """Look into listed files (schema `rows.LISTING`); one row each, of schema `SURVEYED`."""
-    listed = listing.select([rows.IMAGE_ID, rows.URI, rows.ETAG]).to_pylist()
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        found = list(threads.map(partial(_look_into, tiling=tiling, max_pixels=max_pixels), listed))
-    return pa.table({name: [row.get(name) for row in found] for name in SURVEYED.names}, SURVEYED)
+def survey_files(listing: pa.Table, readers: Sequence[Reader[Facts]], tiling: Tiling, max_pixels: int) -> pa.Table:
+    """Look into listed files (schema `rows.LISTING`); one row each, of schema `SURVEYED`.
+
+    Args:
+        listing: the files.
+        readers: of `look_into`; several, because each mostly waits for its store.
+        tiling: how they are to be cut.
+        max_pixels: that may be held of one.
+    """
+    asked = [
+        (uri, size, astuple(tiling), max_pixels)
+        for uri, size in zip(listing[rows.URI].to_pylist(), listing[rows.SIZE].to_pylist(), strict=True)
+    ]
+    n = len(readers)
+    with ThreadPoolExecutor(n) as threads:
+        found = list(threads.map(lambda i: readers[i].read(asked[i::n]), range(n)))
+    keys = listing.select([rows.IMAGE_ID, rows.URI, rows.ETAG]).to_pylist()
+    surveyed = [key | {"tiling": str(tiling)} | _columns_of(found[i % n][i // n]) for i, key in enumerate(keys)]
+    return pa.table({name: [row.get(name) for row in surveyed] for name in SURVEYED.names}, SURVEYED)
 
 
-def _look_into(row: dict[str, Any], tiling: Tiling, max_pixels: int) -> dict[str, Any]:
-    row = row | {"tiling": str(tiling)}
-    try:
-        cut = survey(row[rows.URI], tiling, max_pixels)
-    except ImageError as error:
-        return row | {rows.STAGE: error.stage, rows.KIND: error.kind, rows.MESSAGE: str(error)}
-    return row if cut is None else row | cut.row()
+def _columns_of(found: Facts | ImageError) -> Facts:
+    if isinstance(found, ImageError):
+        return {rows.STAGE: found.stage, rows.KIND: found.kind, rows.MESSAGE: str(found)}
+    return found | {"kept": bytes.fromhex(found["kept"])} if found.get("kept") else found
+
+
+def look_into(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> Facts:
+    """`survey` for a `Reader`: columns of `rows.SCENES`, without any if the file fits into one tile.
+
+    A scene of which every block must be read, for want of overviews, is given more time by its bytes: what its header
+    says of its size can be wrong.
+    """
+    allow(1 + max(size, 0) // max_pixels)
+    cut = survey(uri, Tiling(*tiling), max_pixels)
+    if cut is None:
+        return {}
+    row = cut.row()
+    return row | {"kept": row["kept"] and row["kept"].hex()}
 
 
 def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:

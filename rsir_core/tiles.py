@@ -17,8 +17,8 @@ import rasterio
 from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
-from rsir_core.archive import open_file, reading
 from rsir_core.errors import ImageError
+from rsir_core.files import open_file, reading
 from rsir_core.footprint import ground_of, time_of
 from rsir_core.samples import (
     GDAL,

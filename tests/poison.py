@@ -1,4 +1,4 @@
-"""A reading function on which some names act as decoders do that hang, crash, or ask for all memory."""
+"""Reading functions on which some names act as decoders do that hang, crash, or ask for all memory."""
 
 import ctypes
 import os
@@ -6,9 +6,12 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from rsir_core.errors import FailureKind
 from rsir_core.raster import Picture, read_picture
+from rsir_core.reader import Facts
+from rsir_core.survey import look_into
 
 KINDS: dict[str, FailureKind] = {
     "hangs": "timeout",
@@ -22,6 +25,18 @@ KINDS: dict[str, FailureKind] = {
 
 def read_poisoned(uri: str, max_pixels: int) -> Picture:
     """As `read_picture`, but for names of poison."""
+    swallow(uri)
+    return read_picture(uri, max_pixels)
+
+
+def look_into_poisoned(uri: str, *asked: Any) -> Facts:
+    """As `look_into`, but for names of poison."""
+    swallow(uri)
+    return look_into(uri, *asked)
+
+
+def swallow(uri: str) -> None:
+    """Let the poison work."""
     match Path(uri).stem:
         case "hangs":
             time.sleep(1_000)
@@ -40,4 +55,3 @@ def read_poisoned(uri: str, max_pixels: int) -> Picture:
             os.kill(os.getpid(), signal.SIGKILL)
         case "has_a_bug":
             raise LookupError("a bug of ours")
-    return read_picture(uri, max_pixels)

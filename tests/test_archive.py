@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive import EXTENSIONS, THREADS, list_images, read_file
+from rsir_core.archive import EXTENSIONS, THREADS, list_images
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
+from rsir_core.files import read_file
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def reader() -> Iterator[Reader]:
+def reader() -> Iterator[Reader[Picture]]:
     reader = Reader(read_poisoned, 4, memory_for(LIMIT))
     yield reader
     reader.close()
@@ -51,7 +51,9 @@ def check_same(found: Picture | ImageError, uri: str) -> None:
     assert found.pixels.flags.writeable
 
 
-def test_pictures_and_failures_are_those_of_reading_oneself(reader: Reader, uris: list[str], tmp_path: Path) -> None:
+def test_pictures_and_failures_are_those_of_reading_oneself(
+    reader: Reader[Picture], uris: list[str], tmp_path: Path
+) -> None:
     samples, place = (
         np.arange(3 * 48 * 64, dtype=np.uint16).reshape(3, 48, 64),
         Affine(10, 0, 500_000, 0, -10, 5_000_000),
@@ -68,7 +70,7 @@ def test_pictures_and_failures_are_those_of_reading_oneself(reader: Reader, uris
     assert isinstance(large, ImageError) and large.kind == "too_large"
 
 
-def test_each_poison_costs_itself(reader: Reader, uris: list[str], tmp_path: Path) -> None:
+def test_each_poison_costs_itself(reader: Reader[Picture], uris: list[str], tmp_path: Path) -> None:
     for name in (*KINDS, "is_killed_once"):
         Image.fromarray(scene()).save(tmp_path / f"{name}.png")
     poison = {str(tmp_path / f"{name}.png"): kind for name, kind in KINDS.items()}
@@ -95,7 +97,7 @@ def test_a_real_image_that_needs_more_memory_than_there_is(tmp_path: Path, uris:
     check_same(after, uris[1])
 
 
-def test_a_bug_is_no_failure_of_the_image(reader: Reader, uris: list[str], tmp_path: Path) -> None:
+def test_a_bug_is_no_failure_of_the_image(reader: Reader[Picture], uris: list[str], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="LookupError: a bug of ours"):
         reader.read(requests([*uris[:2], str(tmp_path / "has_a_bug.png"), *uris[2:]]))
     (found,) = reader.read(requests(uris[5:6]))  # and none of the answers that were under way

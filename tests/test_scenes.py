@@ -1,5 +1,6 @@
 """How scenes are cut: the tiles cover them, those without data are left out, and what is remembered says it all."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,26 @@ from rsir_core.archive import ImageFile
 from rsir_core.errors import ConfigError, ImageError
 from rsir_core.plan import listing_table
 from rsir_core.raster import read_picture
+from rsir_core.reader import Facts, Reader, memory_for
 from rsir_core.scenes import Cut, Tiling, may_be_scenes, with_tiles
 from rsir_core.survey import SURVEYED, survey, survey_files
 from rsir_core.tiles import Recipe
+from tests.poison import KINDS, look_into_poisoned
 from tests.rasters import gdal_file
 from tests.test_tiles import RNG, cog
 
 PLENTY = 10**8
+
+
+@pytest.fixture(scope="module")
+def readers() -> Iterator[list[Reader[Facts]]]:
+    """Two, of a function that acts on some names as GDAL does on some files."""
+    found = [Reader(look_into_poisoned, 4, memory_for(PLENTY)) for _ in range(2)]
+    yield found
+    for reader in found:
+        reader.close()
+
+
 sizes = st.integers(1, 60)
 
 
@@ -58,7 +72,7 @@ def test_images_that_fit_into_a_tile_are_images(tmp_path: Path) -> None:
     assert cut is not None and cut[:4] == ((48, 64), (48, 48), (36, 36), Recipe()) and len(list(cut.windows)) == 2
 
 
-def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path) -> None:
+def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
     samples = np.zeros((3, 1024, 1536), np.uint16)
     samples[:, :, :512] = RNG.integers(100, 200, (3, 1024, 512))
     samples[:, :512, 512:1024] = RNG.integers(900, 1000, (3, 512, 512))  # right of it, and below, is nothing
@@ -68,7 +82,8 @@ def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path) -> None:
         assert cut is not None and cut.recipe.stretch is not None and cut.skipped == 4 * 6 - 4 * 2 - 2 * 2
         assert cut.recipe.stretch == pytest.approx((104, 996), abs=3 if name == "plain" else 40)  # overviews are means
         listing = listing_table([ImageFile("a/s.tif", uri, "1", 5)])
-        tiles, skipped = with_tiles(listing, survey_files(listing, Tiling(256, 0), PLENTY).select(rows.SCENES.names))
+        found = survey_files(listing, readers, Tiling(256, 0), PLENTY)
+        tiles, skipped = with_tiles(listing, found.select(rows.SCENES.names))
         assert skipped == cut.skipped and len(tiles) == 12 and tiles.schema == rows.LISTING
         dark, bright = (read_picture(tiles["uri"][i].as_py()) for i in (0, 2))
         assert dark.pixels.max() < 40 and bright.pixels.min() > 200 and "of the scene" in str(bright.notes)
@@ -111,12 +126,20 @@ def test_bands_by_name(tmp_path: Path) -> None:
         survey(str(tmp_path / "s.tif"), Tiling(32, 0, bands="swir"), PLENTY)
 
 
-def test_what_cannot_be_surveyed_is_a_failure_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "cut.tif").write_bytes(cog(np.ones((3, 256, 256), np.uint8))[:300])
-    (tmp_path / "good.tif").write_bytes(cog(np.ones((3, 256, 256), np.uint8)))
-    listing = listing_table(ImageFile(n, f"{tmp_path}/{n}", "1", 5) for n in ("cut.tif", "good.tif", "gone.tif"))
-    found = survey_files(listing, Tiling(128, 0), PLENTY)
-    assert found.schema == SURVEYED and found["kind"].to_pylist() == ["corrupt", None, "missing"]
+def test_what_cannot_be_surveyed_is_a_failure_of_its_own(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
+    kinds = {"cut": "corrupt", "good": None, "gone": "missing", "small": None, "is_killed_once": None, **KINDS}
+    data = cog(np.ones((3, 256, 256), np.uint8))
+    for name in kinds:
+        (tmp_path / f"{name}.tif").write_bytes(data[:300] if name == "cut" else data)
+    (tmp_path / "gone.tif").unlink()
+    (tmp_path / "small.tif").write_bytes(gdal_file(np.ones((3, 64, 64), np.uint8)))
+    names = sorted(f"{name}.tif" for name in kinds)
+    listing = listing_table(ImageFile(name, f"{tmp_path}/{name}", "1", 5) for name in names)
+    found = survey_files(listing, readers, Tiling(128, 0), PLENTY)
+    assert found.schema == SURVEYED and found["image_id"].to_pylist() == names
+    assert found["kind"].to_pylist() == [kinds[name.removesuffix(".tif")] for name in names]
+    cut = {row["image_id"] for row in found.to_pylist() if row["scene"]}
+    assert cut == {"good.tif", "is_killed_once.tif"}
 
 
 def test_a_listing_with_tiles_changes_with_the_scene_and_how_it_is_read() -> None:

@@ -4,22 +4,31 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsir_core import rows
-from rsir_core.archive import list_images, read_file
+from rsir_core import bucket, rows
+from rsir_core.archive import list_images
+from rsir_core.bucket import Bucket
 from rsir_core.delta import Mode
 from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError
+from rsir_core.files import read_file
 from rsir_core.lease import Holder, Lease
 from rsir_core.plan import listing_table, make_plan
+from rsir_core.raster import Picture, read_in_turn
+from rsir_core.reader import Reader, memory_for
+from rsir_core.scenes import Tiling, with_tiles
 from rsir_core.storage import create_file, put_file
+from rsir_core.survey import look_into, survey_files
 from rsir_core.table import Index
 from tests.store import Fault, Store, running
+from tests.test_tiles import cog
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +166,58 @@ def test_the_lease_of_an_index_there(store: Store) -> None:
         pass
 
 
-def test_the_listing_of_an_archive_there(store: Store) -> None:
-    names = [f"{folder}/{i}.jpg" for folder in ("a", "a/b", "c") for i in range(3)]
-    for name in [*names, "a/notes.txt", ".hidden/1.jpg"]:
-        put_file(f"s3://bucket/listed/{name}", b"1")
-    assert [image.image_id for image in list_images("s3://bucket/listed")] == names
+@pytest.mark.parametrize(("page", "parts"), [(1000, 64), (2, 64), (3, 2)])
+def test_the_listing_of_an_archive_there(store: Store, monkeypatch: pytest.MonkeyPatch, page: int, parts: int) -> None:
+    names = [f"{folder}/{i}.jpg" for folder in ("a", "a/b", "c/d/e", "c/d/f", "ü") for i in range(3)]
+    names += ["0.jpg", "a-.jpg", "a.jpg", "a0.jpg", "z.jpg"]  # before and after a's slash
+    if not fsspec.filesystem("s3").exists("bucket/listed"):
+        for name in [*names, "a/notes.txt", ".hidden/1.jpg", "c/_delta_log/1.jpg", "c/d/"]:
+            put_file(f"s3://bucket/listed/{name}", b"1")
+        put_file("s3://bucket/listed2/1.jpg", b"1")
+    monkeypatch.setattr(bucket, "PAGE", page)
+    monkeypatch.setattr(bucket, "PARTS", parts)
+    found = [image.image_id for image in list_images("s3://bucket/listed")]
+    assert sorted(found) == sorted(names)
+    assert found == [image.image_id for image in list_images("s3://bucket/listed/")]
+
+
+class Unordered(NamedTuple):
+    """Answers as a bucket does that knows no order of keys, nor where to start: S3's directory buckets."""
+
+    keys: list[str]
+
+    def split_path(self, root: str) -> tuple[str, str, None]:
+        return root, "", None
+
+    def call_s3(self, _: str, ContinuationToken: str = "0", **more: Any) -> dict[str, Any]:
+        assert "StartAfter" not in more
+        start = int(ContinuationToken)
+        found = [{"Key": key, "Size": 1, "ETag": "1"} for key in self.keys[start : start + 2]]
+        return {"Contents": found, "IsTruncated": start + 2 < len(self.keys), "NextContinuationToken": f"{start + 2}"}
+
+
+def test_a_bucket_without_an_order_is_listed_to_its_end() -> None:
+    keys = ["b/2", "a/1", "c/3", "a/0", "d/4"]
+    assert [entry["name"] for entry in Bucket(Unordered(keys), "x").entries()] == [f"x/{key}" for key in keys]
+
+
+def test_scenes_there_are_read_by_windows(store: Store) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (3, 300, 400)).astype(np.uint8)
+    put_file("s3://bucket/scenes/a/s.tif", cog(samples, compress="deflate"))
+    listing = listing_table(list_images("s3://bucket/scenes"))
+    headers, pictures = Reader(look_into, 60, memory_for(10**8)), Reader(read_in_turn, 60, memory_for(10**8))
+    surveyed = survey_files(listing, [headers], Tiling(128, 0), 10**8)
+    tiles, _ = with_tiles(listing, surveyed.select(rows.SCENES.names))
+    assert len(tiles) == 3 * 4
+    for uri, picture in zip(uris := tiles["uri"].to_pylist(), pictures.read([(u, 10**8) for u in uris]), strict=True):
+        assert isinstance(picture, Picture) and picture.window is not None, picture
+        part = samples[:, *picture.window.toslices()]
+        np.testing.assert_array_equal(picture.pixels, part.transpose(1, 2, 0), uri)
+    with store.fault(Fault("GET", "s.tif", 403, "ExpiredToken")):
+        (denied,) = headers.read([(listing["uri"][0].as_py(), 5, astuple(Tiling(128, 0)), 10**8)])
+    assert isinstance(denied, ImageError) and (denied.stage, denied.kind) == ("read", "denied")
+    headers.close()
+    pictures.close()
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from rsir_core import tiles
-from rsir_core.archive import open_file
 from rsir_core.errors import ImageError
+from rsir_core.files import open_file
 from rsir_core.raster import Pictures, decode, read_picture
 from rsir_core.tiles import Recipe, Tile
 from tests.rasters import gdal_file
