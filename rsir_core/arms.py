@@ -15,8 +15,6 @@ from rsir_core.regions import VIEWS, ObjectRule
 ArmSet = Literal[
     "key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "views", "frozen"
 ]
-    "key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "views", "frozen"
-]
 ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
