@@ -153,8 +153,8 @@ class IndexConfig(DescribingConfig):
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
     views: int = option(
-        "turned and mirrored views of each key region that are averaged, of the queries' as well: 1, 2, 4 or 8; each "
-        "costs a forward pass", 1,
+        "turned views of each key region that are averaged, of the queries' as well: 1, 2 or 4; each costs a forward "
+        "pass", 1,
     )  # fmt: skip
     tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None)
     tile_metres: float | None = option("side of a tile on the ground, read at --tile pixels (256) at most", None)

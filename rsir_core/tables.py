@@ -128,7 +128,7 @@ class Tables:
 
     def views(self) -> PaperTable | None:
         """By how many views of each key region are averaged."""
-        return self._ways("views", "Turned and mirrored views", "views", lambda v: v.views)
+        return self._ways("views", "Turned views", "views", lambda v: v.views)
 
     def _ways(
         self, name: str, title: str, heading: str, way_of: Callable[[Variation], object | None]

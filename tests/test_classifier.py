@@ -60,18 +60,18 @@ def test_mixed_sizes_equal_one_by_one() -> None:
     assert classifier.embed([])[0].shape == (0, 512)
 
 
-def test_views_are_means_over_turns_and_mirrorings_and_eight_have_no_upright() -> None:
+def test_views_are_means_over_turns_and_four_have_no_upright() -> None:
     torch.manual_seed(0)
     settings = settings_for("resnet18", ("a", "b"), 64)
     classifier = Classifier(settings, build_classifier("resnet18", 2).state_dict())
     (image,) = images((64, 64))
     turned = [np.rot90(image, quarters) for quarters in (0, 2, 1, 3)]
-    each = [classifier.embed([np.ascontiguousarray(view)]) for view in (*turned, *(view[:, ::-1] for view in turned))]
+    each = [classifier.embed([np.ascontiguousarray(view)]) for view in turned]
     for views in VIEWS:
         for found, of_each in zip(classifier.embed([image], views), zip(*each, strict=True), strict=True):
             torch.testing.assert_close(found, torch.stack(of_each[:views]).mean(dim=0), atol=1e-4, rtol=1e-4)
-    same = classifier.embed([np.ascontiguousarray(turned[2][:, ::-1])], views=8)[0]
-    torch.testing.assert_close(same, classifier.embed([image], views=8)[0], atol=1e-4, rtol=1e-4)
+    same = classifier.embed([np.ascontiguousarray(turned[2])], views=4)[0]
+    torch.testing.assert_close(same, classifier.embed([image], views=4)[0], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(each[0][0], each[2][0], atol=1e-4, rtol=1e-4)
 
 
