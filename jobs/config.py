@@ -21,7 +21,7 @@ import yaml
 
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.footprint import Footprint
-from rsir_core.regions import ObjectRule
+from rsir_core.regions import VIEWS, ObjectRule
 from rsir_core.scenes import Tiling
 from rsir_core.stac import Wanted, is_catalogue
 
@@ -59,7 +59,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
     calibration_fraction: float = option(
-        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.06
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.04
     )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
@@ -67,7 +67,7 @@ class FinetuneClassifierConfig(RayJobConfig):
         "state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
     tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
-    epochs: int = option("passes over the training images", 20)
+    epochs: int = option("passes over the training images", 30)
     batch_size: int = option("images per step and worker", 32)
     learning_rate: float = option("peak, for AdamW", 1e-3)
     image_size: int = option("side in pixels to which key regions are resized", 224)
@@ -152,6 +152,10 @@ class IndexConfig(DescribingConfig):
     models: str = option("URI of the model bundle")
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
+    views: int = option(
+        "turned views of each key region that are averaged, of the queries' as well: 1, 2 or 4; each costs a forward "
+        "pass", 1,
+    )  # fmt: skip
     tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None)
     tile_metres: float | None = option("side of a tile on the ground, read at --tile pixels (256) at most", None)
     overlap: float = option("share of a tile that the next one has as well", 0.25)
@@ -174,6 +178,8 @@ class IndexConfig(DescribingConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
+        if self.views not in VIEWS:
+            raise ConfigError(f"--views {self.views}: it takes {', '.join(map(str, VIEWS))}")
 
     @property
     def wanted(self) -> Wanted | None:
@@ -263,8 +269,8 @@ class EvaluateConfig(RayJobConfig):
     )
     arms: str = option(
         "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, objects (the "
-        "rules for the representative object), and frozen (what ImageNet alone gives); all but key_region and figure4 "
-        "describe the images again",
+        "rules for the representative object), views (how many are averaged) and frozen (what ImageNet alone gives); "
+        "all but key_region and figure4 describe the images again",
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)

@@ -103,10 +103,11 @@ class DescribeAgain:
     def _describe(self, images: list[Pixels], boxes: list[Box | None], variation: Variation) -> Descriptions:
         describer = self.describers[variation.peer]
         if variation.centre == "image":
-            return describer.describe(images, [None] * len(images), variation.tau)
+            return describer.describe(images, [None] * len(images), variation.tau, views=variation.views)
         if variation.centre is not None or variation.peer is not None:
-            return describer.describe(images, None, variation.tau, variation.centre)
-        return describer.describe(images, boxes, variation.tau)  # the index's detector has found them already
+            return describer.describe(images, None, variation.tau, variation.centre, variation.views)
+        # the index's detector has found them already
+        return describer.describe(images, boxes, variation.tau, views=variation.views)
 
 
 def describe_again(

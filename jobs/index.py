@@ -31,7 +31,8 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        plan, scenes = _plan(index, config, index.adopt_bundle(config.models, copy=False), None)
+        bundle = index.adopt_bundle(config.models, config.views, copy=False)
+        plan, scenes = _plan(index, config, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
@@ -45,7 +46,7 @@ def index_archive(config: IndexConfig) -> Summary:
 def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Whatever the index lacks of the archive, and what else is asked for; returns what it was."""
     index = commits.index
-    bundle = index.bundle(index.adopt_bundle(config.models))
+    bundle = index.bundle(index.adopt_bundle(config.models, config.views))
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")

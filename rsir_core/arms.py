@@ -10,9 +10,11 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from rsir_core.errors import ConfigError
 from rsir_core.frozen import FROZEN
-from rsir_core.regions import ObjectRule
+from rsir_core.regions import VIEWS, ObjectRule
 
-ArmSet = Literal["key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "frozen"]
+ArmSet = Literal[
+    "key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "views", "frozen"
+]
 ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
@@ -28,6 +30,7 @@ class Variation(NamedTuple):
     backbone: str
     peer: str | None = None  # URI of another bundle, with `{seed}` where seeds have their own; None: the index's
     centre: CentreRule | None = None  # which object the key region is centred on; None: that of the index's rows
+    views: int | None = None  # of each key region that are averaged; None: as the bundle says
 
     @property
     def region(self) -> str:
@@ -102,9 +105,9 @@ def _arms(name: ArmSet, own: Own) -> list[Arm]:
         case "key_region" | "whole_image":
             variation = own.variation if name == "key_region" else own.whole
             return [Arm(variation, k, weighted) for k in (None, K) for weighted in (False, True)]
-        case "table3" | "objects":
-            regions = _cut(own) if name == "table3" else _centred(own)
-            return [arm for v in regions for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
+        case "table3" | "objects" | "views":
+            ways = {"table3": _cut, "objects": _centred, "views": _turned}[name](own)
+            return [arm for v in ways for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
         case "table4" | "figure5":  # Org_pic's average in table 4 is that of table 3 at 1.0: plain, all dimensions
             whole = [Arm(own.whole, None, weighted=False), Arm(own.whole, K, weighted=True)]
             return [*(whole if name == "table4" else whole[:1]), own.main]
@@ -127,3 +130,8 @@ def _cut(own: Own) -> list[Variation]:
 def _centred(own: Own) -> list[Variation]:
     """By every rule; all of them described again, so that their PCAs are fitted to the same images."""
     return [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]
+
+
+def _turned(own: Own) -> list[Variation]:
+    """By every number of views, described again for the same reason."""
+    return [own.variation._replace(views=views) for views in VIEWS]

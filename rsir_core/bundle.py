@@ -112,31 +112,41 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {})
 
 
-def check_bundle(source: str, target: str) -> tuple[str, bool]:
-    """A bundle's fingerprint, and whether it is at `target` already.
+def check_bundle(source: str, target: str, views: int = 1) -> tuple[str, bool]:
+    """A bundle's fingerprint as it is at `target`, and whether it is there already; arguments as of `copy_bundle`.
 
     Raises:
         BundleError: as `load_bundle`; or another one is there.
     """
-    bundle = load_bundle(source)
+    manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
     there = _read_manifest(target)
-    if there is not None and there["fingerprint"] != bundle.fingerprint:
+    if there is not None and there["fingerprint"] != manifest["fingerprint"]:
+        used = there["classifier"]["settings"].get("views", 1)
+        if _with_views(manifest, used)["fingerprint"] == there["fingerprint"]:
+            raise BundleError(f"the index was described with --views {used}, not {views}; pass that, or make a new one")
         raise BundleError(
-            f"the bundle {source} is {bundle.fingerprint}, but {target} holds {there['fingerprint']}, with which the "
-            "index was described; use that bundle, or make a new index for this one"
+            f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
+            "the index was described; use that bundle, or make a new index for this one"
         )
-    return bundle.fingerprint, there is not None
+    return str(manifest["fingerprint"]), there is not None
 
 
-def copy_bundle(source: str, target: str) -> str:
-    """Copy a bundle, checked as a whole, and return its fingerprint; nothing is done where it is already."""
-    fingerprint, is_there = check_bundle(source, target)
+def copy_bundle(source: str, target: str, views: int = 1) -> str:
+    """Copy a bundle, checked as a whole, and return its fingerprint there; nothing is done where it is already.
+
+    Args:
+        source: its folder.
+        target: the folder to make.
+        views: how many of each key region are averaged from now on; what differs from the source's has a fingerprint
+            of its own.
+    """
+    fingerprint, is_there = check_bundle(source, target, views)
     if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
         names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
-        keep = [n for n in names if n.endswith((".safetensors", ".csv"))] + [MANIFEST]  # the manifest last
-        for name in keep:
+        for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
             put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
+        _put_manifest(target, _with_views(_whole_manifest(source, None), views))  # last
     return fingerprint
 
 
@@ -149,16 +159,32 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
     manifest = _read_manifest(uri) or {"classifier": None, "detector": None, "tau": TAU}
     before = manifest[part]
     manifest |= {part: {"settings": dataclasses.asdict(settings), "file": file, "sha256": digest}, **more}
-    manifest = {"format": FORMAT, **manifest, "fingerprint": ""}
+    manifest = {"format": FORMAT, **manifest}
     manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
     manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
-    content = json.dumps(manifest, sort_keys=True, ensure_ascii=True)
-    manifest["fingerprint"] = hashlib.sha256(content.encode()).hexdigest()[:16]
-    put_file(f"{uri}/{MANIFEST}", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    manifest = _with_fingerprint(manifest)
+    _put_manifest(uri, manifest)
     if before is not None and before["file"] != file:
         fs, path = fsspec.core.url_to_fs(uri)
         fs.rm_file(f"{path}/{before['file']}")
     return str(manifest["fingerprint"])
+
+
+def _with_fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    content = json.dumps({**manifest, "fingerprint": ""}, sort_keys=True, ensure_ascii=True)
+    return {**manifest, "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16]}
+
+
+def _with_views(manifest: Mapping[str, Any], views: int) -> dict[str, Any]:
+    classifier = manifest["classifier"]
+    if classifier["settings"].get("views", 1) == views:  # also those of earlier versions, which do not name it
+        return dict(manifest)
+    settings = {**classifier["settings"], "views": views}
+    return _with_fingerprint({**manifest, "classifier": {**classifier, "settings": settings}})
+
+
+def _put_manifest(uri: str, manifest: Mapping[str, Any]) -> None:
+    put_file(f"{uri.rstrip('/')}/{MANIFEST}", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
 def _whole_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The backbone: key regions in, pooled embedding and class logits out, in one forward pass (paper section 2.2)."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -43,6 +43,7 @@ class ClassifierSettings:
         mean: subtracted per channel from values in 0..1.
         std: divided by per channel.
         temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
+        views: of VIEWS, how many of each image are averaged.
     """
 
     backbone: str
@@ -50,7 +51,8 @@ class ClassifierSettings:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    temperature: float = 1.0  # bundles of earlier versions say nothing about it
+    temperature: float = 1.0  # bundles of earlier versions say nothing about this
+    views: int = 1  # nor about this
 
 
 class BackboneWithHead(nn.Module):
@@ -212,12 +214,32 @@ class Classifier:
         return int(self._model.head.in_features)
 
     @torch.inference_mode()
-    def embed(self, images: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
-        """Embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes."""
+    def embed(self, images: Sequence[Pixels], views: int | None = None) -> tuple[Tensor, Tensor]:
+        """Embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes.
+
+        Both are means over the views, which cost a forward pass each: nadir imagery has no upright. Logits are linear
+        in the embedding, so theirs is the logits of the mean embedding.
+
+        Args:
+            images: H×W×3 each.
+            views: of VIEWS, instead of the settings'.
+        """
         if not images:
             return torch.empty(0, self.dimensions), torch.empty(0, len(self.settings.classes))
         x = to_input(images, self.settings, self.device)
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            parts = [self._model(part) for part in x.split(CPU_IMAGES if self.device.type == "cpu" else len(x))]
+            size = CPU_IMAGES if self.device.type == "cpu" else len(x)
+            parts = [self._mean(part, views or self.settings.views) for part in x.split(size)]
         embedding, logits = (torch.cat(column).float().cpu() for column in zip(*parts, strict=True))
         return embedding, logits
+
+    def _mean(self, x: Tensor, views: int) -> tuple[Tensor, Tensor]:
+        found = [self._model(view) for view in _turned(x, views)]
+        embedding, logits = (torch.stack(column).float().mean(dim=0) for column in zip(*found, strict=True))
+        return embedding, logits
+
+
+def _turned(x: Tensor, views: int) -> Iterator[Tensor]:
+    """Of N×3×S×S the first of: as it is, by half a turn, by a quarter to either side (mirrored ones add nothing)."""
+    for quarters in (0, 2, 1, 3)[:views]:
+        yield x.rot90(quarters, (2, 3)).contiguous(memory_format=torch.channels_last)

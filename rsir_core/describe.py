@@ -55,6 +55,7 @@ class Describer:
         boxes: Sequence[Box | None] | None = None,
         tau: float | None = None,
         rule: ObjectRule | None = None,
+        views: int | None = None,
     ) -> Descriptions:
         """Describe images of any sizes, H×W×3 uint8 RGB.
 
@@ -63,6 +64,7 @@ class Describer:
             boxes: representative objects given by a person, instead of the detector's; None: the image centre.
             tau: instead of the bundle's; 1 describes whole images and skips the detector.
             rule: instead of the bundle's: which of the detector's objects is the representative one.
+            views: instead of the bundle's: how many of each key region are averaged.
         """
         tau = self.bundle.tau if tau is None else tau
         objects = self._objects(images, boxes, tau, rule)
@@ -71,7 +73,7 @@ class Describer:
             for image, found in zip(images, objects, strict=True)
         ]
         crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
-        embedding, logits = self._classifier.embed(crops)
+        embedding, logits = self._classifier.embed(crops, views)
         logits = logits.double() / self.bundle.classifier.temperature
         probabilities = torch.softmax(logits, dim=1).float()  # float64: the small ones matter (complement)
         return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
@@ -107,7 +109,7 @@ class Describer:
         for image, objects in zip(images, asked, strict=True):
             regions = [key_region(image.shape[0], image.shape[1], o.box, tau) for o in objects]
             crops += [image, *(_crop(image, region) for region in regions)] if regions else []
-        probabilities = torch.softmax(self._classifier.embed(crops)[1], dim=1)
+        probabilities = torch.softmax(self._classifier.embed(crops, views=1)[1], dim=1)
         agreement: list[Sequence[float]] = []
         start = 0
         for objects in asked:

@@ -146,6 +146,8 @@ class Evaluation:
             region = f"{region}, {frozen}{variation.backbone}"
         if variation.centre is not None:
             region = f"{region}, centred by {variation.centre}"
+        if variation.views is not None:
+            region = f"{region}, {variation.views} {'view' if variation.views == 1 else 'views'}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
         return region, size, "weighted" if arm.weighted else "plain"
 
@@ -162,6 +164,7 @@ class Evaluation:
             "backbone": variation.backbone,
             "bundle": variation.peer,
             "centre": variation.centre,
+            "views": variation.views,
             "pca": arm.components is not None,
             "weighted": arm.weighted,
             "dimensions": self.dimensions(arm),

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
+VIEWS = (1, 2, 4)  # so many turns of a key region can be averaged: see classifier.py
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # which object it is: see representative.py
 
 

@@ -32,7 +32,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
     tables, main = Tables(evaluation), evaluation.main
     by_name: dict[str, PaperTable | None] = {
         "table3": tables.table3(), "figure4": tables.figure4(), "table4": tables.table4(), "table5": tables.table5(),
-        "objects": tables.objects(), "classes": tables.classes(),
+        "objects": tables.objects(), "views": tables.views(), "classes": tables.classes(),
     }  # fmt: skip
     arms = {arm: _arm(evaluation, arm) for arm in evaluation.arms}
     return template.render(

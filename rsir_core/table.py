@@ -204,12 +204,12 @@ class Index:
 
     # What the index job changes
 
-    def adopt_bundle(self, models: str, copy: bool = True) -> str:
-        """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint."""
+    def adopt_bundle(self, models: str, views: int = 1, copy: bool = True) -> str:
+        """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint there."""
         from rsir_core.bundle import check_bundle, copy_bundle  # noqa: PLC0415 -- as above
 
         target = f"{self.uri}/bundle"
-        return copy_bundle(models, target) if copy else check_bundle(models, target)[0]
+        return copy_bundle(models, target, views) if copy else check_bundle(models, target, views)[0]
 
     def put_pca(self, pca: Pca) -> None:
         """Store a PCA under its fingerprint."""

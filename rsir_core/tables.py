@@ -1,6 +1,6 @@
 """The paper's tables, filled with what was scored; the paper's own figures beside it on the paper's own archive."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -57,7 +57,7 @@ class Tables:
 
     def all(self) -> list[PaperTable]:
         """By number."""
-        found = (self.table3(), self.figure4(), self.table4(), self.table5(), self.objects())
+        found = (self.table3(), self.figure4(), self.table4(), self.table5(), self.objects(), self.views())
         return [table for table in found if table is not None]
 
     def table3(self) -> PaperTable | None:
@@ -124,20 +124,29 @@ class Tables:
 
     def objects(self) -> PaperTable | None:
         """By what the key region is centred on."""
-        main = self.evaluation.main
-        centred = [arm for arm in self.evaluation.arms if arm.variation.centre is not None]
-        variations = dict.fromkeys(arm.variation for arm in centred)
-        if not variations:
+        return self._ways("objects", "The representative object", "centred by", lambda v: v.centre)
+
+    def views(self) -> PaperTable | None:
+        """By how many views of each key region are averaged."""
+        return self._ways("views", "Turned views", "views", lambda v: v.views)
+
+    def _ways(
+        self, name: str, title: str, heading: str, way_of: Callable[[Variation], object | None]
+    ) -> PaperTable | None:
+        """By one thing in which variations differ; None: no arm says which."""
+        ways = {arm.variation: way for arm in self.evaluation.arms if (way := way_of(arm.variation)) is not None}
+        if not ways:
             return None
+        components = self.evaluation.main.components
         rows = [
             (
-                str(v.centre),
-                self._of("plain", Arm(v, None, weighted=False)) | self._of("weighted", Arm(v, main.components, True)),
+                str(way),
+                self._of("plain", Arm(v, None, weighted=False)) | self._of("weighted", Arm(v, components, True)),
             )
-            for v in variations
+            for v, way in ways.items()
         ]
-        groups = {"plain": "all dimensions, plain", "weighted": f"PCA {main.components}, weighted"}
-        return PaperTable("objects", "The representative object", "centred by", groups, rows)
+        groups = {"plain": "all dimensions, plain", "weighted": f"PCA {components}, weighted"}
+        return PaperTable(name, title, heading, groups, rows)
 
     def table5(self) -> PaperTable | None:
         """By what each part of the method brings, and beside other whole-image descriptions."""
@@ -149,19 +158,16 @@ class Tables:
         }
         if not all(arm in self.evaluation.arms for arm in parts.values()):
             return None
-        rows = []
+        peers = [arm for arm in self.evaluation.arms if arm.variation.peer]
+        rows, named = [], list[Arm]()
         for backbone, layer in (("vgg16", "fc7"), ("resnet50", "pool5")):
-            given = [arm for arm in self.evaluation.arms if arm.variation.peer and arm.variation.backbone == backbone]
+            given = [arm for arm in peers if arm.weighted and arm.variation.backbone == backbone]
+            named += given[:1]
             if given or self.comparable:
                 cells = self._of("ours", given[0]) if given else {}
                 heading = f"whole image, {backbone} {layer}, weighted"
                 rows.append((heading, cells | self._paper(paper.TABLE_5[backbone])))
-        others = [arm for arm in self.evaluation.arms if arm.variation.peer]
-        rows += [
-            (self.evaluation.name(arm), self._of("ours", arm))
-            for arm in others
-            if arm.variation.backbone not in ("vgg16", "resnet50")
-        ]
+        rows += [(self.evaluation.name(arm), self._of("ours", arm)) for arm in peers if arm not in named]
         for part, arm in parts.items():
             rows.append((self.evaluation.name(arm), self._of("ours", arm) | self._paper(paper.TABLE_5[part])))
         groups = self._with_paper({"ours": "ours"})

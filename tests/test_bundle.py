@@ -85,6 +85,19 @@ def test_copy_is_the_same_bundle_and_another_one_is_refused(tmp_path: Path) -> N
         bundle.copy_bundle(str(tmp_path / "b"), str(tmp_path / "index" / "bundle"))
 
 
+def test_views_are_the_copys_own_and_part_of_what_it_is(tmp_path: Path) -> None:
+    own, source = write_bundle(tmp_path / "a"), str(tmp_path / "a")
+    assert bundle.copy_bundle(source, str(tmp_path / "one"), views=1) == own
+    fingerprint = bundle.copy_bundle(source, str(tmp_path / "four"), views=4)
+    copied = bundle.load_bundle(str(tmp_path / "four"))
+    assert copied.fingerprint == fingerprint != own
+    assert (copied.classifier.views, bundle.load_bundle(source).classifier.views) == (4, 1)
+    assert bundle.copy_bundle(source, str(tmp_path / "four"), views=4) == fingerprint
+    assert bundle.copy_bundle(str(tmp_path / "four"), str(tmp_path / "back"), views=1) == own
+    with pytest.raises(BundleError, match="with --views 4, not 1"):
+        bundle.check_bundle(source, str(tmp_path / "four"))
+
+
 def test_works_on_other_storage_too() -> None:
     fingerprint = write_bundle("memory://models")
     assert bundle.load_bundle("memory://models").fingerprint == fingerprint

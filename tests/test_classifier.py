@@ -14,6 +14,7 @@ from rsir_core.classifier import (
     to_input,
 )
 from rsir_core.errors import WeightsError
+from rsir_core.regions import VIEWS
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,21 @@ def test_mixed_sizes_equal_one_by_one() -> None:
         torch.testing.assert_close(one[0], embedding[i], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one_logits[0], logits[i], atol=1e-4, rtol=1e-4)
     assert classifier.embed([])[0].shape == (0, 512)
+
+
+def test_views_are_means_over_turns_and_four_have_no_upright() -> None:
+    torch.manual_seed(0)
+    settings = settings_for("resnet18", ("a", "b"), 64)
+    classifier = Classifier(settings, build_classifier("resnet18", 2).state_dict())
+    (image,) = images((64, 64))
+    turned = [np.rot90(image, quarters) for quarters in (0, 2, 1, 3)]
+    each = [classifier.embed([np.ascontiguousarray(view)]) for view in turned]
+    for views in VIEWS:
+        for found, of_each in zip(classifier.embed([image], views), zip(*each, strict=True), strict=True):
+            torch.testing.assert_close(found, torch.stack(of_each[:views]).mean(dim=0), atol=1e-4, rtol=1e-4)
+    same = classifier.embed([np.ascontiguousarray(turned[2])], views=4)[0]
+    torch.testing.assert_close(same, classifier.embed([image], views=4)[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(each[0][0], each[2][0], atol=1e-4, rtol=1e-4)
 
 
 def test_input_is_normalised_and_resized() -> None:
