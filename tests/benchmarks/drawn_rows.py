@@ -36,7 +36,8 @@ def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Gen
     """n rows: each one of `like`, moved by half of its class's spread, with its confidence changed a little."""
     feature, p = like
     of_class = classes(p)
-    spread = np.stack([feature[of_class == of_class[i]].std(axis=0) for i in range(len(p))])
+    kinds, kind = np.unique(of_class, return_inverse=True)
+    spread = np.stack([feature[of_class == c].std(axis=0) for c in kinds])[kind]
     source = rng.integers(len(feature), size=n)
     moved = feature[source] + SPREAD * spread[source] * rng.standard_normal((n, feature.shape[1]), np.float32)
     if uniform:
