@@ -21,6 +21,8 @@ from rsir_core.storage import create_file, put_file
 from rsir_core.table import Index
 from tests.store import Fault, Store, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
