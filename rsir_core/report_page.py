@@ -15,6 +15,7 @@ from rsir_core.gallery import Shown, Strip, thumbnail
 from rsir_core.plots import compared
 from rsir_core.tables import Cells, PaperTable, Tables
 
+TWINS: Final = 6  # pairs of one picture that are shown
 PLOTS: Final = ("table3.svg", "figure4.svg", "recall_precision.svg", "confusion.svg")
 
 
@@ -33,6 +34,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
     by_name: dict[str, PaperTable | None] = {
         "table3": tables.table3(), "figure4": tables.figure4(), "table4": tables.table4(), "table5": tables.table5(),
         "objects": tables.objects(), "views": tables.views(), "classes": tables.classes(),
+        "baseline": tables.baseline(), "unseen": tables.unseen(),
     }  # fmt: skip
     arms = {arm: _arm(evaluation, arm) for arm in evaluation.arms}
     return template.render(
@@ -50,6 +52,8 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         gallery=_gallery(evaluation.runs[0].strips),
         compared=[arms[arm] for arm in compared(evaluation)],
         confused=confused(evaluation),
+        twins=_twins(evaluation.findings.get("duplicates")),
+        seed=evaluation.runs[0].seed if len(evaluation.runs) > 1 else None,
         arms=list(arms.values()),
         protocol={key: _told(value) for key, value in evaluation.protocol.items()},
         behind=_behind,
@@ -101,6 +105,17 @@ def _gallery(strips: Sequence[Strip]) -> list[list[dict[str, Any]]]:
             {**told, "query": _picture(strip.query, strip.label, sources), "results": results}
         )
     return list(by_query.values())
+
+
+def _twins(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The first pairs of one picture, to be looked at."""
+
+    def image(pair: Mapping[str, Any], end: str) -> dict[str, Any]:
+        source = _data("jpeg", thumbnail(pair[f"{end}_uri"])[0])
+        return {"source": source, "name": pair[end], "split": pair[f"{end}_split"]}
+
+    pairs = found["pairs"][:TWINS] if found else []
+    return [{"kind": pair["kind"], "images": [image(pair, end) for end in ("first", "second")]} for pair in pairs]
 
 
 def _picture(shown: Shown, label: str, sources: Mapping[str, tuple[str, int, int]]) -> dict[str, Any]:
