@@ -216,7 +216,7 @@ def test_findings_are_told_as_they_are(tmp_path: Path, change: dict[str, Any], s
 
 def test_what_was_not_found_out_has_no_place_on_the_page() -> None:
     page = Parsed(page_of(some_evaluation(["key_region"])))
-    for heading in ("What the figures rest on", "never seen", "baseline", "Figure 5", "Table 3", "paper:"):
+    for heading in ("What the figures rest on", "never seen", "baseline", "Figure 5", "Table 3", "the paper:"):
         assert heading not in page.text
 
 
