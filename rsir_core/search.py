@@ -22,8 +22,8 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SMALLEST: Final = np.finfo(np.float32).tiny
-# Calibrated probability of its class from which `auto` trusts the weights with a query. Images of 5 classes of UC Merced
-# that training never saw lose 6.2 points of mAP to the weights; with 0.5, 0.9 and 0.99 here they lose 5.4, 2.3, 0.7.
+# Calibrated probability of its class from which `auto` trusts the weights. Images of 5 classes of UC Merced, say, that
+# training never saw lose 6.2 points of mAP to the weights; with 0.5, 0.9, 0.99 here they lose 5.4, 2.3, 0.7.
 SURE: Final = 0.99
 
 
