@@ -181,7 +181,7 @@ def test_a_driver_that_is_killed_as_it_commits_is_continued(
         Index(uri).version()
     killed(Fault("PUT", FEATURES, "held", applied=True))
     before = answer(uri)
-    killed(Fault("PUT", FEATURES, "held"), **{"refit-pca": True})
+    killed(Fault("PUT", FEATURES, "held"), components=K - 1)  # a version that nobody gets to see
     assert answer(uri) == before
     assert place.run(uri, log)["described"] == 0
     check_whole(uri, undisturbed)
