@@ -119,7 +119,7 @@ def _gallery(evaluation: Evaluation) -> str:
     ways: dict[str, list[bool]] = {}
     for strip in evaluation.runs[0].strips:
         ways.setdefault(strip.way, []).extend(strip.right)
-    told = [f"{way} finds {sum(right)} of {len(right)}" for way, right in ways.items()]
+    told = [f"“{way}” finds {sum(right)} of {len(right)}" for way, right in ways.items()]
     return (
         "Of the two classes of the paper's figure, where there are such, the median query by average precision; of the "
         "classes of lowest mAP a bad one, which nine of ten queries of the class surpass. Among the images shown, "

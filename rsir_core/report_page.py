@@ -47,7 +47,9 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         comparable=tables.comparable,
         paper=paper.MAIN,
         tables=by_name,
-        findings=findings(evaluation, by_name),
+        findings={
+            name: text.replace(" %", "\N{NO-BREAK SPACE}%") for name, text in findings(evaluation, by_name).items()
+        },
         plots={name.removesuffix(".svg"): _data("svg+xml", data) for name, data in plots.items() if name in PLOTS},
         gallery=_gallery(evaluation.runs[0].strips),
         compared=[arms[arm] for arm in compared(evaluation)],
@@ -149,6 +151,8 @@ def _told(value: Any) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
         case list():
             return ", ".join(_told(part) for part in value)
         case dict():
