@@ -186,7 +186,7 @@ def test_findings_are_told_in_figures(merced: tuple[Evaluation, str]) -> None:
     for sentence in (
         "Pairs of one picture among 9 images: 1, of which 1 identical pixel by pixel and 0 saved again; 1 across",
         "the weights bring them -12.50 points of mAP against the plain distance",
-        "at least 50 % probable (25 % of these), +0.00.",
+        "at least 99 % probable (25 % of these), +0.00.",
         "told “no match”: 75.0 % by the weighted distance (6.2 % of the images whose class is there",
         "80.0 % sure on average and 75.0 % right; the calibration error is 5.0 %, and would be 20.0 % without",
         "Of the first seed, 0.",
