@@ -62,7 +62,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
     with joined(config.address) if subjects[0].again else nullcontext():
         runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
     first = subjects[0]
-    duplicates, pairs = find_duplicates(first.index.features(), of_seed(config.split, first.seed))
+    duplicates, pairs = find_duplicates(first.index.features(first.version), of_seed(config.split, first.seed))
     found = {"duplicates": duplicates, **of_probabilities(first)}
     return Evaluation(runs, main_arm(first.arms, first.own), found), pairs
 

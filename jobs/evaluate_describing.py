@@ -70,16 +70,8 @@ class DescribeAgain:
     def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation]) -> None:
         torch.set_num_threads(1)
         self.variations = variations
-        self.describers = {
-            peer: Describer(self._bundle(Index(index).bundle(fingerprint), peer))
-            for peer in {variation.peer for variation in variations}
-        }
-
-    @staticmethod
-    def _bundle(own: Bundle, peer: str | None) -> Bundle:
-        if peer == FROZEN:
-            return frozen_bundle(own.classifier.backbone, own.classes, own.classifier.image_size)
-        return own if peer is None else load_bundle(peer)
+        own, peers = Index(index).bundle(fingerprint), {variation.peer for variation in variations}
+        self.describers = {peer: Describer(_bundle_of(peer, own)) for peer in peers}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
@@ -108,6 +100,12 @@ class DescribeAgain:
             return describer.describe(images, None, variation.tau, variation.centre, variation.views)
         # the index's detector has found them already
         return describer.describe(images, boxes, variation.tau, views=variation.views)
+
+
+def _bundle_of(peer: str | None, own: Bundle) -> Bundle:
+    if peer == FROZEN:
+        return frozen_bundle(own.classifier.backbone, own.classes, own.classifier.image_size)
+    return own if peer is None else load_bundle(peer)
 
 
 def describe_again(

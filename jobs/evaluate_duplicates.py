@@ -29,7 +29,7 @@ def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, An
     if place:
         features, place = features.take(pa.array(sorted(place))), dict(enumerate(place[row] for row in sorted(place)))
     ids, uris = (features[name].to_pylist() for name in (rows.IMAGE_ID, rows.URI))
-    near = near_pairs(ids, *(rows.to_matrix(features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES)))
+    near = near_pairs(rows.to_matrix(features[rows.FEATURE]))
     wanted = sorted({row for pair in near for row in pair})
     looks = dict(zip(wanted, looks_at([uris[row] for row in wanted]), strict=True))
     readable = {row: look for row, look in looks.items() if isinstance(look, Look)}

@@ -24,6 +24,7 @@ class Subject:
 
     seed: str | None
     index: Index
+    version: int
     features: pa.Table  # the rows to rank, schema `rows.FEATURES`, by image id
     labels: list[str]
     classifier: ClassifierSettings
@@ -82,7 +83,9 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         bundles = {"own": f"{index.uri}/bundle", **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
-    return Subject(seed, index, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol)
+    return Subject(
+        seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol
+    )
 
 
 def split_list(text: str | None) -> list[str]:

@@ -64,11 +64,11 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
                     "the PCA's error on the new images is %.2f times that of those it was fitted to: --refit-pca",
                     report.drift.error_ratio,
                 )
-            report.begin("state when nothing matches")
-            state_no_match(index)
             if config.compact:
                 report.begin("compact")
                 compact(commits)
+            report.begin("state when nothing matches")
+            state_no_match(index)
     if config.vacuum:
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", commits.vacuum(config.keep_days),

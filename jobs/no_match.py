@@ -11,6 +11,7 @@ from rsir_core.nomatch import (
     RATE,
     NoMatch,
     Sample,
+    has_no_match,
     nearest_of_other_classes,
     put_no_match,
     threshold,
@@ -21,16 +22,18 @@ from rsir_core.table import Index
 COLUMNS = [rows.FEATURE, rows.CLASS_PROBABILITIES]
 
 
-def state_no_match(index: Index) -> NoMatch | None:
-    """Store the thresholds of the newest version, and return them; None: it has no rows, or those of several models.
+def state_no_match(index: Index) -> None:
+    """Store the thresholds of the newest version, unless they are, or it has no rows, or those of several models.
 
     O(rows · QUERIES) time on the cluster: about 15 s of a core per million rows.
     """
     version = index.version()
+    if has_no_match(index, version):
+        return
     files = [file for file in index.feature_files(version) if file.row_count]
     models = index.models(version)
     if len(models) != 1:
-        return None
+        return
     ((bundle, pca),) = models
     nearest_in, sample_of = ray.remote(_nearest_in), ray.remote(_sample_of)
     chosen = _choose([file.row_count for file in files])
@@ -49,7 +52,6 @@ def state_no_match(index: Index) -> NoMatch | None:
         distance=threshold(nearest[1]),
     )
     put_no_match(index, version, known)
-    return known
 
 
 def _choose(counts: list[int]) -> list[Ints]:
@@ -62,11 +64,11 @@ def _choose(counts: list[int]) -> list[Ints]:
 
 
 def _sample_of(uri: str, file: TableFile, positions: Ints) -> Sample:
-    return _vectors(Index(uri).read_features(file)[0].select(COLUMNS).take(pa.array(positions)))
+    return _vectors(Index(uri).read_columns(file, COLUMNS).take(pa.array(positions)))
 
 
 def _nearest_in(uri: str, file: TableFile, sample: Sample) -> Doubles:
-    return nearest_of_other_classes(sample, *_vectors(Index(uri).read_features(file)[0]))
+    return nearest_of_other_classes(sample, *_vectors(Index(uri).read_columns(file, COLUMNS)))
 
 
 def _vectors(table: pa.Table) -> Sample:

@@ -13,7 +13,7 @@ from jobs.config import IndexConfig
 from rsir_core import rows
 from rsir_core.delta import WrittenFile
 from rsir_core.drift import ERROR, Drift, Mix, total
-from rsir_core.nomatch import get_no_match
+from rsir_core.nomatch import has_no_match
 from rsir_core.pca import Moments, Pca
 from rsir_core.plan import Plan, anti, semi
 from rsir_core.resident import in_runs
@@ -107,11 +107,11 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     """Whether `features` is the listing's state already, so that no cluster is needed."""
-    published = index.keys("features", [rows.BUNDLE, rows.PCA])
+    published = index.keys("features", [rows.PCA])
     if len(published) == 0 or config.refit_pca:
         return False
-    if get_no_match(index, index.version(), *(published[name][0].as_py() for name in (rows.BUNDLE, rows.PCA))) is None:
-        return False  # published by an earlier version of the job
+    if not has_no_match(index, index.version()):
+        return False  # a run ended just before that, or was one of an earlier version
     current = semi(index.keys("embeddings"), plan.listing)
     same_size = len(index.pca(published[rows.PCA][0].as_py()).components) == config.components
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0

@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy
 from jobs.cluster import joined
 from jobs.committing import Commits
 from jobs.config import IndexConfig
-from jobs.describing import DESCRIBED, Reading, actor_count, write_described
+from jobs.describing import DESCRIBED, actor_count, write_described
 from rsir_core import rows
 from rsir_core.plan import anti
 from rsir_core.reader import Facts, Reader, memory_for
@@ -51,18 +51,18 @@ class LookInto:
 
     Args:
         tiling: how they are to be cut.
-        limits: of pixels and seconds for each; `function` is not used.
+        config: of the job: its limits of pixels and seconds.
         readers: processes.
     """
 
-    def __init__(self, tiling: Tiling, limits: Reading, readers: int) -> None:
-        self._tiling, self._limits = tiling, limits
-        memory = memory_for(limits.max_pixels)
-        self._readers: list[Reader[Facts]] = [Reader(look_into, limits.seconds, memory) for _ in range(readers)]
+    def __init__(self, tiling: Tiling, config: IndexConfig, readers: int) -> None:
+        self._tiling, self._max_pixels = tiling, config.max_pixels
+        limits = config.image_seconds, memory_for(config.max_pixels)
+        self._readers: list[Reader[Facts]] = [Reader(look_into, *limits) for _ in range(readers)]
 
     def __call__(self, listing: pa.Table) -> pa.Table:
         """Look into one block of files."""
-        return survey_files(listing, self._readers, self._tiling, self._limits.max_pixels)
+        return survey_files(listing, self._readers, self._tiling, self._max_pixels)
 
 
 def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config: IndexConfig) -> Scenes:
@@ -85,18 +85,18 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
         return Scenes(*with_tiles(listing, known), none, [])
     log.info("%d large files to look into", len(unknown))
     with joined(config.address):
-        found = _survey(unknown, tiling, Reading.of(config), commits)
+        found = _survey(unknown, tiling, config, commits)
     good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
     written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
     known = pa.concat_tables([known, good.select(rows.SCENES.names)])
     return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
 
 
-def _survey(unknown: pa.Table, tiling: Tiling, limits: Reading, commits: Commits | None) -> pa.Table:
+def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Commits | None) -> pa.Table:
     """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
     blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
     surveyed = ray.data.from_arrow(blocks).map_batches(
-        LookInto, fn_constructor_args=(tiling, limits, min(AT_ONCE, len(unknown))), num_cpus=1,
+        LookInto, fn_constructor_args=(tiling, config, min(AT_ONCE, len(unknown))), num_cpus=1,
         compute=ActorPoolStrategy(size=min(actor_count(0), len(blocks))), batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
     pieces, done = [SURVEYED.empty_table()], 0

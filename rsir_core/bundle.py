@@ -112,23 +112,9 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {})
 
 
-def check_bundle(source: str, target: str, views: int | None = None) -> tuple[str, bool]:
-    """A bundle's fingerprint as it is at `target`, and whether it is there already; arguments as of `copy_bundle`.
-
-    Raises:
-        BundleError: as `load_bundle`; or another one is there.
-    """
-    manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
-    there = _read_manifest(target)
-    if there is not None and there["fingerprint"] != manifest["fingerprint"]:
-        used = there["classifier"]["settings"].get("views", 1)
-        if _with_views(manifest, used)["fingerprint"] == there["fingerprint"]:
-            raise BundleError(f"the index was described with --views {used}; pass that, or make a new index")
-        raise BundleError(
-            f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
-            "the index was described; use that bundle, or make a new index for this one"
-        )
-    return str(manifest["fingerprint"]), there is not None
+def check_bundle(source: str, target: str, views: int | None = None) -> str:
+    """A bundle's fingerprint as it is, or would be, at `target`; arguments and errors as of `copy_bundle`."""
+    return str(_checked(source, target, views)[0]["fingerprint"])
 
 
 def copy_bundle(source: str, target: str, views: int | None = None) -> str:
@@ -139,15 +125,33 @@ def copy_bundle(source: str, target: str, views: int | None = None) -> str:
         target: the folder to make.
         views: how many of each key region are averaged from now on, with which it has a fingerprint of its own; None:
             as the source says.
+
+    Raises:
+        BundleError: as `load_bundle`; or another one is there.
     """
-    fingerprint, is_there = check_bundle(source, target, views)
+    manifest, is_there = _checked(source, target, views)
     if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
         names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
         for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
             put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
-        _put_manifest(target, _with_views(_whole_manifest(source, None), views))  # last
-    return fingerprint
+        _put_manifest(target, manifest)  # last
+    return str(manifest["fingerprint"])
+
+
+def _checked(source: str, target: str, views: int | None) -> tuple[dict[str, Any], bool]:
+    """The manifest of a sound bundle with so many views, and whether it is at `target` already."""
+    manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
+    there = _read_manifest(target)
+    if there is not None and there["fingerprint"] != manifest["fingerprint"]:
+        used = there["classifier"]["settings"].get("views", 1)
+        if _with_views(manifest, used)["fingerprint"] == there["fingerprint"]:
+            raise BundleError(f"the index was described with --views {used}; pass that, or make a new index")
+        raise BundleError(
+            f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
+            "the index was described; use that bundle, or make a new index for this one"
+        )
+    return manifest, there is not None
 
 
 def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any]) -> str:

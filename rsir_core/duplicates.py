@@ -14,10 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from rsir_core.errors import ImageError
 from rsir_core.raster import read_picture
-from rsir_core.search import Floats, Searcher
+from rsir_core.search import Floats
 
 # How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
 # happens between batches of different sizes.
@@ -57,15 +58,13 @@ def look_at(pixels: npt.NDArray[np.uint8]) -> Look:
     return Look(digest, np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX)))
 
 
-def near_pairs(image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> list[tuple[int, int]]:
-    """Rows (i < j) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
-    order, searcher = Searcher.of(image_ids, feature, class_probabilities)
-    found: set[tuple[int, int]] = set()
-    for row in range(len(feature)):
-        hits = searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True)
-        near = order[hits.rows[hits.distance <= NEAR]].tolist()
-        found |= {(min(row, other), max(row, other)) for other in near if other != row}
-    return sorted(found)
+def near_pairs(feature: Floats) -> list[tuple[int, int]]:
+    """Rows (i < j) of (n, K) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
+    within = np.nextafter(NEAR, np.inf)  # the tree leaves its bound out
+    _, near = cKDTree(feature).query(feature, NEIGHBOURS + 1, distance_upper_bound=within)
+    rows = np.repeat(np.arange(len(feature)), NEIGHBOURS + 1).reshape(near.shape)
+    pairs = np.stack([np.minimum(rows, near), np.maximum(rows, near)], axis=-1)
+    return [(i, j) for i, j in np.unique(pairs[(near < len(feature)) & (near != rows)], axis=0).tolist()]
 
 
 def looks_at(uris: Sequence[str]) -> Iterator[Look | ImageError]:

@@ -33,6 +33,8 @@ def lead(evaluation: Evaluation) -> str:
 
 def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
     """A sentence for each part of the page, by its name; those of absent tables are empty."""
+    also = {"unseen": _unseen, "no_match": _no_match, "calibration": _calibration, "duplicates": _duplicates}
+    found = {name: evaluation.findings.get("unseen" if name == "no_match" else name) for name in also}
     return {
         "table5": _table5(evaluation) if tables["table5"] else "",
         "classes": _classes(evaluation),
@@ -41,10 +43,7 @@ def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) ->
         "confusion": _confusion(evaluation),
         "gallery": _gallery(evaluation),
         "baseline": _baseline(evaluation) if tables["baseline"] else "",
-        "unseen": _unseen(evaluation.findings.get("unseen")),
-        "no_match": _no_match(evaluation.findings.get("unseen")),
-        "calibration": _calibration(evaluation.findings.get("calibration")),
-        "duplicates": _duplicates(evaluation.findings.get("duplicates")),
+        **{name: say(told) if (told := found[name]) else "" for name, say in also.items()},
     }
 
 
@@ -138,9 +137,7 @@ def _baseline(evaluation: Evaluation) -> str:
     )
 
 
-def _unseen(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
+def _unseen(found: Mapping[str, Any]) -> str:
     text = f"{len(found['labels'])} of the labels are no class of the classifier: {', '.join(found['labels'])}. "
     if (scores := found["unseen"]) is None:
         return f"{text}No two of their images share one, so there is nothing to find."
@@ -152,9 +149,7 @@ def _unseen(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def _no_match(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
+def _no_match(found: Mapping[str, Any]) -> str:
     told = found["no_match"]
     parts = [
         f"{100 * told[way]['unseen_told']:.1f} % by the {way} distance "
@@ -167,9 +162,7 @@ def _no_match(found: Mapping[str, Any] | None) -> str:
     return f"Asked of an index without their classes, images of unseen ones are told “no match”: {', '.join(parts)}."
 
 
-def _calibration(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
+def _calibration(found: Mapping[str, Any]) -> str:
     temperature, raw = found["temperature"], 100 * found["ece_uncalibrated"]
     calibrated = f", and would be {raw:.1f} % without the temperature {temperature:.2f}."
     return (
@@ -179,9 +172,7 @@ def _calibration(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def _duplicates(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
+def _duplicates(found: Mapping[str, Any]) -> str:
     pairs = found["identical"] + found["re_encoded"]
     unread = f" {found['unread']:,} that might be could not be read." if found["unread"] else ""
     if not pairs:

@@ -168,8 +168,8 @@ class Lease:
                 self.check()
             except LeaseError:
                 return  # the run itself finds that out before it next commits
-            except Exception:  # noqa: S112 -- a store that is away for a moment; `check` raises it where it matters
-                continue
+            except Exception as problem:  # a store that is away for a moment; `check` raises it where it matters
+                log.warning("the lease of %s could not be renewed, and is tried again: %s", self._index, problem)
 
 
 def _is_alive(index: str, holder: Holder, ttl: float, beat: float) -> bool:

@@ -107,6 +107,12 @@ def put_no_match(index: Index, version: int, known: NoMatch) -> None:
     put_file(f"{index.no_match_uri}/{_name(version)}", known.to_json())
 
 
+def has_no_match(index: Index, version: int) -> bool:
+    """Whether the thresholds of just this version are stored."""
+    fs, folder = fsspec.core.url_to_fs(index.no_match_uri)
+    return bool(fs.exists(f"{folder}/{_name(version)}"))
+
+
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
     """The thresholds of a version, or of the newest before it with the same models; None: there are none yet.
 

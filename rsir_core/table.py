@@ -128,6 +128,10 @@ class Index:
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
+    def read_columns(self, file: TableFile, names: Sequence[str]) -> pa.Table:
+        """Some columns of a file's rows, as they lie in it."""
+        return self._parquet(file.name).read(names)
+
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
         """Fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
 
@@ -209,7 +213,7 @@ class Index:
         from rsir_core.bundle import check_bundle, copy_bundle  # noqa: PLC0415 -- as above
 
         target = f"{self.uri}/bundle"
-        return copy_bundle(models, target, views) if copy else check_bundle(models, target, views)[0]
+        return (copy_bundle if copy else check_bundle)(models, target, views)
 
     def put_pca(self, pca: Pca) -> None:
         """Store a PCA under its fingerprint."""

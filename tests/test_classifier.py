@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ def test_views_are_means_over_turns_and_four_have_no_upright() -> None:
     same = classifier.embed([np.ascontiguousarray(turned[2])], views=4)[0]
     torch.testing.assert_close(same, classifier.embed([image], views=4)[0], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(each[0][0], each[2][0], atol=1e-4, rtol=1e-4)
+    bundled = Classifier(replace(settings, views=4), classifier._model.state_dict())
+    torch.testing.assert_close(bundled.embed([image])[0], same, atol=1e-4, rtol=1e-4)
 
 
 def test_input_is_normalised_and_resized() -> None:

@@ -55,10 +55,9 @@ def test_equal_bytes_of_another_shape_are_another_picture_and_what_cannot_be_rea
 def test_near_pairs_are_those_of_brute_force() -> None:
     rng = np.random.default_rng(1)
     feature = (rng.normal(size=(60, 3)) * 0.2).astype(np.float32)
-    p = rng.dirichlet(np.full(4, 0.5), 60).astype(np.float32)
     gaps = np.linalg.norm(feature[:, None].astype(float) - feature, axis=2)
     expected = [(i, j) for i in range(60) for j in range(i + 1, 60) if gaps[i, j] <= NEAR]
-    assert near_pairs([f"{i:02}" for i in range(60)], feature, p) == expected and len(expected) > 20
+    assert near_pairs(feature) == expected and len(expected) > 20
 
 
 def test_groups_join_what_any_chain_of_pairs_joins() -> None:

@@ -22,13 +22,15 @@ from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import describe_files
 from jobs.index import index_archive
+from jobs.publishing import is_published
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer
 from rsir_core.errors import ArchiveError, BundleError, LeaseError, TableError
 from rsir_core.lease import Lease
+from rsir_core.nomatch import has_no_match
 from rsir_core.pca import Moments
-from rsir_core.plan import listing_table
+from rsir_core.plan import listing_table, make_plan
 from rsir_core.raster import read_picture
 from rsir_core.resident import in_runs
 from rsir_core.table import Index
@@ -116,6 +118,11 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     stored = rows.to_matrix(embeddings["embedding"])
     expected = Moments.of(stored).fit(K)
     np.testing.assert_allclose(rows.to_matrix(features["feature"]), expected.transform(stored), atol=1e-6)
+
+    assert has_no_match(index, first["version"])
+    plan = make_plan(index, listing_table(list_images(config.archive)), retry_failed=False)
+    assert is_published(index, plan, config)  # so that the next run starts no Ray
+    assert not is_published(index, plan, dataclasses.replace(config, components=K - 1))
 
     second = index_archive(config)
     assert {n: second[n] for n in ("new", "changed", "gone", "described", "failed")} == dict.fromkeys(
@@ -223,6 +230,9 @@ def test_a_foreign_bundle_is_refused_with_both_named(indexed: IndexConfig, tmp_p
     own = Index(indexed.index).bundle().fingerprint
     with pytest.raises(BundleError, match=rf"{other}.*{own}"):
         index_archive(dataclasses.replace(indexed, models=str(tmp_path / "other")))
+    for dry_run in (False, True):
+        with pytest.raises(BundleError, match="with --views 1"):
+            index_archive(dataclasses.replace(indexed, views=4, dry_run=dry_run))
 
 
 def test_too_few_images_for_the_components(config: IndexConfig) -> None:
@@ -287,6 +297,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     assert [file.row_count for file in index.feature_files()] == [36]
     (Path(config.archive) / "airport" / "000.png").unlink()
     assert index_archive(dataclasses.replace(config, compact=True))["rows"] == 17  # of the archive, which has no `more`
+    assert has_no_match(index, index.version())  # of what compaction has made
     version = index.version()
     merge_files(index)
     assert index.version() == version  # there was nothing to do

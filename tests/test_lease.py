@@ -1,5 +1,6 @@
 """One at a time, whoever comes; the dead are found out, and a lost lease is noticed."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -121,14 +122,18 @@ def test_a_holder_of_another_machine_that_renews_keeps_it(index: str) -> None:
 def test_the_thread_renews_it(index: str) -> None:
     with Lease.take(index, beat=0.01):
         first = fsspec.open(f"{index}/lease/00000001.json").open().read()
-        while fsspec.open(f"{index}/lease/00000001.json").open().read() == first:
+        while (renewed := fsspec.open(f"{index}/lease/00000001.json").open().read()) == first:
             pass
+    before, after = json.loads(first), json.loads(renewed)
+    assert after["token"] == before["token"] and after["renewed"] > before["renewed"]
 
 
 def test_a_half_written_lease_is_watched(index: str) -> None:
     put_file(f"{index}/lease/00000004.json", b'{"name": "x')
-    with Lease.take(index, ttl=0.05, beat=0.02):
-        pass
+    with Lease.take(index, ttl=0.05, beat=0.02) as lease:
+        fs, folder = fsspec.core.url_to_fs(f"{index}/lease")
+        assert fs.exists(f"{folder}/00000005.json")
+        lease.check()
 
 
 def test_foreign_files_beside_it_do_no_harm(index: str) -> None:

@@ -107,9 +107,9 @@ def test_a_bug_is_no_failure_of_the_image(reader: Reader[Picture], uris: list[st
 
 def test_a_process_that_cannot_start_is_no_failure_of_the_image(uris: list[str]) -> None:
     def nowhere(_: str) -> Picture:
-        raise NotImplementedError
+        raise AssertionError("no process finds this function")
 
-    reader = Reader(nowhere, 60, memory_for(LIMIT))  # a function that no other process finds
+    reader = Reader(nowhere, 60, memory_for(LIMIT))
     with pytest.raises(RuntimeError, match="as it started"):
         reader.read(requests(uris))
 

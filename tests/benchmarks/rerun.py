@@ -20,6 +20,7 @@ from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.describing import ROWS_PER_FILE
 from jobs.index import index_archive
+from jobs.no_match import state_no_match
 from rsir_core.archive import list_images
 from rsir_core.plan import listing_table
 from rsir_core.table import Index, TableName
@@ -67,6 +68,7 @@ def main() -> None:
         sizes = {f"{name}_bytes_per_image": bytes_per_row(index, name) for name in ("embeddings", "features")}
         config = IndexConfig(archive=str(root / "archive"), models=str(root / "models"), index=index.uri)
         with joined(None):
+            state_no_match(index)  # as the job leaves an index
             unchanged = index_archive(config)
             assert unchanged["described"] == 0 and unchanged["rows"] == args.rows
             link_images(root / "new", 0, args.new)
