@@ -1,44 +1,16 @@
-"""One frozen dataclass per job, filled from the command line and a YAML file; and the way a job starts and ends.
+"""One frozen dataclass per job: what it can be told, each option with its line in `--help`."""
 
-The command line wins over the file, the file over the default. An unknown key is an error, a missing one too.
-"""
-
-import argparse
 import dataclasses
-import importlib
-import json
-import logging
 import math
-import sys
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import yaml
-
-from rsir_core.errors import ConfigError, RsirError
+from jobs.command import JobConfig, option
+from rsir_core.errors import ConfigError
 from rsir_core.footprint import Footprint
 from rsir_core.regions import VIEWS, ObjectRule
 from rsir_core.scenes import Tiling
 from rsir_core.stac import Wanted, is_catalogue
-
-Summary = Mapping[str, Any]
-C = TypeVar("C", bound="JobConfig")
-
-
-def option(help_text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field of a job's dataclass with its line in `--help`."""
-    return dataclasses.field(default=default, metadata={"help": help_text}, kw_only=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class JobConfig:
-    """What every job takes."""
-
-    json: bool = option("print the summary as one JSON object on the last line of stdout", False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,119 +292,3 @@ class DemoConfig(RayJobConfig):
     detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16)
     port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0)
     seed: int = option("of the drawn archive, the split and both trainings", 0)
-
-
-def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:
-    """Fill a job's dataclass from the command line and `--config FILE`.
-
-    Exits with status 2 on bad usage and 0 after `--help`, as argparse does.
-
-    Raises:
-        ConfigError: the file cannot be read, has an unknown key, or a value of the wrong kind.
-    """
-    parser = argparse.ArgumentParser(prog, description=config.__doc__, formatter_class=argparse.HelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these keys")
-    fields = {f.name: f for f in dataclasses.fields(config)}
-    hints = typing.get_type_hints(config)
-    for name, field in fields.items():
-        _add(parser, name, field, hints[name])
-    given = vars(parser.parse_args(argv))
-    file = given.pop("config", None)
-    values = {**(_from_yaml(Path(file), hints) if file else {}), **given}
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
-    if missing:
-        parser.error(f"missing: {', '.join('--' + n.replace('_', '-') for n in missing)}")
-    return config(**values)
-
-
-def _add(parser: argparse.ArgumentParser, name: str, field: "dataclasses.Field[Any]", hint: Any) -> None:
-    flag = "--" + name.replace("_", "-")
-    required = field.default is dataclasses.MISSING
-    text = field.metadata["help"].replace("%", "%%")
-    text += " (required)" if required else f" [{field.default}]" if field.default not in (None, False) else ""
-    if hint is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        return
-    base = _base_type(hint)
-    choices = typing.get_args(base) if typing.get_origin(base) is Literal else None
-    kind = str if choices else base
-    metavar = None if choices else kind.__name__.upper()
-    parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, default=argparse.SUPPRESS, help=text)
-
-
-def _base_type(hint: Any) -> Any:
-    """T of `T | None`, else the hint itself."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next(a for a in typing.get_args(hint) if a is not type(None))
-    return hint
-
-
-def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {file}: cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config {file}: expected `key: value` lines, got {type(values).__name__}")
-    return _all_checked(f"--config {file}", values, hints)
-
-
-def from_mapping(config: type[C], source: str, values: Mapping[Any, Any]) -> C:
-    """A job's dataclass from values that somebody else has read, as Serve does.
-
-    Raises:
-        ConfigError: an unknown key, a missing one, or a value of the wrong kind; the message begins with the source.
-    """
-    given = _all_checked(source, values, typing.get_type_hints(config))
-    fields = dataclasses.fields(config)
-    if missing := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in given]:
-        raise ConfigError(f"{source}: missing: {', '.join(missing)}")
-    return config(**given)
-
-
-def _all_checked(source: str, values: Mapping[Any, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    values = {str(k).replace("-", "_"): v for k, v in values.items()}
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
-    return {name: _checked(source, name, value, hints[name]) for name, value in values.items()}
-
-
-def _checked(source: str, name: str, value: Any, hint: Any) -> Any:
-    base = _base_type(hint)
-    if value is None and base is not hint:
-        return None
-    if typing.get_origin(base) is Literal:
-        if value not in typing.get_args(base):
-            raise ConfigError(f"{source}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
-        return value
-    if base is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        raise ConfigError(f"{source}: {name} is {value!r}; it takes a value of type {base.__name__}")
-    return value
-
-
-def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[str] | None = None) -> int:
-    """Parse, run the job, print its summary; returns the exit code: 0 done, 1 failed, 2 bad usage."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    if job.__module__ == "__main__":  # as `python -m` names it; Ray would send all of that module by value
-        job = getattr(importlib.import_module(f"jobs.{prog}"), job.__name__)
-    try:
-        settings = parse(config, f"python -m jobs.{prog}", argv)
-        summary = job(settings)
-    except ConfigError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    except RsirError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    if settings.json:
-        print(json.dumps(summary), flush=True)
-    else:
-        print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
-    return 0

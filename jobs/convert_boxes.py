@@ -9,7 +9,8 @@ from pathlib import Path
 from jobs.box_formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
 from jobs.box_splits import SPLITS, NamedFiles, split_images, stem
 from jobs.box_writing import EDGE, ImageToWrite, write_boxes
-from jobs.config import ConvertBoxesConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import ConvertBoxesConfig
 from jobs.detector_data import EXTENSIONS, image_size
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box

@@ -17,7 +17,8 @@ import httpx
 import numpy as np
 from rich.console import Console
 
-from jobs.config import DemoConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import DemoConfig
 from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import write_archive, write_boxes
 from rsir_core.errors import RsirError

@@ -16,7 +16,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from jobs.cluster import joined
-from jobs.config import EvaluateConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import EvaluateConfig
 from jobs.evaluate_describing import Described, describe_again, stored
 from jobs.evaluate_duplicates import find_duplicates, write_duplicates
 from jobs.evaluate_gallery import choose_queries, make_strips

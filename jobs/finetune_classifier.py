@@ -19,7 +19,8 @@ from torch import Tensor
 from jobs.calibrating import calibrate
 from jobs.classifier_training import averaged_weights, train_worker
 from jobs.cluster import joined
-from jobs.config import FinetuneClassifierConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import FinetuneClassifierConfig
 from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out

@@ -15,7 +15,8 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
-from jobs.config import FinetuneDetectorConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import FinetuneDetectorConfig
 from jobs.detector_data import BoxData, read_boxes
 from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 
 from jobs.cluster import joined
+from jobs.command import Summary, run
 from jobs.committing import Commits, Committer
 from jobs.compacting import compact
-from jobs.config import IndexConfig, Summary, run
+from jobs.config import IndexConfig
 from jobs.describing import actor_count, describe_files
 from jobs.no_match import state_no_match
 from jobs.progress import Progress

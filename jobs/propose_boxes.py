@@ -21,7 +21,8 @@ from ray.data import ActorPoolStrategy
 
 from jobs.box_writing import ImageToWrite, write_boxes
 from jobs.cluster import joined
-from jobs.config import ProposeBoxesConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import ProposeBoxesConfig
 from jobs.describing import actor_count
 from jobs.evaluate_labels import match
 from rsir_core import rows

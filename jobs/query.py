@@ -10,7 +10,8 @@ import fsspec
 
 from jobs.answering import answer_files, write_part
 from jobs.cluster import joined
-from jobs.config import QueryConfig, Summary, run
+from jobs.command import Summary, run
+from jobs.config import QueryConfig
 from jobs.serve_query import Edition, open_edition
 from rsir_core import rows
 from rsir_core.archive import list_images

@@ -15,7 +15,8 @@ from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from jobs.cluster import joined
-from jobs.config import ServeConfig, Summary, from_mapping, run
+from jobs.command import Summary, from_mapping, run
+from jobs.config import ServeConfig
 from jobs.serve_query import open_edition
 from jobs.serve_reading import Limits
 from jobs.serve_replicas import BATCH, DescriberReplica, Ingress, SearcherReplica

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import FinetuneDetectorConfig, IndexConfig, parse, run
+from jobs.command import parse, run
+from jobs.config import FinetuneDetectorConfig, IndexConfig
 from rsir_core.errors import ArchiveError, ConfigError
 
 GIVEN = ["--archive", "a", "--models", "m", "--index", "i"]

@@ -8,7 +8,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs.config import IndexConfig, ServeConfig, from_mapping, parse
+from jobs.command import from_mapping, parse
+from jobs.config import IndexConfig, ServeConfig
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "k8s").glob("*.yaml"))}

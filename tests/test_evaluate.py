@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from jobs.cluster import joined
-from jobs.config import EvaluateConfig, run
+from jobs.command import run
+from jobs.config import EvaluateConfig
 from jobs.demo_scenes import draw_scene
 from jobs.evaluate import evaluate, measure
 from rsir_core import rows

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from jobs.answering import answer_files
-from jobs.config import QueryConfig, parse
+from jobs.command import parse
+from jobs.config import QueryConfig
 from jobs.demo_scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.serve_query import open_edition
