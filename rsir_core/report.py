@@ -85,7 +85,8 @@ def arms_table(evaluation: Evaluation) -> Table:
     title = f"{metrics['queries']} queries, {metrics['database']} images"
     title += f", means over {len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else ""
     table = Table(title=title, box=box.SIMPLE)
-    for heading in ("region", "features", "distance"):
+    table.add_column("region", overflow="fold")  # long names take several lines, so that all figures have room
+    for heading in ("features", "distance"):
         table.add_column(heading, no_wrap=True)
     for heading in ("mAP %", "ANMRR", "P@1 %", "P@10 %"):
         table.add_column(heading, no_wrap=True, justify="right")

@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ from tests.serving import Rows, build_index, local_app, serving
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
 settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`
 settings.load_profile("shared machine")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports have made stays, and is not looked through again whenever memory is."""
+    gc.collect()
+    gc.freeze()
 
 
 CHROMIUM_FLAGS = [

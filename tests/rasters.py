@@ -2,15 +2,24 @@
 
 import io
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
+
+LARGE = "cog_cmap.tif"  # 62 million pixels
+
+
+def large_is_slow(files: Iterable[Any]) -> list[Any]:
+    """Parameters of a test, whose largest file is not for the fast ones."""
+    return [pytest.param(file, marks=pytest.mark.slow if str(file).endswith(LARGE) else ()) for file in files]
 
 
 def gdal_file(

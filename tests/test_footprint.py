@@ -20,7 +20,7 @@ from rasterio.warp import transform
 from rsir_core.errors import ImageError
 from rsir_core.footprint import Footprint, ground_of, time_of
 from rsir_core.raster import decode
-from tests.rasters import gdal_file, pillow_file
+from tests.rasters import gdal_file, large_is_slow, pillow_file
 
 GEOTIFF = Path(__file__).parents[1].parent / "shared" / "data" / "geotiff"
 needs_geotiff = pytest.mark.skipif(not GEOTIFF.is_dir(), reason=f"no data in {GEOTIFF}")
@@ -77,7 +77,7 @@ def test_real_rasters_lie_where_each_point_of_their_edge_does(file: Path) -> Non
 
 
 @needs_geotiff
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", large_is_slow(FILES), ids=lambda file: file.name)
 def test_a_picture_carries_what_its_file_says(file: Path) -> None:
     data = file.read_bytes()
     try:

@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp
 
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.raster import decode, read_picture
-from tests.rasters import gdal_file, pillow_file, scene
+from tests.rasters import gdal_file, large_is_slow, pillow_file, scene
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no data in {SHARED}")
@@ -416,7 +416,7 @@ OUTCOMES: dict[str, FailureKind | tuple[int, int, str | None]] = {
 
 
 @needs_shared
-@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("name", large_is_slow(OUTCOMES))
 def test_shared_files_have_their_outcome(name: str) -> None:
     wanted = OUTCOMES[name]
     if isinstance(wanted, str):
@@ -438,7 +438,8 @@ def test_every_shared_file_has_an_outcome() -> None:
 
 @needs_shared
 @pytest.mark.parametrize(
-    "name", [name for name, o in OUTCOMES.items() if o[2] is None or str(o[2]).startswith(("page", "CIELAB"))]
+    "name",
+    large_is_slow(n for n, o in OUTCOMES.items() if o[2] is None or str(o[2]).startswith(("page", "CIELAB"))),
 )
 def test_8_bit_files_equal_pillow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)

@@ -8,11 +8,12 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from rsir_core.arms import Arm, Own, Variation, main_arm, plan_arms
+from rsir_core.arms import ARM_SETS, Arm, Own, Variation, main_arm, plan_arms
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.metrics import Scores
 from rsir_core.plots import plot_arms
 from rsir_core.report import arms_table, write_report
+from tests.evaluations import some_evaluation
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -125,3 +126,14 @@ def test_the_table_fits_a_terminal_of_80_columns(small: Evaluation) -> None:
     main = ["key", "region", "PCA", "19", "weighted", "70.00", "0.2500", "50.00", "50.00"]
     assert main in [line.split() for line in text.splitlines()]
     assert "…" not in text
+
+
+def test_every_figure_is_in_the_table_whatever_the_arms_are_called() -> None:
+    own = OWN._replace(peers=(Variation(1.0, "a_backbone_of_a_very_long_name", "peers/long"),))
+    every = some_evaluation(list(ARM_SETS), own=own)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(arms_table(every))
+    text = console.export_text()
+    assert "…" not in text
+    for arm in every.arms:
+        assert f"{100 * every.map(arm).mean:.2f}" in text and f"{every.anmrr(arm).mean:.4f}" in text

@@ -72,6 +72,7 @@ def test_images_that_fit_into_a_tile_are_images(tmp_path: Path) -> None:
     assert cut is not None and cut[:4] == ((48, 64), (48, 48), (36, 36), Recipe()) and len(list(cut.windows)) == 2
 
 
+@pytest.mark.slow
 def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
     samples = np.zeros((3, 1024, 1536), np.uint16)
     samples[:, :, :512] = RNG.integers(100, 200, (3, 1024, 512))
@@ -126,6 +127,7 @@ def test_bands_by_name(tmp_path: Path) -> None:
         survey(str(tmp_path / "s.tif"), Tiling(32, 0, bands="swir"), PLENTY)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_surveyed_is_a_failure_of_its_own(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
     poison = {name: KINDS[name] for name in ("hangs", "segfaults")}
     kinds = {"cut": "corrupt", "good": None, "gone": "missing", "small": None, **poison}

@@ -12,6 +12,7 @@ import pytest
 from rsir_core.table import Index
 from tests.serving import ONE, Rows, copy_of, local_app, publish, serving, upload
 
+pytestmark = pytest.mark.slow
 OTHERS = ["beach/beach000.jpg", "river/river001.jpg"]
 
 

@@ -18,7 +18,7 @@ from rsir_core.errors import ImageError
 from rsir_core.files import open_file
 from rsir_core.raster import Pictures, decode, read_picture
 from rsir_core.tiles import Recipe, Tile
-from tests.rasters import gdal_file
+from tests.rasters import gdal_file, large_is_slow
 
 RNG = np.random.default_rng(0)
 RED_GREEN_BLUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -204,7 +204,7 @@ def test_sidecars_and_neighbours_are_left_alone(tmp_path: Path) -> None:
 
 
 @needs_geotiff
-@pytest.mark.parametrize("file", sorted(GEOTIFF.glob("*.tif")) if GEOTIFF.is_dir() else [], ids=lambda f: f.name)
+@pytest.mark.parametrize("file", large_is_slow(sorted(GEOTIFF.glob("*.tif"))), ids=lambda f: f.name)
 def test_real_scenes(file: Path) -> None:
     try:
         whole = read_picture(str(file))
