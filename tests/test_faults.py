@@ -58,8 +58,7 @@ class Place(NamedTuple):
         """The index job, running as a process of its own."""
         given = {"address": self.cluster.address, "archive": "s3://bucket/archive", "models": "s3://bucket/models",
                  "index": index, "components": K, "batch-size": 1, "commit-every": COMMIT_EVERY, **options}  # fmt: skip
-        flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
-        command = [sys.executable, "-m", "jobs.index", *flags, "--json"]
+        command = [sys.executable, "-m", "jobs.index", *(f"--{k}={v}" for k, v in given.items()), "--json"]
         with (
             log.open("wb") as out,
             log.with_suffix(".out").open("wb") as summary,
@@ -181,7 +180,7 @@ def test_a_driver_that_is_killed_as_it_commits_is_continued(
         Index(uri).version()
     killed(Fault("PUT", FEATURES, "held", applied=True))
     before = answer(uri)
-    killed(Fault("PUT", FEATURES, "held"), **{"refit-pca": True})
+    killed(Fault("PUT", FEATURES, "held"), components=K + 1)  # another version, half-way
     assert answer(uri) == before
     assert place.run(uri, log)["described"] == 0
     check_whole(uri, undisturbed)
