@@ -24,7 +24,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-fast: setup
-	$(BIN)/python -m pytest -m 'not ray'
+	$(BIN)/python -m pytest -m 'not ray and not slow' --hypothesis-profile fast
 
 lint: setup
 	$(BIN)/ruff check .

@@ -50,6 +50,11 @@ class RayJobConfig(JobConfig):
     )
 
 
+def _check_views(views: int | None) -> None:
+    if views not in (None, *VIEWS):
+        raise ConfigError(f"--views {views}: it takes {', '.join(map(str, VIEWS))}")
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetuneClassifierConfig(RayJobConfig):
     """Fine-tune the classifier on key regions and write it into a model bundle."""
@@ -67,6 +72,10 @@ class FinetuneClassifierConfig(RayJobConfig):
         "state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
     tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
+    views: int = option(
+        "turned views of each key region that are averaged when it is described: 1, 2 or 4; each costs a forward pass",
+        2,
+    )
     epochs: int = option("passes over the training images", 30)
     batch_size: int = option("images per step and worker", 32)
     learning_rate: float = option("peak, for AdamW", 1e-3)
@@ -74,6 +83,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     workers: int = option("Ray Train workers", 1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)
     num_cpus: int = option("CPUs (threads) per worker", 2)
+
+    def __post_init__(self) -> None:
+        _check_views(self.views)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +164,9 @@ class IndexConfig(DescribingConfig):
     models: str = option("URI of the model bundle")
     index: str = option("URI of the index to make or update")
     components: int = option("dimensions of the features (K of the PCA)", 19)
-    views: int = option(
-        "turned views of each key region that are averaged, of the queries' as well: 1, 2 or 4; each costs a forward "
-        "pass", 1,
-    )  # fmt: skip
+    views: int | None = option(
+        "instead of the bundle's: turned views of each key region that are averaged, of queries' too; 1, 2 or 4", None
+    )
     tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None)
     tile_metres: float | None = option("side of a tile on the ground, read at --tile pixels (256) at most", None)
     overlap: float = option("share of a tile that the next one has as well", 0.25)
@@ -178,8 +189,7 @@ class IndexConfig(DescribingConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
-        if self.views not in VIEWS:
-            raise ConfigError(f"--views {self.views}: it takes {', '.join(map(str, VIEWS))}")
+        _check_views(self.views)
 
     @property
     def wanted(self) -> Wanted | None:

@@ -23,6 +23,7 @@ from jobs.evaluate_gallery import choose_queries, make_strips
 from jobs.evaluate_subject import SEED, Subject, of_seed, open_subject, split_list
 from rsir_core import rows
 from rsir_core.arms import Arm, Variation, main_arm, parse_arms
+from rsir_core.calibration import score_calibration
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
@@ -34,22 +35,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> Summary:
-    """Label, rank and score by every arm, for every seed, and write the report."""
+    """Measure, and write the report."""
     began = time.monotonic()
-    seeds = _checked(config)
-    subjects = [open_subject(config, seed) for seed in seeds]
-    if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
-        raise ConfigError(
-            f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
-            "compare indexes that were made alike"
-        )
-    with joined(config.address) if subjects[0].again else nullcontext():
-        runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
-    first = subjects[0]
-    duplicates, pairs = find_duplicates(first.index.features(), of_seed(config.split, first.seed))
+    evaluation, pairs = measure(config)
     write_duplicates(config.report, pairs)
-    findings = {"duplicates": duplicates, "unseen": unseen_of(first)}
-    evaluation = Evaluation(runs, main_arm(first.arms, first.own), findings)
     write_report(config.report, evaluation)
     Console().print(arms_table(evaluation))
     metrics = evaluation.metrics()
@@ -61,10 +50,31 @@ def evaluate(config: EvaluateConfig) -> Summary:
     }
 
 
-def unseen_of(subject: Subject) -> dict[str, Any] | None:
-    """What `unseen` says of the rows as they are stored."""
+def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
+    """Label, rank and score by every arm, for every seed; and all pairs of one picture."""
+    seeds = _checked(config)
+    subjects = [open_subject(config, seed) for seed in seeds]
+    if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
+        raise ConfigError(
+            f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
+            "compare indexes that were made alike"
+        )
+    with joined(config.address) if subjects[0].again else nullcontext():
+        runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
+    first = subjects[0]
+    duplicates, pairs = find_duplicates(first.index.features(), of_seed(config.split, first.seed))
+    found = {"duplicates": duplicates, **of_probabilities(first)}
+    return Evaluation(runs, main_arm(first.arms, first.own), found), pairs
+
+
+def of_probabilities(subject: Subject) -> dict[str, Any]:
+    """What `unseen` and `calibration` say of the rows as they are stored."""
     feature, p = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
-    return score_unseen(feature, p, subject.labels, subject.classes)
+    labels, classifier = subject.labels, subject.classifier
+    return {
+        "unseen": score_unseen(feature, p, labels, classifier.classes),
+        "calibration": score_calibration(p, labels, classifier.classes, classifier.temperature),
+    }
 
 
 def evaluate_subject(subject: Subject, batch_size: int) -> Run:
@@ -82,7 +92,7 @@ def evaluate_subject(subject: Subject, batch_size: int) -> Run:
         subject.seed,
         {arm: scored[arm] for arm in subject.arms},
         subject.labels,
-        _accuracy(subject.features, subject.labels, subject.classes),
+        _accuracy(subject.features, subject.labels, subject.classifier.classes),
         top_confusion(database.vectors(main.components), database.class_probabilities, subject.labels),
         strips,
         subject.protocol,

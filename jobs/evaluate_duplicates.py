@@ -15,15 +15,15 @@ from rsir_core.storage import put_file
 
 log = logging.getLogger(__name__)
 SHOWN: Final = 100  # pairs in metrics.json; the CSV has all
-COLUMNS: Final = ("first", "second", "kind", "difference", "first_split", "second_split")
+COLUMNS: Final = ("first", "second", "kind", "difference", "first_split", "second_split", "first_uri", "second_uri")
 
 
 def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`).
+    """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`), those across the split first.
 
     Args:
         features: rows of the index, training images included, schema `rows.FEATURES`.
-        split: CSV that says which images train; only those that it names are looked at.
+        split: CSV that says which images train; only those that it names are looked at. None: that is not known.
     """
     place = {} if split is None else _split_of(features, split)
     if place:
@@ -38,13 +38,14 @@ def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, An
                     len(looks))  # fmt: skip
     pairs = same_pictures(near, readable)
     found = [
-        dict(zip(COLUMNS, (ids[a], ids[b], kind, difference, place.get(a), place.get(b)), strict=True))
-        for a, b, kind, difference in pairs
+        dict(zip(COLUMNS, (ids[a], ids[b], kind, gap, place.get(a), place.get(b), uris[a], uris[b]), strict=True))
+        for a, b, kind, gap in pairs
     ]
-    across = [pair for pair in found if {pair["first_split"], pair["second_split"]} == {"train", "test"}]
+    found.sort(key=lambda pair: not _across(pair))
+    across = sum(map(_across, found))
     if found:
         log.warning("%d pairs of images are one picture twice, %d of them across the split, such as %s and %s",
-                    len(found), len(across), found[0]["first"], found[0]["second"])  # fmt: skip
+                    len(found), across, found[0]["first"], found[0]["second"])  # fmt: skip
     return {
         "images": len(features),
         "compared": len(readable),
@@ -52,7 +53,7 @@ def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, An
         "groups": len(groups(pairs)),
         "identical": sum(pair["kind"] == "identical" for pair in found),
         "re_encoded": sum(pair["kind"] == "re-encoded" for pair in found),
-        "train_test": len(across),
+        "train_test": across if place else None,
         "pairs": found[:SHOWN],
     }, found
 
@@ -64,6 +65,11 @@ def write_duplicates(report: str, found: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(found)
     put_file(f"{report.rstrip('/')}/duplicates.csv", text.getvalue().encode())
+
+
+def _across(pair: dict[str, Any]) -> bool:
+    """Whether the models were trained on one of them and are asked the other."""
+    return {pair["first_split"], pair["second_split"]} == {"train", "test"}
 
 
 def _split_of(features: pa.Table, split: str) -> dict[int, str]:

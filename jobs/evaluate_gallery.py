@@ -81,4 +81,4 @@ def _shown(subject: Subject, arm: Arm, p: Floats, place: int, distance: float) -
     region = whole_image(values[rows.HEIGHT], values[rows.WIDTH]) if whole else Region(**values[rows.REGION])
     box = None if whole or values[rows.OBJECT_BOX] is None else Box(**values[rows.OBJECT_BOX])
     top = int(p[place].argmax())
-    return Shown(values[rows.URI], region, box, subject.classes[top], float(p[place, top]), distance)
+    return Shown(values[rows.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance)

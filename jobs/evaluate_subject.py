@@ -10,6 +10,7 @@ from jobs.evaluate_labels import count_trained_on, label_rows
 from rsir_core import rows
 from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
 from rsir_core.bundle import read_settings
+from rsir_core.classifier import ClassifierSettings
 from rsir_core.errors import TableError
 from rsir_core.metrics import PROTOCOL
 from rsir_core.table import Index
@@ -25,7 +26,7 @@ class Subject:
     index: Index
     features: pa.Table  # the rows to rank, schema `rows.FEATURES`, by image id
     labels: list[str]
-    classes: tuple[str, ...]
+    classifier: ClassifierSettings
     own: Own
     sets: list[ArmSet]
     arms: list[Arm]  # of those sets
@@ -75,12 +76,13 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         "pca": pca,
         "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
         "tau": settings.tau,
+        "temperature": settings.classifier.temperature,
     }
     if split is not None:
         bundles = {"own": f"{index.uri}/bundle", **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
-    return Subject(seed, index, features, labels, settings.classes, own, sets, plan_arms(sets, own), protocol)
+    return Subject(seed, index, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol)
 
 
 def split_list(text: str | None) -> list[str]:

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import fsspec
@@ -69,7 +69,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     training = [image for image in images if image.split == "train"]
     fraction, labels = config.calibration_fraction, [image.label for image in training]
     training, held_out = hold_out(training, labels, fraction, config.seed)
-    settings = settings_for(config.backbone, classes, config.image_size)
+    settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
     # Start weights that cannot be had should fail here, not in a worker an hour later.
     load_start_weights(build_classifier(config.backbone, len(classes)), config.backbone, config.weights)
     with joined(config.address):

@@ -97,7 +97,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
         "/search",
         response_model=AnswerJson,
         responses=refusals,
-        openapi_extra={"requestBody": request_body()},
+        openapi_extra={"requestBody": request_body(limits)},
         description="With `Accept: application/geo+json` the results are a STAC item collection.",
         summary="Rank the index against an uploaded image (form) or one of its own (JSON)",
     )

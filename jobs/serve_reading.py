@@ -114,12 +114,19 @@ async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
         return SearchRequest.model_validate(fields), None if image is None else await image.read()
 
 
-def request_body() -> dict[str, Any]:
+def request_body(limits: Limits) -> dict[str, Any]:
     """What `/search` takes, for /openapi.json: FastAPI cannot read it off a handler that takes either of two forms."""
-    schema = SearchRequest.model_json_schema()
-    asked: dict[str, Any] = schema["properties"]
+    asked: dict[str, Any] = SearchRequest.model_json_schema()["properties"]
+    asked["k"] |= {"maximum": limits.max_k, "description": "how many results; with `offset` no more than the maximum"}
+    asked["offset"]["maximum"] = limits.max_k - 1
     form = {name: field for name, field in asked.items() if name not in ("image_id", "uri")}
-    form["image"] = {"type": "string", "format": "binary", "description": "the image to find others like"}
+    form["image"] = {
+        "type": "string",
+        "format": "binary",
+        "maxLength": limits.max_bytes,
+        "description": f"the image to find others like; at most {limits.max_pixels} pixels, and {limits.max_bytes} "
+        "bytes with the rest of the request",
+    }
     return {
         "required": True,
         "content": {

@@ -112,7 +112,7 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {})
 
 
-def check_bundle(source: str, target: str, views: int = 1) -> tuple[str, bool]:
+def check_bundle(source: str, target: str, views: int | None = None) -> tuple[str, bool]:
     """A bundle's fingerprint as it is at `target`, and whether it is there already; arguments as of `copy_bundle`.
 
     Raises:
@@ -123,7 +123,7 @@ def check_bundle(source: str, target: str, views: int = 1) -> tuple[str, bool]:
     if there is not None and there["fingerprint"] != manifest["fingerprint"]:
         used = there["classifier"]["settings"].get("views", 1)
         if _with_views(manifest, used)["fingerprint"] == there["fingerprint"]:
-            raise BundleError(f"the index was described with --views {used}, not {views}; pass that, or make a new one")
+            raise BundleError(f"the index was described with --views {used}; pass that, or make a new index")
         raise BundleError(
             f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
             "the index was described; use that bundle, or make a new index for this one"
@@ -131,14 +131,14 @@ def check_bundle(source: str, target: str, views: int = 1) -> tuple[str, bool]:
     return str(manifest["fingerprint"]), there is not None
 
 
-def copy_bundle(source: str, target: str, views: int = 1) -> str:
+def copy_bundle(source: str, target: str, views: int | None = None) -> str:
     """Copy a bundle, checked as a whole, and return its fingerprint there; nothing is done where it is already.
 
     Args:
         source: its folder.
         target: the folder to make.
-        views: how many of each key region are averaged from now on; what differs from the source's has a fingerprint
-            of its own.
+        views: how many of each key region are averaged from now on, with which it has a fingerprint of its own; None:
+            as the source says.
     """
     fingerprint, is_there = check_bundle(source, target, views)
     if not is_there:
@@ -175,9 +175,9 @@ def _with_fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16]}
 
 
-def _with_views(manifest: Mapping[str, Any], views: int) -> dict[str, Any]:
+def _with_views(manifest: Mapping[str, Any], views: int | None) -> dict[str, Any]:
     classifier = manifest["classifier"]
-    if classifier["settings"].get("views", 1) == views:  # also those of earlier versions, which do not name it
+    if views in (None, classifier["settings"].get("views", 1)):  # also those of earlier versions, which do not name it
         return dict(manifest)
     settings = {**classifier["settings"], "views": views}
     return _with_fingerprint({**manifest, "classifier": {**classifier, "settings": settings}})

@@ -5,12 +5,12 @@ number for all classes: the most probable class, and so the rows' runs, stay wha
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +57,33 @@ def expected_calibration_error(class_probabilities: npt.NDArray[np.floating], la
     bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)  # ((b - 1)/15, b/15]
     gaps = np.bincount(bins, right - confidence, BINS)  # count · (accuracy − confidence)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def score_calibration(
+    class_probabilities: npt.NDArray[np.floating], labels: Sequence[str], classes: Sequence[str], temperature: float
+) -> dict[str, Any] | None:
+    """How far probabilities are frequencies on images whose label is a class, and would be without the temperature.
+
+    Args:
+        class_probabilities: (n, C), as they came of logits that were divided by the temperature.
+        labels: (n,); images of other labels are left out. None is returned where no image remains.
+        classes: (C,).
+        temperature: of the classifier; 1: it was not calibrated.
+    """
+    place = {name: i for i, name in enumerate(classes)}
+    known = np.array([label in place for label in labels], np.bool_)
+    if not known.any():
+        return None
+    p, truth = class_probabilities[known].astype(np.float64), np.array([place[n] for n in labels if n in place])
+    raw = softmax(temperature * np.log(np.maximum(p, np.finfo(np.float32).tiny)), axis=1)
+    return {
+        "temperature": temperature,
+        "images": len(truth),
+        "accuracy": float(np.mean(p.argmax(axis=1) == truth)),
+        "confidence": float(p.max(axis=1).mean()),
+        "ece": expected_calibration_error(p, truth),
+        "ece_uncalibrated": expected_calibration_error(raw, truth),
+    }
 
 
 def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed: int) -> tuple[list[T], list[T]]:

@@ -1,11 +1,14 @@
 """What the figures of an evaluation say, each table in a sentence or two that hold whatever came out."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from rsir_core.arms import Arm
 from rsir_core.evaluation import Evaluation, Spread
+from rsir_core.frozen import FROZEN
 from rsir_core.paper import TABLE_4
 from rsir_core.plots import confusion_shares
+from rsir_core.search import SURE
 from rsir_core.tables import PaperTable, Tables
 
 MOST_NAMED = 5  # classes in a sentence
@@ -37,6 +40,11 @@ def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) ->
         "figure4": _best(evaluation, tables["figure4"], "feature", "K"),
         "confusion": _confusion(evaluation),
         "gallery": _gallery(evaluation),
+        "baseline": _baseline(evaluation) if tables["baseline"] else "",
+        "unseen": _unseen(evaluation.findings.get("unseen")),
+        "no_match": _no_match(evaluation.findings.get("unseen")),
+        "calibration": _calibration(evaluation.findings.get("calibration")),
+        "duplicates": _duplicates(evaluation.findings.get("duplicates")),
     }
 
 
@@ -111,9 +119,78 @@ def _gallery(evaluation: Evaluation) -> str:
     ways: dict[str, list[bool]] = {}
     for strip in evaluation.runs[0].strips:
         ways.setdefault(strip.way, []).extend(strip.right)
-    told = [f"{way} finds {sum(right)} of {len(right)}" for way, right in ways.items()]
+    told = [f"“{way}” finds {sum(right)} of {len(right)}" for way, right in ways.items()]
     return (
         "Of the two classes of the paper's figure, where there are such, the median query by average precision; of the "
         "classes of lowest mAP a bad one, which nine of ten queries of the class surpass. Among the images shown, "
         f"{', '.join(told)} right."
+    )
+
+
+def _baseline(evaluation: Evaluation) -> str:
+    main = evaluation.main
+    frozen = [arm for arm in evaluation.arms if arm.variation.peer == FROZEN]
+    best = max(frozen, key=lambda arm: evaluation.map(arm).mean)
+    return (
+        f"{main.variation.backbone} as ImageNet has taught it, never fine-tuned, on whole images, reaches "
+        f"{100 * evaluation.map(best).mean:.2f} % mAP at best ({evaluation.words(best)[1]}, plain); "
+        f"the method {_points(evaluation, best, main)} points more."
+    )
+
+
+def _unseen(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    text = f"{len(found['labels'])} of the labels are no class of the classifier: {', '.join(found['labels'])}. "
+    if (scores := found["unseen"]) is None:
+        return f"{text}No two of their images share one, so there is nothing to find."
+    gain = {way: 100 * (scores[way]["map"] - scores["plain"]["map"]) for way in ("weighted", "auto")}
+    return (
+        f"{text}Ranked among themselves, the weights bring them {gain['weighted']:+.2f} points of mAP against the "
+        f"plain distance, and auto, which weights only queries whose class is at least {100 * SURE:.0f} % probable "
+        f"({100 * scores['sure']:.0f} % of these), {gain['auto']:+.2f}."
+    )
+
+
+def _no_match(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    told = found["no_match"]
+    parts = [
+        f"{100 * told[way]['unseen_told']:.1f} % by the {way} distance "
+        f"({100 * told[way]['known_told_wrongly']:.1f} % of the images whose class is there are told so wrongly)"
+        for way in ("weighted", "plain")
+        if told[way]["threshold"] is not None
+    ]
+    if not parts:
+        return f"Of an index of {told['null_queries']} images no threshold for “no match” can be promised: too few."
+    return f"Asked of an index without their classes, images of unseen ones are told “no match”: {', '.join(parts)}."
+
+
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    temperature, raw = found["temperature"], 100 * found["ece_uncalibrated"]
+    calibrated = f", and would be {raw:.1f} % without the temperature {temperature:.2f}."
+    return (
+        f"Of {found['images']:,} images the classifier is {100 * found['confidence']:.1f} % sure on average and "
+        f"{100 * found['accuracy']:.1f} % right; the calibration error is {100 * found['ece']:.1f} %"
+        f"{'. Its probabilities were not calibrated.' if temperature == 1 else calibrated}"
+    )
+
+
+def _duplicates(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    pairs = found["identical"] + found["re_encoded"]
+    unread = f" {found['unread']:,} that might be could not be read." if found["unread"] else ""
+    if not pairs:
+        return f"None of {found['images']:,} images is a picture that another one is too.{unread}"
+    across = {
+        None: "no split file says which of them the models were trained on",
+        0: "none across the split: no query was trained on as another file",
+    }.get(found["train_test"], f"{found['train_test']} across the split: a query that was trained on as another file")
+    return (
+        f"Pairs of one picture among {found['images']:,} images: {pairs:,}, of which {found['identical']:,} identical "
+        f"pixel by pixel and {found['re_encoded']:,} saved again; {across}.{unread}"
     )

@@ -15,6 +15,7 @@ from rsir_core.gallery import Shown, Strip, thumbnail
 from rsir_core.plots import compared
 from rsir_core.tables import Cells, PaperTable, Tables
 
+TWINS: Final = 6  # pairs of one picture that are shown
 PLOTS: Final = ("table3.svg", "figure4.svg", "recall_precision.svg", "confusion.svg")
 
 
@@ -33,6 +34,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
     by_name: dict[str, PaperTable | None] = {
         "table3": tables.table3(), "figure4": tables.figure4(), "table4": tables.table4(), "table5": tables.table5(),
         "objects": tables.objects(), "views": tables.views(), "classes": tables.classes(),
+        "baseline": tables.baseline(), "unseen": tables.unseen(),
     }  # fmt: skip
     arms = {arm: _arm(evaluation, arm) for arm in evaluation.arms}
     return template.render(
@@ -45,11 +47,15 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         comparable=tables.comparable,
         paper=paper.MAIN,
         tables=by_name,
-        findings=findings(evaluation, by_name),
+        findings={
+            name: text.replace(" %", "\N{NO-BREAK SPACE}%") for name, text in findings(evaluation, by_name).items()
+        },
         plots={name.removesuffix(".svg"): _data("svg+xml", data) for name, data in plots.items() if name in PLOTS},
         gallery=_gallery(evaluation.runs[0].strips),
         compared=[arms[arm] for arm in compared(evaluation)],
         confused=confused(evaluation),
+        twins=_twins(evaluation.findings.get("duplicates")),
+        seed=evaluation.runs[0].seed if len(evaluation.runs) > 1 else None,
         arms=list(arms.values()),
         protocol={key: _told(value) for key, value in evaluation.protocol.items()},
         behind=_behind,
@@ -103,6 +109,17 @@ def _gallery(strips: Sequence[Strip]) -> list[list[dict[str, Any]]]:
     return list(by_query.values())
 
 
+def _twins(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The first pairs of one picture, to be looked at."""
+
+    def image(pair: Mapping[str, Any], end: str) -> dict[str, Any]:
+        source = _data("jpeg", thumbnail(pair[f"{end}_uri"])[0])
+        return {"source": source, "name": pair[end], "split": pair[f"{end}_split"]}
+
+    pairs = found["pairs"][:TWINS] if found else []
+    return [{"kind": pair["kind"], "images": [image(pair, end) for end in ("first", "second")]} for pair in pairs]
+
+
 def _picture(shown: Shown, label: str, sources: Mapping[str, tuple[str, int, int]]) -> dict[str, Any]:
     source, height, width = sources[shown.uri]
     region, box = shown.region, shown.object_box
@@ -134,6 +151,8 @@ def _told(value: Any) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
         case list():
             return ", ".join(_told(part) for part in value)
         case dict():

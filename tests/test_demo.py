@@ -76,8 +76,8 @@ def test_the_picture_frames_right_and_wrong(tmp_path: Path) -> None:
     for kind, labels in (("right", dict.fromkeys(map(str, files), "harbor")), ("wrong", {})):
         draw_answers([answer, answer], labels, tmp_path / kind / "picture.png")
         with Image.open(tmp_path / kind / "picture.png") as picture:
-            pixels = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
-        colours[kind] = {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in pixels.tolist()}
+            pixels = np.asarray(picture.convert("RGB")).astype(np.int64)
+        colours[kind] = {f"#{colour:06x}" for colour in np.unique(pixels @ (1 << 16, 1 << 8, 1)).tolist()}
     assert RIGHT in colours["right"]
     assert WRONG not in colours["right"]
     assert WRONG in colours["wrong"]

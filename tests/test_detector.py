@@ -289,6 +289,7 @@ print(json.dumps({"lazy": lazy, "changed": [i for i, (a, b) in enumerate(zip(bef
 """
 
 
+@pytest.mark.slow
 def test_ultralytics_leaves_network_home_stdout_and_process_alone(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, check=True)

@@ -1,9 +1,10 @@
+import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -12,52 +13,19 @@ from PIL import Image
 from jobs.cluster import joined
 from jobs.config import EvaluateConfig, run
 from jobs.demo_scenes import draw_scene
-from jobs.evaluate import evaluate
+from jobs.evaluate import evaluate, measure
 from rsir_core import rows
-from rsir_core.bundle import State, write_classifier
-from rsir_core.classifier import EFFICIENTNET_LITE0, ClassifierSettings, build_classifier
+from rsir_core.calibration import score_calibration
+from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier
 from rsir_core.describe import Describer
 from rsir_core.errors import ConfigError, ImageError, LabelError, TableError
+from rsir_core.frozen import frozen_bundle
 from rsir_core.metrics import PROTOCOL, score_retrieval
 from rsir_core.pca import Moments, unit_length
 from rsir_core.raster import read_picture
 from rsir_core.table import Index
-
-CLASSES = ("forest", "harbor", "river")
-ROOT = "/imagery/2019"
-K = 3
-
-
-def write_index(folder: Path, image_ids: list[str], root: str = ROOT, state: State | None = None) -> str:
-    """An index as jobs.index makes it, of made-up descriptors: 8 dimensions, and classes that are right at times."""
-    models, index = str(folder / "models"), Index(str(folder / "index"))
-    settings = ClassifierSettings(EFFICIENTNET_LITE0, CLASSES, 64, (0.5,) * 3, (0.5,) * 3)
-    write_classifier(models, settings, state or {"weight": torch.zeros(1)}, 0.5, "uri,label,split\n")
-    fingerprint = index.adopt_bundle(models)
-    rng, n = np.random.default_rng(5), len(image_ids)
-    embedding = rng.normal(size=(n, 8)).astype(np.float16).astype(np.float32)
-    p = rng.dirichlet(np.full(3, 0.5), n).astype(np.float32)
-    pca = Moments.of(embedding).fit(K) if n else Moments.of(rng.normal(size=(9, 8))).fit(K)
-    index.put_pca(pca)
-    columns = {
-        **{f.name: pa.nulls(n, f.type) for f in rows.FEATURES},
-        rows.IMAGE_ID: pa.array(image_ids, pa.string()),
-        rows.URI: pa.array([f"{root}/{i}" for i in image_ids], pa.string()),
-        rows.ETAG: pa.array(["1"] * n, pa.string()),
-        rows.BUNDLE: pa.array([fingerprint] * n, pa.string()),
-        rows.PCA: pa.array([pca.fingerprint] * n, pa.string()),
-        rows.HEIGHT: pa.array([256] * n, pa.int32()),
-        rows.WIDTH: pa.array([256] * n, pa.int32()),
-        rows.REGION: pa.array([(64, 64, 128, 128)] * n, rows.FEATURES.field(rows.REGION).type),
-        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
-        rows.CLASS: pa.array([CLASSES[i] for i in p.argmax(axis=1)], pa.string()),
-        rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
-        rows.EMBEDDING: rows.to_vectors(embedding),
-    }
-    for name, schema in (("embeddings", rows.EMBEDDINGS), ("features", rows.FEATURES)):
-        table = pa.table([columns[f.name] for f in schema], schema)
-        index.commit(name, [index.write_rows(name, table.slice(s, 7)) for s in range(0, n, 7)], "append")  # type: ignore[arg-type]
-    return index.uri
+from rsir_core.unseen import score_unseen
+from tests.made_up import CLASSES, ROOT, K, write_index, write_split
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +33,26 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_index(tmp_path_factory.mktemp("made_up"), [f"{c}/{i}.jpg" for c in CLASSES for i in range(8)])
 
 
+def config_of(index: str, report: Path, **more: Any) -> EvaluateConfig:
+    return EvaluateConfig(index=index, report=str(report), **{"arms": "key_region", **more})
+
+
 def score(index: str, report: Path, **more: Any) -> dict[str, Any]:
-    evaluate(EvaluateConfig(index=index, report=str(report), **{"arms": "key_region", **more}))
+    """What metrics.json would say; tables, plots and page are not made."""
+    metrics: dict[str, Any] = json.loads(json.dumps(measure(config_of(index, report, **more))[0].metrics()))
+    return metrics
+
+
+def report_of(index: str, report: Path, **more: Any) -> dict[str, Any]:
+    evaluate(config_of(index, report, **more))
     metrics: dict[str, Any] = json.loads((report / "metrics.json").read_text())
     return metrics
 
 
-def write_split(path: Path, tests: dict[str, str], train: dict[str, str]) -> str:
-    lines = [
-        f"{uri},{label},{split}" for split, part in (("test", tests), ("train", train)) for uri, label in part.items()
-    ]
-    path.write_text("\n".join(["uri,label,split", *lines, ""]))
-    return str(path)
-
-
 def test_key_regions_are_scored_as_they_are_stored(made_up: str, tmp_path: Path) -> None:
+    running = ray.is_initialized()
     metrics = score(made_up, tmp_path)
+    assert ray.is_initialized() == running  # nothing of this needs it
     features = Index(made_up).features()
     labels = [c for c in CLASSES for _ in range(8)]
     p, embedding = rows.to_matrix(features["class_probabilities"]), Index(made_up).embeddings(features)
@@ -97,7 +69,6 @@ def test_key_regions_are_scored_as_they_are_stored(made_up: str, tmp_path: Path)
     assert protocol.items() >= PROTOCOL.items()
     assert protocol.items() >= {"labels": "folder names", "index": made_up, "index_version": 1, "tau": 0.5}.items()
     assert [protocol["bundle"], protocol["pca"]] == [features[c][0].as_py() for c in ("bundle", "pca")]
-    assert not ray.is_initialized()
 
 
 def test_a_split_restricts_queries_and_database_and_gives_the_labels(made_up: str, tmp_path: Path) -> None:
@@ -146,7 +117,7 @@ def test_splits_that_cannot_be_scored_are_refused(
 ) -> None:
     split = write_split(tmp_path / "s.csv", tests, {f"{ROOT}/river/3.jpg": "river"})
     with pytest.raises(LabelError, match=message):
-        score(made_up, tmp_path / "report", split=split)
+        evaluate(config_of(made_up, tmp_path / "report", split=split))
     assert not list((tmp_path / "report").iterdir())
 
 
@@ -168,6 +139,69 @@ def test_arms_and_reports_that_cannot_be_are_found_out_first(made_up: str, tmp_p
         score(made_up, tmp_path / "file")
 
 
+def test_peers_are_asked_for_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--arms table5 .*jobs\.finetune_classifier .*--backbone vgg16.* --peers "):
+        score(str(tmp_path / "no index"), tmp_path / "report", arms="key_region,table5")
+    assert not (tmp_path / "report").exists()
+
+
+def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -> None:
+    labels = ["lake" if c == "forest" else c for c in CLASSES for _ in range(8)]
+    uris = [f"{ROOT}/{c}/{i}.jpg" for c in CLASSES for i in range(8)]
+    split = write_split(tmp_path / "s.csv", dict(zip(uris, labels, strict=True)), {})
+    metrics = report_of(made_up, tmp_path / "report", split=split)
+    features = Index(made_up).features()
+    feature, p = (rows.to_matrix(features[c]) for c in ("feature", "class_probabilities"))
+    assert metrics["unseen"] == score_unseen(feature, p, labels, CLASSES)
+    assert metrics["unseen"]["labels"] == ["lake"]
+    assert metrics["calibration"] == score_calibration(p, labels, CLASSES, 1.0)
+    assert metrics["calibration"]["images"] == 16
+    (unseen, known) = csv.DictReader((tmp_path / "report" / "unseen.csv").read_text().splitlines())
+    assert float(unseen["auto_map"]) == metrics["unseen"]["unseen"]["auto"]["map"]
+    assert float(known["weighted_anmrr"]) == metrics["unseen"]["known"]["weighted"]["anmrr"]
+    assert score(made_up, tmp_path / "all")["unseen"] is None
+
+
+def draw_archive(archive: Path, image_ids: list[str]) -> None:
+    """Pictures of which no two are alike."""
+    for i, image_id in enumerate(image_ids):
+        (archive / image_id).parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.random.default_rng(i).integers(0, 250, (8, 8, 3), np.uint8)
+        Image.fromarray(blocks.repeat(32, 0).repeat(32, 1)).save(archive / image_id)
+
+
+def test_duplicates_are_counted_and_those_across_the_split_come_first(tmp_path: Path) -> None:
+    image_ids, archive = [f"{c}/{i}.png" for c in CLASSES for i in range(4)], tmp_path / "archive"
+    draw_archive(archive, image_ids)
+    shutil.copy(archive / "harbor/1.png", archive / "river/2.png")
+    Image.fromarray(np.asarray(Image.open(archive / "forest/0.png")) + 2).save(archive / "forest/3.png")
+    places = {image_id: i for i, image_id in enumerate(image_ids)}
+    copies = {places["river/2.png"]: places["harbor/1.png"], places["forest/3.png"]: places["forest/0.png"]}
+    copies[places["forest/2.png"]] = places["forest/1.png"]  # described alike, and yet another picture
+    index = write_index(tmp_path, image_ids, str(archive), copies=copies)
+    label = {f"{archive}/{image_id}": image_id.split("/")[0] for image_id in image_ids if image_id != "river/0.png"}
+    train = {f"{archive}/{image_id}": "harbor" for image_id in ("harbor/1.png", "harbor/0.png")}
+    split = write_split(tmp_path / "s.csv", {uri: c for uri, c in label.items() if uri not in train}, train)
+
+    found = report_of(index, tmp_path / "report", split=split)["duplicates"]
+    twins = [("harbor/1.png", "river/2.png", "identical", "train", "test"),
+             ("forest/0.png", "forest/3.png", "re-encoded", "test", "test")]  # fmt: skip
+    names = ("first", "second", "kind", "first_split", "second_split")
+    assert [tuple(pair[name] for name in names) for pair in found["pairs"]] == twins
+    assert [pair["difference"] for pair in found["pairs"]] == [0, pytest.approx(2, abs=1e-6)]
+    assert {key: value for key, value in found.items() if key != "pairs"} == {
+        "images": 11, "compared": 6, "unread": 0, "groups": 2, "identical": 1, "re_encoded": 1, "train_test": 1,
+    }  # fmt: skip
+    lines = list(csv.DictReader((tmp_path / "report" / "duplicates.csv").read_text().splitlines()))
+    assert lines == [{key: str(value) for key, value in pair.items()} for pair in found["pairs"]]
+    assert "1 across the split" in (tmp_path / "report" / "report.html").read_text()
+
+    (archive / "forest/3.png").unlink()
+    found = score(index, tmp_path / "again")["duplicates"]
+    assert (found["images"], found["unread"], found["re_encoded"], found["identical"]) == (12, 1, 0, 1)
+    assert found["train_test"] is None  # nobody has said what was trained on
+
+
 def test_the_summary_is_the_last_line_after_the_table(
     made_up: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +218,8 @@ def test_the_summary_is_the_last_line_after_the_table(
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")  # Ray Data sets its own deprecated options
-def test_whole_images_are_described_again_by_the_index_s_own_bundle(tmp_path: Path) -> None:
+def test_images_are_described_again(tmp_path: Path) -> None:
+    """Whole images by the index's own bundle and by an untrained one, and what either ranks first."""
     rng, archive = np.random.default_rng(0), tmp_path / "archive"
     image_ids = [f"{c}/{i}.png" for c in CLASSES for i in range(4)]
     for image_id in image_ids:
@@ -195,15 +230,24 @@ def test_whole_images_are_described_again_by_the_index_s_own_bundle(tmp_path: Pa
     index = write_index(tmp_path, image_ids, str(archive), state)
 
     with joined(None):
-        metrics = score(index, tmp_path / "report", arms="whole_image,key_region")
+        metrics = report_of(index, tmp_path / "report", arms="whole_image,key_region,frozen,figure5")
         (archive / image_ids[5]).rename(tmp_path / "away.png")
         with pytest.raises(ImageError, match=r"1 images cannot be read again .*--arms key_region"):
             score(index, tmp_path / "again", arms="whole_image")
         (tmp_path / "away.png").rename(archive / image_ids[5])
-    assert [arm["region"] for arm in metrics["arms"]] == ["key_region"] * 4 + ["whole_image"] * 4
+    assert [arm["region"] for arm in metrics["arms"]] == ["key_region"] * 4 + ["whole_image"] * 6
+    assert [arm["bundle"] for arm in metrics["arms"]] == [None] * 8 + ["frozen"] * 2
     images = [read_picture(str(archive / image_id)).pixels for image_id in image_ids]
     found = Describer(Index(index).bundle()).describe(images, tau=1.0)
     feature = Moments.of(found.embedding).fit(K).transform(found.embedding)
     expected = score_retrieval(feature, found.class_probabilities, [i.split("/")[0] for i in image_ids])
     assert metrics["arms"][7]["map"] == pytest.approx(expected.map, abs=1e-3)  # rounding may swap near ties
     assert metrics["map"] == metrics["arms"][3]["map"] != metrics["arms"][7]["map"]
+    untrained = Describer(frozen_bundle(EFFICIENTNET_LITE0, CLASSES, 64)).describe(images)
+    vectors = unit_length(untrained.embedding).astype(np.float32)
+    labels = [i.split("/")[0] for i in image_ids]
+    expected = score_retrieval(vectors, untrained.class_probabilities, labels, weighted=False)
+    assert metrics["arms"][8]["map"] == pytest.approx(expected.map, abs=1e-3)
+    assert metrics["arms"][8]["map"] != metrics["arms"][4]["map"]
+    assert {"figure5.png", "figure5.svg", "baseline.csv"} <= {file.name for file in (tmp_path / "report").iterdir()}
+    assert (tmp_path / "report" / "report.html").read_text().count('class="query"') == 2 * len(CLASSES)

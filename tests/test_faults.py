@@ -58,7 +58,8 @@ class Place(NamedTuple):
         """The index job, running as a process of its own."""
         given = {"address": self.cluster.address, "archive": "s3://bucket/archive", "models": "s3://bucket/models",
                  "index": index, "components": K, "batch-size": 1, "commit-every": COMMIT_EVERY, **options}  # fmt: skip
-        command = [sys.executable, "-m", "jobs.index", *(f"--{k}={v}" for k, v in given.items()), "--json"]
+        flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+        command = [sys.executable, "-m", "jobs.index", *flags, "--json"]
         with (
             log.open("wb") as out,
             log.with_suffix(".out").open("wb") as summary,
@@ -180,7 +181,7 @@ def test_a_driver_that_is_killed_as_it_commits_is_continued(
         Index(uri).version()
     killed(Fault("PUT", FEATURES, "held", applied=True))
     before = answer(uri)
-    killed(Fault("PUT", FEATURES, "held"), components=K + 1)  # another version, half-way
+    killed(Fault("PUT", FEATURES, "held"), components=K - 1)  # a version that nobody gets to see
     assert answer(uri) == before
     assert place.run(uri, log)["described"] == 0
     check_whole(uri, undisturbed)

@@ -14,7 +14,7 @@ import torch
 from jobs.config import FinetuneClassifierConfig
 from jobs.finetune_classifier import finetune
 from rsir_core import bundle
-from rsir_core.errors import BundleError, LabelError, WeightsError
+from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.labels import read_split
 from tests.models import write_bundle
 from tests.test_index import draw
@@ -42,6 +42,7 @@ def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneCl
     assert loaded.classifier.temperature == summary["temperature"] != 1
     assert summary["calibration_images"] == 3 and 0 <= summary["ece_after"] <= 1
     assert loaded.fingerprint == summary["fingerprint"]
+    assert loaded.classifier.views == 2
     assert loaded.classes == ("airport", "beach", "forest") and loaded.classifier.backbone == "resnet18"
     assert loaded.detector is not None and detector is not None and loaded.detector == detector[0]
     split = read_split(f"{config.models}/split.csv")
@@ -89,3 +90,5 @@ def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneC
         finetune(dataclasses.replace(config, weights="nothing/there.pth"))
     with pytest.raises(LabelError, match="between 0 and 1"):
         finetune(dataclasses.replace(config, train_fraction=1.5))
+    with pytest.raises(ConfigError, match="--views 3: it takes 1, 2, 4"):
+        dataclasses.replace(config, views=3)

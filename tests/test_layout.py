@@ -92,6 +92,7 @@ def test_a_later_stage_imports_an_earlier_one_and_never_back() -> None:
         assert not {n for n in names if n in later or n.split(".")[0] in {"jobs", "tests"}}, room
 
 
+@pytest.mark.slow
 def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> None:
     code = f"import sys, {', '.join('rsir_core.' + room for room in ORDER)}; print('ray' in sys.modules)"
     home = tmp_path / "home"
@@ -102,6 +103,7 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
     assert not [f for f in home.rglob("*") if f.is_file()]
 
 
+@pytest.mark.slow
 def test_workers_that_only_publish_load_no_torch() -> None:
     code = "import sys, jobs.publishing; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)

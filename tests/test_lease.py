@@ -78,6 +78,7 @@ def test_of_many_one_gets_it(index: str) -> None:
     taken[0].check()
 
 
+@pytest.mark.slow
 def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path: Path) -> None:
     index = str(tmp_path)
     with subprocess.Popen(

@@ -1,6 +1,5 @@
 """The page in a real Chromium, over the endpoint's app in this process."""
 
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,30 +20,13 @@ from rsir_core.table import Index
 from tests import serving
 from tests.serving import LIMITS, ONE, Rows
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if CHROMIUM is None or DRIVER is None:
-    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
-from selenium.webdriver import ActionChains, Keys  # noqa: E402 where it is installed
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(flag)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as driver:
-        yield driver
+pytestmark = pytest.mark.slow
 
 
 class Placed(NamedTuple):

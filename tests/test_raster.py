@@ -459,6 +459,7 @@ def test_ucmerced_tiffs_equal_pillow() -> None:
             assert np.array_equal(read_picture(str(file)).pixels, np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.slow
 @needs_shared
 def test_shared_files_leave_nothing_on_the_terminal() -> None:
     program = """

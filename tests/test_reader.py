@@ -20,6 +20,7 @@ from rsir_core.reader import Reader, memory_for
 from tests.poison import KINDS, read_poisoned
 from tests.rasters import gdal_file, scene
 
+pytestmark = pytest.mark.slow
 LIMIT = 1_000_000
 ROOT = Path(__file__).parents[1]
 

@@ -66,6 +66,7 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
         "backbone": "resnet50",
         "bundle": None,
         "centre": None,
+        "views": None,
         "pca": True,
         "weighted": True,
         "dimensions": 19,

@@ -195,6 +195,23 @@ def test_answers_are_as_documented(client: httpx.Client) -> None:
     assert set(answer.json()["results"][0]) == set(fields)
 
 
+def test_the_limits_that_run_are_documented(client: httpx.Client) -> None:
+    content = client.get("/openapi.json").json()["paths"]["/search"]["post"]["requestBody"]["content"]
+    for body in content.values():
+        asked = body["schema"]["properties"]
+        for name in ("k", "offset"):
+            low, high = asked[name]["minimum"], asked[name]["maximum"]
+            rest = {"k": 1} if name == "offset" else {}
+            statuses = [
+                client.post("/search", json={"image_id": ONE, **rest, name: value}).status_code
+                for value in (low - 1, low, high, high + 1)
+            ]
+            assert statuses == [422, 200, 200, 422]
+    image = content["multipart/form-data"]["schema"]["properties"]["image"]
+    assert image["maxLength"] == LIMITS.max_bytes
+    assert str(LIMITS.max_pixels) in image["description"]
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]

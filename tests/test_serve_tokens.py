@@ -87,6 +87,7 @@ def test_requests_are_noted_without_what_they_carry(guarded: str, entries: list[
     assert not [entry for entry in entries if SECRET in repr(entry) or "beach" in repr(entry)]
 
 
+@pytest.mark.slow
 def test_a_token_is_made_by_a_command_and_read_from_a_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.serve_tokens", "carol"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -22,6 +22,8 @@ from rsir_core.pca import Moments
 from rsir_core.table import Index
 from tests.serving import ONE, LocalFleet, copy_of, local_app, publish, serving
 
+pytestmark = pytest.mark.slow
+
 # Shelves
 
 

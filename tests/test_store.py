@@ -30,6 +30,8 @@ from rsir_core.table import Index
 from tests.store import Fault, Store, running
 from tests.test_tiles import cog
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:

@@ -13,7 +13,7 @@ def drawn(n: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     labels = [str(name) for name in rng.choice([*CLASSES, "x", "y"], n)]
     centre = {name: rng.normal(size=4) * 2 for name in (*CLASSES, "x", "y")}
     feature = np.stack([centre[name] + rng.normal(size=4) for name in labels]).astype(np.float32)
-    p = np.stack([rng.dirichlet([8 if c == name else 0.7 for c in CLASSES]) for name in labels]).astype(np.float32)
+    p = np.stack([rng.dirichlet([20 if c == name else 0.2 for c in CLASSES]) for name in labels]).astype(np.float32)
     return feature, p, labels
 
 

@@ -36,7 +36,8 @@ def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Gen
     """n rows: each one of `like`, moved by half of its class's spread, with its confidence changed a little."""
     feature, p = like
     of_class = classes(p)
-    spread = np.stack([feature[of_class == of_class[i]].std(axis=0) for i in range(len(p))])
+    kinds, kind = np.unique(of_class, return_inverse=True)
+    spread = np.stack([feature[of_class == c].std(axis=0) for c in kinds])[kind]
     source = rng.integers(len(feature), size=n)
     moved = feature[source] + SPREAD * spread[source] * rng.standard_normal((n, feature.shape[1]), np.float32)
     if uniform:
@@ -58,7 +59,6 @@ def feature_rows(at: npt.NDArray[np.int64], feature: Floats, p: Floats, models: 
         rows.PCA: pa.repeat(pca, n),
         rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
         rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
-        **{name: pa.nulls(n, rows.FEATURES.field(name).type) for name in (rows.NOTES, rows.TIME, rows.BBOX)},
         rows.REGION: pa.repeat(pa.scalar(region, rows.FEATURES.field(rows.REGION).type), n),
         rows.OBJECT_CLASS: pa.repeat("plane", n),
         rows.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
@@ -69,4 +69,5 @@ def feature_rows(at: npt.NDArray[np.int64], feature: Floats, p: Floats, models: 
         rows.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
         rows.FEATURE: rows.to_vectors(feature),
     }
-    return pa.table(columns, rows.FEATURES)
+    nothing = {f.name: pa.nulls(n, f.type) for f in rows.FEATURES}
+    return pa.table(nothing | columns, rows.FEATURES)

@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -58,7 +58,7 @@ class Rows:
         f, p = query
         near = np.sqrt(np.maximum(self.squares - 2 * (self.feature @ f) + f @ f, 0))
         weighted = near * self.complement[p.argmax()] * complements(p[None])[0][self.of_class]
-        return np.argpartition(weighted, k)[:k]
+        return np.argpartition(weighted, min(k, len(weighted)) - 1)[:k]
 
     def brute_force(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
         """The best rows by looking at each, in float64; ids are in the order of the rows."""
@@ -80,58 +80,117 @@ def milliseconds(search: Callable[[Query], Any], queries: Sequence[Query]) -> li
     return times
 
 
+class Options(NamedTuple):
+    """One row of the table."""
+
+    rows: int = 1_000_000
+    queries: int = 200
+    k: int = 50
+    dimensions: int = DIMENSIONS
+    classes: int = CLASSES
+    probabilities: str = "real"
+    passing: float | None = None
+
+
+def grid(base: Options) -> list[Options]:
+    """Each thing that is varied, from the base and from the widest rows; those on the same rows follow each other."""
+    shapes = [(19, 21), (64, 21), (19, 365), (64, 365)]
+    found = [base._replace(dimensions=d, classes=c) for d, c in shapes]
+    for shape in (found[0], found[-1]):
+        at = found.index(shape) + 1
+        found[at:at] = [*(shape._replace(k=k) for k in (10, 1_000, 10_000)), shape._replace(passing=0.01)]
+    return [*found, base._replace(probabilities="uniform")]
+
+
+class Bench:
+    """Measures, and keeps the rows for what comes next, as their clustering is what takes time."""
+
+    def __init__(self, index: str | None) -> None:
+        self._index, self._drawn_for = index, Options(rows=0)
+
+    def __call__(self, options: Options) -> dict[str, Any]:
+        """Times, and whether the answers are those of looking at each row."""
+        self._draw(options)
+        rows, queries, k = self._rows, self._queries, options.k
+        passing = options.passing
+        allowed = None if passing is None else np.random.default_rng(1).random(options.rows) < passing
+
+        def ours(query: Query) -> npt.NDArray[np.int64]:
+            return rows.searcher.search(*query, k, allowed).rows
+
+        times = milliseconds(ours, queries)
+        others = queries[:50]
+        flat_ms = statistics.median(milliseconds(lambda query: self._flat.search(query[0][None], k), others))
+        matrix_ms = statistics.median(milliseconds(lambda query: rows.matrix_product(query, k), others))
+        times += milliseconds(ours, queries)  # before and after: the machine may not be as busy all the time
+        ours_ms = statistics.median(times)
+        return {
+            **options._asdict(),
+            "dimensions": rows.feature.shape[1],  # with --index, the index's
+            "classes": rows.p.shape[1],
+            "clustering_seconds": round(rows.clustering, 1),
+            "ours_ms": round(ours_ms, 4),
+            "ours_p99_ms": round(statistics.quantiles(times, n=100)[-1], 4),
+            "looked_at": statistics.median(rows.looked_at(query, k, allowed) for query in queries),
+            "faiss_flat_ms": round(flat_ms, 3),
+            "matrix_product_ms": round(matrix_ms, 3),
+            "ratio_faiss_flat": round(ours_ms / flat_ms, 4),
+            "ratio_matrix_product": round(ours_ms / matrix_ms, 4),
+            "identical": all(np.array_equal(ours(query), rows.brute_force(query, k, allowed)) for query in others),
+        }
+
+    def _draw(self, options: Options) -> None:
+        if options._replace(k=0, passing=None) == self._drawn_for:
+            return
+        self._drawn_for = options._replace(k=0, passing=None)
+        rng = np.random.default_rng(0)
+        like = rows_of(self._index) if self._index else made_up(rng, options.dimensions, options.classes)
+        uniform = options.probabilities == "uniform"
+        self._rows = Rows(*drawn(like, options.rows, uniform, rng))
+        self._queries: list[Query] = list(zip(*drawn(like, options.queries, uniform, rng), strict=True))
+        self._flat = faiss.IndexFlatL2(self._rows.feature.shape[1])
+        self._flat.add(self._rows.feature)
+        self._rows.searcher.search(*self._queries[0], 1)  # compiles
+
+
+COLUMNS = {
+    "dimensions": "K", "classes": "C", "probabilities": "p", "k": "k", "passing": "filter", "ours_ms": "median ms",
+    "ours_p99_ms": "p99 ms", "looked_at": "rows touched", "ratio_faiss_flat": "of FAISS",
+    "ratio_matrix_product": "of product", "identical": "exact",
+}  # fmt: skip
+
+
+def line(result: dict[str, Any]) -> str:
+    """A result as a row of the table."""
+    return " ".join(f"{result[name]!s:>{max(len(title), 7)}}" for name, title in COLUMNS.items())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m tests.benchmarks.search", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--k", type=int, default=50)
-    parser.add_argument("--dimensions", type=int, default=DIMENSIONS, help="of made-up rows")
-    parser.add_argument("--classes", type=int, default=CLASSES, help="of made-up rows")
+    for name, kind in (("rows", int), ("queries", int), ("k", int), ("dimensions", int), ("classes", int)):
+        parser.add_argument(f"--{name}", type=kind, default=Options._field_defaults[name])
     parser.add_argument("--probabilities", choices=("real", "uniform"), default="real")
     parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
-    parser.add_argument("--index", help="URI of an index to draw the rows like")
+    parser.add_argument("--index", help="URI of an index to draw the rows like; gives dimensions and classes, too")
+    parser.add_argument("--grid", action="store_true", help="a table over dimensions, classes, k and a filter instead")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    options = parser.parse_args(argv)
+    given = vars(parser.parse_args(argv))
+    index, is_grid, as_json = (given.pop(name) for name in ("index", "grid", "json"))
+    if is_grid and index:
+        parser.error("--grid is over made-up rows; leave --index out")
     faiss.omp_set_num_threads(1)
-    rng = np.random.default_rng(0)
-    like = rows_of(options.index) if options.index else made_up(rng, options.dimensions, options.classes)
-    uniform, k = options.probabilities == "uniform", options.k
-    rows = Rows(*drawn(like, options.rows, uniform, rng))
-    queries: list[Query] = list(zip(*drawn(like, options.queries, uniform, rng), strict=True))
-    allowed = None if options.passing is None else rng.random(options.rows) < options.passing
-
-    def ours(query: Query) -> npt.NDArray[np.int64]:
-        return rows.searcher.search(*query, k, allowed).rows
-
-    ours(queries[0])  # compiles
-    flat = faiss.IndexFlatL2(rows.feature.shape[1])
-    flat.add(rows.feature)
-    times = milliseconds(ours, queries)
-    others = queries[:50]
-    flat_ms = statistics.median(milliseconds(lambda query: flat.search(query[0][None], k), others))
-    matrix_ms = statistics.median(milliseconds(lambda query: rows.matrix_product(query, k), others))
-    times += milliseconds(ours, queries)  # before and after: the machine may not be as busy all the time
-    ours_ms = statistics.median(times)
-    looked_at = statistics.median(rows.looked_at(query, k, allowed) for query in queries)
-    result = {
-        "rows": options.rows,
-        "queries": options.queries,
-        "k": k,
-        "dimensions": rows.feature.shape[1],
-        "classes": rows.p.shape[1],
-        "probabilities": options.probabilities,
-        "passing": options.passing,
-        "clustering_seconds": round(rows.clustering, 1),
-        "ours_ms": round(ours_ms, 4),
-        "ours_p99_ms": round(statistics.quantiles(times, n=100)[-1], 4),
-        "looked_at": looked_at,
-        "faiss_flat_ms": round(flat_ms, 3),
-        "matrix_product_ms": round(matrix_ms, 3),
-        "ratio_faiss_flat": round(ours_ms / flat_ms, 4),
-        "ratio_matrix_product": round(ours_ms / matrix_ms, 4),
-        "identical": all(np.array_equal(ours(query), rows.brute_force(query, k, allowed)) for query in others),
-    }
-    print(json.dumps(result) if options.json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
+    bench, options = Bench(index), Options(**given)
+    if not is_grid:
+        result = bench(options)
+        print(json.dumps(result) if as_json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
+        return
+    print(" ".join(f"{title:>7}" for title in COLUMNS.values()))
+    results = []
+    for row in grid(options):
+        results.append(bench(row))
+        print(line(results[-1]), flush=True)
+    if as_json:
+        print(json.dumps({"rows": options.rows, "grid": results}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""An index as jobs.index makes it, of made-up descriptors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rsir_core import rows
+from rsir_core.bundle import State, write_classifier
+from rsir_core.classifier import EFFICIENTNET_LITE0, ClassifierSettings
+from rsir_core.pca import Moments
+from rsir_core.table import Index
+
+CLASSES = ("forest", "harbor", "river")
+ROOT = "/imagery/2019"
+K = 3
+
+
+def write_index(
+    folder: Path,
+    image_ids: list[str],
+    root: str = ROOT,
+    state: State | None = None,
+    *,
+    seed: int = 5,
+    tau: float = 0.5,
+    copies: Mapping[int, int] | None = None,
+) -> str:
+    """Embeddings of 8 dimensions and classes that are right at times; `copies` are described as other rows are."""
+    models, index = str(folder / "models"), Index(str(folder / "index"))
+    settings = ClassifierSettings(EFFICIENTNET_LITE0, CLASSES, 64, (0.5,) * 3, (0.5,) * 3)
+    write_classifier(models, settings, state or {"weight": torch.zeros(1)}, tau, "uri,label,split\n")
+    fingerprint = index.adopt_bundle(models)
+    rng, n = np.random.default_rng(seed), len(image_ids)
+    embedding = rng.normal(size=(n, 8)).astype(np.float16).astype(np.float32)
+    p = rng.dirichlet(np.full(3, 0.5), n).astype(np.float32)
+    for row, original in (copies or {}).items():
+        embedding[row], p[row] = embedding[original], p[original]
+    pca = Moments.of(embedding).fit(K) if n else Moments.of(rng.normal(size=(9, 8))).fit(K)
+    index.put_pca(pca)
+    columns = {
+        **{f.name: pa.nulls(n, f.type) for f in rows.FEATURES},
+        rows.IMAGE_ID: pa.array(image_ids, pa.string()),
+        rows.URI: pa.array([f"{root}/{i}" for i in image_ids], pa.string()),
+        rows.ETAG: pa.array(["1"] * n, pa.string()),
+        rows.BUNDLE: pa.array([fingerprint] * n, pa.string()),
+        rows.PCA: pa.array([pca.fingerprint] * n, pa.string()),
+        rows.HEIGHT: pa.array([256] * n, pa.int32()),
+        rows.WIDTH: pa.array([256] * n, pa.int32()),
+        rows.REGION: pa.array([(64, 64, 128, 128)] * n, rows.FEATURES.field(rows.REGION).type),
+        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
+        rows.CLASS: pa.array([CLASSES[i] for i in p.argmax(axis=1)], pa.string()),
+        rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
+        rows.EMBEDDING: rows.to_vectors(embedding),
+    }
+    for name, schema in (("embeddings", rows.EMBEDDINGS), ("features", rows.FEATURES)):
+        table = pa.table([columns[f.name] for f in schema], schema)
+        index.commit(name, [index.write_rows(name, table.slice(s, 7)) for s in range(0, n, 7)], "append")  # type: ignore[arg-type]
+    return index.uri
+
+
+def write_split(path: Path, tests: Mapping[str, str], train: Mapping[str, str]) -> str:
+    """A split file of these URIs and labels."""
+    lines = [
+        f"{uri},{label},{split}" for split, part in (("test", tests), ("train", train)) for uri, label in part.items()
+    ]
+    path.write_text("\n".join(["uri,label,split", *lines, ""]))
+    return str(path)
