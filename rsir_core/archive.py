@@ -11,7 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import tokenize
 
-from rsir_core.bucket import Bucket
+from rsir_core.bucket import Bucket, quick
 from rsir_core.errors import ArchiveError
 
 EXTENSIONS: Final = frozenset(
@@ -114,7 +114,7 @@ def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
 
 
 def _flat(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
-    for entry in Bucket(fs, root).entries():
+    for entry in Bucket(quick(fs), root).entries():
         below = entry["name"][len(root) :]
         if "/." not in below and f"/{_SKIPPED}/" not in below and _is_image(below):
             yield _image_file(fs, archive, root, entry)

@@ -168,7 +168,7 @@ def test_the_lease_of_an_index_there(store: Store) -> None:
         pass
 
 
-@pytest.mark.parametrize(("page", "parts"), [(1000, 64), (2, 64), (3, 2)])
+@pytest.mark.parametrize(("page", "parts"), [(1000, 32), (2, 32), (3, 2)])
 def test_the_listing_of_an_archive_there(store: Store, monkeypatch: pytest.MonkeyPatch, page: int, parts: int) -> None:
     names = [f"{folder}/{i}.jpg" for folder in ("a", "a/b", "c/d/e", "c/d/f", "ü") for i in range(3)]
     names += ["0.jpg", "a-.jpg", "a.jpg", "a0.jpg", "z.jpg"]  # before and after a's slash

@@ -1,22 +1,23 @@
 """Listing an archive: time, and memory beyond that of an empty process. Files are empty, a thousand to a folder.
 
-With `--s3` they are put on the tests' own S3 server first, which is slow: what counts there is our own CPU time.
+With `--s3` they are in a bucket, on a server of S3's protocol that only lists; it takes part of the two cores.
 """
 
 import argparse
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import fsspec
 
 from rsir_core.archive import list_images
 from rsir_core.plan import listing_table
-from tests.store import running
+from tests.store import Store
 
 PER_FOLDER = 1000
 
@@ -30,13 +31,17 @@ def write_archive(root: str, count: int) -> None:
             os.close(os.open(folder / f"tile{i:08}.jpg", os.O_CREAT | os.O_WRONLY))
 
 
-def put_archive(count: int, opened: ExitStack) -> str:
-    """The same on an S3 server, as long as `opened` is; returns the URI."""
-    store = opened.enter_context(running(Path(opened.enter_context(tempfile.TemporaryDirectory())) / "log"))
-    os.environ.update(store.environment)
-    names = (f"{i // PER_FOLDER // 50:03}/{i // PER_FOLDER:05}/tile{i:08}.jpg" for i in range(count))
-    fsspec.filesystem("s3").pipe({f"bucket/archive/{name}": b"1" for name in names})
-    return "s3://bucket/archive"
+@contextmanager
+def bucket(count: int) -> Iterator[str]:
+    """URI of a prefix on an S3 server that lists so many objects, in folders as above."""
+    command = [sys.executable, "-m", "tests.benchmarks.listed_bucket", str(count)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            os.environ.update(Store(server.stdout.readline().strip()).environment)
+            yield "s3://bucket/archive"
+        finally:
+            server.terminate()
 
 
 def main() -> None:
@@ -44,11 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--archive", help="list this instead of files made for it; for example s3://bucket/prefix")
-    parser.add_argument("--s3", action="store_true", help="on an S3 server of our own; take few")
+    parser.add_argument("--s3", action="store_true", help="in a bucket on loopback")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with ExitStack() as opened:
-        archive = args.archive or (put_archive(args.images, opened) if args.s3 else None)
+        archive = opened.enter_context(bucket(args.images)) if args.s3 else args.archive
         if archive is None:
             archive = opened.enter_context(tempfile.TemporaryDirectory())
             write_archive(archive, args.images)
