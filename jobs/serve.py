@@ -17,9 +17,10 @@ from ray.serve.schema import LoggingConfig
 from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
 from jobs.config import ServeConfig
+from jobs.serve_fleet import Ingress
 from jobs.serve_query import open_edition
 from jobs.serve_reading import Limits
-from jobs.serve_replicas import BATCH, DescriberReplica, Ingress, SearcherReplica
+from jobs.serve_replicas import DescriberReplica, SearcherReplica
 from jobs.serve_tokens import Tokens
 from rsir_core.errors import RsirError
 
@@ -27,7 +28,8 @@ APP: Final = "rsir"
 REQUEST_TIMEOUT: Final = 120.0  # seconds, so that a client that stops sending does not hold its place for good
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
 COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
-SEARCHES: Final = 4  # under way in a searcher, above which another replica is worth its memory
+DESCRIPTIONS: Final = 2  # calls under way in a describer: one is described, one is decoded or waits
+SEARCHES: Final = 4  # calls under way in a searcher, above which another replica is worth its memory
 QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
 REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
 
@@ -46,8 +48,8 @@ def build(config: ServeConfig) -> Application:
     describer = serve.deployment(
         name="describer",
         ray_actor_options=half | ({"num_gpus": config.num_gpus} if config.num_gpus else {}),
-        max_ongoing_requests=2 * BATCH,  # one batch under way, one waiting
-        **_scaled(config.max_describers, BATCH),
+        max_ongoing_requests=8 * DESCRIPTIONS,  # some of large images, which go alone
+        **_scaled(config.max_describers, DESCRIPTIONS),
     )(DescriberReplica).bind(config.index, config.max_pixels, device)
     searchers = [
         serve.deployment(
@@ -69,7 +71,8 @@ def build(config: ServeConfig) -> Application:
         **COMMON,
     )(serve.ingress()(Ingress))
     limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
-    return ingress.bind(config.index, (describer, searchers), limits, tokens, config.refresh)
+    at_once = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
+    return ingress.bind(config.index, (describer, searchers, at_once), limits, tokens, config.refresh)
 
 
 def _scaled(most: int, ongoing: int) -> dict[str, Any]:

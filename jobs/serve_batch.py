@@ -1,9 +1,9 @@
-"""Calls put together while the one before them runs."""
+"""Calls put together while those before them are under way."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -11,45 +11,57 @@ B = TypeVar("B")
 
 
 class Batcher(Generic[A, B]):
-    """A function of a batch, run in one thread on all that came while it was busy; none waits for company.
+    """A function of a batch, called on all that came while it was busy; none waits for company.
 
     Ray Serve's own batching decides who goes together when they come, before it is their turn; where requests come one
     by one as others are answered, that leaves batches of one.
 
     Args:
-        function: gives one result per item.
+        function: gives one result per item; an exception in place of one is that item's.
         largest: items per batch.
+        at_once: batches under way, above which items wait for each other.
     """
 
-    def __init__(self, function: Callable[[list[A]], list[B]], largest: int) -> None:
-        self._function, self._largest = function, largest
+    def __init__(
+        self, function: Callable[[list[A]], Awaitable[Sequence[B | Exception]]], largest: int, at_once: int = 1
+    ) -> None:
+        self._function, self._largest, self._at_once = function, largest, at_once
         self._waiting: deque[tuple[A, asyncio.Future[B]]] = deque()
-        self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: A) -> B:
         """The item's result."""
         result: asyncio.Future[B] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        if len(self._running) < self._at_once:
+            # In nobody's context: Serve ends the calls of a request whose client has left, and this one is not its own.
+            self._running.add(asyncio.create_task(self._run(), context=Context()))
         return await result
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
-            batch = [(item, result) for item, result in batch if not result.cancelled()]
-            if not batch:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
+                await self._answer([(item, result) for item, result in batch if not result.cancelled()])
+        finally:  # by the task itself: what comes between its end and a callback of it would be forgotten
+            self._running = {task for task in self._running if task is not asyncio.current_task()}
+
+    async def _answer(self, batch: list[tuple[A, asyncio.Future[B]]]) -> None:
+        if not batch:
+            return
+        values: Sequence[B | Exception]
+        try:
+            values = await self._function([item for item, _ in batch])
+        except Exception as error:  # theirs, whatever it is; the next batch has another chance
+            values = [error] * len(batch)
+        except BaseException:  # the call was ended
+            for _, result in batch:
+                result.cancel()
+            raise
+        for (_, result), value in zip(batch, values, strict=True):
+            if result.cancelled():
                 continue
-            try:
-                results = await loop.run_in_executor(self._thread, self._function, [item for item, _ in batch])
-            except Exception as error:  # theirs, whatever it is; the next batch has another chance
-                for _, result in batch:
-                    if not result.cancelled():
-                        result.set_exception(error)
-                continue
-            for (_, result), value in zip(batch, results, strict=True):
-                if not result.cancelled():
-                    result.set_result(value)
-        self._running = None
+            if isinstance(value, Exception):
+                result.set_exception(value)
+            else:
+                result.set_result(value)

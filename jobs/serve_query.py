@@ -21,6 +21,7 @@ from rsir_core.table import Index
 
 PREVIEW_SIDE: Final = 512
 THUMBNAIL_SIDE: Final = 256
+FEW: Final = 100  # rows, whose JSON takes a few milliseconds
 
 DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
 
@@ -91,6 +92,11 @@ class Ranking:
     def first(self) -> int:
         """How many of the best have those among them."""
         return self.offset + self.k
+
+    @property
+    def is_light(self) -> bool:
+        """Whether others may wait for it: it answers with few rows, and no column of all rows is read for it."""
+        return self.first <= FEW and self.filter == EVERYTHING
 
     def is_weighted(self, query: "Descriptor") -> bool:
         """Whether that query is ranked by the weighted distance."""

@@ -1,34 +1,28 @@
-"""What runs in each replica of the endpoint: thin calls around `serve_query`, `serve_answer` and `serve_app`."""
+"""What runs in the replicas of describer and searchers: thin calls around `serve_query` and `serve_answer`."""
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from fastapi import FastAPI
-from ray.serve.exceptions import DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
 
 from jobs.serve_answer import Answerer
-from jobs.serve_app import Desk, build_app
 from jobs.serve_batch import Batcher
-from jobs.serve_gather import Backend
-from jobs.serve_library import Library
-from jobs.serve_metrics import Meters
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, edition_of, refusal_of, with_preview
-from jobs.serve_reading import Limits
+from jobs.serve_query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
 from jobs.serve_shelf import Shelf
-from jobs.serve_tokens import Tokens
 from rsir_core.errors import BundleError, ImageError, QueryError, TableError
+from rsir_core.heap import keep_activations
 from rsir_core.raster import Picture
 from rsir_core.regions import Box
 from rsir_core.table import Index
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Call = tuple[int, str, tuple[Any, ...]]  # version, method of its answerer, arguments
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
@@ -94,22 +88,29 @@ def describe_together(asked: list[Asked]) -> list[Descriptor]:
     return [found[i] for i in range(len(asked))]
 
 
+class ToDescribe(NamedTuple):
+    """An upload, or the URI of an indexed image, and what is wanted of it."""
+
+    version: int
+    source: bytes | str
+    box: Box | None
+    preview: bool
+
+
 class DescriberReplica:
     """Bundles on one device. Full pictures stay in here."""
 
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
         torch.set_num_threads(1)
+        keep_activations()
         self._shelf = Shelf(Describers(index, max_pixels, device))
         self._shelf.get(Index(index).version())
-        self._batch = Batcher(describe_together, BATCH)
+        self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
+        self._batch = Batcher(self._describe_together, BATCH)
 
-    async def describe(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Descriptor | Refusal:
-        """One image; those that come at the same time are described together."""
-        asked = await asyncio.to_thread(self._read, version, source, box, preview)
-        if isinstance(asked, Refusal):
-            return asked
-        described = await self._batch(asked)
-        return with_preview(described, asked.picture) if preview else described
+    async def describe(self, wanted: list[ToDescribe]) -> list[Descriptor | Refusal | BaseException]:
+        """Images, each as well as it can be; those that come at the same time are described together."""
+        return await asyncio.gather(*(self._describe(one) for one in wanted), return_exceptions=True)
 
     async def probe(self, version: int) -> Descriptor:
         """A tiny query, by the same way."""
@@ -124,10 +125,20 @@ class DescriberReplica:
         """Called by Serve, which replaces a replica whose queries fail or no longer end."""
         await self._batch(Asked(self._shelf.newest, PROBE, None, False))
 
+    async def _describe(self, wanted: ToDescribe) -> Descriptor | Refusal:
+        asked = await asyncio.to_thread(self._read, *wanted)
+        if isinstance(asked, Refusal):
+            return asked
+        described = await self._batch(asked)
+        return await asyncio.to_thread(with_preview, described, asked.picture) if asked.preview else described
+
     @refusing
     def _read(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Asked:
         describer = self._shelf.get(version)
         return Asked(describer, describer.read(source, box), box, preview)
+
+    async def _describe_together(self, asked: list[Asked]) -> list[Descriptor]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, describe_together, asked)
 
 
 class SearcherReplica:
@@ -137,10 +148,9 @@ class SearcherReplica:
         self._shelf = Shelf(lambda version: Answerer(edition_of(index, version), part, parts))
         self._shelf.get(Index(index).version())
 
-    @refusing
-    def call(self, version: int, method: str, *args: Any) -> Any:
-        """What a method of the answerer gives."""
-        return getattr(self._shelf.get(version), method)(*args)
+    def call(self, asked: list[Call]) -> list[Any]:
+        """What methods of the answerer give, each as well as it can."""
+        return [self._attempt(*one) for one in asked]
 
     def hold(self, versions: list[int]) -> dict[int, str]:
         """See `Shelf.hold`."""
@@ -150,77 +160,12 @@ class SearcherReplica:
         """Called by Serve, which replaces a replica whose queries fail or no longer end."""
         self._shelf.newest.probe()
 
-
-class Deployments(Backend):
-    """The describer and the searchers, as the ingress reaches them, asked by one version."""
-
-    def __init__(
-        self, edition: Edition, describer: DeploymentHandle[Any], searchers: Sequence[DeploymentHandle[Any]]
-    ) -> None:
-        self.edition, self.parts = edition, len(searchers)
-        self._describer, self._searchers = describer, searchers
-
-    async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
-        """Let the describer describe an image."""
-        asked = self._describer.describe.remote(self.edition.version, source, box, preview)
-        result: Descriptor = _given(await asked)
-        return result
-
-    async def probe(self) -> None:
-        """A tiny query through all of them."""
-        described: Descriptor = _given(await self._describer.probe.remote(self.edition.version))
-        await self.rank(described, Ranking(1))
-
-    async def _each(self, method: str, *args: Any) -> list[Any]:
-        asked = [searcher.call.remote(self.edition.version, method, *args) for searcher in self._searchers]
-        return [_given(answer) for answer in await asyncio.gather(*asked)]
-
-
-class DeployedFleet:
-    """All replicas of the describer and of the searchers."""
-
-    def __init__(self, describer: DeploymentHandle[Any], searchers: Sequence[DeploymentHandle[Any]]) -> None:
-        self._describer, self._searchers = describer, searchers
-
-    async def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `Fleet.hold`. A replica that starts meanwhile loads what it is asked for."""
-        told = [handle.broadcast("hold", versions) for handle in (self._describer, *self._searchers)]
+    def _attempt(self, version: int, method: str, args: tuple[Any, ...]) -> Any:
         try:
-            answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
-        except DeploymentUnavailableError:  # the endpoint is being ended, the ingress last
-            return {}
-        refused: dict[int, str] = {}
-        for answer in (answer for replicas in answers for answer in replicas):
-            # What `hold` itself does not answer with is a replica that was lost, perhaps to what it should load.
-            refused |= dict.fromkeys(versions, str(answer)) if isinstance(answer, BaseException) else answer
-        return refused
+            return self._call(version, method, args)
+        except Exception as error:  # raised where it was asked for; others in the call have their answers
+            return error
 
-    def backend(self, edition: Edition) -> Backend:
-        """See `Fleet.backend`."""
-        return Deployments(edition, self._describer, self._searchers)
-
-
-class Ingress:
-    """The routes, over the index's newest version."""
-
-    def __init__(
-        self,
-        index: str,
-        fleet: tuple[DeploymentHandle[Any], list[DeploymentHandle[Any]]],
-        limits: Limits,
-        tokens: Tokens | None,
-        refresh: float,
-    ) -> None:
-        self._library = Library(index, DeployedFleet(*fleet))
-        self._limits, self._desk = limits, Desk(Meters(self._library), tokens, refresh)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve, in the replica."""
-        return build_app(self._library, self._limits, self._desk)
-
-
-def _given(result: Any) -> Any:
-    """A result of another replica; its refusal becomes an exception again."""
-    if isinstance(result, Refusal):
-        raise QueryError(*result)
-    return result
+    @refusing
+    def _call(self, version: int, method: str, args: tuple[Any, ...]) -> Any:
+        return getattr(self._shelf.get(version), method)(*args)

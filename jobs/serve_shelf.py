@@ -1,13 +1,12 @@
 """What a replica has loaded of an index, by version."""
 
-import ctypes
 import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-import pyarrow as pa
+from rsir_core.heap import give_back
 
 T = TypeVar("T")
 
@@ -64,13 +63,5 @@ class Shelf(Generic[T]):
             kept = {v: load for v, load in self._loads.items() if v in versions or not load.done()}
             has_less, self._loads = len(kept) < len(self._loads), kept
         if has_less:
-            _give_back()
+            give_back()  # the allocators keep as much as a version takes
         return refused
-
-
-def _give_back() -> None:
-    """Let the allocators return to the system what they keep of freed memory: it is of a whole version's size."""
-    pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries than glibc return it by themselves
-    if trim is not None:
-        trim(0)

@@ -154,22 +154,78 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
 
 
 @_compiled
+def _start(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
+    """What a search begins with: a heap of all groups and, before them, one cluster; and which that is (-1: none).
+
+    In the heap: bound, weighted distance of the centre (so that of balls around the query the best come first), cluster
+    or (from m on) group, distance of the centre. The cluster is that of the nearest group whose centre is nearest, by
+    the weighted distance: a limit that is low soon spares most of what follows.
+
+    Args:
+        tree: see `Tree`.
+        query: see `candidates`.
+        plain: see `candidates`.
+        distances: (m,) float32, overwritten.
+    """
+    groups, clusters = tree.groups, tree.clusters
+    m, K = len(clusters.start), len(query[0])
+    waiting = [(0.0, 0.0, 0, np.float32(0))][:0]
+    first, best, least = -1, 0, np.inf
+    _distances(query[0], groups.centre, 0, len(groups.start), distances)
+    for g in range(len(groups.start)):
+        weight, distance = _weight(groups, g, query, plain), distances[g]
+        waiting.append((weight * _near(groups, g, distance, K), weight * distance, m + g, distance))
+        if weight * distance < least:
+            least, best = weight * distance, g
+    if m > 0:
+        start, stop = groups.start[best], groups.stop[best]
+        _distances(query[0], clusters.centre, start, stop, distances)
+        first, least = start, np.inf
+        for j in range(start, stop):
+            estimate = _weight(clusters, j, query, plain) * distances[j - start]
+            if estimate < least:
+                least, first = estimate, j
+        waiting.append((-1.0, 0.0, first, distances[first - start]))
+    heapq.heapify(waiting)
+    return waiting, first
+
+
+@_compiled
+def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out: Any) -> Any:
+    """How many rows of a run can be within the limit and are allowed, and which; no branch, as none could be foreseen.
+
+    Args:
+        bounds: see `_row_bounds`.
+        query_weight: of equation 6.
+        limit: of weighted distances.
+        run: its first row, and one after the last.
+        mask: see `candidates`; none: all are allowed.
+        out: (c + 1,) int64, or longer: the rows.
+    """
+    start, stop = run
+    count = 0
+    for i in range(start, stop):
+        out[count] = i
+        count += query_weight * bounds[i - start] <= limit
+    if len(mask) == 0:
+        return count
+    passing = 0
+    for i in out[:count]:
+        out[passing] = i
+        passing += mask[i]
+    return passing
+
+
+@_compiled
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
     """See `candidates`. In one piece: taken apart, for groups, clusters and rows, it took 7 % longer."""
     groups, clusters, features, complements, from_centre, most_rows = tree
     feature, complement, query_class = query
     m, K = len(clusters.start), len(feature)
     bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
+    chosen, near_rows = np.empty(most_rows + 1, np.int64), np.empty(most_rows, np.float32)
     distances = np.empty(m, np.float32)
-    _distances(feature, groups.centre, 0, len(groups.start), distances)
-    # Bound, weighted distance of the centre (so that of balls around the query the best come first), cluster or (from m
-    # on) group, distance of the centre.
-    waiting = [(0.0, 0.0, 0, np.float32(0))][:0]
-    for g in range(len(groups.start)):
-        weight = _weight(groups, g, query, plain)
-        bound = weight * _near(groups, g, distances[g], K)
-        waiting.append((bound, weight * distances[g], m + g, distances[g]))
-    heapq.heapify(waiting)
+    waiting, first = _start(tree, query, plain, distances)
     best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
     limit, looked_at = np.inf, 0
     found = [(0.0, 0, 0)][:0]  # lower end, row, class
@@ -183,7 +239,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
             for child in range(start, stop):
                 distance, weight = distances[child - start], _weight(clusters, child, query, plain)
                 bound = weight * _near(clusters, child, distance, K)
-                if bound <= limit:
+                if bound <= limit and child != first:
                     heapq.heappush(waiting, (bound, weight * distance, child, distance))
             continue
         near = _near(clusters, j, centre, K)
@@ -191,12 +247,13 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
         start, stop = clusters.start[j], clusters.stop[j]
         weights = ones[: stop - start] if plain else complements[query_class, start:stop]
         _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
-        for i in range(start, stop):
-            if query_weight * bounds[i - start] > limit or (len(mask) > 0 and not mask[i]):
-                continue
+        count = _chosen(bounds, query_weight, limit, (start, stop), mask, chosen)
+        looked_at += count
+        for c in range(count):
+            near_rows[c] = _distance(feature, features, chosen[c])
+        for c in range(count):
+            i, distance = chosen[c], np.float64(near_rows[c])
             weight = query_weight if plain else query_weight * np.float64(complements[query_class, i])
-            looked_at += 1
-            distance = np.float64(_distance(feature, features, i))
             low = weight * _lower(distance, K)
             if low > limit:
                 continue

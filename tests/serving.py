@@ -202,3 +202,18 @@ def publish(index: Index, table: pa.Table, files: int = 1) -> int:
     """Make these the rows of an index, in so many files; returns the version."""
     shares = [table.take(pa.array(np.arange(i, len(table), files))) for i in range(files)]
     return index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "overwrite")
+
+
+def publish_by_other_pca(index: Index, dimensions: int) -> int:
+    """Make an index's rows ones of another PCA, of so many dimensions; returns the version."""
+    features = index.features()
+    embedding = index.embeddings(features)
+    pca = Moments.of(embedding).fit(dimensions)
+    index.put_pca(pca)
+    names = features.schema.names
+    for name, column in (
+        (rows.PCA, [pca.fingerprint] * len(features)),
+        (rows.FEATURE, rows.to_vectors(pca.transform(embedding))),
+    ):
+        features = features.set_column(names.index(name), features.schema.field(name), [column])
+    return publish(index, features, files=2)

@@ -15,6 +15,7 @@ ORDER = [  # one a line: several people add to it
     "storage",
     "files",
     "bucket",
+    "heap",
     "archive",
     "geometry",
     "footprint",

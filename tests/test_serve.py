@@ -21,7 +21,7 @@ from jobs.serve_query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
 from rsir_core.table import Index
-from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, upload
+from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
 
 # Starting
 
@@ -148,20 +148,39 @@ def test_a_new_version_is_swapped_in_under_queries(served: httpx.Client, changin
 
 
 @pytest.mark.ray
+def test_another_pca_is_swapped_in_under_uploads(served: httpx.Client, changing: Index) -> None:
+    """Described by one version's PCA and ranked by another's rows, an upload would not find itself at 0, or fail."""
+    before, data = changing.version(), Path(changing.features()[rows.URI][-1].as_py()).read_bytes()
+    newest = publish_by_other_pca(changing, dimensions=5)
+    seen = {before: 8}
+    while newest not in seen:
+        answer = upload(served, data, k=1).json()
+        assert answer["results"][0]["distance"] == 0
+        seen[answer["version"]] = len(answer["query"]["feature"])
+    assert seen == {before: 8, newest: 5}
+
+
+@pytest.mark.ray
 def test_requests_are_counted_and_logged(served: httpx.Client, endpoint: Endpoint) -> None:
-    """In Ray's own places; the exporter is told of a count some seconds later."""
+    """In Ray's own places: the log once the answer has left, the exporter some seconds later."""
     served.post("/search", json={"image_id": ONE, "k": 7})
     session = Path(endpoint.session.name) / "ray" / "session_latest"
     (log,) = (session / "logs" / "serve").glob("replica_rsir_ingress_*.log")
-    noted = [json.loads(line)["request"] for line in log.read_text().splitlines() if '"request": {' in line]
-    last = noted[-1]
-    assert (last["method"], last["route"], last["status"], last["k"]) == ("POST", "/search", 200, 7)
+    while not (found := [request for request in logged(log) if request["k"] == 7]):
+        assert endpoint.process.poll() is None
+    (last,) = found
+    assert (last["method"], last["route"], last["status"]) == ("POST", "/search", 200)
     assert 0 < last["ms"]["rank"] < last["ms"]["total"]
-    assert "beach" not in json.dumps(noted)
+    assert "beach" not in json.dumps(logged(log))
     (targets,) = json.loads((session.parent / "prom_metrics_service_discovery.json").read_text())
     wanted = {"rsir_requests", "rsir_stage_ms", "rsir_uploads", "rsir_rows", "rsir_version"}
     while missing := [name for name in wanted if f"ray_{name}" not in metrics(targets["targets"])]:
         assert endpoint.process.poll() is None, missing
+
+
+def logged(log: Path) -> list[dict[str, Any]]:
+    whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line)["request"] for line in whole if '"request": {' in line]
 
 
 def metrics(targets: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import shutil
 import threading
 import weakref
@@ -18,9 +19,8 @@ from jobs.serve_library import Library
 from jobs.serve_shelf import Shelf
 from rsir_core import rows
 from rsir_core.errors import QueryError
-from rsir_core.pca import Moments
 from rsir_core.table import Index
-from tests.serving import ONE, LocalFleet, copy_of, local_app, publish, serving
+from tests.serving import ONE, LocalFleet, copy_of, local_app, publish, publish_by_other_pca, serving
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +198,16 @@ def lose_pca(index: Index) -> None:
     shutil.rmtree(f"{index.uri}/pca")
 
 
-@pytest.mark.parametrize(("harm", "words"), [(damage, "damaged"), (lose_pca, "safetensors is missing")])
+def replace_bundle(index: Index) -> None:
+    """An index has one bundle, that its rows were described with."""
+    manifest = Path(index.uri, "bundle", "bundle.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": "another"}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(damage, "damaged"), (lose_pca, "safetensors is missing"), (replace_bundle, "another")],
+)
 def test_a_newest_version_that_cannot_be_loaded_leaves_the_old_one(
     changing: Index, harm: Callable[[Index], None], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,24 +249,14 @@ def test_a_replica_that_cannot_load_a_version_keeps_all_at_the_old_one(changing:
     asyncio.run(check())
 
 
-def test_another_pca_swaps_describer_and_searchers_together(changing: Index, index: str) -> None:
+def test_another_pca_swaps_describer_and_searchers_together(changing: Index) -> None:
     """A describer with the old PCA would not find an upload at distance 0, or not at all in fewer dimensions."""
 
     async def check() -> None:
         library = Library(changing.uri, LocalFleet(changing.uri, parts=2))
-        features = changing.features()
-        data = Path(features[rows.URI][0].as_py()).read_bytes()
-        embedding = changing.embeddings(features)
-        pca = Moments.of(embedding).fit(5)
-        changing.put_pca(pca)
-        names = features.schema.names
-        for name, column in (
-            (rows.PCA, [pca.fingerprint] * len(features)),
-            (rows.FEATURE, rows.to_vectors(pca.transform(embedding))),
-        ):
-            features = features.set_column(names.index(name), features.schema.field(name), [column])
+        data = Path(changing.features()[rows.URI][0].as_py()).read_bytes()
         async with library.lend(None) as old:
-            publish(changing, features)
+            publish_by_other_pca(changing, dimensions=5)
             await library.refresh()
             async with library.lend(None) as new:
                 for backend, dimensions in ((old, 8), (new, 5)):

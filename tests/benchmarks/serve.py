@@ -2,13 +2,14 @@
 
 `*_ratio_noop`: queries by image id, k = 50, against a deployment graph of the same shape (proxy, ingress, one call of
 another deployment) that answers `{}`; in turns, in one run. `describer_ratio`: images per second of 16 clients that
-upload, against the same describer in a loop, with its pictures decoded. Rows are drawn as in `search`.
+upload, against the same describer in a loop on an idle machine; `describer_ratio_beside`: against that loop while the
+same uploads go to the endpoint that does nothing, since here clients and proxy share the describer's cores (see
+`uploads`). Rows are drawn as in `search`.
 """
 
 import argparse
 import contextlib
 import http.client
-import io
 import json
 import logging
 import re
@@ -27,15 +28,12 @@ import numpy as np
 import ray
 import torch
 from fastapi import FastAPI, Request, Response
-from PIL import Image
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
 from jobs.config import ServeConfig
 from jobs.serve import QUIET, build, free_port
-from jobs.serve_query import QueryDescriber, open_edition
-from jobs.serve_replicas import BATCH
 from rsir_core.bundle import write_classifier
 from rsir_core.classifier import build_classifier, settings_for
 from rsir_core.delta import TableFile, WrittenFile
@@ -43,10 +41,11 @@ from rsir_core.pca import Moments
 from rsir_core.resident import in_runs
 from rsir_core.table import Index
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, NAMES, drawn, feature_rows, made_up
+from tests.benchmarks.uploads import Client, describer_rates
 
 FILES = 4
+FIRST = 1  # version that has rows: 0 is the table before them
 K = 50
-CLIENTS = 16
 
 # The index
 
@@ -119,18 +118,6 @@ def endpoints(index: str) -> Iterator[int]:
 # Asking
 
 
-class Client:
-    """One connection, without more work than it takes: its time counts in both endpoints'."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-
-    def post(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
-        self._connection.request("POST", path, body, {"Content-Type": kind})
-        response = self._connection.getresponse()
-        return response.status, response.read()
-
-
 def by_id(n: int, seed: int) -> Iterator[bytes]:
     rng = np.random.default_rng(seed)
     while True:
@@ -183,41 +170,6 @@ def rates(port: int, n: int, seconds: float) -> dict[str, float]:
     return {path: statistics.median(rate) for path, rate in found.items()}
 
 
-def describer_rates(port: int, index: str, images: int) -> dict[str, float]:
-    """Images per second: over HTTP, and of the describer alone."""
-    rng = np.random.default_rng(1)
-    files = []
-    for _ in range(CLIENTS):
-        out = io.BytesIO()
-        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
-        Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
-        files.append(out.getvalue())
-
-    def ask(data: bytes) -> None:
-        client = Client(port)
-        head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="i.jpg"\r\n\r\n'
-        for _ in range(images // CLIENTS):
-            body = head + data + b'\r\n--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n10\r\n--b--\r\n'
-            status, answer = client.post("/search", body, "multipart/form-data; boundary=b")
-            assert status == 200, answer
-
-    torch.set_num_threads(1)
-    describer = QueryDescriber(open_edition(index), 10**8)
-    batch = [describer.read(data, None) for data in files[:BATCH]]
-    describer.describe(batch, [None] * BATCH)
-    bare, served = [], []
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        for _ in range(3):
-            began = time.perf_counter()
-            for _ in range(images // BATCH):
-                describer.describe(batch, [None] * BATCH)
-            bare.append(images // BATCH * BATCH / (time.perf_counter() - began))
-            began = time.perf_counter()
-            list(pool.map(ask, files))
-            served.append(images // CLIENTS * CLIENTS / (time.perf_counter() - began))
-    return {"bare": statistics.median(bare), "served": statistics.median(served)}
-
-
 def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: int) -> dict[str, Any]:
     """Publish another version, of the same rows, while queries go on, until it is served and enough have been asked."""
     last = TableFile(files[-1].name, files[-1].row_count)
@@ -228,8 +180,7 @@ def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: in
         version = index.commit("features", again, "overwrite")
         client = Client(port)
         while not ended.is_set():
-            client._connection.request("GET", "/index")
-            if json.loads(client._connection.getresponse().read())["version"] == version:
+            if json.loads(client.get("/index")[1])["version"] == version:
                 swapped.set()
                 return
             time.sleep(0.1)
@@ -306,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "rps_ratio_noop": round(rps["/search"] / rps["/nothing/search"], 3),
         "describer_images_per_second": {k: round(v, 1) for k, v in described.items()},
         "describer_ratio": round(described["served"] / described["bare"], 3),
+        "describer_ratio_beside": round(described["served"] / described["bare_beside"], 3),
         **swapped,
     }
     print(json.dumps(result) if options.json else "\n".join(f"{k:>28}  {v}" for k, v in result.items()))
@@ -318,7 +270,7 @@ def kept(uri: str, n: int) -> list[WrittenFile]:
     index = Index(uri)
     files = [
         WrittenFile(f.name, Path(index.table_uri("features"), f.name).stat().st_size, f.row_count)
-        for f in index.feature_files(0)
+        for f in index.feature_files(FIRST)
     ]
     index.commit("features", files, "overwrite")
     return files
