@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jobs.box_formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
-from jobs.box_splits import SPLITS, NamedFiles, split_images, stem
-from jobs.box_writing import EDGE, ImageToWrite, write_boxes
+from jobs.boxes.data import EXTENSIONS, image_size
+from jobs.boxes.formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
+from jobs.boxes.splits import SPLITS, NamedFiles, split_images, stem
+from jobs.boxes.writing import EDGE, ImageToWrite, write_boxes
 from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
-from jobs.detector_data import EXTENSIONS, image_size
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 

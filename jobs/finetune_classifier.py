@@ -16,11 +16,11 @@ from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from jobs.calibrating import calibrate
-from jobs.classifier_training import averaged_weights, train_worker
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import FinetuneClassifierConfig
+from jobs.training.calibrating import calibrate
+from jobs.training.classifier import averaged_weights, train_worker
 from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out

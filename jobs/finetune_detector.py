@@ -15,9 +15,9 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
+from jobs.boxes.data import BoxData, read_boxes
 from jobs.command import Summary, run
 from jobs.config import FinetuneDetectorConfig
-from jobs.detector_data import BoxData, read_boxes
 from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (
     DetectorSettings,
@@ -48,7 +48,7 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     data = read_boxes(config.data)
     folder = _run_folder(config, data)
     with offline_ultralytics():
-        from jobs.detector_trainer import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
+        from jobs.training.detector import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
     if epochs_done(folder) < config.epochs:
         _train(config, data, folder)
     state, scores = read_best(folder)
@@ -115,7 +115,7 @@ def _clear(folder: Path) -> None:
 
 
 def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
-    from jobs.detector_trainer import BoxTrainer, epochs_done  # noqa: PLC0415 -- see the caller
+    from jobs.training.detector import BoxTrainer, epochs_done  # noqa: PLC0415 -- see the caller
 
     done = epochs_done(folder)
     trainer = BoxTrainer(data, _overrides(config, folder, folder / "weights" / "last.pt" if done else None))
@@ -133,7 +133,7 @@ def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
 def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSettings, state: State) -> dict[str, Any]:
     if not data.test:
         return {}
-    from jobs.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
+    from jobs.training.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
 
     log.info("scoring the best epoch on the %d test images", len(data.test))
     return score_boxes(settings, state, data.test, 2 * config.batch_size, "cuda" if config.num_gpus else "cpu")

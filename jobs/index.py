@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.committing import Commits, Committer
-from jobs.compacting import compact
 from jobs.config import IndexConfig
-from jobs.describing import actor_count, describe_files
-from jobs.no_match import state_no_match
-from jobs.progress import Progress
-from jobs.publishing import is_published, publish
-from jobs.run_report import RunReport, by_folder, counts_of
-from jobs.surveying import Scenes, cut_scenes
+from jobs.indexing.committing import Commits, Committer
+from jobs.indexing.compacting import compact
+from jobs.indexing.describing import actor_count, describe_files
+from jobs.indexing.no_match import state_no_match
+from jobs.indexing.progress import Progress
+from jobs.indexing.publishing import is_published, publish
+from jobs.indexing.run_report import RunReport, by_folder, counts_of
+from jobs.indexing.surveying import Scenes, cut_scenes
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.lease import Lease

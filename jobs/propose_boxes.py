@@ -19,12 +19,12 @@ import torch
 from PIL import Image, ImageDraw
 from ray.data import ActorPoolStrategy
 
-from jobs.box_writing import ImageToWrite, write_boxes
+from jobs.boxes.writing import ImageToWrite, write_boxes
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import ProposeBoxesConfig
-from jobs.describing import actor_count
-from jobs.evaluate_labels import match
+from jobs.evaluating.labels import match
+from jobs.indexing.describing import actor_count
 from rsir_core import rows
 from rsir_core.activation import ActivationMaps, boxes_of
 from rsir_core.archive import list_images

@@ -8,11 +8,11 @@ from typing import Any
 
 import fsspec
 
-from jobs.answering import answer_files, write_part
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import QueryConfig
-from jobs.serve_query import Edition, open_edition
+from jobs.serving.answering import answer_files, write_part
+from jobs.serving.query import Edition, open_edition
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.errors import ConfigError, RsirError

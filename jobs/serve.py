@@ -17,11 +17,11 @@ from ray.serve.schema import LoggingConfig
 from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
 from jobs.config import ServeConfig
-from jobs.serve_fleet import Ingress
-from jobs.serve_query import open_edition
-from jobs.serve_reading import Limits
-from jobs.serve_replicas import DescriberReplica, SearcherReplica
-from jobs.serve_tokens import Tokens
+from jobs.serving.fleet import Ingress
+from jobs.serving.query import open_edition
+from jobs.serving.reading import Limits
+from jobs.serving.replicas import DescriberReplica, SearcherReplica
+from jobs.serving.tokens import Tokens
 from rsir_core.errors import RsirError
 
 APP: Final = "rsir"

@@ -24,7 +24,7 @@ DIMENSIONS: Final = (8, 16, 32, 64, 128, 256)  # of figure 4
 
 
 class Variation(NamedTuple):
-    """One way to describe images; a field more is another way, which only `jobs/evaluate_describing.py` must know."""
+    """One way to describe images; a field more is another way, which only `jobs/evaluating/describing.py` must know."""
 
     tau: float  # key region's share of height and width; 1: the whole image
     backbone: str

@@ -22,17 +22,17 @@ from fastapi import FastAPI
 from PIL import Image
 
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
-from jobs.describing import DescribeRead, Reading, read_files
-from jobs.serve_answer import Answerer
-from jobs.serve_app import Desk, build_app
-from jobs.serve_gather import Backend
-from jobs.serve_journal import Record
-from jobs.serve_library import Library
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
-from jobs.serve_reading import Limits
-from jobs.serve_replicas import Describers
-from jobs.serve_shelf import Shelf
-from jobs.serve_tokens import Tokens
+from jobs.indexing.describing import DescribeRead, Reading, read_files
+from jobs.serving.answer import Answerer
+from jobs.serving.app import Desk, build_app
+from jobs.serving.gather import Backend
+from jobs.serving.journal import Record
+from jobs.serving.library import Library
+from jobs.serving.query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
+from jobs.serving.reading import Limits
+from jobs.serving.replicas import Describers
+from jobs.serving.shelf import Shelf
+from jobs.serving.tokens import Tokens
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.bundle import write_classifier, write_detector

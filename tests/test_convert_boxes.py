@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jobs.boxes.data import BoxedImage, read_boxes
 from jobs.config import ConvertBoxesConfig
 from jobs.convert_boxes import convert_boxes
-from jobs.detector_data import BoxedImage, read_boxes
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs.detector_data import BoxData, read_boxes
+from jobs.boxes.data import BoxData, read_boxes
 from rsir_core.errors import LabelError
 
 LINE = "1 0.5 0.25 0.2 0.1"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jobs.config import EvaluateConfig
-from jobs.evaluate_describing import stored
-from jobs.evaluate_gallery import PAPER, QUERIES, RESULTS, choose_queries, make_strips
-from jobs.evaluate_subject import Subject, open_subject
+from jobs.evaluating.describing import stored
+from jobs.evaluating.gallery import PAPER, QUERIES, RESULTS, choose_queries, make_strips
+from jobs.evaluating.subject import Subject, open_subject
 from rsir_core.arms import Arm
 from rsir_core.gallery import Strip
 from rsir_core.metrics import Scores, score_retrieval

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.serve_query import open_edition
+from jobs.serving.query import open_edition
 from rsir_core import rows
 from rsir_core.bundle import load_bundle
 from rsir_core.describe import Describer

@@ -14,8 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
+from jobs.boxes.data import read_boxes
 from jobs.config import FinetuneDetectorConfig
-from jobs.detector_data import read_boxes
 from jobs.finetune_detector import _run_folder, finetune_detector
 from rsir_core.detector import Detector, DetectorSettings, build_detector
 from rsir_core.errors import ConfigError, LabelError, WeightsError

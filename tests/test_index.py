@@ -15,14 +15,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs import publishing
-from jobs.committing import Commits
-from jobs.compacting import compact_features
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
-from jobs.describing import describe_files
 from jobs.index import index_archive
-from jobs.publishing import is_published
+from jobs.indexing import publishing
+from jobs.indexing.committing import Commits
+from jobs.indexing.compacting import compact_features
+from jobs.indexing.describing import describe_files
+from jobs.indexing.publishing import is_published
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.describe import Describer

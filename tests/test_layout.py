@@ -93,6 +93,23 @@ def test_a_later_stage_imports_an_earlier_one_and_never_back() -> None:
         assert not {n for n in names if n in later or n.split(".")[0] in {"jobs", "tests"}}, room
 
 
+def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
+    below = {
+        "boxes": set[str](),
+        "training": {"boxes"},
+        "indexing": set[str](),
+        "evaluating": {"indexing"},
+        "serving": {"indexing"},
+        "demo_scenes": set[str](),
+    }
+    assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
+    for package, allowed in below.items():
+        rooms = {f"jobs.{other}" for other in {package, *allowed}} | {"jobs.cluster", "jobs.command", "jobs.config"}
+        for file in (ROOT / "jobs" / package).glob("*.py"):
+            names = {name for name in imported(file) if name.split(".")[0] == "jobs"}
+            assert not {n for n in names if not any(n == r or n.startswith(f"{r}.") for r in rooms)}, file
+
+
 @pytest.mark.slow
 def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> None:
     code = f"import sys, {', '.join('rsir_core.' + room for room in ORDER)}; print('ray' in sys.modules)"
@@ -106,7 +123,7 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_workers_that_only_publish_load_no_torch() -> None:
-    code = "import sys, jobs.publishing; print('torch' in sys.modules)"
+    code = "import sys, jobs.indexing.publishing; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert done.stdout.strip() == b"False"
 

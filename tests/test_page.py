@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from PIL import Image
 
 from jobs.demo_scenes import CLASSES
-from jobs.serve_tokens import Tokens, hash_of
+from jobs.serving.tokens import Tokens, hash_of
 from rsir_core import rows
 from rsir_core.table import Index
 from tests import serving

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jobs.config import IndexConfig
-from jobs.progress import WINDOW, Progress
-from jobs.run_report import RunReport
+from jobs.indexing.progress import WINDOW, Progress
+from jobs.indexing.run_report import RunReport
 from rsir_core.drift import Drift, Mix
 from rsir_core.errors import ArchiveError
 from rsir_core.plan import make_plan

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from jobs.boxes.data import read_boxes
 from jobs.config import ProposeBoxesConfig
-from jobs.detector_data import read_boxes
 from jobs.propose_boxes import propose_boxes
 from rsir_core.activation import ActivationMaps, boxes_of
 from rsir_core.bundle import load_bundle, write_classifier

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.answering import answer_files
 from jobs.command import parse
 from jobs.config import QueryConfig
 from jobs.demo_scenes import draw_scene
 from jobs.query import answer_queries
-from jobs.serve_query import open_edition
+from jobs.serving.answering import answer_files
+from jobs.serving.query import open_edition
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.evaluate_describing import DescribeAgain
+from jobs.evaluating.describing import DescribeAgain
 from rsir_core import rows
 from rsir_core.arms import CENTRES, Own, Variation, plan_arms
 from rsir_core.bundle import load_bundle, write_classifier, write_detector

@@ -17,7 +17,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from jobs.serve_query import open_edition
+from jobs.serving.query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
 from rsir_core.table import Index

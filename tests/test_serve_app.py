@@ -21,9 +21,9 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from jobs.demo_scenes import CLASSES
-from jobs.serve_app import WEB
-from jobs.serve_messages import AnswerJson, SearchRequest
-from jobs.serve_reading import read_search
+from jobs.serving.app import WEB
+from jobs.serving.messages import AnswerJson, SearchRequest
+from jobs.serving.reading import read_search
 from rsir_core import rows
 from rsir_core.errors import QueryError
 from rsir_core.table import Index

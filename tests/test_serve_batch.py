@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.serve_batch import Batcher
+from jobs.serving.batch import Batcher
 
 
 class Worker:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jobs.demo_scenes import CLASSES
-from jobs.serve_answer import Answerer
-from jobs.serve_query import QueryDescriber, Ranking, open_edition
+from jobs.serving.answer import Answerer
+from jobs.serving.query import QueryDescriber, Ranking, open_edition
 from rsir_core import rows
 from rsir_core.regions import Box
 from tests.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload

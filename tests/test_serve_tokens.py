@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.serve_journal import Entry
-from jobs.serve_tokens import Tokens, hash_of
+from jobs.serving.journal import Entry
+from jobs.serving.tokens import Tokens, hash_of
 from rsir_core.errors import ConfigError
 from tests.serving import ONE, local_app, serving, upload
 

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs import serve_library
-from jobs.serve_library import Library
-from jobs.serve_shelf import Shelf
+from jobs.serving import library as library_room
+from jobs.serving.library import Library
+from jobs.serving.shelf import Shelf
 from rsir_core import rows
 from rsir_core.errors import QueryError
 from rsir_core.table import Index
@@ -160,7 +160,7 @@ def test_an_older_version_is_loaded_for_who_asks_and_goes_when_nobody_does(
         assert refused.value.status == 503
         await library.refresh()
         assert library.versions == [first, third]
-        monkeypatch.setattr(serve_library, "KEEP", 0.0)
+        monkeypatch.setattr(library_room, "KEEP", 0.0)
         await library.refresh()
         assert library.versions == [third]
         assert await version_of(library, second) == second
@@ -221,7 +221,7 @@ def test_a_newest_version_that_cannot_be_loaded_leaves_the_old_one(
         assert library.problem is not None
         assert f"version {broken} cannot be loaded" in library.problem
         assert words in library.problem
-        monkeypatch.setattr(serve_library, "RETRY", 0.0)
+        monkeypatch.setattr(library_room, "RETRY", 0.0)
         await library.refresh()
         assert await version_of(library) == first
 

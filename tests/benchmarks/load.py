@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.publishing import FEATURES_PER_FILE
+from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.resident import Resident, in_runs
 from rsir_core.search import Searcher, classes
 from rsir_core.table import Index

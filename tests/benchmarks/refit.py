@@ -11,8 +11,8 @@ import time
 import pyarrow as pa
 
 from jobs.cluster import joined
-from jobs.compacting import EMBEDDINGS_PER_FILE
-from jobs.publishing import fit_pca, project
+from jobs.indexing.compacting import EMBEDDINGS_PER_FILE
+from jobs.indexing.publishing import fit_pca, project
 from rsir_core import rows
 from rsir_core.stored import stored_keys
 from rsir_core.table import Index

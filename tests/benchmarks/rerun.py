@@ -18,9 +18,9 @@ from PIL import Image
 from jobs.cluster import joined
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
-from jobs.describing import ROWS_PER_FILE
 from jobs.index import index_archive
-from jobs.no_match import state_no_match
+from jobs.indexing.describing import ROWS_PER_FILE
+from jobs.indexing.no_match import state_no_match
 from rsir_core.archive import list_images
 from rsir_core.plan import listing_table
 from rsir_core.table import Index, TableName

@@ -15,8 +15,8 @@ import numpy as np
 from jobs.config import IndexConfig
 from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
-from jobs.serve_answer import Answerer
-from jobs.serve_query import QueryDescriber, Ranking, open_edition
+from jobs.serving.answer import Answerer
+from jobs.serving.query import QueryDescriber, Ranking, open_edition
 from rsir_core.filters import Filter
 from rsir_core.footprint import Footprint
 from rsir_core.raster import read_picture

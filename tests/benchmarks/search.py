@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.publishing import FEATURES_PER_FILE
+from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.candidates import Tree, candidates
 from rsir_core.clusters import Clusters, make_clusters
 from rsir_core.search import Floats, Searcher, classes, complements, distances, query_weights

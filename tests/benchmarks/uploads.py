@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.serve_query import QueryDescriber, open_edition
-from jobs.serve_replicas import BATCH
+from jobs.serving.query import QueryDescriber, open_edition
+from jobs.serving.replicas import BATCH
 from rsir_core.heap import keep_activations
 
 CLIENTS = 16

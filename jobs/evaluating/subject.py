@@ -6,7 +6,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from jobs.config import EvaluateConfig
-from jobs.evaluate_labels import count_trained_on, label_rows
+from jobs.evaluating.labels import count_trained_on, label_rows
 from rsir_core import rows
 from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
 from rsir_core.bundle import read_settings

@@ -12,8 +12,8 @@ import torch
 from ultralytics.data.build import build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 
-from jobs.detector_data import BoxedImage
-from jobs.detector_trainer import BoxDataset
+from jobs.boxes.data import BoxedImage
+from jobs.training.detector import BoxDataset
 from rsir_core.bundle import State
 from rsir_core.detector import DetectorSettings, build_detector
 from rsir_core.letterbox import STRIDE

@@ -10,7 +10,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
-from jobs.describing import actor_count
+from jobs.indexing.describing import actor_count
 from rsir_core import rows
 from rsir_core.arms import Variation
 from rsir_core.bundle import Bundle, load_bundle

@@ -19,7 +19,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
-from jobs.detector_data import BoxData, BoxedImage
+from jobs.boxes.data import BoxData, BoxedImage
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from jobs.committing import Commits
 from jobs.config import IndexConfig
+from jobs.indexing.committing import Commits
 from rsir_core import rows
 from rsir_core.delta import WrittenFile
 from rsir_core.drift import ERROR, Drift, Mix, total

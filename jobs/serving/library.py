@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from jobs.serve_gather import Backend
-from jobs.serve_query import Edition, open_edition
+from jobs.serving.gather import Backend
+from jobs.serving.query import Edition, open_edition
 from rsir_core.errors import QueryError, RsirError, TableError
 from rsir_core.table import Index
 

@@ -22,7 +22,7 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.config import DescribingConfig, IndexConfig
-from jobs.progress import STAGES
+from jobs.indexing.progress import STAGES
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.errors import ImageError

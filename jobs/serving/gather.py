@@ -6,9 +6,9 @@ from collections import Counter
 from itertools import islice
 from typing import Any, NamedTuple
 
-from jobs.serve_answer import Held, Ranked
-from jobs.serve_messages import FootprintJson, ImagesJson
-from jobs.serve_query import Descriptor, Edition, Ranking
+from jobs.serving.answer import Held, Ranked
+from jobs.serving.messages import FootprintJson, ImagesJson
+from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core.errors import QueryError
 from rsir_core.regions import Box
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import pyarrow as pa
 
 from jobs.config import IndexConfig
-from jobs.progress import Progress
+from jobs.indexing.progress import Progress
 from rsir_core import rows
 from rsir_core.drift import Drift
 from rsir_core.plan import Plan

@@ -12,15 +12,15 @@ from fastapi import FastAPI
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from jobs.serve_app import Desk, build_app
-from jobs.serve_batch import Batcher
-from jobs.serve_gather import Backend
-from jobs.serve_library import Library
-from jobs.serve_metrics import Meters
-from jobs.serve_query import Descriptor, Edition, Ranking
-from jobs.serve_reading import Limits
-from jobs.serve_replicas import BATCH, Call, Refusal, ToDescribe
-from jobs.serve_tokens import Tokens
+from jobs.serving.app import Desk, build_app
+from jobs.serving.batch import Batcher
+from jobs.serving.gather import Backend
+from jobs.serving.library import Library
+from jobs.serving.meters import Meters
+from jobs.serving.query import Descriptor, Edition, Ranking
+from jobs.serving.reading import Limits
+from jobs.serving.replicas import BATCH, Call, Refusal, ToDescribe
+from jobs.serving.tokens import Tokens
 from rsir_core.errors import QueryError
 from rsir_core.regions import Box
 

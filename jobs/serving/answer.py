@@ -8,8 +8,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.serve_messages import ROW, FootprintJson, ImagesJson
-from jobs.serve_query import Descriptor, Edition, Ranking
+from jobs.serving.messages import ROW, FootprintJson, ImagesJson
+from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core import rows
 from rsir_core.detector import DetectedObject
 from rsir_core.duplicates import NEAR, ROUNDING

@@ -12,10 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from jobs.serve_gather import Backend
-from jobs.serve_journal import Entry, Journal, Record
-from jobs.serve_library import Library
-from jobs.serve_messages import (
+from jobs.serving.gather import Backend
+from jobs.serving.journal import Entry, Journal, Record
+from jobs.serving.library import Library
+from jobs.serving.messages import (
     AnswerJson,
     ErrorJson,
     HealthJson,
@@ -25,14 +25,14 @@ from jobs.serve_messages import (
     answer_json,
     item_collection,
 )
-from jobs.serve_query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verdict_on
-from jobs.serve_reading import Limits, read_search, request_body
-from jobs.serve_tokens import Tokens, add_tokens
+from jobs.serving.query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verdict_on
+from jobs.serving.reading import Limits, read_search, request_body
+from jobs.serving.tokens import Tokens, add_tokens
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.feedback import Example, refine
 from rsir_core.raster import read_picture
 
-WEB: Final = Path(__file__).parent / "web"
+WEB: Final = Path(__file__).parents[1] / "web"
 GEOJSON: Final = "application/geo+json"
 THUMBNAILS_AT_ONCE: Final = 2  # each may decode a picture of `max_pixels`
 

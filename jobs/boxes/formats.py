@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree
 
-from jobs.detector_data import parse_line
+from jobs.boxes.data import parse_line
 from rsir_core.errors import LabelError
 from rsir_core.regions import Box
 

@@ -1,4 +1,4 @@
-"""What runs in the replicas of describer and searchers: thin calls around `serve_query` and `serve_answer`."""
+"""What runs in the replicas of describer and searchers: thin calls around `query` and `answer`."""
 
 import asyncio
 import functools
@@ -10,10 +10,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from jobs.serve_answer import Answerer
-from jobs.serve_batch import Batcher
-from jobs.serve_query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
-from jobs.serve_shelf import Shelf
+from jobs.serving.answer import Answerer
+from jobs.serving.batch import Batcher
+from jobs.serving.query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
+from jobs.serving.shelf import Shelf
 from rsir_core.errors import BundleError, ImageError, QueryError, TableError
 from rsir_core.heap import keep_activations
 from rsir_core.raster import Picture

@@ -16,9 +16,9 @@ import torch
 from ray.data import Dataset
 
 from jobs.config import QueryConfig
-from jobs.describing import Reading, Stages, images_of, read_files, through
-from jobs.serve_answer import FACTORS, Answerer
-from jobs.serve_query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
+from jobs.indexing.describing import Reading, Stages, images_of, read_files, through
+from jobs.serving.answer import FACTORS, Answerer
+from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
 from rsir_core.filters import Filter
 from rsir_core.raster import Picture

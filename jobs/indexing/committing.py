@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.config import IndexConfig
-from jobs.progress import Progress
+from jobs.indexing.progress import Progress
 from rsir_core.delta import Mode, TableFile, WrittenFile
 from rsir_core.errors import ArchiveError
 from rsir_core.lease import Lease

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from jobs import publishing
-from jobs.committing import Commits
+from jobs.indexing import publishing
+from jobs.indexing.committing import Commits
 from rsir_core import rows
 from rsir_core.delta import TableFile, WrittenFile
 from rsir_core.plan import anti, semi

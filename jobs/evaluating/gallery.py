@@ -5,8 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from jobs.evaluate_describing import Described
-from jobs.evaluate_subject import Subject
+from jobs.evaluating.describing import Described
+from jobs.evaluating.subject import Subject
 from rsir_core import rows, search
 from rsir_core.arms import Arm, Variation
 from rsir_core.gallery import Shown, Strip

@@ -13,9 +13,9 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from jobs.cluster import joined
-from jobs.committing import Commits
 from jobs.config import IndexConfig
-from jobs.describing import DESCRIBED, actor_count, write_described
+from jobs.indexing.committing import Commits
+from jobs.indexing.describing import DESCRIBED, actor_count, write_described
 from rsir_core import rows
 from rsir_core.plan import anti
 from rsir_core.reader import Facts, Reader, memory_for

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from jobs.serve_query import Descriptor, DistanceName, Edition, Verdict
+from jobs.serving.query import Descriptor, DistanceName, Edition, Verdict
 from rsir_core.detector import DetectedObject
 from rsir_core.errors import QueryError
 from rsir_core.filters import Filter, Operator

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.box_formats import read_coco
+from jobs.boxes.formats import read_coco
 from rsir_core.errors import ConfigError, LabelError
 
 SPLITS: Final = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""Images with boxes, written as a data.yaml that `jobs.detector_data` and ultralytics read: labels, lists and links."""
+"""Images with boxes, written as a data.yaml that `jobs.boxes.data` and ultralytics read: labels, lists and links."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ import fsspec
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from jobs.detector_data import label_file
+from jobs.boxes.data import label_file
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 

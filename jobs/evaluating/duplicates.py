@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.evaluate_labels import match
+from jobs.evaluating.labels import match
 from rsir_core import rows
 from rsir_core.duplicates import Look, groups, looks_at, near_pairs, same_pictures
 from rsir_core.labels import read_split

@@ -1,0 +1,1 @@
+"""The stages of `jobs.index`: survey, describe, commit, publish, compact, report."""

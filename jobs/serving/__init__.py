@@ -1,0 +1,1 @@
+"""The endpoint of `jobs.serve`, and what of it `jobs.query` answers with."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: what runs in the workers of `jobs.finetune_classifier` and `jobs.finetune_detector`."""
