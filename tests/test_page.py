@@ -169,13 +169,12 @@ def test_an_upload_shows_what_was_found_and_why(page: Page, index: str) -> None:
 
 
 def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, index: str) -> None:
-    page.driver.get(f"{page.driver.current_url}?image_id={ONE}")
-    page.until_answered()
+    page.open(f"?image_id={ONE}&order=weighted")
     answers = page.driver.execute_async_script(
         "const done = arguments[0]; Promise.all([import('./cards.js'), fetch('search', {method: 'POST', "
         f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({{image_id: '{ONE}'}})}})"
         ".then(r => r.json())]).then(([view, answer]) => done(answer.results.slice(1).map("
-        "r => [view.shares(r), r.weighted_distance, r.distance])))"
+        "r => [view.shares(r, 'weighted_distance'), r.weighted_distance, r.distance])))"
     )
     for shares, weighted, distance in answers:
         if distance <= 1:
@@ -187,6 +186,28 @@ def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, 
     widths = [parts for _, parts in bars[1:]]
     assert widths == sorted(widths, reverse=True)  # nearer, longer
     assert all(parts <= whole for whole, parts in bars)
+
+
+def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, client: httpx.Client) -> None:
+    def ranked(distance: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.post("/search", json={"image_id": ONE, "distance": distance}).json()
+        return answer
+
+    def choose(order: str) -> list[str]:
+        page.search(lambda: Select(page.driver.find_element(By.ID, "order")).select_by_value(order))
+        return page.names()
+
+    page.open(f"?image_id={ONE}")
+    auto = ranked("auto")
+    assert page.names() == [row["image_id"] for row in auto["results"]]
+    assert ("not sure" in page.text("#status")) == (auto["ranked_by"] == "distance")
+    for order in ("plain", "weighted"):
+        assert choose(order) == [row["image_id"] for row in ranked(order)["results"]]
+        assert page.address()["order"] == [order]
+        assert "not sure" not in page.text("#status")
+        said = page.driver.find_element(By.CSS_SELECTOR, "#grid .product").text
+        assert said.startswith("distance") == (order == "plain")
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#grid li:nth-child(2) .bar i")) == 3
 
 
 def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: Page) -> None:

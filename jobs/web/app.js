@@ -18,7 +18,7 @@ const files = new Map();  // uploads by their number in the history, for as long
 let index = null;  // what is served, once it is known
 let asked = null;  // see `blank`
 let shown = [];  // the results
-let scale = 1;  // of their bars
+let bars = { scale: 1, rankedBy: "weighted_distance" };  // of them
 let underWay = new AbortController();
 
 function say(words, busy = false) {
@@ -97,13 +97,14 @@ async function search(words = "") {
   if (!answer) return;
   const n = answer.results.length;
   shown = [];
-  scale = longest(answer.results);
+  bars = { scale: longest(answer.results, answer.ranked_by), rankedBy: answer.ranked_by };
   $("grid").replaceChildren();
   showQuery(answer.query);
   add(answer.results);
   showMarks();
   show("results");
-  say(unlike(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
+  explain(answer.ranked_by);
+  say(unlike(answer) + unsure(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
 }
@@ -113,6 +114,20 @@ function unlike({ no_match, false_match_rate, results }) {
   if (!no_match || !results.length) return "";
   const rate = `of images with nothing like them here, ${percent(false_match_rate)} would still be taken for a match`;
   return `Nothing here seems to be like this image: what follows is only nearest (${rate}). `;
+}
+
+/** That the class was left out of it, where it was the page's choice. */
+function unsure({ ranked_by, query }) {
+  if (asked.order !== "auto" || asked.copies || ranked_by !== "distance") return "";
+  return `Ordered by looks alone, as the class of this image is not sure (${percent(query.probability)}). `;
+}
+
+/** How the results are to be read. */
+function explain(rankedBy) {
+  const alone = rankedBy === "distance";
+  $("by-both").hidden = alone;
+  $("by-looks").hidden = !alone;
+  for (const item of document.querySelectorAll("#legend .weight")) item.hidden = alone;
 }
 
 function whyNone() {
@@ -133,7 +148,7 @@ async function further() {
 
 function add(results) {
   const actions = { onPick: pick, onMark: toggleMark };
-  $("grid").append(...results.map((result) => resultCard(result, scale, actions)));
+  $("grid").append(...results.map((result) => resultCard(result, bars, actions)));
   shown.push(...results);
   showOnMap(shown);
 }

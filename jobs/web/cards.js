@@ -6,21 +6,22 @@ import { make, number, percent, readable } from "./view.js";
 const FACTORS = [["query_weight", "query-weight"], ["candidate_weight", "candidate-weight"], ["distance", "distance"]];
 const MARKS = [["good", "✓", "Good"], ["bad", "✗", "Bad"]];
 
-/** By how many powers of ten each factor makes the weighted distance smaller: 0 or more. */
-export function shares(result) {
-  return FACTORS.map(([key]) => Math.max(0, -Math.log10(result[key])));
-}
+/** The factors of what ranks: of the weighted distance all three. */
+const factorsOf = (rankedBy) => FACTORS.filter(([key]) => rankedBy === "weighted_distance" || key === rankedBy);
+
+/** By how many powers of ten each factor makes what ranks smaller: 0 or more. */
+export const shares = (result, rankedBy) => factorsOf(rankedBy).map(([key]) => Math.max(0, -Math.log10(result[key])));
 
 /** A bar's length in powers of ten; a distance of exactly 0, infinitely many of them, counts as two. */
-const length = (result) => shares(result).reduce((sum, share) => sum + (Number.isFinite(share) ? share : 2), 0);
+const length = (result, rankedBy) => shares(result, rankedBy).reduce((sum, share) => sum + (Number.isFinite(share) ? share : 2), 0);
 
 /** The scale of all bars: the longest one fills its card. */
-export const longest = (results) => Math.max(1, ...results.map(length));
+export const longest = (results, rankedBy) => Math.max(1, ...results.map((result) => length(result, rankedBy)));
 
-function bar(result, scale) {
+function bar(result, scale, rankedBy) {
   const element = make("span", { className: "bar" });
-  shares(result).forEach((share, i) => {
-    const part = make("i", { className: FACTORS[i][1] });
+  shares(result, rankedBy).forEach((share, i) => {
+    const part = make("i", { className: factorsOf(rankedBy)[i][1] });
     // A distance of exactly 0 is infinitely many powers of ten: it takes what is left.
     if (Number.isFinite(share)) part.style.width = `${(100 * share) / scale}%`;
     else part.style.flex = "1";
@@ -33,9 +34,9 @@ function bar(result, scale) {
 const named = (name) => make("span", { className: "name" }, ...name.split(/(?<=[/_-])/).flatMap((part) => [part, make("wbr")]));
 
 /** One result: a button that searches from it, and two that mark it. */
-export function resultCard(result, scale, { onPick, onMark }) {
-  const weighted = number(result.weighted_distance);
-  const factors = FACTORS.map(([key]) => number(result[key])).join(" × ");
+export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
+  const value = number(result[rankedBy]);
+  const factors = factorsOf(rankedBy).map(([key]) => number(result[key])).join(" × ");
   const card = make(
     "button",
     { type: "button", className: "card", title: `${result.image_id}\nSearch from this image`, onclick: () => onPick(result.image_id) },
@@ -46,8 +47,8 @@ export function resultCard(result, scale, { onPick, onMark }) {
       make("span", {}, make("span", { className: "rank", textContent: result.rank }), readable(result.class)),
       make("span", { className: "percent", textContent: percent(result.probability) }),
     ),
-    bar(result, scale),
-    make("span", { className: "product", textContent: `${weighted} = ${factors}` }),
+    bar(result, scale, rankedBy),
+    make("span", { className: "product", textContent: rankedBy === "distance" ? `distance ${value}` : `${value} = ${factors}` }),
     named(result.image_id),
     ...(result.time ? [make("span", { className: "time", textContent: result.time.slice(0, 10) })] : []),
   );
@@ -55,7 +56,7 @@ export function resultCard(result, scale, { onPick, onMark }) {
   card.setAttribute(
     "aria-label",
     `Rank ${result.rank}: ${readable(result.class)}: ${result.image_id}, ${percent(result.probability)} probable, ` +
-      `weighted distance ${weighted}${acquired}. Search from it`,
+      `${rankedBy.replace("_", " ")} ${value}${acquired}. Search from it`,
   );
   const item = make("li", {}, card, make("span", { className: "judge" }, ...MARKS.map((mark) => markButton(result.image_id, mark, onMark))));
   item.dataset.same = `result-${result.rank}`;

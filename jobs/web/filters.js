@@ -17,7 +17,7 @@ export function setUpFilters(index, onChange) {
     say();
     if (isSound()) onChange();
   };
-  for (const id of ["k", "classes", "copies"]) $(id).addEventListener("change", changed);
+  for (const id of ["k", "order", "classes", "copies"]) $(id).addEventListener("change", changed);
   $("clear").addEventListener("click", () => {
     tick([]);
     changed();
@@ -49,11 +49,12 @@ export const readFilters = () => ({
   to: $("to").value,
   bbox: chosenBbox(),
   copies: $("copies").checked,
+  order: $("order").value,
 });
 
 /** Let the fields say what a query does. */
 export function showFilters(query) {
-  for (const id of ["k", "from", "to"]) $(id).value = query[id];
+  for (const id of ["k", "order", "from", "to"]) $(id).value = query[id];
   tick(query.classes);
   $("copies").checked = query.copies;
   setBbox(query.bbox);

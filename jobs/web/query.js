@@ -1,5 +1,7 @@
 // What is asked, as plain data; as an address that others can open; and as a request.
 
+const ORDERS = ["auto", "weighted", "plain"];
+
 /** Nothing asked of an index yet. */
 export const blank = (index) => ({
   file: null,  // an upload, or
@@ -13,6 +15,7 @@ export const blank = (index) => ({
   to: "",
   bbox: null,  // [west, south, east, north] in degrees; across ±180° west > east
   copies: false,
+  order: "auto",  // `distance` of the API: weights where the query's class is sure, as they harm unknown classes
   version: index.version,
 });
 
@@ -34,6 +37,7 @@ export function toAddress(query) {
   for (const name of ["from", "to"]) if (query[name]) address.set(name, query[name]);
   if (query.bbox) address.set("bbox", query.bbox.join(","));
   if (query.copies) address.set("copies", "1");
+  if (query.order !== "auto") address.set("order", query.order);
   address.set("k", query.k);
   address.set("version", query.version);
   return `?${address}`;
@@ -56,6 +60,7 @@ export function fromAddress(search, index) {
     to: address.get("to") ?? "",
     bbox: numbers("bbox"),
     copies: address.get("copies") === "1",
+    order: ORDERS.includes(address.get("order")) ? address.get("order") : query.order,
     version: Number(address.get("version") ?? NaN) || query.version,
   };
 }
@@ -74,6 +79,7 @@ export function toRequest(query, offset, k) {
     ...(query.to && { end: `${query.to}T23:59:59.999999Z` }),
     ...(query.bbox && { bbox: query.bbox }),
     ...(query.copies && { near_duplicates: true }),
+    distance: query.order,
     ...((query.file || query.box) && { preview: true }),
   };
   if (query.file === null) {
