@@ -190,24 +190,24 @@ def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, 
 
 def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, client: httpx.Client) -> None:
     def ranked(distance: str) -> dict[str, Any]:
-        answer: dict[str, Any] = client.post("/search", json={"image_id": ONE, "distance": distance}).json()
+        asked = {"image_id": ONE, "positive": [other], "distance": distance}
+        answer: dict[str, Any] = client.post("/search", json=asked).json()
         return answer
 
-    def choose(order: str) -> list[str]:
-        page.search(lambda: Select(page.driver.find_element(By.ID, "order")).select_by_value(order))
-        return page.names()
-
+    other = "river/river000.jpg"  # two classes are looked for at once, so that neither is sure
     page.open(f"?image_id={ONE}")
-    auto = ranked("auto")
-    assert page.names() == [row["image_id"] for row in auto["results"]]
-    assert ("not sure" in page.text("#status")) == (auto["ranked_by"] == "distance")
-    for order in ("plain", "weighted"):
-        assert choose(order) == [row["image_id"] for row in ranked(order)["results"]]
+    assert "not sure" not in page.text("#status")
+    page.open(f"?image_id={ONE}&good={other}")
+    assert "Ordered by looks alone, as the class of this image is not sure" in page.text("#status")
+    assert ranked("auto")["ranked_by"] == "distance"
+    for order, parts in (("weighted", 3), ("plain", 1)):
+        choice = Select(page.driver.find_element(By.ID, "order"))
+        page.search(lambda choice=choice, order=order: choice.select_by_value(order))  # type: ignore[misc]
+        assert page.names() == [row["image_id"] for row in ranked(order)["results"]]
         assert page.address()["order"] == [order]
         assert "not sure" not in page.text("#status")
-        said = page.driver.find_element(By.CSS_SELECTOR, "#grid .product").text
-        assert said.startswith("distance") == (order == "plain")
-    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#grid li:nth-child(2) .bar i")) == 3
+        assert page.text("#grid li:nth-child(2) .product").startswith("distance") == (order == "plain")
+        assert len(page.driver.find_elements(By.CSS_SELECTOR, "#grid li:nth-child(2) .bar i")) == parts
 
 
 def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: Page) -> None:
@@ -302,7 +302,7 @@ def test_more_results_come_in_pages_that_keep_the_marks(page: Page, client: http
     for shown in (8, 12):
         page.click("#further")
         page.until(f"document.querySelectorAll('#grid .card').length === {shown}")
-    expected = client.post("/search", json={"image_id": ONE, "k": 12}).json()["results"]
+    expected = client.post("/search", json={"image_id": ONE, "k": 12, "distance": "auto"}).json()["results"]
     assert page.names() == [result["image_id"] for result in expected]
     assert [rank.text for rank in page.all("#grid .rank")] == [str(i) for i in range(1, 13)]
     assert [pressed(mark) for mark in page.all("#grid .mark.good")] == [i == 2 for i in range(12)]
@@ -327,7 +327,7 @@ def test_marked_results_refine_the_search(page: Page, client: httpx.Client) -> N
     ]
     page.search(lambda: page.click("#refine"))
     assert (page.address()["good"], page.address()["bad"]) == ([good], [bad])
-    asked = {"image_id": ONE, "positive": [good], "negative": [bad], "k": 6}
+    asked = {"image_id": ONE, "positive": [good], "negative": [bad], "k": 6, "distance": "auto"}
     expected = [result["image_id"] for result in client.post("/search", json=asked).json()["results"]]
     assert page.names() == expected != before
     assert "Refined by 1 good and 1 bad example" in page.text("#query figcaption")
