@@ -64,7 +64,8 @@ def test_mixed_sizes_equal_one_by_one() -> None:
 def test_views_are_means_over_turns_and_four_have_no_upright() -> None:
     torch.manual_seed(0)
     settings = settings_for("resnet18", ("a", "b"), 64)
-    classifier = Classifier(settings, build_classifier("resnet18", 2).state_dict())
+    state = build_classifier("resnet18", 2).state_dict()
+    classifier = Classifier(settings, state)
     (image,) = images((64, 64))
     turned = [np.rot90(image, quarters) for quarters in (0, 2, 1, 3)]
     each = [classifier.embed([np.ascontiguousarray(view)]) for view in turned]
@@ -74,7 +75,7 @@ def test_views_are_means_over_turns_and_four_have_no_upright() -> None:
     same = classifier.embed([np.ascontiguousarray(turned[2])], views=4)[0]
     torch.testing.assert_close(same, classifier.embed([image], views=4)[0], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(each[0][0], each[2][0], atol=1e-4, rtol=1e-4)
-    bundled = Classifier(replace(settings, views=4), classifier._model.state_dict())
+    bundled = Classifier(replace(settings, views=4), state)
     torch.testing.assert_close(bundled.embed([image])[0], same, atol=1e-4, rtol=1e-4)
 
 

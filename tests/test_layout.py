@@ -34,6 +34,7 @@ ORDER = [  # one a line: several people add to it
     "precision",
     "detector",
     "representative",
+    "folding",
     "classifier",
     "activation",
     "augmentation",
