@@ -1,7 +1,7 @@
 """Running the index job again: on an unchanged archive, and with some new images; and what an image takes on disk.
 
-The index of the old images is written with drawn embeddings; new images are described by a small model. Ray runs
-already. All file sizes are those of 1,280 dimensions, 19 components and 3 classes.
+The index of the old images is written with drawn embeddings; new images are described by the models of `index`. Ray
+runs already. All file sizes are those of 1,280 dimensions, 19 components and 21 classes.
 """
 
 import argparse
@@ -22,10 +22,11 @@ from jobs.index import index_archive
 from jobs.indexing.describing import ROWS_PER_FILE
 from jobs.indexing.no_match import state_no_match
 from rsir_core.archive import list_images
+from rsir_core.bundle import load_bundle
 from rsir_core.plan import listing_table
 from rsir_core.table import Index, TableName
+from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
-from tests.models import CLASSES, write_bundle
 
 PER_FOLDER = 1000
 
@@ -58,13 +59,14 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        bundle = write_bundle(root / "models", detector=False)
+        write_models(str(root / "models"))
+        models = load_bundle(str(root / "models"))
         link_images(root / "archive", 0, args.rows)
         index = Index(str(root / "index"))
         index.adopt_bundle(str(root / "models"))
         listing = listing_table(list_images(str(root / "archive")))
-        store_embeddings(index, listing, bundle, len(CLASSES), ROWS_PER_FILE)
-        publish_features(index, listing, bundle, CLASSES, 19)
+        store_embeddings(index, listing, models.fingerprint, len(models.classes), ROWS_PER_FILE)
+        publish_features(index, listing, models.fingerprint, models.classes, 19)
         sizes = {f"{name}_bytes_per_image": bytes_per_row(index, name) for name in ("embeddings", "features")}
         config = IndexConfig(archive=str(root / "archive"), models=str(root / "models"), index=index.uri)
         with joined(None):
