@@ -1,4 +1,4 @@
-"""What nobody needs any more goes: files of versions that are old enough, files that were never committed, PCAs."""
+"""What nobody needs any more goes: files of versions that are old enough, or never committed; PCAs; thresholds."""
 
 import time
 from datetime import datetime
@@ -32,7 +32,19 @@ def vacuum(index: Index, days: float) -> int:
             for file in there:
                 fs.rm_file(file)
             removed += len(there)
-    return removed + _remove_pcas(index, time.time() - 86_400 * days)
+    before = time.time() - 86_400 * days
+    return removed + _remove_pcas(index, before) + _remove_no_match(index, before)
+
+
+def _remove_no_match(index: Index, before: float) -> int:
+    """Thresholds of versions (see `nomatch`) that another had followed already at a time in unix seconds."""
+    fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    old = sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)
+    for name in old[:-1]:  # names are in the order of versions; the last of these was the newest then
+        fs.rm_file(name)
+    return max(0, len(old) - 1)
 
 
 def _remove_pcas(index: Index, before: float) -> int:

@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir_core.errors import TableError
+from rsir_core.nomatch import NoMatch, has_no_match, put_no_match
 from rsir_core.pca import Moments
 from rsir_core.plan import semi
 from rsir_core.retention import vacuum
 from rsir_core.stored import FILE, by_file, stored_keys, stored_rows
 from rsir_core.table import Index
 from tests.test_table import D, K, embedding_rows, feature_rows, ids_of, store
+
+NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5, 0.5)
 
 files = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True), max_size=4)
 
@@ -68,10 +71,14 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     first = store(index, "features", made_by[0])
     second = index.commit("features", [index.write_rows("features", made_by[1])], "overwrite")
     never = index.write_rows("features", made_by[1])
+    for version in (first, second):
+        put_no_match(index, version, NO_MATCH)
     age(tmp_path, 9)
     third = index.commit("features", [index.write_rows("features", made_by[2])], "overwrite")
+    put_no_match(index, third, NO_MATCH)
     fresh = index.write_rows("features", made_by[1])
-    assert vacuum(index, 7) == 3  # the first version's file, what was never committed, and the first PCA
+    assert vacuum(index, 7) == 4  # the first version's file, PCA and thresholds, and what was never committed
+    assert [has_no_match(index, version) for version in (first, second, third)] == [False, True, True]
     assert index.version() == third and ids_of(index) == ["c", "d"]
     assert ids_of(index, second) == ["b", "c"]  # it was there until just now
     there = {file.name for file in (tmp_path / "features").glob("*.parquet")}

@@ -31,7 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = Index(folder)
         ids = [f"tiles/{i:09}.jpg" for i in range(args.rows)]
-        listing = pa.table([ids, ids, ["1"] * args.rows, [1] * args.rows], rows.LISTING)
+        times = [None] * args.rows
+        listing = pa.table([ids, ids, ["1"] * args.rows, [1] * args.rows, times], rows.LISTING)
         store_embeddings(index, listing, "bundle", len(NAMES), EMBEDDINGS_PER_FILE)
         with joined(None), Watch() as watch:
             began = time.perf_counter()
