@@ -31,6 +31,7 @@ from rsir_core.classifier import build_classifier, load_start_weights, settings_
 from rsir_core.describe import Describer
 from rsir_core.detector import DetectorSettings, build_detector
 from rsir_core.raster import read_picture
+from tests.benchmarks.drawn_rows import NAMES
 
 BATCH = 32
 BACKBONE = "efficientnet_lite0"
@@ -40,10 +41,9 @@ def write_models(folder: str) -> None:
     """A bundle with the backbone's ImageNet weights and an untrained detector: speed does not depend on values."""
     settings = DetectorSettings("yolov5n", tuple("abcdefghij"), image_size=256, min_score=0.25)
     bundle.write_detector(folder, settings, build_detector("yolov5n", 10).state_dict())
-    model = build_classifier(BACKBONE, 21)
+    model = build_classifier(BACKBONE, len(NAMES))
     load_start_weights(model, BACKBONE, None)
-    classes = [f"class {i:02}" for i in range(21)]
-    bundle.write_classifier(folder, settings_for(BACKBONE, classes, 224), model.state_dict(), 0.9, "uri,label,split\n")
+    bundle.write_classifier(folder, settings_for(BACKBONE, NAMES, 224), model.state_dict(), 0.9, "uri,label,split\n")
 
 
 def loop(models: str, uris: Sequence[str], threads: int, start: Any, results: Any) -> None:
@@ -84,7 +84,7 @@ def user_script(models: str, uris: Sequence[str]) -> float:
     network.load_state_dict(loaded.detector_state)
     yolo: Any = YOLO("yolov5n.yaml", verbose=False)
     yolo.model = network
-    model = build_classifier(BACKBONE, 21)
+    model = build_classifier(BACKBONE, len(NAMES))
     model.load_state_dict(loaded.classifier_state)
     model.eval()
     mean, std = loaded.classifier.mean, loaded.classifier.std

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from fastapi import FastAPI, Request, Response
 from ray import serve
 from ray.serve.config import HTTPOptions
@@ -34,15 +33,15 @@ from ray.serve.handle import DeploymentHandle
 
 from jobs.config import ServeConfig
 from jobs.serve import QUIET, build, free_port
-from rsir_core.bundle import write_classifier
-from rsir_core.classifier import build_classifier, settings_for
 from rsir_core.delta import TableFile, WrittenFile
 from rsir_core.pca import Moments
 from rsir_core.resident import in_runs
 from rsir_core.table import Index
-from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, NAMES, drawn, feature_rows, made_up
+from tests.benchmarks.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
+from tests.benchmarks.index import write_models
 from tests.benchmarks.uploads import Client, describer_rates
 
+EMBEDDING = 1280  # dimensions
 FILES = 4
 FIRST = 1  # version that has rows: 0 is the table before them
 K = 50
@@ -51,13 +50,11 @@ K = 50
 
 
 def write_index(uri: str, n: int) -> list[WrittenFile]:
-    """n rows in clustered files, the first version; with a real model of random weights."""
+    """n rows in clustered files, the first version; with the models of `index`."""
     index, rng = Index(uri), np.random.default_rng(0)
-    torch.manual_seed(0)
-    model = build_classifier("efficientnet_lite0", CLASSES)
-    write_classifier(f"{uri}/models", settings_for("efficientnet_lite0", NAMES, 224), model.state_dict(), 0.9, "")
+    write_models(f"{uri}/models")
     bundle = index.adopt_bundle(f"{uri}/models")
-    pca = Moments.of(rng.normal(size=(2000, model.head.in_features)).astype(np.float32)).fit(DIMENSIONS)
+    pca = Moments.of(rng.normal(size=(2000, EMBEDDING)).astype(np.float32)).fit(DIMENSIONS)
     index.put_pca(pca)
     feature, p = drawn(made_up(rng), n, False, rng)
     files = []
