@@ -200,8 +200,9 @@ def make_clusters(
     order, count = np.concatenate(runs), np.array([len(run) for run in runs])
     start = np.cumsum(count) - count
     centre = _centres(feature[order], count)
-    # By distance from the centre: those that a query must look at lie together then, and are read at once.
-    order = order[np.lexsort((_away(feature[order], centre, count), np.repeat(start, count)))]
+    # The surest first: what a query of their class must look at lies together then, and ends where no other can be.
+    sure = complements[order, np.repeat(of_class[order[start]], count)]
+    order = order[np.lexsort((sure, np.repeat(start, count)))]
     spanned = (Ranges.none(len(order)) if ranges is None else ranges.take(order)).of_runs(start)
     return order, Clusters(
         count=count,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir_core import rows
-from rsir_core.candidates import Tree
+from rsir_core.candidates import Tree, candidates
 from rsir_core.clusters import Clusters, Floats, Ints, Ranges, make_clusters
 
 
@@ -116,3 +116,18 @@ def test_the_tree_has_each_row_once(found: Stored) -> None:
     for balls, below in ((tree.groups, len(found.clusters.count)), (tree.clusters, len(found.feature))):
         assert np.array_equal(balls.start, np.append(0, balls.stop[:-1])) and balls.stop[-1] == below
     assert tree.most_rows == found.clusters.count.max()
+    assert tree.in_order
+
+
+@given(stored(most=120), st.integers(0, 99), st.integers(1, 9))
+def test_rows_of_a_cluster_in_any_order_are_searched_alike(found: Stored, seed: int, k: int) -> None:
+    run = np.repeat(np.arange(len(found.clusters.count)), found.clusters.count)
+    order = np.lexsort((np.random.default_rng(seed).random(len(run)), run))
+    query = found.feature[seed % len(run)], found.complement[seed % len(run)], int(found.of_class[seed % len(run)])
+    answers = []
+    for at in (np.arange(len(run)), order):
+        feature, complement = found.feature[at], np.ascontiguousarray(found.complement[at].T)
+        tree = Tree.of(found.clusters, feature, complement, found.clusters.from_centres(feature))
+        (_, weighted, *_), _ = candidates(tree, query, k, None, False)
+        answers.append(weighted[:k])
+    assert np.array_equal(answers[0], answers[1])
