@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--requests", type=int, default=500, help="of the latency's median, of each endpoint")
     parser.add_argument("--seconds", type=float, default=20, help="of sustained requests, of each endpoint")
-    parser.add_argument("--images", type=int, default=160, help="to upload, and as many to describe bare, three times")
+    parser.add_argument("--images", type=int, default=480, help="to upload, and as many to describe bare, three times")
     parser.add_argument("--swap-requests", type=int, default=2000, help="at least, while the version is swapped")
     parser.add_argument("--index", help="folder to keep the made index in, or of one that was kept")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
