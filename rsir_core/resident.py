@@ -51,6 +51,7 @@ class Resident:
         runs: list[Clusters] = []
 
         def read() -> Iterator[pa.Table]:
+            """What is mapped of each file, while what ranks and finds its rows goes into the arrays."""
             start = 0
             for table, clusters in (_clustered(*index.read_features(file)) for file in share):
                 here = slice(start, start := start + len(table))

@@ -22,8 +22,9 @@ from starlette.types import Message
 
 from jobs.demo_scenes import CLASSES
 from jobs.serving.app import WEB
-from jobs.serving.messages import AnswerJson, SearchRequest
+from jobs.serving.messages import AnswerJson
 from jobs.serving.reading import read_search
+from jobs.serving.request import SearchRequest
 from rsir_core import rows
 from rsir_core.errors import QueryError
 from rsir_core.table import Index
@@ -39,6 +40,8 @@ from tests.serving import LIMITS, ONE, Rows, png, upload
         ({"image_id": ONE, "uri": ONE}, 422, "exactly one of"),
         ({"image_id": "beach/none.jpg"}, 404, "'beach/none.jpg' is not in the index"),
         ({"uri": "/etc/passwd"}, 404, "'/etc/passwd' is not in the index"),
+        ({"uri": ""}, 404, "'' is not in the index"),
+        ({"image_id": "", "positive": [ONE]}, 404, "'' is not in the index"),
         ({"uri": "http://127.0.0.1:1/x.jpg", "box": [0, 0, 1, 1]}, 404, "is not in the index"),
         ({"image_id": ONE, "k": 0}, 422, "k: "),
         ({"image_id": ONE, "k": 51}, 422, "51 from offset 0 reaches beyond this endpoint's 50"),

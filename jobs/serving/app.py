@@ -21,12 +21,12 @@ from jobs.serving.messages import (
     HealthJson,
     ImagesJson,
     IndexJson,
-    SearchRequest,
     answer_json,
     item_collection,
 )
 from jobs.serving.query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verdict_on
 from jobs.serving.reading import Limits, read_search, request_body
+from jobs.serving.request import SearchRequest
 from jobs.serving.tokens import Tokens, add_tokens
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.feedback import Example, refine
@@ -150,7 +150,7 @@ async def _base(backend: Backend, asked: SearchRequest, upload: bytes | None) ->
     if asked.image_id is None and asked.uri is None:
         return None
     # Looked up first, so that no URI is opened that the index does not have.
-    (stored,) = await backend.stored(*([name] if name else [] for name in (asked.image_id, asked.uri)))
+    (stored,) = await backend.stored(*([] if name is None else [name] for name in (asked.image_id, asked.uri)))
     if box is None:
         return stored
     described = await backend.describe(str(stored.uri), box, asked.preview)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
-from jobs.serving.messages import SearchRequest, in_words
+from jobs.serving.request import SearchRequest, in_words
 from rsir_core.errors import QueryError
 
 

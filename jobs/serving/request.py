@@ -1,0 +1,139 @@
+"""What a request to `/search` may ask for, as it comes over the wire, and what is said of one that is wrong."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json  # unlike json's, it has an end to nesting
+
+from jobs.serving.query import Descriptor, DistanceName, Edition
+from rsir_core.errors import QueryError
+from rsir_core.filters import Filter, Operator
+from rsir_core.footprint import Footprint
+from rsir_core.regions import Box
+
+
+def _list(value: Any) -> Any:
+    """Form fields are text: a list is JSON there, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+
+JsonText = BeforeValidator(_list)
+Number = FiniteFloat
+Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
+Ids = Annotated[list[str], Field(max_length=100)]
+Longitude = Annotated[FiniteFloat, Field(ge=-180, le=180)]
+Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
+
+
+class SearchRequest(BaseModel):
+    """What to rank the index against, and which of its rows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_id: Annotated[str | None, Field(description="an image of the index, by its id")] = None
+    uri: Annotated[str | None, Field(description="an image of the index, by its URI")] = None
+    feature: Annotated[
+        list[Coordinate] | None, JsonText, Field(description="a ready descriptor's feature (K numbers)")
+    ] = None
+    class_probabilities: Annotated[
+        list[Annotated[Number, Field(ge=0, le=1)]] | None,
+        JsonText,
+        Field(description="that descriptor's probabilities, in the order of the bundle's classes"),
+    ] = None
+    positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = []
+    negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = []
+    box: Annotated[
+        tuple[Number, Number, Number, Number] | None,
+        JsonText,
+        Field(description="x0, y0, x1, y1 in pixels: the object to centre the key region on, not the detector's"),
+    ] = None
+    k: Annotated[int, Field(ge=1, description="how many results")] = 20
+    offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
+    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
+    classes: Annotated[
+        Annotated[list[str], Field(min_length=1)] | None,
+        JsonText,
+        Field(description="only results of these classes; in a form a JSON list, or comma-separated"),
+    ] = None
+    bbox: Annotated[
+        tuple[Longitude, Latitude, Longitude, Latitude] | None,
+        JsonText,
+        Field(description="only footprints that meet west, south, east, north (degrees; west > east: over ±180°)"),
+    ] = None
+    start: Annotated[
+        datetime | None, Field(description="only images taken at this time or later (UTC if not said)")
+    ] = None
+    end: Annotated[datetime | None, Field(description="only images taken at this time or earlier")] = None
+    where: Annotated[
+        list[tuple[str, Operator, str | int | float | bool | list[str | int | float]]],
+        JsonText,
+        Field(description="only rows for which all of these hold: [[column, operator, value], …]", max_length=20),
+    ] = []
+    near_duplicates: Annotated[
+        bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
+    ] = False
+    distance: Annotated[
+        DistanceName,
+        Field(description="what ranks; auto: the weighted distance where the query's class is sure, else the plain"),
+    ] = "weighted"
+    preview: Annotated[
+        bool, Field(description="send back, as a data URI, the picture that was described, and all of its objects")
+    ] = False
+
+    @property
+    def is_one_stored_image(self) -> bool:
+        """Whether the query is an indexed image as it is."""
+        named = self.image_id is not None or self.uri is not None
+        return named and self.box is None and not self.has_examples
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether images of the index are marked as good or bad."""
+        return bool(self.positive or self.negative)
+
+    @property
+    def given_box(self) -> Box | None:
+        """The box as one."""
+        return None if self.box is None else Box(*self.box)
+
+    def ready_descriptor(self, edition: Edition) -> Descriptor:
+        """`feature` and `class_probabilities`, once they are known to fit an edition.
+
+        Raises:
+            QueryError: 422, they do not.
+        """
+        feature, p = np.array(self.feature, np.float32), np.array(self.class_probabilities, np.float32)
+        for name, given, wanted in (
+            ("feature", feature, edition.dimensions),
+            ("class_probabilities", p, len(edition.classes)),
+        ):
+            if len(given) != wanted:
+                raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
+        if abs(p.sum(dtype=np.float64) - 1) >= 1e-3:
+            raise QueryError(f"class_probabilities: they sum to {p.sum():g}; they must sum to 1")
+        return Descriptor(None, None, feature, p)
+
+    @property
+    def filter(self) -> Filter:
+        """Which rows are ranked."""
+        bbox = None if self.bbox is None else Footprint(*self.bbox)
+        classes = None if self.classes is None else tuple(self.classes)
+        return Filter(classes, _utc(self.start), _utc(self.end), bbox, tuple(self.where))
+
+
+def in_words(error: ValidationError) -> QueryError:
+    """Each field that is wrong, with what was given, on one line."""
+    lines = []
+    for e in error.errors(include_url=False):
+        field = ".".join(str(part) for part in e["loc"])
+        message = e["msg"].removeprefix("Value error, ")
+        lines.append(f"{field}: {message}, got {e['input']!r:.100}" if field else message)
+    return QueryError("; ".join(lines))
