@@ -4,9 +4,11 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.data import DataContext
+from ray.data import DataContext, Dataset
 
 from rsir_core.errors import ConfigError
 
@@ -40,3 +42,33 @@ def joined(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:
+    """What a dataset yields, as it comes, fetched by the thread that asks; its execution ends with this iterator.
+
+    Ray's own iterators fetch ahead in threads of theirs, which live on where a loop is left by an error. Once `joined`
+    has left the cluster, the first of them to touch Ray ends this process, before the job has said what was wrong
+    (Ray 2.60: "The core worker has already been shutdown ... The process will exit").
+
+    Args:
+        dataset: of Arrow tables.
+        at_least: rows of each table but the last.
+    """
+    gathered: list[pa.Table] = []
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            table: pa.Table = ray.get(entry.ref)
+            if len(table):
+                gathered.append(table)
+            if sum(map(len, gathered)) >= at_least:
+                yield pa.concat_tables(gathered)
+                gathered = []
+    if gathered:
+        yield pa.concat_tables(gathered)
+
+
+def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """As `tables_of`, row by row."""
+    for table in tables_of(dataset):
+        yield from table.to_pylist()

@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import replace
 
-from jobs.cluster import joined
+from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits, Committer
@@ -109,7 +109,7 @@ def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], 
     for written in scenes.failures:
         committer.take(written)
     if len(plan.to_describe):
-        for written in describe_files(config, plan.to_describe).iter_rows():
+        for written in rows_of(describe_files(config, plan.to_describe)):
             committer.take(written)
     committer.finish(plan.stale_failures)
 

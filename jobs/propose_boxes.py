@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from ray.data import ActorPoolStrategy
 
 from jobs.boxes.writing import ImageToWrite, write_boxes
-from jobs.cluster import joined
+from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
 from jobs.config import ProposeBoxesConfig
 from jobs.evaluating.labels import match
@@ -150,7 +150,7 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
             num_gpus=config.num_gpus or None,
             num_cpus=None if config.num_gpus else 1,
         )
-        return pa.concat_tables(list(stage.iter_batches(batch_size=None, batch_format="pyarrow"))).sort_by("image")
+        return pa.concat_tables(tables_of(stage)).sort_by("image")
 
 
 def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> Image.Image:

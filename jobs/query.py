@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from jobs.cluster import joined
+from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
 from jobs.config import QueryConfig
 from jobs.serving.answering import answer_files, write_part
@@ -67,7 +67,7 @@ def answer_queries(config: QueryConfig) -> Summary:
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
         with joined(config.address):
-            for written in answer_files(config, edition, listing, unfinished).iter_rows():
+            for written in rows_of(answer_files(config, edition, listing, unfinished)):
                 tally.take(written)
         for name, schema in (("results", rows.RESULTS), ("failures", rows.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read

@@ -10,6 +10,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
+from jobs.cluster import tables_of
 from jobs.indexing.describing import actor_count
 from rsir_core import rows
 from rsir_core.arms import Variation
@@ -135,7 +136,7 @@ def describe_again(
         batch_format="pyarrow",
         num_cpus=1,
     )
-    found = pa.concat_tables(list(stage.iter_batches(batch_size=None, batch_format="pyarrow"))).sort_by(POSITION)
+    found = pa.concat_tables(tables_of(stage)).sort_by(POSITION)
     if len(unread := found[rows.MESSAGE].drop_null()):
         raise ImageError(
             f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
+from jobs.cluster import rows_of
 from jobs.indexing import publishing
 from jobs.indexing.committing import Commits
 from rsir_core import rows
@@ -69,5 +70,5 @@ def compact_embeddings(commits: Commits) -> None:
     written: list[WrittenFile] = []
     if parts:
         found = ray.data.from_arrow(parts).map_batches(merge, batch_size=None, batch_format="pyarrow")
-        written = [WrittenFile(**row) for row in found.iter_rows()]
+        written = [WrittenFile(**row) for row in rows_of(found)]
     commits.commit("embeddings", written, "append", [TableFile(name, live[name]) for name in small])

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from rsir_core import rows
@@ -50,7 +51,7 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     uri, total = index.uri, Moments.zero()
     if len(current):
         found = parts_of(current).map_batches(moments_of, batch_size=None, batch_format="pyarrow")
-        for row in found.iter_rows():
+        for row in rows_of(found):
             total = total.merge(Moments.from_bytes(row["moments"]))
     return total.fit(components)
 
@@ -100,7 +101,7 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
     features = features.repartition(files)
     if files > 1:  # by id as well, since all rows of a key go to one file
         features = features.sort([rows.CLASS, rows.IMAGE_ID])
-    written = list(features.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows())
+    written = list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow")))
     mixes = [Mix.from_json(row.pop("mix")) for row in written]
     return Projected([WrittenFile(**row) for row in written], total(mixes))
 

@@ -12,7 +12,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from jobs.cluster import joined
+from jobs.cluster import joined, tables_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, actor_count, write_described
@@ -100,8 +100,7 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
         compute=ActorPoolStrategy(size=min(actor_count(0), len(blocks))), batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
     pieces, done = [SURVEYED.empty_table()], 0
-    found: pa.Table
-    for found in surveyed.iter_batches(batch_size=PER_COMMIT, batch_format="pyarrow"):
+    for found in tables_of(surveyed, PER_COMMIT):
         good = found.filter(found[rows.KIND].is_null())
         if len(good) and commits is not None:
             commits.commit("scenes", [commits.index.write_rows("scenes", good)], "append")
