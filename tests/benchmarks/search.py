@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import faiss
 import numpy as np
@@ -25,6 +25,8 @@ from rsir_core.search import Floats, Searcher, classes, complements, distances, 
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 
 Query = tuple[Floats, Floats]
+
+TURNS: Final = 10
 
 
 class Rows:
@@ -80,6 +82,13 @@ def milliseconds(search: Callable[[Query], Any], queries: Sequence[Query]) -> li
     return times
 
 
+def asking(
+    searcher: Searcher, k: int, allowed: npt.NDArray[np.bool_] | None = None
+) -> Callable[[Query], npt.NDArray[np.int64]]:
+    """What gives the best rows for a query."""
+    return lambda query: searcher.search(*query, k, allowed).rows
+
+
 class Options(NamedTuple):
     """One row of the table."""
 
@@ -114,10 +123,7 @@ class Bench:
         rows, queries, k = self._rows, self._queries, options.k
         passing = options.passing
         allowed = None if passing is None else np.random.default_rng(1).random(options.rows) < passing
-
-        def ours(query: Query) -> npt.NDArray[np.int64]:
-            return rows.searcher.search(*query, k, allowed).rows
-
+        ours = asking(rows.searcher, k, allowed)
         times = milliseconds(ours, queries)
         others = queries[:50]
         flat_ms = statistics.median(milliseconds(lambda query: self._flat.search(query[0][None], k), others))
@@ -137,6 +143,25 @@ class Bench:
             "ratio_faiss_flat": round(ours_ms / flat_ms, 4),
             "ratio_matrix_product": round(ours_ms / matrix_ms, 4),
             "identical": all(np.array_equal(ours(query), rows.brute_force(query, k, allowed)) for query in others),
+        }
+
+    def against(self, options: Options, fewer: int) -> dict[str, Any]:
+        """How many times as long a search takes as among fewer rows: both in one process, in turns."""
+        sides = []
+        for n in (options.rows, fewer):
+            self._draw(options._replace(rows=n))
+            sides.append((asking(self._rows.searcher, options.k), self._queries))
+        found: list[list[float]] = [[], []]
+        for _ in range(TURNS):
+            for times, side in zip(found, sides, strict=True):
+                times.extend(milliseconds(*side))
+        ours, others = map(statistics.median, found)
+        return {
+            **options._asdict(),
+            "against_rows": fewer,
+            "ours_ms": round(ours, 4),
+            "against_ms": round(others, 4),
+            "ratio": round(ours / others, 3),
         }
 
     def _draw(self, options: Options) -> None:
@@ -172,16 +197,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--probabilities", choices=("real", "uniform"), default="real")
     parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
     parser.add_argument("--index", help="URI of an index to draw the rows like; gives dimensions and classes, too")
+    parser.add_argument("--against", type=int, metavar="ROWS", help="tell the ratio to a search among so many instead")
     parser.add_argument("--grid", action="store_true", help="a table over dimensions, classes, k and a filter instead")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     given = vars(parser.parse_args(argv))
-    index, is_grid, as_json = (given.pop(name) for name in ("index", "grid", "json"))
+    index, fewer, is_grid, as_json = (given.pop(name) for name in ("index", "against", "grid", "json"))
     if is_grid and index:
         parser.error("--grid is over made-up rows; leave --index out")
     faiss.omp_set_num_threads(1)
     bench, options = Bench(index), Options(**given)
     if not is_grid:
-        result = bench(options)
+        result = bench(options) if fewer is None else bench.against(options, fewer)
         print(json.dumps(result) if as_json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
         return
     print(" ".join(f"{title:>7}" for title in COLUMNS.values()))
