@@ -81,6 +81,9 @@ def candidates(
         their positions, weighted distances, distances, and weights by equations 6 and 7, in the order of what they are
         ranked by; and how many rows were looked at.
     """
+    if allowed is not None and not allowed.any():
+        none = np.empty(0)
+        return (np.empty(0, np.int64), none, none, none, none), 0
     mask = _ALL if allowed is None else allowed
     found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, plain)
     return found
@@ -176,6 +179,14 @@ def _sure(weights: Any, most: Any) -> Any:
     while stop < len(weights) and weights[stop] <= most * (1 + _ROUNDED):
         stop += _STEP
     return min(stop, len(weights))
+
+
+@_compiled
+def _passing(mask: Any, start: Any, stop: Any) -> Any:
+    """Where the rows of a cluster end that need be looked at: where they begin, if none of them is allowed."""
+    if len(mask) == 0 or mask[start:stop].any():
+        return stop
+    return start
 
 
 @_compiled
@@ -281,7 +292,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
             continue
         near = _near(clusters, j, centre, K)
         query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
-        start, stop = clusters.start[j], clusters.stop[j]
+        start, stop = clusters.start[j], _passing(mask, clusters.start[j], clusters.stop[j])
         weights = ones[: stop - start] if plain else complements[query_class, start:stop]
         if in_order and near > 0 and not plain and clusters.of_class[j] == query_class:
             weights = weights[: _sure(weights, limit / (query_weight * near))]

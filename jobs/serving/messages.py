@@ -100,7 +100,9 @@ class AnswerJson(TypedDict):
     version: int
     ranked_by: Literal["weighted_distance", "distance"]
     no_match: bool | None  # nothing here is like the query; null: this index cannot say so
-    false_match_rate: float | None  # of queries that have nothing like them here, the share that is told otherwise
+    false_match_rate: (
+        float | None
+    )  # of queries whose class the model knows and the index lacks, the share that gets a match
     query: QueryJson
     results: list[ResultJson]
 

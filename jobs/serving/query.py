@@ -144,7 +144,9 @@ class Verdict(NamedTuple):
 
     weighted: bool
     no_match: bool | None  # None: nothing can be promised, or nothing was ranked
-    false_match_rate: float | None  # of queries that have nothing like them, the share that is told otherwise
+    false_match_rate: (
+        float | None
+    )  # of queries whose class the model knows and the index lacks, the share that gets one
 
 
 def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, best: float | None) -> Verdict:

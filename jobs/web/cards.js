@@ -56,7 +56,7 @@ export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
   card.setAttribute(
     "aria-label",
     `Rank ${result.rank}: ${readable(result.class)}: ${result.image_id}, ${percent(result.probability)} probable, ` +
-      `${rankedBy.replace("_", " ")} ${value}${acquired}. Search from it`,
+      `${rankedBy.replace("_", " ")} ${value}${rankedBy === "distance" ? "" : ` = ${factors}`}${acquired}. Search from it`,
   );
   const item = make("li", {}, card, make("span", { className: "judge" }, ...MARKS.map((mark) => markButton(result.image_id, mark, onMark))));
   item.dataset.same = `result-${result.rank}`;

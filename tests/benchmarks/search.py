@@ -164,6 +164,18 @@ class Bench:
             "ratio": round(ours / others, 3),
         }
 
+    def exact(self, index: str) -> dict[str, Any]:
+        """Whether all rows of an index, and rows near them, find what looking at each row finds."""
+        feature, p = rows_of(index)
+        rows, rng = Rows(feature.copy(), p.copy()), np.random.default_rng(0)
+        near = drawn((feature, p), len(feature), False, rng)
+        queries: list[Query] = [*zip(feature, p, strict=True), *zip(*near, strict=True)]
+        wrong = {
+            k: sum(not np.array_equal(asking(rows.searcher, k)(q), rows.brute_force(q, k, None)) for q in queries)
+            for k in (1, 50, len(feature))
+        }
+        return {"rows": len(feature), "queries": len(queries), "wrong": wrong}
+
     def _draw(self, options: Options) -> None:
         if options._replace(k=0, passing=None) == self._drawn_for:
             return
@@ -198,16 +210,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
     parser.add_argument("--index", help="URI of an index to draw the rows like; gives dimensions and classes, too")
     parser.add_argument("--against", type=int, metavar="ROWS", help="tell the ratio to a search among so many instead")
+    parser.add_argument("--exact", action="store_true", help="compare the --index's own rows with brute force instead")
     parser.add_argument("--grid", action="store_true", help="a table over dimensions, classes, k and a filter instead")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     given = vars(parser.parse_args(argv))
-    index, fewer, is_grid, as_json = (given.pop(name) for name in ("index", "against", "grid", "json"))
+    index, fewer, exact, is_grid, as_json = (given.pop(n) for n in ("index", "against", "exact", "grid", "json"))
     if is_grid and index:
         parser.error("--grid is over made-up rows; leave --index out")
+    if exact and not index:
+        parser.error("--exact is of an index's own rows; give --index")
     faiss.omp_set_num_threads(1)
     bench, options = Bench(index), Options(**given)
     if not is_grid:
-        result = bench(options) if fewer is None else bench.against(options, fewer)
+        result = bench.exact(index) if exact else bench(options) if fewer is None else bench.against(options, fewer)
         print(json.dumps(result) if as_json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
         return
     print(" ".join(f"{title:>7}" for title in COLUMNS.values()))
