@@ -7,6 +7,7 @@ from typing import Literal
 
 from jobs.command import JobConfig, option
 from rsir_core.errors import ConfigError
+from rsir_core.filters import Filter
 from rsir_core.footprint import Footprint
 from rsir_core.regions import VIEWS, ObjectRule
 from rsir_core.scenes import Tiling
@@ -229,15 +230,23 @@ class QueryConfig(DescribingConfig):
     out: str = option("URI of the folder to make: results/ and failures/, Parquet")
     k: int = option("results per query, at most 10,000", 50)
     classes: str | None = option("comma-separated: only results of these classes", None)
+    start: str | None = option("only results taken at this time (ISO 8601) or later", None)
+    end: str | None = option("only results taken at this time or earlier", None)
+    bbox: str | None = option("west,south,east,north in degrees: only results whose footprint meets it", None)
     near_duplicates: bool = option("only images that are the query's up to its encoding, by the plain distance", False)
     distance: Literal["weighted", "plain", "auto"] = option(
         "what ranks; auto: the weighted distance where the query's class is sure, else the plain one", "weighted"
     )
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The classes, one by one."""
-        return None if self.classes is None else tuple(name.strip() for name in self.classes.split(",") if name.strip())
+    def filter(self) -> Filter:
+        """What results must pass.
+
+        Raises:
+            ConfigError: a time or a box that is none.
+        """
+        names = self.classes and tuple(name.strip() for name in self.classes.split(",") if name.strip())
+        return Filter(names or None, _time("start", self.start), _time("end", self.end), _bounds(self.bbox))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,7 @@ def answer_queries(config: QueryConfig) -> Summary:
 
 
 def _check_classes(config: QueryConfig, edition: Edition) -> None:
-    if unknown := sorted(set(config.class_names or ()) - set(edition.classes)):
+    if unknown := sorted(set(config.filter.classes or ()) - set(edition.classes)):
         raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(edition.classes)}")
 
 

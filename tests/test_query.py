@@ -113,6 +113,8 @@ def test_queries_without_a_result_are_answered_too(config: QueryConfig) -> None:
     results, _ = tables(one.out)
     assert set(results["class"].to_pylist()) == {"river"}
     assert answered["rows"] == len(results) < 6 * 50
+    placed = answer_queries(replace(config, out=config.out + "3", bbox="0,0,1,1", start="2020-01-01"))
+    assert (placed["answered"], placed["rows"]) == (6, 0)  # the index has neither places nor times
 
 
 @ray_test
@@ -157,6 +159,10 @@ def test_as_a_command(config: QueryConfig) -> None:
 def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="--k 0: it takes 1 to 10,000"):
         answer_queries(replace(config, k=0))
+    with pytest.raises(ConfigError, match="--bbox 1,2: it takes west"):
+        answer_queries(replace(config, bbox="1,2"))
+    with pytest.raises(ConfigError, match="--start yesterday: it takes a time"):
+        answer_queries(replace(config, start="yesterday"))
     with pytest.raises(ConfigError, match="--classes: moon unknown; known are airport"):
         answer_queries(replace(config, classes="beach, moon"))
     with pytest.raises(ArchiveError, match="holds no image"):

@@ -20,7 +20,6 @@ from jobs.indexing.describing import Reading, Stages, images_of, read_files, thr
 from jobs.serving.answer import FACTORS, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
-from rsir_core.filters import Filter
 from rsir_core.raster import Picture
 from rsir_core.storage import put_file
 
@@ -43,8 +42,7 @@ class AnswerRead:
         torch.set_num_threads(1)
         self._describer = QueryDescriber(edition, config.max_pixels, device)
         self._answerer = Answerer(edition)
-        classes = config.class_names
-        self._ranking = Ranking(config.k, 0, Filter(classes=classes), config.near_duplicates, config.distance)
+        self._ranking = Ranking(config.k, 0, config.filter, config.near_duplicates, config.distance)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
