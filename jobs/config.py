@@ -233,7 +233,10 @@ class QueryConfig(DescribingConfig):
     start: str | None = option("only results taken at this time (ISO 8601) or later", None)
     end: str | None = option("only results taken at this time or earlier", None)
     bbox: str | None = option("west,south,east,north in degrees: only results whose footprint meets it", None)
-    near_duplicates: bool = option("only images that are the query's up to its encoding, by the plain distance", False)
+    near_duplicates: bool = option(
+        "only images as near as a copy that was encoded or scaled anew (0.2), by the plain distance; look-alikes can be",
+        False,
+    )
     distance: Literal["weighted", "plain", "auto"] = option(
         "what ranks; auto: the weighted distance where the query's class is sure, else the plain one", "weighted"
     )

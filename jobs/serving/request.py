@@ -78,7 +78,11 @@ class SearchRequest(BaseModel):
         Field(description="only rows for which all of these hold: [[column, operator, value], …]", max_length=20),
     ] = []
     near_duplicates: Annotated[
-        bool, Field(description="only images that are the query's up to its encoding, by the plain distance")
+        bool,
+        Field(
+            description="only images as near as a copy that was encoded or scaled anew (0.2), by the plain distance; "
+            "look-alikes can be"
+        ),
     ] = False
     distance: Annotated[
         DistanceName,
