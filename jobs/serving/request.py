@@ -80,7 +80,7 @@ class SearchRequest(BaseModel):
     near_duplicates: Annotated[
         bool,
         Field(
-            description="only images as near as a copy that was encoded or scaled anew (0.2), by the plain distance; "
+            description="only images as near as a copy encoded or scaled anew (0.2), by the plain distance; "
             "look-alikes can be"
         ),
     ] = False
