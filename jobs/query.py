@@ -71,9 +71,10 @@ def answer_queries(config: QueryConfig) -> Summary:
                 tally.take(written)
         for name, schema in (("results", rows.RESULTS), ("failures", rows.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
-        _move(fs, unfinished, out)
-    finally:
+    except BaseException:
         _remove(fs, unfinished)
+        raise
+    _move(fs, unfinished, out)
     return {
         "queries": tally.total,
         "answered": tally.answered,
@@ -92,9 +93,12 @@ def _check_classes(config: QueryConfig, edition: Edition) -> None:
 
 def _move(fs: Any, unfinished: str, out: str) -> None:
     path = fs._strip_protocol(unfinished)
-    if fs.exists(out):
-        fs.rmdir(out)  # an empty one
-    fs.mv(path, out, recursive=True)
+    try:
+        if fs.exists(out):
+            fs.rmdir(out)  # an empty one
+        fs.mv(path, out, recursive=True)
+    except OSError as error:  # of stores, which copy file by file: nothing that was answered is lost
+        raise RsirError(f"the answers are complete in {unfinished} and could not be moved to {out}: {error}") from error
 
 
 def _remove(fs: Any, unfinished: str) -> None:

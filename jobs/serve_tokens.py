@@ -1,9 +1,10 @@
 """Make a token for the endpoint: `python -m jobs.serve_tokens NAME >> FILE`, for `jobs.serve --tokens`."""
 
+import argparse
 import secrets
 import sys
 
-from jobs.serving.tokens import hash_of
+from jobs.serving.tokens import NAME, hash_of
 
 
 def main(name: str) -> None:
@@ -13,7 +14,18 @@ def main(name: str) -> None:
     print(f"the token of {name}, shown only now: {token}", file=sys.stderr)
 
 
+def name_for(text: str) -> str:
+    """The name as the file may have it.
+
+    Raises:
+        ArgumentTypeError: it has a space, a colon or a #, or begins with a hyphen.
+    """
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a name has no space, colon or #, and begins with no hyphen")
+    return text
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or ":" in sys.argv[1] or sys.argv[1].startswith(("#", "-")):
-        sys.exit("usage: python -m jobs.serve_tokens NAME >> FILE")
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser("python -m jobs.serve_tokens", description=__doc__)
+    parser.add_argument("name", metavar="NAME", type=name_for, help="of whom it is given to; once per file")
+    main(parser.parse_args().name)

@@ -15,6 +15,8 @@ from rsir_core.errors import ConflictError
 from rsir_core.storage import not_written
 
 Mode = Literal["append", "overwrite"]
+# How long the log tells when a file was removed, which a vacuum goes by: as long as one may be asked to keep versions.
+REMEMBERED: Final = {"delta.deletedFileRetentionDuration": "interval 30 days"}
 ONTO_THIS: Final = CommitProperties(max_commit_retries=0)  # onto the version as read, not onto what others make of it
 
 
@@ -48,7 +50,7 @@ def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
         StorageError: it cannot be opened, or made.
     """
     try:
-        table = DeltaTable.create(uri, schema, mode="ignore")
+        table = DeltaTable.create(uri, schema, mode="ignore", configuration=REMEMBERED)
     except (OSError, DeltaError) as error:
         raise not_written(uri, error) from error
     if version not in (None, table.version()):

@@ -14,12 +14,7 @@ _BYTE_ORDER: Final = 1  # little endian
 
 def to_wkb(rings: Sequence[Ring]) -> bytes:
     """Well-known binary of a polygon, or of a multipolygon where there are several rings."""
-    polygons = [
-        struct.pack(
-            f"<BIII{2 * len(ring)}d", _BYTE_ORDER, _POLYGON, 1, len(ring), *(x for point in ring for x in point)
-        )
-        for ring in rings
-    ]
+    polygons = [_polygon(ring) for ring in rings]
     if len(polygons) == 1:
         return polygons[0]
     return struct.pack("<BII", _BYTE_ORDER, _MULTIPOLYGON, len(polygons)) + b"".join(polygons)

@@ -51,7 +51,7 @@ def _piece(files: list[ImageFile]) -> pa.RecordBatch:
 def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
     """Compare a listing with the index's tables. Only keys are held: about 200 bytes per image."""
     published, stored, failed = (index.keys(name) for name in ("features", "embeddings", "failures"))
-    keep_failures = failed.slice(0, 0) if retry_failed else semi(_of_the_file(index), listing)
+    keep_failures = failed.slice(0, 0) if retry_failed else semi(of_the_file(index), listing)
     known = pa.concat_tables([published, failed])
     unknown = anti(listing, known, KEY)  # no published or failed row of this very content
     return Plan(
@@ -64,7 +64,7 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
     )
 
 
-def _of_the_file(index: Index) -> pa.Table:
+def of_the_file(index: Index) -> pa.Table:
     """Keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
     failed = index.keys("failures", [rows.STAGE, rows.KIND])
     stores = pc.and_(pc.equal(failed[rows.STAGE], "read"), pc.is_in(failed[rows.KIND], pa.array(["denied", "error"])))

@@ -1,5 +1,6 @@
 """What nobody needs any more goes: files of versions that are old enough, or never committed; PCAs; thresholds."""
 
+import math
 import time
 from datetime import datetime
 from typing import Any
@@ -26,7 +27,7 @@ def vacuum(index: Index, days: float) -> int:
         if DeltaTable.is_deltatable(uri):
             table = DeltaTable(uri)
             # Not carried out by the library, which would make two versions of it.
-            gone = table.vacuum(round(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
+            gone = table.vacuum(math.ceil(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
             fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
             there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
             for file in there:

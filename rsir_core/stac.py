@@ -119,7 +119,7 @@ def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile
     asset = _asset(item, key)
     href = asset.get_absolute_href() if item.get_self_href() else None
     href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
-    if _is_remote(catalogue) and not _is_remote(href):
+    if _is_remote(catalogue) and not all(_is_remote(link) for link in href.split("::")):
         raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
     name = item.id + PurePosixPath(urlsplit(href).path).suffix
     more = asset.extra_fields

@@ -143,7 +143,7 @@ def open_scene(uri: str) -> Iterator[Any]:
     """Open a TIFF or JPEG 2000 of which windows are to be read, as a rasterio dataset: that file, and no neighbour.
 
     Raises:
-        ImageError: also from the body. Stage `read` as `archive.open_file`, where the store fails; stage `decode`
+        ImageError: also from the body. Stage `read` as `files.open_file`, where the store fails; stage `decode`
             `unsupported`, it is of another format, or `corrupt`.
     """
     faults: list[Exception] = []

@@ -191,11 +191,12 @@ def test_too_many_failures_publish_nothing_and_are_tried_again(config: IndexConf
         Index(config.index).version()
     for file in broken:
         file.unlink()
-    # the share is of what is left to do, which is less than all: what the failed run had described is kept
-    again = index_archive(dataclasses.replace(config, max_failure_rate=0.5))
+    again = index_archive(config)  # one of what is left to do, as what the failed run had described is kept
     assert (again["rows"], again["failed"]) == (18, 1)
     assert len(table_of(Index(config.index), "embeddings")) == 18  # none twice
-    assert index_archive(dataclasses.replace(config, retry_failed=True, max_failure_rate=1.0))["failed"] == 1
+    assert index_archive(dataclasses.replace(config, retry_failed=True))["failed"] == 1
+    with pytest.raises(ArchiveError, match="1 of 1 files failed"):
+        index_archive(dataclasses.replace(config, retry_failed=True, max_failure_rate=0.0))
     assert len(table_of(Index(config.index), "failures")) == 1
 
 

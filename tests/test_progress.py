@@ -11,7 +11,7 @@ from jobs.config import IndexConfig
 from jobs.indexing.progress import WINDOW, Progress
 from jobs.indexing.run_report import RunReport
 from rsir_core.drift import Drift, Mix
-from rsir_core.errors import ArchiveError
+from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.plan import make_plan
 from rsir_core.table import Index
 from tests.test_table import feature_rows, listed, store
@@ -57,7 +57,7 @@ def test_counts_rates_and_shares() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> IndexConfig:
-    return IndexConfig(archive="ftp://me:secret@host/images", models="m", index=str(tmp_path))
+    return IndexConfig(archive="ftp://me:secret@host/images?signature=secret", models="m", index=str(tmp_path))
 
 
 def test_a_report_of_a_run(tmp_path: Path, config: IndexConfig) -> None:
@@ -96,3 +96,11 @@ def test_a_report_of_a_run_that_failed(tmp_path: Path, config: IndexConfig) -> N
         raise ArchiveError(f"{config.archive} does not exist")
     (file,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(file.read_text())["outcome"] == "ArchiveError: ftp://host/images does not exist"
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_path: Path, config: IndexConfig) -> None:
+    (tmp_path / "runs").write_text("no folder")
+    with pytest.raises(ArchiveError, match="is gone"), RunReport(Index(str(tmp_path)), config):
+        raise ArchiveError("the archive is gone")
+    with pytest.raises(StorageError), RunReport(Index(str(tmp_path)), config):
+        pass

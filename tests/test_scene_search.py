@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 import rasterio
 import torch
@@ -18,6 +19,7 @@ from rasterio.windows import Window
 from jobs.config import IndexConfig
 from jobs.index import index_archive
 from rsir_core import rows
+from rsir_core.archive import list_images
 from rsir_core.bundle import write_classifier
 from rsir_core.classifier import build_classifier, load_start_weights, settings_for
 from rsir_core.raster import read_picture
@@ -74,6 +76,7 @@ def test_scenes_are_found_by_place_by_date_and_by_a_window_of_theirs(config: Ind
     archive, index = Path(config.archive), Index(config.index)
     with rasterio.open(archive / EARLY, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as scene:
         scene.write(np.zeros((3, 256, SIDE), np.uint16), window=Window(0, 384, SIDE, 256))  # the lowest tiles: nodata
+    refuse_once(index, archive)
     first = index_archive(config)
     expected = {"listed": 17, "new": 17, "described": 16, "failed": 1, "skipped": 3, "rows": 16}
     assert counts(first) == expected
@@ -92,6 +95,15 @@ def test_scenes_are_found_by_place_by_date_and_by_a_window_of_theirs(config: Ind
     third = index_archive(config)
     assert counts(third) == {"listed": 12, "changed": 4, "gone": 5, "described": 4, "skipped": 3, "rows": 11}
     assert third["version"] == first["version"] + 1
+
+
+def refuse_once(index: Index, archive: Path) -> None:
+    """As a run leaves it whose credentials expired as it looked into a scene: the next one cuts it all the same."""
+    (scene,) = [file for file in list_images(str(archive)) if file.image_id == EARLY]
+    said = {"bundle": "b", "stage": "read", "kind": "denied", "message": "access is denied"}
+    row = {"image_id": scene.image_id, "uri": scene.uri, "etag": scene.etag, **said}
+    table = pa.Table.from_pylist([row], rows.FAILURES)
+    index.commit("failures", [index.write_rows("failures", table)], "append")
 
 
 def check_search(config: IndexConfig, stored: dict[str, Any]) -> None:

@@ -98,6 +98,23 @@ def test_a_token_is_made_by_a_command_and_read_from_a_file(tmp_path: Path) -> No
     assert token not in made.stdout
 
 
+def test_a_name_that_the_file_could_not_have_is_refused() -> None:
+    for name in ("bob#1", "a:b", "a b", "-x"):
+        made = subprocess.run([sys.executable, "-m", "jobs.serve_tokens", "--", name], capture_output=True, check=False)
+        assert (made.returncode, made.stdout) == (2, b"") and b"a name has no" in made.stderr
+
+
+def test_a_second_token_of_a_name_does_not_end_the_first_unsaid(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(2 * f"alice:{'0' * 64}\n")
+    with pytest.raises(ConfigError, match="line 2 gives alice a second token"):
+        Tokens.read(str(tmp_path / "tokens"))
+
+
+def test_a_stranger_sends_no_more_than_a_token(guarded: str) -> None:
+    assert httpx.post(f"{guarded}/token", json={"token": "x" * 5000}).status_code == 400
+    assert httpx.post(f"{guarded}/token", json={"token": "x" * 3000}).status_code == 401
+
+
 @pytest.mark.parametrize("text", ["", "# none\n", "alice:secret\n", f"alice {'0' * 64}\n", "alice:" + "0" * 63])
 def test_a_file_without_tokens_is_refused_and_never_shown(tmp_path: Path, text: str) -> None:
     file = tmp_path / "tokens"

@@ -98,6 +98,7 @@ def test_an_item_collection_on_a_store_is_listed() -> None:
         ({"a": image("a.tif"), "b": image("b.tif")}, "a, b; choose one with --asset"),
         ({"meta": pystac.Asset("m.xml")}, "meta"),
         ({"visual": image("file:///etc/passwd.tif", updated="1")}, "local file file:///etc/passwd.tif"),
+        ({"visual": image("simplecache::file:///etc/a.tif", updated="1")}, "local file simplecache::file:///etc/a.tif"),
     ],
 )
 def test_assets_that_cannot_be_chosen(assets: dict[str, pystac.Asset], words: str) -> None:

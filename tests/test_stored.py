@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,3 +90,13 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
         index.features(first)
     assert {file.stem for file in (tmp_path / "pca").iterdir()} == {p.fingerprint for p in pcas[1:]}
     assert vacuum(index, 7) == 0
+
+
+def test_what_a_checkpoint_has_summed_up_is_kept_as_long_as_is_asked(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "features", feature_rows(["a"]))
+    index.commit("features", [index.write_rows("features", feature_rows(["b"]))], "overwrite")
+    age(tmp_path, 10)  # that long ago the first file was removed
+    DeltaTable(index.table_uri("features")).create_checkpoint()
+    assert vacuum(index, 30) == 0 and ids_of(index, 1) == ["a"]
+    assert vacuum(index, 9) == 1

@@ -103,7 +103,8 @@ class Committer:
 
     def _check(self) -> None:
         progress, most = self._progress, self._config.max_failure_rate
-        if progress.failed > most * progress.total:
+        # One file is no rate: where few are new, it would keep all others from being published, night after night.
+        if progress.failed > most * progress.total and (progress.failed > 1 or most == 0):
             self._commit()  # what was described is good
             kinds = progress.failures.most_common(3)
             reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)

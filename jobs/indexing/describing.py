@@ -32,6 +32,7 @@ from rsir_core.reader import Reader, ReadFunction, memory_for
 from rsir_core.table import Index, TableName
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
+ROWS_HELD: Final = 500_000  # that an actor gathers before it writes them, where an image has several: 110 MB of results
 READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that large images do not overfill a node
 
 _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
@@ -254,7 +255,8 @@ def describe_files(
 def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Dataset:
     """A lazy dataset of what the last stage yields of listed files: on CPUs in one actor each, on GPUs one by one."""
     actors = config.actors or actor_count(config.num_gpus)
-    unit = rows_per_file(len(listing), actors, config.batch_size, stages.at_risk)
+    at_risk = min(stages.at_risk, actors * max(1, ROWS_HELD // stages.rows_each))
+    unit = rows_per_file(len(listing), actors, config.batch_size, at_risk)
     blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
     files = ray.data.from_arrow(blocks)
     pool = ActorPoolStrategy(size=actors)

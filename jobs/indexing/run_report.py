@@ -1,6 +1,7 @@
 """What a run did and how long it took: `runs/TIME.json` and `runs/TIME.md` in the index, also of one that failed."""
 
 import json
+import logging
 import re
 import time
 import uuid
@@ -20,8 +21,10 @@ from rsir_core.plan import Plan
 from rsir_core.storage import put_file
 from rsir_core.table import Index
 
+log = logging.getLogger(__name__)
+
 FOLDERS: Final = 20  # that are told of by name, the largest first
-_SECRET: Final = re.compile(r"//[^/@\s]*@")  # user and password of a URI
+_SECRET: Final = re.compile(r"(?<=//)[^/@\s]*@|(?<=\w)\?[^\s'\",;)]+")  # user and password of a URI, and a signature
 
 
 def counts_of(plan: Plan) -> dict[str, int]:
@@ -78,7 +81,14 @@ class RunReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self.begin(None)
-        outcome = "done" if kind is None else f"{kind.__name__}: {error}"
+        try:
+            self._write("done" if kind is None else f"{kind.__name__}: {error}")
+        except Exception as problem:
+            if kind is None:
+                raise
+            log.warning("the report of this run is not written: %s", problem)  # that must not hide why the run failed
+
+    def _write(self, outcome: str) -> None:
         content = self.to_dict(outcome)
         name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
         put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
@@ -86,10 +96,10 @@ class RunReport:
 
     def to_dict(self, outcome: str) -> dict[str, Any]:
         """All of it, without secrets."""
-        config = {k: _SECRET.sub("//", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
+        config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
         progress = self.progress
         return {
-            "outcome": _SECRET.sub("//", outcome),
+            "outcome": _SECRET.sub("", outcome),
             "began": datetime.fromtimestamp(self._began, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self._began, 1),
             "seconds_by_stage": {stage: round(seconds, 2) for stage, seconds in self._seconds.items()},
@@ -102,7 +112,7 @@ class RunReport:
             "share_of_workers_time": {k: round(v, 3) for k, v in progress.shares().items()} if progress else {},
             "failed": progress.failed if progress else 0,
             "failures": {
-                kind: {"count": count, "example": _SECRET.sub("//", progress.examples[kind])}
+                kind: {"count": count, "example": _SECRET.sub("", progress.examples[kind])}
                 for kind, count in progress.failures.most_common()
             }
             if progress

@@ -17,7 +17,7 @@ from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, actor_count, write_described
 from rsir_core import rows
-from rsir_core.plan import anti
+from rsir_core.plan import anti, of_the_file
 from rsir_core.reader import Facts, Reader, memory_for
 from rsir_core.scenes import Tiling, may_be_scenes, with_tiles
 from rsir_core.survey import SURVEYED, look_into, survey_files
@@ -79,7 +79,7 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
     if tiling is None:
         return Scenes(listing, 0, none, [])
     known = index.scenes(str(tiling))
-    failed = none if config.retry_failed else index.keys("failures")
+    failed = none if config.retry_failed else of_the_file(index)
     unknown = anti(anti(may_be_scenes(listing), known), failed)
     if len(unknown) == 0:
         return Scenes(*with_tiles(listing, known), none, [])

@@ -10,11 +10,14 @@ from typing import Annotated, Final
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rsir_core.errors import ConfigError
+from rsir_core.errors import ConfigError, QueryError
 
 COOKIE: Final = "rsir_token"
+EXCHANGE: Final = "/token"
+LONGEST: Final = 4096  # bytes of a request for a cookie
+NAME: Final = re.compile(r"[^:#\s-][^:#\s]*")
 LINE: Final = re.compile(r"([^:#]+):([0-9a-f]{64})")
 
 
@@ -48,6 +51,10 @@ class Tokens:
                 raise ConfigError(
                     f"--tokens {file}: line {number} is not `name:sha256`; make it with jobs.serve_tokens"
                 )
+            if found[1] in hashes:
+                raise ConfigError(
+                    f"--tokens {file}: line {number} gives {found[1]} a second token; give it another name"
+                )
             hashes[found[1]] = found[2]
         if not hashes:
             raise ConfigError(f"--tokens {file}: no token; make one with python -m jobs.serve_tokens NAME >> {file}")
@@ -71,7 +78,7 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
     A page can send no header with its images. The cookie is out of reach for scripts, and other sites cannot use it.
     """
 
-    @app.post("/token", status_code=204, summary="Give a token once, instead of with every request: sets a cookie")
+    @app.post(EXCHANGE, status_code=204, summary="Give a token once, instead of with every request: sets a cookie")
     async def exchange(request: Request, token: Annotated[str, Body(embed=True)]) -> Response:
         if tokens.name_of(token) is None:
             return _refusal()
@@ -80,7 +87,7 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
         return response
 
-    app.add_middleware(Guard, tokens=tokens, open_paths={"/token", *open_paths})
+    app.add_middleware(Guard, tokens=tokens, open_paths={EXCHANGE, *open_paths})
 
 
 class Guard:
@@ -92,7 +99,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http" or scope["path"] in self._open:
-            await self._app(scope, receive, send)
+            await self._app(scope, _short(receive) if scope["path"] == EXCHANGE else receive, send)
             return
         request = HTTPConnection(scope)
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -104,6 +111,21 @@ class Guard:
             return
         request.state.entry.client = name
         await self._app(scope, receive, send)
+
+
+def _short(receive: Receive) -> Receive:
+    """Of a stranger's request, no more than a token takes."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > LONGEST:
+            raise QueryError(f"a request to {EXCHANGE} has at most {LONGEST} bytes", 413)
+        return message
+
+    return limited
 
 
 def _refusal() -> JSONResponse:
