@@ -95,8 +95,10 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
 def test_what_a_checkpoint_has_summed_up_is_kept_as_long_as_is_asked(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     store(index, "features", feature_rows(["a"]))
+    (first,) = (tmp_path / "features").glob("*.parquet")
     index.commit("features", [index.write_rows("features", feature_rows(["b"]))], "overwrite")
     age(tmp_path, 10)  # that long ago the first file was removed
+    os.utime(first, (0, 0))  # and it was written long before
     DeltaTable(index.table_uri("features")).create_checkpoint()
     assert vacuum(index, 30) == 0 and ids_of(index, 1) == ["a"]
     assert vacuum(index, 9) == 1
