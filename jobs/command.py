@@ -23,9 +23,9 @@ Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
 
 
-def option(help_text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field of a job's dataclass with its line in `--help`."""
-    return dataclasses.field(default=default, metadata={"help": help_text}, kw_only=True)
+def option(help_text: str, default: Any = dataclasses.MISSING, least: int | None = None) -> Any:
+    """A field of a job's dataclass with its line in `--help`, and what its value is at least."""
+    return dataclasses.field(default=default, metadata={"help": help_text, "least": least}, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,12 @@ class JobConfig:
     """What every job takes."""
 
     json: bool = option("print the summary as one JSON object on the last line of stdout", False)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), field.metadata["least"]
+            if least is not None and value < least:
+                raise ConfigError(f"--{field.name.replace('_', '-')} {value}: it takes {least} or more")
 
 
 def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:

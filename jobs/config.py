@@ -49,15 +49,16 @@ class FinetuneClassifierConfig(RayJobConfig):
         "turned views of each key region that are averaged when it is described: 1, 2 or 4; each costs a forward pass",
         2,
     )
-    epochs: int = option("passes over the training images", 30)
-    batch_size: int = option("images per step and worker", 32)
+    epochs: int = option("passes over the training images", 30, least=1)
+    batch_size: int = option("images per step and worker", 32, least=1)
     learning_rate: float = option("peak, for AdamW", 1e-3)
-    image_size: int = option("side in pixels to which key regions are resized", 224)
-    workers: int = option("Ray Train workers", 1)
+    image_size: int = option("side in pixels to which key regions are resized", 224, least=1)
+    workers: int = option("Ray Train workers", 1, least=1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)
-    num_cpus: int = option("CPUs (threads) per worker", 2)
+    num_cpus: int = option("CPUs (threads) per worker", 2, least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_views(self.views)
 
 
@@ -69,12 +70,12 @@ class FinetuneDetectorConfig(JobConfig):
     models: str = option("URI of the bundle to write; an existing one keeps its classifier")
     model: Literal["yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"] = option("size of the detector", "yolov5x")
     weights: str | None = option("weights to start from (.safetensors, or a .pt of your own); default: random", None)
-    epochs: int = option("passes over the training images", 100)
-    batch_size: int = option("images per step", 16)
-    image_size: int = option("side in pixels to which images are letterboxed", 640)
+    epochs: int = option("passes over the training images", 100, least=1)
+    batch_size: int = option("images per step", 16, least=1)
+    image_size: int = option("side in pixels to which images are letterboxed", 640, least=1)
     seed: int = option("of initialisation, order and augmentation", 0)
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0)
-    threads: int = option("CPU threads", 2)
+    threads: int = option("CPU threads", 2, least=1)
     min_score: float = option("confidence from which a detection counts as an object", 0.25)
     rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
         "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
@@ -110,10 +111,10 @@ class ConvertBoxesConfig(JobConfig):
 class DescribingConfig(RayJobConfig):
     """What every job takes that describes a folder of images."""
 
-    actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0)
+    actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0, least=0)
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
-    batch_size: int = option("images per forward pass", 32)
-    max_pixels: int = option("pixels per image above which it is refused", 100_000_000)
+    batch_size: int = option("images per forward pass", 32, least=1)
+    max_pixels: int = option("pixels per image above which it is refused", 100_000_000, least=1)
     image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
 
 
@@ -136,7 +137,7 @@ class IndexConfig(DescribingConfig):
     archive: str = option("URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json)")
     models: str = option("URI of the model bundle")
     index: str = option("URI of the index to make or update")
-    components: int = option("dimensions of the features (K of the PCA)", 19)
+    components: int = option("dimensions of the features (K of the PCA)", 19, least=1)
     views: int | None = option(
         "instead of the bundle's: turned views of each key region that are averaged, of queries' too; 1, 2 or 4", None
     )
@@ -155,11 +156,12 @@ class IndexConfig(DescribingConfig):
     keep_days: float = option("days for which --vacuum keeps every version readable, at most 30", 7.0)
     dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
-    commit_every: int = option("described images per commit; a kill costs at most so many", 10_000)
+    commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, least=1)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option("share of the images of this run that may fail before the run does", 0.05)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
         _check_views(self.views)
@@ -269,7 +271,7 @@ class EvaluateConfig(RayJobConfig):
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
-    batch_size: int = option("images per forward pass, for images that are described again", 32)
+    batch_size: int = option("images per forward pass, for images that are described again", 32, least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,17 +282,19 @@ class ServeConfig(RayJobConfig):
     host: str = option("address to listen on", "127.0.0.1")
     port: int = option("port to listen on; 0: any free one", 8000)
     num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0)
-    partitions: int = option("searchers, each over a share of the index's files", 1)
-    max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1)
-    max_describers: int = option("most replicas of the describer", 1)
+    partitions: int = option("searchers, each over a share of the index's files", 1, least=1)
+    max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, least=1)
+    max_describers: int = option("most replicas of the describer", 1, least=1)
     refresh: float = option("seconds between looks for a newer version of the index", 10.0)
     tokens: str | None = option(
         "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); default: everybody", None
     )
-    max_k: int = option("most results per query, over all of its pages", 10_000)
-    max_bytes: int = option("most bytes per upload", 32_000_000)
-    max_pixels: int = option("most pixels per upload", 100_000_000)
-    max_concurrency: int = option("queries under way at once; as many again may wait, more are answered 503", 64)
+    max_k: int = option("most results per query, over all of its pages", 10_000, least=1)
+    max_bytes: int = option("most bytes per upload", 32_000_000, least=1)
+    max_pixels: int = option("most pixels per upload", 100_000_000, least=1)
+    max_concurrency: int = option(
+        "queries under way at once; as many again may wait, more are answered 503", 64, least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +304,7 @@ class DemoConfig(RayJobConfig):
     archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
     out: str = option("folder for everything that is made", "demo")
     backbone: str = option("classifier backbone", "efficientnet_lite0")
-    epochs: int = option("classifier epochs", 4)
-    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16)
+    epochs: int = option("classifier epochs", 4, least=1)
+    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, least=1)
     port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0)
     seed: int = option("of the drawn archive, the split and both trainings", 0)

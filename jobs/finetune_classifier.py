@@ -119,7 +119,7 @@ def _train(
     )
     result = trainer.fit()
     if result.checkpoint is None:
-        raise LabelError(f"--epochs is {config.epochs}; at least one is needed")
+        raise RuntimeError("Ray Train reports no epoch, though there is one at least")
     with result.checkpoint.as_directory() as folder:
         state = averaged_weights(folder)
     return state, result.metrics or {}, f"{storage}/classifier-{name}"

@@ -75,8 +75,6 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
 
 
 def _check(config: FinetuneDetectorConfig) -> None:
-    if min(config.epochs, config.batch_size, config.threads) < 1:
-        raise ConfigError("epochs, batch-size and threads must be at least 1")
     if config.image_size < 2 * STRIDE or config.image_size % STRIDE:
         raise ConfigError(f"image-size is {config.image_size}; it must be a multiple of {STRIDE} from {2 * STRIDE} up")
     if not 0 <= config.min_score <= 1:

@@ -212,11 +212,16 @@ def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
 
 
 def _read_manifest(uri: str) -> dict[str, Any] | None:
-    fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    try:
+        fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    except (ValueError, ImportError) as error:  # of a protocol that is unknown, or not installed
+        raise BundleError(f"--models {uri}: {error}") from error
     try:
         manifest = json.loads(fs.cat_file(f"{path}/{MANIFEST}"))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BundleError(f"{uri}/{MANIFEST} cannot be read: {error}") from error
     except ValueError as error:
         raise BundleError(f"{uri}/{MANIFEST} is no JSON ({error}); write the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -67,7 +67,10 @@ class Index:
     """
 
     def __init__(self, uri: str) -> None:
-        fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+        try:
+            fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+        except (ValueError, ImportError) as error:  # of a protocol that is unknown, or not installed
+            raise TableError(f"--index {uri}: {error}") from error
         self.uri: str = path if "file" in fs.protocol else fs.unstrip_protocol(path)
 
     def table_uri(self, name: TableName) -> str:
@@ -347,7 +350,7 @@ class Index:
             raise TableError(f"no index at {self.uri} (table `{name}` is missing); make one with jobs.index") from error
         except Exception as error:
             if version is None:
-                raise
+                raise TableError(f"the index at {self.uri} cannot be read: {error}") from error
             raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
 
 

@@ -40,6 +40,14 @@ def test_a_wrong_file_is_refused_with_key_and_value(tmp_path: Path, text: str, m
         index_config("--config", str(file), *GIVEN)
 
 
+@pytest.mark.parametrize("option", ["batch-size", "components", "commit-every", "max-pixels"])
+def test_numbers_that_are_none_of_anything_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{option} 0: it takes 1 or more"):
+        index_config(*GIVEN, f"--{option}", "0")
+    with pytest.raises(ConfigError, match="--actors -1: it takes 0 or more"):
+        index_config(*GIVEN, "--actors", "-1")
+
+
 def test_choices_are_checked_in_files_too(tmp_path: Path) -> None:
     file = tmp_path / "detector.yaml"
     file.write_text("data: d\nmodels: m\nmodel: yolov9\n")

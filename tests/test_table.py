@@ -96,6 +96,15 @@ def test_lists_of_different_lengths_are_refused() -> None:
         rows.to_matrix(pa.array([[1.0], [1.0, 2.0, 3.0]], rows.VECTOR))
 
 
+def test_an_index_where_nothing_can_be_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="--index foo://x: Protocol not known: foo"):
+        Index("foo://x")
+    (tmp_path / "features/_delta_log").mkdir(parents=True)
+    (tmp_path / "features/_delta_log/00000000000000000000.json").write_text("no JSON")
+    with pytest.raises(TableError, match=r"the index at .* cannot be read: "):
+        Index(str(tmp_path)).version()
+
+
 def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     with pytest.raises(TableError, match=r"jobs\.index"):
