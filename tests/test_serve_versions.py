@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from jobs.serving import library as library_room
 from jobs.serving.library import Library
+from jobs.serving.replicas import SearcherReplica
 from jobs.serving.shelf import Shelf
 from rsir_core import rows
 from rsir_core.errors import QueryError
@@ -196,6 +198,21 @@ def damage(index: Index) -> None:
 
 def lose_pca(index: Index) -> None:
     shutil.rmtree(f"{index.uri}/pca")
+
+
+def test_a_replica_starts_with_the_version_before_where_the_newest_is_broken(changing: Index) -> None:
+    good = changing.version()
+    whole = {file: file.read_bytes() for file in Path(changing.table_uri("features")).glob("*.parquet")}
+    fewer(changing)
+    damage(changing)
+    for file, content in whole.items():
+        file.write_bytes(content)
+    (found,) = SearcherReplica(changing.uri, 0, 1).call([(good, "stored", ([ONE], []))])
+    assert list(found) == [ONE]
+    for file in whole:
+        file.write_bytes(b"")
+    with pytest.raises(pa.ArrowInvalid):  # as the newest
+        SearcherReplica(changing.uri, 0, 1)
 
 
 def replace_bundle(index: Index) -> None:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 Call = tuple[int, str, tuple[Any, ...]]  # version, method of its answerer, arguments
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
+TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
 
 
@@ -69,6 +70,21 @@ class Describers:
         return describer
 
 
+def load_newest(shelf: Shelf[Any], index: str) -> None:
+    """Load the newest version that can be, until the ingress says which ones it wants.
+
+    The newest may be broken, and an older one served for that: a replica that takes another's place must start then.
+
+    Raises:
+        Exception: what the newest raises, where no other one of the last can be loaded.
+    """
+    newest = Index(index).version()
+    for version in range(newest, max(newest - TRIED, 0), -1):
+        if not shelf.hold([version]):
+            return
+    shelf.get(newest)
+
+
 class Asked(NamedTuple):
     """A picture to describe, with what the version that is asked has for it."""
 
@@ -104,7 +120,7 @@ class DescriberReplica:
         torch.set_num_threads(1)
         keep_activations()
         self._shelf = Shelf(Describers(index, max_pixels, device))
-        self._shelf.get(Index(index).version())
+        load_newest(self._shelf, index)
         self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
         self._batch = Batcher(self._describe_together, BATCH)
 
@@ -146,7 +162,7 @@ class SearcherReplica:
 
     def __init__(self, index: str, part: int, parts: int) -> None:
         self._shelf = Shelf(lambda version: Answerer(edition_of(index, version), part, parts))
-        self._shelf.get(Index(index).version())
+        load_newest(self._shelf, index)
 
     def call(self, asked: list[Call]) -> list[Any]:
         """What methods of the answerer give, each as well as it can."""
