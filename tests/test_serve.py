@@ -1,5 +1,6 @@
 """The job: what it refuses to serve, and the endpoint in a process of its own on Ray Serve."""
 
+import http.client
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pyarrow as pa
@@ -21,7 +23,9 @@ from jobs.serving.query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
 from rsir_core.table import Index
+from tests.bodies import bodies
 from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
+from tests.test_fuzz import REFUSED, send
 
 # Starting
 
@@ -51,6 +55,8 @@ def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
 
 
 # The real thing
+
+FUZZED = 300
 
 
 class Endpoint:
@@ -91,7 +97,18 @@ def changing(index: str, tmp_path_factory: pytest.TempPathFactory) -> Index:
 @pytest.fixture(scope="module")
 def endpoint(changing: Index, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     log = tmp_path_factory.mktemp("endpoint") / "stderr"
-    options = ["--max-bytes", str(LIMITS.max_bytes), "--max-concurrency", "2", "--partitions", "2", "--refresh", "0.2"]
+    options = [
+        "--max-bytes",
+        str(LIMITS.max_bytes),
+        "--max-pixels",
+        str(LIMITS.max_pixels),
+        "--max-concurrency",
+        "2",
+        "--partitions",
+        "2",
+        "--refresh",
+        "0.2",
+    ]
     with closing(Endpoint(changing.uri, log, *options)) as endpoint:
         yield endpoint
 
@@ -185,6 +202,16 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 def metrics(targets: list[str]) -> str:
     return "".join(httpx.get(f"http://{target}/metrics", timeout=60).text for target in targets)
+
+
+@pytest.mark.ray
+def test_whatever_is_sent_ray_serve_answers_in_words(served: httpx.Client, endpoint: Endpoint) -> None:
+    """As the app alone does, see `test_fuzz`: what a replica raises comes back through Serve."""
+    address = urlsplit(endpoint.url)
+    for body in bodies(FUZZED, seed=2):
+        with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)) as connection:
+            assert send(connection, body) in {200, 503, *REFUSED}, body.data[:200]
+    assert served.get("/healthz").status_code == 200
 
 
 @pytest.mark.ray
