@@ -137,10 +137,23 @@ def test_a_run_that_fails_leaves_nothing(config: QueryConfig, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise RsirError("the disk is full")
 
-    monkeypatch.setattr("jobs.query._move", refuse)
+    monkeypatch.setattr("jobs.query.write_part", refuse)
     with pytest.raises(RsirError, match="full"):
         answer_queries(config)
     assert [f.name for f in Path(config.out).parent.iterdir() if f.name.startswith("out")] == []
+
+
+@ray_test
+@pytest.mark.usefixtures("cluster")
+def test_answers_that_cannot_be_moved_are_kept_and_named(config: QueryConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("slow down")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.mv", refuse)
+    with pytest.raises(RsirError, match=r"the answers are complete in .*\.unfinished and could not be moved") as said:
+        answer_queries(config)
+    kept = next(word for word in str(said.value).split() if word.endswith(".unfinished"))
+    assert len(tables(kept)[0]) == 6 * K
 
 
 @ray_test
