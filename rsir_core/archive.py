@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NoReturn
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import tokenize
 
 from rsir_core.bucket import Bucket, quick
-from rsir_core.errors import ArchiveError
+from rsir_core.errors import ArchiveError, StorageError
+from rsir_core.storage import file_system
 
 EXTENSIONS: Final = frozenset(
     [
@@ -36,7 +36,6 @@ EXTENSIONS: Final = frozenset(
         ".bmp",
     ]
 )
-_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
@@ -89,16 +88,10 @@ def list_images(archive: str) -> Iterator[ImageFile]:
 
 def _open(archive: str) -> tuple[Any, str]:
     """File system and root path; without a listing cache, which would hold the listing and hide changes."""
-    protocol = archive.partition("://")[0] if "://" in archive else "file"
     try:
-        fs, root = fsspec.core.url_to_fs(archive, use_listings_cache=False)
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        remedy = f"pip install 'rsir[{extra}]'" if extra else str(error)
-        raise ArchiveError(f"{archive}: reading {protocol}:// needs a package that is missing: {remedy}") from error
-    except Exception as error:
-        raise ArchiveError(f"{archive} is no URI that fsspec opens: {error}") from error
-    return fs, root
+        return file_system(archive, use_listings_cache=False)
+    except StorageError as error:
+        raise ArchiveError(str(error)) from error
 
 
 def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:

@@ -20,7 +20,7 @@ from rsir_core.classifier import ClassifierSettings
 from rsir_core.detector import DetectorSettings
 from rsir_core.errors import BundleError
 from rsir_core.regions import TAU
-from rsir_core.storage import put_file
+from rsir_core.storage import file_system, put_file
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -212,10 +212,7 @@ def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
 
 
 def _read_manifest(uri: str) -> dict[str, Any] | None:
-    try:
-        fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
-    except (ValueError, ImportError) as error:  # of a protocol that is unknown, or not installed
-        raise BundleError(f"--models {uri}: {error}") from error
+    fs, path = file_system(uri.rstrip("/"))
     try:
         manifest = json.loads(fs.cat_file(f"{path}/{MANIFEST}"))
     except FileNotFoundError:

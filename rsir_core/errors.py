@@ -71,7 +71,7 @@ class ConflictError(RsirError):
 
 
 class StorageError(RsirError):
-    """A store does not take what is written: it is full, out of reach, or refuses."""
+    """A store cannot be opened, or does not take what is written: it is full, out of reach, or refuses."""
 
 
 class QueryError(RsirError):

@@ -1,14 +1,35 @@
-"""Writing a file to any storage so that no reader ever sees half of it."""
+"""Any storage: by a URI, and writing a file so that no reader ever sees half of it."""
 
 import errno
 import os
 import uuid
 from pathlib import Path
+from typing import Any, Final
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from rsir_core.errors import StorageError
+
+_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+
+
+def file_system(uri: str, **options: Any) -> tuple[Any, str]:
+    """What holds a URI that a person gave, and its path there; `options` are fsspec's.
+
+    Raises:
+        StorageError: the protocol is unknown, or not installed.
+    """
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
+    except ImportError as error:
+        protocol = uri.partition("://")[0]
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install 'rsir[{extra}]'" if extra else str(error)
+        raise StorageError(f"{uri}: reading {protocol}:// needs a package that is missing: {remedy}") from error
+    except Exception as error:
+        raise StorageError(f"{uri} is no URI that fsspec opens: {error}") from error
+    return found
 
 
 def put_file(uri: str, data: bytes) -> None:

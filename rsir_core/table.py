@@ -31,7 +31,7 @@ from rsir_core.clusters import Clusters
 from rsir_core.delta import ONTO_THIS, Mode, TableFile, WrittenFile, changed, commit_files, files_of, table_at
 from rsir_core.errors import TableError
 from rsir_core.pca import Pca
-from rsir_core.storage import put_file
+from rsir_core.storage import file_system, put_file
 
 if TYPE_CHECKING:
     from rsir_core.bundle import Bundle, BundleSettings
@@ -67,10 +67,7 @@ class Index:
     """
 
     def __init__(self, uri: str) -> None:
-        try:
-            fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
-        except (ValueError, ImportError) as error:  # of a protocol that is unknown, or not installed
-            raise TableError(f"--index {uri}: {error}") from error
+        fs, path = file_system(uri.rstrip("/"))
         self.uri: str = path if "file" in fs.protocol else fs.unstrip_protocol(path)
 
     def table_uri(self, name: TableName) -> str:

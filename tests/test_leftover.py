@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.indexing.describing import ROWS_PER_FILE, rows_per_file
+from jobs.indexing.describing import ROWS_HELD, ROWS_PER_FILE, rows_per_file
 from rsir_core import rows
 from rsir_core.leftover import leftovers, taken_over
 from rsir_core.table import Index
@@ -82,7 +82,10 @@ def test_files_without_their_content_are_passed_over(tmp_path: Path) -> None:
     assert take_over(index, listed(a="1", b="1")) == ["a", "b"]
 
 
-@given(st.integers(0, 10**8), st.integers(1, 999), st.integers(1, 999), st.integers(1, 10**5))
-def test_actors_hold_no_more_than_a_commit_together(images: int, actors: int, batch_size: int, at_risk: int) -> None:
-    held = rows_per_file(images, actors, batch_size, at_risk)
-    assert 1 <= held <= ROWS_PER_FILE and (held == 1 or actors * held <= at_risk)
+@given(st.integers(0, 10**8), st.integers(1, 999), st.integers(1, 999), st.integers(1, 10**5), st.integers(1, 10**4))
+def test_actors_hold_no_more_than_a_commit_together_nor_than_they_have_room_for(
+    images: int, actors: int, batch_size: int, at_risk: int, rows_each: int
+) -> None:
+    held = rows_per_file(images, actors, batch_size, at_risk, rows_each)
+    assert 1 <= held <= ROWS_PER_FILE
+    assert held == 1 or (actors * held <= at_risk and held * rows_each <= ROWS_HELD)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from rsir_core import rows
 from rsir_core.archive import ImageFile
 from rsir_core.delta import TableFile, commit_files, table_at
-from rsir_core.errors import ConflictError, TableError
+from rsir_core.errors import ConflictError, StorageError, TableError
 from rsir_core.geometry import rectangle, to_wkb
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
@@ -97,7 +97,7 @@ def test_lists_of_different_lengths_are_refused() -> None:
 
 
 def test_an_index_where_nothing_can_be_is_said(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="--index foo://x: Protocol not known: foo"):
+    with pytest.raises(StorageError, match="foo://x is no URI that fsspec opens: Protocol not known: foo"):
         Index("foo://x")
     (tmp_path / "features/_delta_log").mkdir(parents=True)
     (tmp_path / "features/_delta_log/00000000000000000000.json").write_text("no JSON")

@@ -255,8 +255,7 @@ def describe_files(
 def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Dataset:
     """A lazy dataset of what the last stage yields of listed files: on CPUs in one actor each, on GPUs one by one."""
     actors = config.actors or actor_count(config.num_gpus)
-    at_risk = min(stages.at_risk, actors * max(1, ROWS_HELD // stages.rows_each))
-    unit = rows_per_file(len(listing), actors, config.batch_size, at_risk)
+    unit = rows_per_file(len(listing), actors, config.batch_size, stages.at_risk, stages.rows_each)
     blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
     files = ray.data.from_arrow(blocks)
     pool = ActorPoolStrategy(size=actors)
@@ -277,14 +276,14 @@ def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Data
     return found.map_batches(stages.write, batch_size=unit * stages.rows_each, batch_format="pyarrow")
 
 
-def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int) -> int:
+def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int, rows_each: int = 1) -> int:
     """Images that an actor takes at once, and writes the rows of into one file.
 
     Of small archives few, so that the actors end together; of large ones `ROWS_PER_FILE`; never so many that all actors
-    together hold more than `at_risk`, unless that is less than an image each.
+    together hold more than `at_risk`, nor one of them more than `ROWS_HELD` rows, unless that is less than an image.
     """
     even = max(images // (8 * actors) // batch_size, 1) * batch_size
-    return max(1, min(even, ROWS_PER_FILE, at_risk // actors))
+    return max(1, min(even, ROWS_PER_FILE, at_risk // actors, ROWS_HELD // rows_each))
 
 
 def actor_count(num_gpus: float) -> int:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from jobs.serving.request import SearchRequest, in_words
 from rsir_core.errors import QueryError
@@ -73,17 +73,22 @@ def _limited(request: Request, max_bytes: int) -> Request:
     refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; send a smaller image", 413)
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise refusal
+    return Request(request.scope, at_most(max_bytes, request.receive, refusal))
+
+
+def at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
+    """What receives the same request, and raises as soon as more of it has come."""
     received = 0
 
-    async def receive() -> Message:
+    async def limited() -> Message:
         nonlocal received
-        message = await request.receive()
+        message = await receive()
         received += len(message.get("body", b""))
         if received > max_bytes:
             raise refusal
         return message
 
-    return Request(request.scope, receive)
+    return limited
 
 
 @asynccontextmanager

@@ -10,8 +10,9 @@ from typing import Annotated, Final
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobs.serving.reading import at_most
 from rsir_core.errors import ConfigError, QueryError
 
 COOKIE: Final = "rsir_token"
@@ -99,7 +100,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http" or scope["path"] in self._open:
-            await self._app(scope, _short(receive) if scope["path"] == EXCHANGE else receive, send)
+            if scope["path"] == EXCHANGE:  # which strangers ask
+                receive = at_most(LONGEST, receive, QueryError(f"{EXCHANGE} takes at most {LONGEST} bytes", 413))
+            await self._app(scope, receive, send)
             return
         request = HTTPConnection(scope)
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -111,21 +114,6 @@ class Guard:
             return
         request.state.entry.client = name
         await self._app(scope, receive, send)
-
-
-def _short(receive: Receive) -> Receive:
-    """Of a stranger's request, no more than a token takes."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > LONGEST:
-            raise QueryError(f"a request to {EXCHANGE} has at most {LONGEST} bytes", 413)
-        return message
-
-    return limited
 
 
 def _refusal() -> JSONResponse:

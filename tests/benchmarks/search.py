@@ -67,9 +67,8 @@ class Rows:
         weighted = query_weights(complements(query[1][None]), self.of_class)[0]
         weighted *= self.complement[query[1].argmax()]
         weighted *= distances(query[0][None], self.feature)[0]
-        if allowed is not None:
-            weighted[~allowed] = np.inf
-        return np.argsort(weighted, kind="stable")[:k]
+        order = np.argsort(weighted, kind="stable")
+        return order[:k] if allowed is None else order[allowed[order]][:k]
 
 
 def milliseconds(search: Callable[[Query], Any], queries: Sequence[Query]) -> list[float]:
@@ -109,6 +108,19 @@ def grid(base: Options) -> list[Options]:
         at = found.index(shape) + 1
         found[at:at] = [*(shape._replace(k=k) for k in (10, 1_000, 10_000)), shape._replace(passing=0.01)]
     return [*found, base._replace(probabilities="uniform")]
+
+
+def exact(index: str) -> dict[str, Any]:
+    """Whether all rows of an index, and rows near them, find what looking at each row finds."""
+    feature, p = rows_of(index)
+    rows, rng = Rows(feature.copy(), p.copy()), np.random.default_rng(0)
+    near = drawn((feature, p), len(feature), False, rng)
+    queries: list[Query] = [*zip(feature, p, strict=True), *zip(*near, strict=True)]
+    wrong = {
+        k: sum(not np.array_equal(asking(rows.searcher, k)(q), rows.brute_force(q, k, None)) for q in queries)
+        for k in (1, 50, len(feature))
+    }
+    return {"rows": len(feature), "queries": len(queries), "wrong": wrong}
 
 
 class Bench:
@@ -164,18 +176,6 @@ class Bench:
             "ratio": round(ours / others, 3),
         }
 
-    def exact(self, index: str) -> dict[str, Any]:
-        """Whether all rows of an index, and rows near them, find what looking at each row finds."""
-        feature, p = rows_of(index)
-        rows, rng = Rows(feature.copy(), p.copy()), np.random.default_rng(0)
-        near = drawn((feature, p), len(feature), False, rng)
-        queries: list[Query] = [*zip(feature, p, strict=True), *zip(*near, strict=True)]
-        wrong = {
-            k: sum(not np.array_equal(asking(rows.searcher, k)(q), rows.brute_force(q, k, None)) for q in queries)
-            for k in (1, 50, len(feature))
-        }
-        return {"rows": len(feature), "queries": len(queries), "wrong": wrong}
-
     def _draw(self, options: Options) -> None:
         if options._replace(k=0, passing=None) == self._drawn_for:
             return
@@ -214,15 +214,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--grid", action="store_true", help="a table over dimensions, classes, k and a filter instead")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     given = vars(parser.parse_args(argv))
-    index, fewer, exact, is_grid, as_json = (given.pop(n) for n in ("index", "against", "exact", "grid", "json"))
+    index, fewer, is_exact, is_grid, as_json = (given.pop(n) for n in ("index", "against", "exact", "grid", "json"))
     if is_grid and index:
         parser.error("--grid is over made-up rows; leave --index out")
-    if exact and not index:
+    if is_exact and not index:
         parser.error("--exact is of an index's own rows; give --index")
     faiss.omp_set_num_threads(1)
     bench, options = Bench(index), Options(**given)
     if not is_grid:
-        result = bench.exact(index) if exact else bench(options) if fewer is None else bench.against(options, fewer)
+        result = exact(index) if is_exact else bench(options) if fewer is None else bench.against(options, fewer)
         print(json.dumps(result) if as_json else "\n".join(f"{k:>20}  {v}" for k, v in result.items()))
         return
     print(" ".join(f"{title:>7}" for title in COLUMNS.values()))
