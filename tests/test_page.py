@@ -207,6 +207,8 @@ def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, c
         assert page.address()["order"] == [order]
         assert "not sure" not in page.text("#status")
         assert page.text("#grid li:nth-child(2) .product").startswith("distance") == (order == "plain")
+        (card,) = page.all("#grid li:nth-child(2) .card")
+        assert card.accessible_name.count(" × ") == (0 if order == "plain" else 2)  # the factors, for who hears them
         assert len(page.driver.find_elements(By.CSS_SELECTOR, "#grid li:nth-child(2) .bar i")) == parts
 
 
