@@ -12,6 +12,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
+from jobs.cluster import rows_of
 from jobs.config import FinetuneClassifierConfig
 from rsir_core import bundle
 from rsir_core.bundle import Bundle, State
@@ -34,17 +35,18 @@ class Classify:
         self.describer = Describer(ray.get(models), device)
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Columns `class_probabilities` (C) and `label` for columns `uri` and `label`."""
-        images, labels = [], []
-        for uri, label in zip(batch["uri"], batch["label"], strict=True):
+        """Columns `position`, `label` and `class_probabilities` (C) for columns `position`, `label` and `uri`."""
+        images, kept = [], []
+        for i, uri in enumerate(batch["uri"]):
             try:
                 images.append(read_picture(uri).pixels)
-                labels.append(label)
+                kept.append(i)
             except ImageError as error:
                 log.warning("left out: %s", error)
         return {
+            "position": batch["position"][kept],
+            "label": batch["label"][kept],
             "class_probabilities": self.describer.describe(images).class_probabilities,
-            "label": np.array(labels, np.int64),
         }
 
 
@@ -75,12 +77,15 @@ def calibrate(
 def _classify(
     config: FinetuneClassifierConfig, settings: ClassifierSettings, state: State, images: Sequence[LabelledImage]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Class probabilities (n, C) and labels (n,) of the images that can be read, in any order."""
+    """Class probabilities (n, C) and labels (n,) of the images that can be read, in their order."""
     if not images:
         return np.empty((0, len(settings.classes)), np.float32), np.empty(0, np.int64)
     detector = bundle.read_detector(config.models) or (None, {})
     models = Bundle(settings, detector[0], config.tau, "", state, detector[1])
-    asked = [{"uri": image.uri, "label": settings.classes.index(image.label)} for image in images]
+    asked = [
+        {"position": i, "uri": image.uri, "label": settings.classes.index(image.label)}
+        for i, image in enumerate(images)
+    ]
     stage = ray.data.from_items(asked).map_batches(
         Classify,
         fn_constructor_args=(ray.put(models), "cuda" if config.num_gpus else "cpu"),
@@ -89,6 +94,7 @@ def _classify(
         num_gpus=config.num_gpus or None,
         num_cpus=1,
     )
-    rows = stage.take_all()
+    # They come as the actors finish: sums in another order would make another temperature of the same seed.
+    rows = sorted(rows_of(stage), key=lambda row: row["position"])
     p = [row["class_probabilities"] for row in rows]
     return np.array(p, np.float32), np.array([row["label"] for row in rows], np.int64)
