@@ -238,7 +238,8 @@ class QueryConfig(DescribingConfig):
     end: str | None = option("only results taken at this time or earlier", None)
     bbox: str | None = option("west,south,east,north in degrees: only results whose footprint meets it", None)
     near_duplicates: bool = option(
-        "only images as near as a copy encoded or scaled anew (0.2), by the plain distance; look-alikes can be",
+        "only images as near as a copy encoded or scaled anew (0.2), by the plain distance; as look-alikes can be, "
+        "column same_picture tells of the first 20 by their pixels",
         False,
     )
     distance: Literal["weighted", "plain", "auto"] = option(

@@ -31,9 +31,10 @@ SIDE: Final = 32  # of what is compared
 # Grey levels, root mean square, at most: on UC Merced, quality 75 at 80 % of the size moves 98 % of such small pictures
 # by less, and the two most alike of different pictures are 4.9 apart.
 SAME: Final = 4.0
+COMPARED: Final = 20  # of what is near a picture, the nearest that are read to tell whether they are it
 READERS: Final = 4  # threads: reading is mostly waiting, or decoding outside the interpreter's lock
 
-Kind = Literal["identical", "re-encoded"]
+Kind = Literal["identical", "re-encoded", "different"]
 
 
 class Look(NamedTuple):
@@ -80,18 +81,34 @@ def looks_at(uris: Sequence[str]) -> Iterator[Look | ImageError]:
         yield from readers.map(read, uris)
 
 
+def compare(one: Look, other: Look) -> tuple[Kind, float]:
+    """What two pictures are to each other, and how far apart, see `Pair`."""
+    if one.digest == other.digest:
+        return "identical", 0.0
+    difference = float(np.sqrt(np.mean((one.small.astype(np.float64) - other.small) ** 2)))
+    return "re-encoded" if difference <= SAME else "different", difference
+
+
+def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str]) -> list[Kind | None]:
+    """What each of the images is to a picture, H×W×3.
+
+    None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
+    """
+    own = look_at(pixels)
+    looks = looks_at(uris[:COMPARED])
+    kinds = [None if isinstance(look, ImageError) else compare(own, look)[0] for look in looks]
+    return [*kinds, *[None] * (len(uris) - len(kinds))]
+
+
 def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, Look]) -> list[Pair]:
     """Those of the pairs that are one picture; rows without a look are in none."""
     found = []
     for first, second in pairs:
         if first not in looks or second not in looks:
             continue
-        one, other = looks[first], looks[second]
-        difference = float(np.sqrt(np.mean((one.small.astype(np.float64) - other.small) ** 2)))
-        if one.digest == other.digest:
-            found.append(Pair(first, second, "identical", 0.0))
-        elif difference <= SAME:
-            found.append(Pair(first, second, "re-encoded", difference))
+        kind, difference = compare(looks[first], looks[second])
+        if kind != "different":
+            found.append(Pair(first, second, kind, difference))
     return found
 
 

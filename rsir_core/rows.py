@@ -112,6 +112,7 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
 )
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
+SAME_PICTURE: Final = "same_picture"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
     [
         *(pa.field(f"query_{name}", kind) for name, kind in (
@@ -127,6 +128,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(CLASS, pa.string()),
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
+        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, see `duplicates.Kind`; null: it was not looked at
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

@@ -410,6 +410,19 @@ def test_only_copies(page: Page) -> None:
     assert page.names()[0] == ONE
     assert len(page.names()) < 20
     assert page.address()["copies"] == ["1"]
+    kinds = [item.text for item in page.all("#grid .kind")]
+    assert kinds[0] == "the same picture" and set(kinds[1:]) <= {"another picture"}
+    assert page.text("#status").startswith("The index has no copy of this picture besides it: these only look like it.")
+
+
+def test_an_upload_that_is_there_already_is_told_from_look_alikes(page: Page, index: str, tmp_path: Path) -> None:
+    page.click("#copies")
+    Image.open(uploaded_path(index, ONE)).save(tmp_path / "again.jpg", quality=95)
+    page.search(lambda: upload(page, tmp_path / "again.jpg"))
+    assert "The index has one copy of this picture." in page.text("#status")
+    first = page.all("#grid .card")[0]
+    assert page.all("#grid .kind.same")[0].text == "the same picture, saved or scaled anew"
+    assert "the same picture, saved or scaled anew" in first.accessible_name
 
 
 def test_a_link_is_the_whole_search(map_page: Page, placed: Placed) -> None:
@@ -436,6 +449,38 @@ def test_a_link_is_the_whole_search(map_page: Page, placed: Placed) -> None:
     )
     assert said.pop("version") == [str(version)]
     assert said == asked
+
+
+def test_a_link_to_an_uploads_search_finds_the_same(page: Page, index: str, tmp_path: Path) -> None:
+    Image.open(uploaded_path(index, ONE)).rotate(17).save(tmp_path / "mine.png")
+    page.search(lambda: upload(page, tmp_path / "mine.png"))
+    page.click("#grid li:nth-child(2) .mark.good")
+    page.click("#grid li:nth-child(5) .mark.bad")
+    page.search(lambda: page.click("#refine"))
+    cards = [card.accessible_name for card in page.all("#grid .card")]
+    page.driver.execute_script("navigator.clipboard.writeText = () => Promise.reject()")
+    page.click("#share")
+    page.until("!document.querySelector('#link').hidden")
+    assert "does not show it" in page.text("#link-says")
+    link = page.driver.find_element(By.ID, "link").get_attribute("value")
+    page.driver.get("about:blank")
+    page.driver.get(link)
+    page.until_answered()
+    assert [card.accessible_name for card in page.all("#grid .card")] == cards
+    assert "which a link does not hold" in page.text("#query")
+    page.driver.get(link.replace("descriptor=", "descriptor=%C3%A4"))
+    page.until("!document.querySelector('#archive').hidden")
+
+
+def test_a_picked_image_shows_all_of_its_objects(page: Page, client: httpx.Client) -> None:
+    plain, seen = (
+        client.post("/search", json={"image_id": ONE, "preview": preview}).json() for preview in (False, True)
+    )
+    assert seen["results"] == plain["results"] and seen["query"]["feature"] == plain["query"]["feature"]
+    assert seen["query"]["objects"][0] == seen["query"]["object"] == plain["query"]["object"]
+    assert len(seen["query"]["objects"]) > len(plain["query"]["objects"]) == 1
+    page.open(f"?image_id={ONE}")
+    assert len(page.all("#query rect.other:not(.halo)")) == len(seen["query"]["objects"]) - 1
 
 
 def test_a_link_to_an_older_version_says_so(page: Page) -> None:

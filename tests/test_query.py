@@ -106,6 +106,7 @@ def test_queries_without_a_result_are_answered_too(config: QueryConfig) -> None:
     first = results.filter(pa.compute.equal(results["rank"], 1))
     assert first["query_image_id"].to_pylist()[:3] == ["copy0.jpg", "copy1.jpg", "copy2.jpg"]
     assert max(results["distance"].to_pylist()) <= 0.2
+    assert first["same_picture"].to_pylist()[:3] == ["identical"] * 3
     assert len(results) == near["rows"] < 6 * K and (near["answered"], near["failed"]) == (6, 1)
 
     one = replace(config, out=config.out + "2", classes="river", k=50)

@@ -171,6 +171,10 @@ def test_the_thumbnail_of_an_image_that_has_gone(client: httpx.Client, stored: R
     try:
         response = client.get(f"/thumbnail/{stored[-1]['image_id']}")
         assert (response.status_code, file.name in response.json()["detail"]) == (404, True)
+        asked = {"image_id": stored[-1]["image_id"], "preview": True, "near_duplicates": True}
+        answer = client.post("/search", json=asked).json()  # by its row
+        assert (answer["results"][0]["image_id"], answer["results"][0]["same_picture"]) == (asked["image_id"], None)
+        assert "it cannot be read any more" in answer["query"]["notes"] and "preview" not in answer["query"]
     finally:
         file.write_bytes(data)
 
@@ -192,7 +196,7 @@ def test_answers_are_as_documented(client: httpx.Client) -> None:
     search = document["paths"]["/search"]["post"]
     assert set(search["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
     assert search["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/AnswerJson")
-    answer = client.post("/search", json={"image_id": ONE})
+    answer = client.post("/search", json={"image_id": ONE, "near_duplicates": True})
     TypeAdapter(AnswerJson).validate_json(answer.content, strict=True)
     fields = document["components"]["schemas"]["ResultJson"]["properties"]
     assert set(answer.json()["results"][0]) == set(fields)

@@ -1,5 +1,6 @@
 """Gathering: what several searchers answer together is what one of them answers alone."""
 
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,14 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
+from rsir_core import rows
+from rsir_core.raster import read_picture
 from rsir_core.table import Index
-from tests.serving import ONE, Rows, copy_of, local_app, publish, serving, upload
+from tests.serving import ONE, Rows, copy_of, local_app, png, publish, serving, upload
 
 pytestmark = pytest.mark.slow
 OTHERS = ["beach/beach000.jpg", "river/river001.jpg"]
@@ -142,3 +147,22 @@ def test_near_duplicates_are_ranked_by_the_plain_distance_and_end_where_others_b
         away = sorted((math.dist(row["feature"], query["feature"]), row["image_id"]) for row in stored)
         assert found == [name for distance, name in away if distance <= 0.2]
         assert found[0] == query["image_id"]
+
+
+def test_pixels_tell_which_near_duplicates_are_the_picture(index: str, stored: Rows, tmp_path: Path) -> None:
+    copy, (one, other) = copy_of(index, tmp_path / "index"), (stored[0]["image_id"], stored[1]["image_id"])
+    alike = {name: stored[0][name] for name in (rows.FEATURE, rows.CLASS, rows.CLASS_PROBABILITIES)}
+    publish(copy, pa.Table.from_pylist([stored[0], stored[1] | alike, *stored[2:]], rows.FEATURES))
+    pixels = read_picture(stored[0]["uri"]).pixels
+    saved = io.BytesIO()
+    Image.fromarray(pixels).save(saved, "JPEG", quality=95)
+
+    def kinds(response: httpx.Response) -> dict[str, str]:
+        return {result["image_id"]: result["same_picture"] for result in response.json()["results"]}
+
+    with serving(local_app(copy.uri)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        stored_one = client.post("/search", json={"image_id": one, "near_duplicates": True})
+        assert kinds(stored_one) == {one: "identical", other: "different"}
+        for data, kind in ((png(pixels), "identical"), (saved.getvalue(), "re-encoded")):
+            assert kinds(upload(client, data, near_duplicates="true")) == {one: kind, other: "different"}
+        assert "same_picture" not in client.post("/search", json={"image_id": one}).json()["results"][0]

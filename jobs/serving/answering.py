@@ -20,6 +20,7 @@ from jobs.indexing.describing import Reading, Stages, images_of, read_files, thr
 from jobs.serving.answer import FACTORS, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
+from rsir_core.duplicates import kinds_of
 from rsir_core.raster import Picture
 from rsir_core.storage import put_file
 
@@ -50,11 +51,11 @@ class AnswerRead:
         pictures = [Picture(pixels, None) for pixels in images_of(good)]
         described = self._describer.describe(pictures, [None] * len(pictures))
         queries = good.select([rows.IMAGE_ID, rows.URI, "began"]).to_pylist()
-        found = [self._answer(query, descriptor) for query, descriptor in zip(queries, described, strict=True)]
+        found = [self._answer(*one) for one in zip(queries, pictures, described, strict=True)]
         bad = batch.filter(batch["pixels"].is_null())
         return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
 
-    def _answer(self, query: dict[str, Any], descriptor: Descriptor) -> pa.Table:
+    def _answer(self, query: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         recognised = self._answerer.recognise(descriptor)
         descriptor = descriptor if recognised is None else recognised[1]
         hits = self._answerer.hits(descriptor, self._ranking)
@@ -78,6 +79,8 @@ class AnswerRead:
             best = float((hits.weighted_distance if self._ranking.is_weighted(descriptor) else hits.distance)[0])
             verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, best)
             columns[rows.NO_MATCH] = [verdict.no_match] * n
+            if self._ranking.near_duplicates:
+                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist())
             columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
         return _table(columns, length)
 

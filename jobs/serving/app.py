@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from jobs.serving.gather import Backend
+from jobs.serving.gather import Backend, Found
 from jobs.serving.journal import Entry, Journal, Record
 from jobs.serving.library import Library
 from jobs.serving.messages import (
@@ -28,13 +29,14 @@ from jobs.serving.query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verd
 from jobs.serving.reading import Limits, read_search, request_body
 from jobs.serving.request import SearchRequest
 from jobs.serving.tokens import Tokens, add_tokens
+from rsir_core.duplicates import Kind, kinds_of
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.feedback import Example, refine
-from rsir_core.raster import read_picture
+from rsir_core.raster import decode, read_picture
 
 WEB: Final = Path(__file__).parents[1] / "web"
 GEOJSON: Final = "application/geo+json"
-THUMBNAILS_AT_ONCE: Final = 2  # each may decode a picture of `max_pixels`
+DECODED_AT_ONCE: Final = 2  # here, each of up to `max_pixels`: thumbnails, and what may be the same picture
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
         lifespan=running,
         responses={status: {"model": ErrorJson} for status in (401, 404, 422, 503)},
     )
-    _add_search(app, library, limits)
+    decoding = asyncio.Semaphore(DECODED_AT_ONCE)
+    _add_search(app, library, limits, decoding)
     _add_state(app, library, limits)
-    _add_browse(app, library, limits)
+    _add_browse(app, library, limits, decoding)
     if desk.tokens is not None:
         add_tokens(app, desk.tokens, {"/", "/healthz", *(f"/{file.name}" for file in WEB.iterdir())})
     app.mount("/", StaticFiles(directory=WEB, html=True))
@@ -80,7 +83,7 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
     return app
 
 
-def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
+def _add_search(app: FastAPI, library: Library, limits: Limits, decoding: asyncio.Semaphore) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorJson, "description": text}
         for status, text in {
@@ -111,6 +114,9 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
             if asked.is_one_stored_image:
                 with entry.timed("rank"):
                     query, found = await backend.rank_stored(asked.image_id, asked.uri, ranking)
+                if asked.preview:
+                    with entry.timed("describe"):
+                        query = await _seen(backend, query)
             else:
                 with entry.timed("describe"):
                     query = await _query(backend, asked, upload)
@@ -121,6 +127,10 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
                         found = await backend.rank(query, ranking)
             if upload is not None:
                 entry.found_object = query.object is not None
+            if asked.near_duplicates and not asked.has_examples and (source := upload or query.uri) is not None:
+                with entry.timed("compare"):
+                    async with decoding:
+                        found = await asyncio.to_thread(_compared, source, found, limits.max_pixels)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(found.results), media_type=GEOJSON)
             verdict = verdict_on(backend.edition, ranking, query, found.best)
@@ -152,9 +162,34 @@ async def _base(backend: Backend, asked: SearchRequest, upload: bytes | None) ->
     # Looked up first, so that no URI is opened that the index does not have.
     (stored,) = await backend.stored(*([] if name is None else [name] for name in (asked.image_id, asked.uri)))
     if box is None:
-        return stored
+        return await _seen(backend, stored) if asked.preview else stored
     described = await backend.describe(str(stored.uri), box, asked.preview)
     return replace(described, image_id=stored.image_id, uri=stored.uri)
+
+
+async def _seen(backend: Backend, stored: Descriptor) -> Descriptor:
+    """An indexed image with its picture and all of its objects, of which its row has one; the rest is the row's."""
+    try:
+        described = await backend.describe(str(stored.uri), None, True)
+    except QueryError as error:
+        if error.status == 503:
+            raise
+        return replace(stored, notes=f"it cannot be read any more: {error}")  # and is ranked by its row all the same
+    return replace(stored, objects=described.objects, preview=described.preview)
+
+
+def _compared(source: bytes | str, found: Found, max_pixels: int) -> Found:
+    """What was found, and what each picture is to that of an upload (bytes) or of an indexed image (its URI)."""
+    try:
+        own = (
+            decode(source, "the upload", max_pixels) if isinstance(source, bytes) else read_picture(source, max_pixels)
+        )
+    except ImageError:  # an indexed image that is gone: nothing can be compared with it
+        kinds: list[Kind | None] = [None] * len(found.results)
+    else:
+        kinds = kinds_of(own.pixels, [orjson.loads(result)["uri"] for result in found.results])
+    said = zip(kinds, found.results, strict=True)
+    return found._replace(results=[b'{"same_picture":%s,%s' % (orjson.dumps(kind), row[1:]) for kind, row in said])
 
 
 def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
@@ -175,6 +210,7 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
             "problem": library.problem,
             "images": edition.images,
             "classes": held.classes,
+            "class_names": list(edition.classes),
             "columns": held.columns,
             "times": held.times,
             "bounds": held.bounds,
@@ -189,9 +225,7 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
         }
 
 
-def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
-    decoding = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
-
+def _add_browse(app: FastAPI, library: Library, limits: Limits, decoding: asyncio.Semaphore) -> None:
     @app.get("/images", summary="List the index, by image id")
     async def images(
         contains: str = "",

@@ -16,7 +16,7 @@ from rsir_core.regions import Box
 class Found(NamedTuple):
     """What a query finds."""
 
-    results: list[bytes]  # each as JSON, with its rank
+    results: list[bytes]  # each as JSON, with its rank first
     best: float | None  # what the very first is ordered by, on whatever page; None: no row is there to be ranked
 
 

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing's before Pyth
 
 from jobs.serving.query import Descriptor, Edition, Verdict
 from rsir_core.detector import DetectedObject
+from rsir_core.duplicates import Kind
 from rsir_core.stac import item_of
 
 
@@ -92,6 +93,7 @@ class ResultJson(RowJson):
     query_weight: float
     candidate_weight: float
     probability: float
+    same_picture: NotRequired[Kind | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
 
 
 class AnswerJson(TypedDict):
@@ -120,6 +122,7 @@ class IndexJson(TypedDict):
     version: int
     images: int
     classes: dict[str, int]  # images of each
+    class_names: list[str]  # in the order of `class_probabilities`
     dimensions: int
     columns: list[str]  # that `where` can ask for
     times: tuple[str, str] | None  # first and last; null: no image has a time

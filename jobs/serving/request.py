@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
 from jobs.serving.query import Descriptor, DistanceName, Edition
+from rsir_core.duplicates import COMPARED
 from rsir_core.errors import QueryError
 from rsir_core.filters import Filter, Operator
 from rsir_core.footprint import Footprint
@@ -46,7 +47,7 @@ class SearchRequest(BaseModel):
     class_probabilities: Annotated[
         list[Annotated[Number, Field(ge=0, le=1)]] | None,
         JsonText,
-        Field(description="that descriptor's probabilities, in the order of the bundle's classes"),
+        Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
     positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = []
     negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = []
@@ -80,8 +81,8 @@ class SearchRequest(BaseModel):
     near_duplicates: Annotated[
         bool,
         Field(
-            description="only images as near as a copy encoded or scaled anew (0.2), by the plain distance; "
-            "look-alikes can be"
+            description="only images as near as a copy encoded or scaled anew (0.2), by the plain distance; as "
+            f"look-alikes can be, the pixels of the first {COMPARED} tell (`same_picture`)"
         ),
     ] = False
     distance: Annotated[

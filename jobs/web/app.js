@@ -3,12 +3,12 @@
 import { setUpArchive } from "./archive.js";
 import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
-import { longest, resultCard } from "./cards.js";
+import { isSamePicture, longest, resultCard } from "./cards.js";
 import { isSound, readFilters, setUpFilters, showFilters } from "./filters.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { picture, queryCaption, thumbnail } from "./picture.js";
-import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered } from "./query.js";
+import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered, withoutFile } from "./query.js";
 import { askForToken, setUpToken } from "./token.js";
 import { $, count, lightTogether, make, percent } from "./view.js";
 
@@ -17,6 +17,7 @@ const files = new Map();  // uploads by their number in the history, for as long
 
 let index = null;  // what is served, once it is known
 let asked = null;  // see `blank`
+let answered = null;  // what the query was taken for
 let shown = [];  // the results
 let bars = { scale: 1, rankedBy: "weighted_distance" };  // of them
 let underWay = new AbortController();
@@ -66,7 +67,7 @@ async function fetchResults(offset, words) {
   say(words, true);
   try {
     const k = Math.min(asked.k, index.max_k - offset);
-    const answer = await ask("search", { ...toRequest(asked, offset, k), signal: mine.signal }, (wait) => say(wait, true));
+    const answer = await ask("search", { ...toRequest(asked, offset, k, index.dimensions), signal: mine.signal }, (wait) => say(wait, true));
     document.body.classList.remove("busy");
     $("further").hidden = answer.results.length < k || offset + k >= index.max_k;
     return answer;
@@ -96,6 +97,7 @@ async function search(words = "") {
   if (answer === null) show("archive");
   if (!answer) return;
   const n = answer.results.length;
+  answered = answer.query;
   shown = [];
   bars = { scale: longest(answer.results, answer.ranked_by), rankedBy: answer.ranked_by };
   $("grid").replaceChildren();
@@ -104,7 +106,7 @@ async function search(words = "") {
   showMarks();
   show("results");
   explain(answer.ranked_by);
-  say(unlike(answer) + unsure(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
+  say(unlike(answer) + unsure(answer) + copies(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
 }
@@ -114,6 +116,15 @@ function unlike({ no_match, false_match_rate, results }) {
   if (!no_match || !results.length) return "";
   const rate = `of images of a known class that is not in the index, ${percent(false_match_rate)} would still be taken for a match`;
   return `Nothing here seems to be like this image: what follows is only nearest (${rate}). `;
+}
+
+/** How many of what may be a copy are one, told from pixels. */
+function copies({ query, results }) {
+  if (!results.some((result) => result.same_picture)) return "";
+  const others = results.filter((result) => isSamePicture(result) && result.image_id !== query.image_id).length;
+  const besides = query.image_id === null ? "" : " besides it";
+  if (!others) return `The index has no copy of this picture${besides}: these only look like it. `;
+  return `The index has ${others === 1 ? "one copy" : `${others} copies`} of this picture${besides}. `;
 }
 
 /** That the class was left out of it, where it was the page's choice. */
@@ -166,7 +177,7 @@ function drawQuery(frame, caption) {
   $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }
 
-const NEW = { file: null, image_id: null, box: null, good: [], bad: [] };
+const NEW = { file: null, image_id: null, descriptor: null, box: null, good: [], bad: [] };
 
 /** Search from an image of the index. */
 function pick(imageId) {
@@ -206,10 +217,10 @@ async function lookAgain() {
 }
 
 async function share() {
-  const lacks = asked.file ? " The uploaded picture is not part of it." : "";
-  $("link").value = location.href;
+  const lacks = asked.file ? " It searches as the uploaded picture did, and does not show it." : "";
+  $("link").value = new URL(toAddress(withoutFile(asked, answered, index.class_names)), location.href).href;
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText($("link").value);
     $("link-says").textContent = `The link is copied.${lacks}`;
   } catch {  // no permission, or not served over https
     $("link").hidden = false;

@@ -4,6 +4,11 @@ import { picture, thumbnail } from "./picture.js";
 import { make, number, percent, readable } from "./view.js";
 
 const FACTORS = [["query_weight", "query-weight"], ["candidate_weight", "candidate-weight"], ["distance", "distance"]];
+const KINDS = {  // what a result may be to the query's picture, where that was looked at
+  identical: "the same picture",
+  "re-encoded": "the same picture, saved or scaled anew",
+  different: "another picture",
+};
 const MARKS = [["good", "✓", "Good"], ["bad", "✗", "Bad"]];
 
 /** The factors of what ranks: of the weighted distance all three. */
@@ -30,6 +35,8 @@ function bar(result, scale, rankedBy) {
   return element;
 }
 
+export const isSamePicture = ({ same_picture: kind }) => kind === "identical" || kind === "re-encoded";
+
 /** A name that breaks between its parts. */
 const named = (name) => make("span", { className: "name" }, ...name.split(/(?<=[/_-])/).flatMap((part) => [part, make("wbr")]));
 
@@ -37,6 +44,7 @@ const named = (name) => make("span", { className: "name" }, ...name.split(/(?<=[
 export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
   const value = number(result[rankedBy]);
   const factors = factorsOf(rankedBy).map(([key]) => number(result[key])).join(" × ");
+  const kind = KINDS[result.same_picture];
   const card = make(
     "button",
     { type: "button", className: "card", title: `${result.image_id}\nSearch from this image`, onclick: () => onPick(result.image_id) },
@@ -49,6 +57,7 @@ export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
     ),
     bar(result, scale, rankedBy),
     make("span", { className: "product", textContent: rankedBy === "distance" ? `distance ${value}` : `${value} = ${factors}` }),
+    ...(kind ? [make("span", { className: `kind ${isSamePicture(result) ? "same" : ""}`, textContent: kind })] : []),
     named(result.image_id),
     ...(result.time ? [make("span", { className: "time", textContent: result.time.slice(0, 10) })] : []),
   );
@@ -56,7 +65,7 @@ export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
   card.setAttribute(
     "aria-label",
     `Rank ${result.rank}: ${readable(result.class)}: ${result.image_id}, ${percent(result.probability)} probable, ` +
-      `${rankedBy.replace("_", " ")} ${value}${rankedBy === "distance" ? "" : ` = ${factors}`}${acquired}. Search from it`,
+      `${rankedBy.replace("_", " ")} ${value}${rankedBy === "distance" ? "" : ` = ${factors}`}${kind ? `, ${kind}` : ""}${acquired}. Search from it`,
   );
   const item = make("li", {}, card, make("span", { className: "judge" }, ...MARKS.map((mark) => markButton(result.image_id, mark, onMark))));
   item.dataset.same = `result-${result.rank}`;

@@ -52,7 +52,7 @@ export function queryCaption(query, asked, hasDetector) {
     region && objectList(query.objects, asked.box, hasDetector),
     line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
     line(query.notes && `Reading it: ${query.notes}`),
-    line(query.image_id ?? asked.file?.name),
+    line(query.image_id ?? asked.file?.name ?? (asked.descriptor && "An uploaded picture, which a link does not hold")),
   ].filter(Boolean);
 }
 

@@ -5,7 +5,8 @@ const ORDERS = ["auto", "weighted", "plain"];
 /** Nothing asked of an index yet. */
 export const blank = (index) => ({
   file: null,  // an upload, or
-  image_id: null,  // an image of the index
+  image_id: null,  // an image of the index, or
+  descriptor: null,  // what an upload was ranked by, of a link: the numbers of its feature and class probabilities
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
   good: [],  // image ids that are what is looked for
   bad: [],
@@ -19,18 +20,39 @@ export const blank = (index) => ({
   version: index.version,
 });
 
-export const isAsking = (query) => query.file !== null || query.image_id !== null || query.good.length > 0;
+export const isAsking = (query) => query.file !== null || query.image_id !== null || query.descriptor !== null || query.good.length > 0;
 
 export const isFiltered = ({ classes, from, to, bbox, copies }) => classes.length > 0 || Boolean(from || to || bbox || copies);
 
 const NO_FILTER = { classes: [], from: "", to: "", bbox: null, copies: false };
 export const unfiltered = (query) => ({ ...query, ...NO_FILTER });
 
+/** The search with what an upload was ranked by in its stead, so that an address can say it. */
+export function withoutFile(query, answered, classNames) {
+  if (query.file === null) return query;
+  const probabilities = classNames.map((name) => answered.class_probabilities[name]);
+  const descriptor = Float32Array.from([...answered.feature, ...probabilities]);  // moved by the examples already
+  return { ...query, file: null, box: null, good: [], bad: [], descriptor };
+}
+
+const toText = (numbers) => btoa(String.fromCharCode(...new Uint8Array(numbers.buffer))).replaceAll("+", "-").replaceAll("/", "_");
+
+/** The inverse; null for what is not whole numbers of 4 bytes in base64. */
+function fromText(text) {
+  try {
+    const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
+    return new Float32Array(bytes.buffer);
+  } catch {
+    return null;
+  }
+}
+
 /** Everything but an uploaded file. */
 export function toAddress(query) {
   const address = new URLSearchParams();
   if (query.image_id !== null) address.set("image_id", query.image_id);
   if (query.box && query.image_id !== null) address.set("box", query.box.join(","));
+  if (query.descriptor) address.set("descriptor", toText(query.descriptor));
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
   for (const id of query.bad) address.append("bad", id);
@@ -51,6 +73,7 @@ export function fromAddress(search, index) {
   return {
     ...query,
     image_id: address.get("image_id"),
+    descriptor: address.has("descriptor") ? fromText(address.get("descriptor")) : null,
     box: numbers("box"),
     good: address.getAll("good"),
     bad: address.getAll("bad"),
@@ -66,9 +89,11 @@ export function fromAddress(search, index) {
 }
 
 /** For `fetch`; results from `offset` on, at most `k` of them. */
-export function toRequest(query, offset, k) {
+export function toRequest(query, offset, k, dimensions) {
+  const numbers = query.descriptor && [...query.descriptor];
   const fields = {
     k,
+    ...(numbers && { feature: numbers.slice(0, dimensions), class_probabilities: numbers.slice(dimensions) }),
     version: query.version,
     ...(offset && { offset }),
     ...(query.box && { box: query.box }),
@@ -80,7 +105,7 @@ export function toRequest(query, offset, k) {
     ...(query.bbox && { bbox: query.bbox }),
     ...(query.copies && { near_duplicates: true }),
     distance: query.order,
-    ...((query.file || query.box) && { preview: true }),
+    ...(offset === 0 && (query.file || query.image_id !== null) && { preview: true }),
   };
   if (query.file === null) {
     const body = JSON.stringify({ ...(query.image_id !== null && { image_id: query.image_id }), ...fields });
