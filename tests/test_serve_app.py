@@ -6,10 +6,12 @@ import io
 import json
 import math
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import numpy as np
 import pytest
 import rasterio
@@ -151,7 +153,7 @@ def test_images_by_name_and_class(client: httpx.Client, stored: Rows) -> None:
     found = client.get("/images", params={"contains": "CH001.", "class": "beach"}).json()
     assert found == {"total": 1, "images": [{"image_id": ONE, "class": "beach"}]}
     assert client.get("/images", params={"contains": "%", "class": "beach"}).json()["total"] == 0
-    assert client.get("/images", params={"class": "moon"}).status_code == 422
+    assert client.get("/images", params={"class": "moon"}).status_code == 404
     assert client.get("/images", params={"limit": 0}).json()["detail"].startswith("limit: ")
 
 
@@ -204,8 +206,9 @@ def test_answers_are_as_documented(client: httpx.Client) -> None:
 
 def test_the_limits_that_run_are_documented(client: httpx.Client) -> None:
     content = client.get("/openapi.json").json()["paths"]["/search"]["post"]["requestBody"]["content"]
-    for body in content.values():
-        asked = body["schema"]["properties"]
+    upload = content["multipart/form-data"]["schema"]
+    for body in (upload, *content["application/json"]["schema"]["oneOf"]):
+        asked = body["properties"]
         for name in ("k", "offset"):
             low, high = asked[name]["minimum"], asked[name]["maximum"]
             rest = {"k": 1} if name == "offset" else {}
@@ -214,9 +217,22 @@ def test_the_limits_that_run_are_documented(client: httpx.Client) -> None:
                 for value in (low - 1, low, high, high + 1)
             ]
             assert statuses == [422, 200, 200, 422]
-    image = content["multipart/form-data"]["schema"]["properties"]["image"]
-    assert image["maxLength"] == LIMITS.max_bytes
-    assert str(LIMITS.max_pixels) in image["description"]
+    for limit in (LIMITS.max_bytes, LIMITS.max_pixels):
+        assert str(limit) in upload["properties"]["image"]["description"]
+
+
+def test_every_kind_of_query_is_of_one_documented_form(client: httpx.Client, stored: Rows) -> None:
+    """And what is of none, or of several, is refused."""
+    content = client.get("/openapi.json").json()["paths"]["/search"]["post"]["requestBody"]["content"]
+    forms = content["application/json"]["schema"]["oneOf"]
+    ready = {name: stored[0][name] for name in ("feature", "class_probabilities")}
+    sources = [{"image_id": ONE}, {"uri": stored[0]["uri"]}, ready, {"positive": [ONE]}, {"box": [0, 0, 9, 9]}]
+    for some in (set(chosen) for n in range(len(sources) + 1) for chosen in combinations(range(len(sources)), n)):
+        asked = {name: value for i in some for name, value in sources[i].items()}
+        of = sum(jsonschema_rs.is_valid(form, asked) for form in forms)
+        # examples may come with any of the others: then its form is that one's
+        assert of <= 1
+        assert (of == 1) == (client.post("/search", json=asked).status_code == 200), asked
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:

@@ -75,8 +75,8 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
     _add_state(app, library, limits)
     _add_browse(app, library, limits, decoding)
     if desk.tokens is not None:
-        add_tokens(app, desk.tokens, {"/", "/healthz", *(f"/{file.name}" for file in WEB.iterdir())})
-    app.mount("/", StaticFiles(directory=WEB, html=True))
+        add_tokens(app, desk.tokens, {"/healthz", *map(_address, WEB.iterdir())})
+    _add_page(app)
     app.add_middleware(Journal, record=desk.record)
     app.exception_handler(QueryError)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_parameters)
@@ -243,6 +243,22 @@ def _add_browse(app: FastAPI, library: Library, limits: Limits, decoding: asynci
         async with decoding:
             jpeg = await asyncio.to_thread(_thumbnail, str(stored.uri), limits.max_pixels)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _add_page(app: FastAPI) -> None:
+    """A route for each file: a mount at `/` would answer a route's other methods by 404 instead of 405."""
+    files = StaticFiles(directory=WEB)
+    for file in WEB.iterdir():
+
+        async def serve(request: Request, name: str = file.name) -> Response:
+            return await files.get_response(name, request.scope)
+
+        app.add_route(_address(file), serve, include_in_schema=False)
+
+
+def _address(file: Path) -> str:
+    """Under which the page's own file is found."""
+    return "/" if file.name == "index.html" else f"/{file.name}"
 
 
 def _thumbnail(uri: str, max_pixels: int) -> bytes:

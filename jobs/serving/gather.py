@@ -84,10 +84,10 @@ class Backend(ABC):
         """A page of the images, by id, whose id contains a text (whatever its case), of one class or of all.
 
         Raises:
-            QueryError: 422, a class that the index does not know.
+            QueryError: 404, a class that the index does not know.
         """
         if of_class is not None and of_class not in self.edition.classes:
-            raise QueryError(f"class: {of_class} unknown; known are {', '.join(self.edition.classes)}")
+            raise QueryError(f"class: {of_class} unknown; known are {', '.join(self.edition.classes)}", 404)
         parts: list[ImagesJson] = await self._each("images", contains, of_class, offset + limit)
         merged = heapq.merge(*(part["images"] for part in parts), key=lambda image: image["image_id"])
         return {

@@ -1,9 +1,9 @@
 """What a request to `/search` asks for: read from either of its two forms, within the limits."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from starlette.types import Message, Receive
 
 from jobs.serving.request import SearchRequest, in_words
 from rsir_core.errors import QueryError
+
+SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,33 @@ async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
 
 def request_body(limits: Limits) -> dict[str, Any]:
     """What `/search` takes, for /openapi.json: FastAPI cannot read it off a handler that takes either of two forms."""
-    asked: dict[str, Any] = SearchRequest.model_json_schema()["properties"]
-    asked["k"] |= {"maximum": limits.max_k, "description": "how many results; with `offset` no more than the maximum"}
-    asked["offset"]["maximum"] = limits.max_k - 1
-    form = {name: field for name, field in asked.items() if name not in ("image_id", "uri")}
-    form["image"] = {
+    fields: dict[str, Any] = SearchRequest.model_json_schema()["properties"]
+    fields["k"] |= {"maximum": limits.max_k, "description": "how many results; with `offset` no more than the maximum"}
+    fields["offset"]["maximum"] = limits.max_k - 1
+    image = {
         "type": "string",
         "format": "binary",
-        "maxLength": limits.max_bytes,
         "description": f"the image to find others like; at most {limits.max_pixels} pixels, and {limits.max_bytes} "
         "bytes with the rest of the request",
     }
+    stored = [_body(fields, [name], absent=SOURCES - {name}) for name in ("image_id", "uri")]
+    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "box"})
+    examples = _body(fields, ["positive"], absent=SOURCES | {"box"})
+    examples["properties"]["positive"] |= {"minItems": 1}
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": ["image"]}},
-            "application/json": {"schema": {"type": "object", "properties": asked}},
+            "multipart/form-data": {"schema": _body(fields | {"image": image}, ["image"], absent=SOURCES)},
+            "application/json": {"schema": {"oneOf": [*stored, ready, examples]}},
         },
     }
+
+
+def _body(fields: dict[str, Any], given: list[str], absent: Set[str]) -> dict[str, Any]:
+    """A body that has some of the fields, which are not null then, lacks some, and may have all others."""
+    properties = {name: dict(field) for name, field in fields.items() if name not in absent}
+    for name in given:
+        kinds = properties[name].pop("anyOf", [])
+        properties[name] |= next((kind for kind in kinds if kind != {"type": "null"}), {})
+        properties[name].pop("default", None)
+    return {"type": "object", "properties": properties, "required": given, "additionalProperties": False}
