@@ -1,0 +1,74 @@
+"""Memory of `--compact` over an index that many nightly runs have left in small files, for many rows against few.
+
+`worker_bytes` is the most that one process held beside the driver, which sees file metadata and keys only.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.cluster import joined
+from jobs.indexing.committing import Commits
+from jobs.indexing.compacting import compact
+from jobs.indexing.publishing import fit_pca, project
+from rsir_core import rows
+from rsir_core.lease import Lease
+from rsir_core.stored import stored_keys
+from rsir_core.table import Index
+from tests.benchmarks.drawn_rows import NAMES
+from tests.benchmarks.stored_index import store_embeddings
+from tests.benchmarks.watching import Watch
+
+NIGHT = 10_000  # images that each run has added
+PER_COMMIT = 1_000
+
+
+def compacted(count: int) -> dict[str, Any]:
+    """What compacting so many rows takes, and what it leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = Index(folder)
+        ids = [f"tiles/{i:09}.jpg" for i in range(count)]
+        listing = pa.table([ids, ids, ["1"] * count, [1] * count, [None] * count], rows.LISTING)
+        store_embeddings(index, listing, "bundle", len(NAMES), PER_COMMIT)
+        with joined(None):
+            keys = stored_keys(index)
+            pca = fit_pca(index, keys, 19)
+            nights = [project(index, keys.slice(start, NIGHT), pca, NAMES) for start in range(0, count, NIGHT)]
+            index.commit("features", [file for night in nights for file in night.files], "append")
+            before = _files(index)
+            with Watch() as watch:
+                began = time.perf_counter()
+                with Lease.take(index.uri) as lease:
+                    compact(Commits(index, lease))
+                seconds = time.perf_counter() - began
+        return {
+            "files_before": before,
+            "files": _files(index),
+            "seconds": round(seconds, 1),
+            "worker_bytes": watch.largest,
+            "all_bytes": watch.peak,
+        }
+
+
+def _files(index: Index) -> int:
+    return sum(len(list(index.table_files(name))) for name in ("features", "embeddings"))
+
+
+def main() -> None:
+    """Few, then many."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--few", type=int, default=100_000)
+    parser.add_argument("--many", type=int, default=1_000_000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    few, many = compacted(args.few), compacted(args.many)
+    ratio = many["worker_bytes"] / few["worker_bytes"]
+    print(json.dumps({"few": args.few, "many": args.many, "of_few": few, "of_many": many, "worker_ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
