@@ -74,6 +74,11 @@ class Endpoint:
         assert "http" in said, log.read_text()
         self.url = said.split()[-1]
 
+    @property
+    def folder(self) -> Path:
+        """Ray's, of this endpoint alone."""
+        return Path(self.session.name) / "ray"
+
     def stop(self, by: signal.Signals) -> dict[str, Any]:
         self.process.send_signal(by)
         out, _ = self.process.communicate(timeout=60)
@@ -140,7 +145,7 @@ def test_ray_serve_refuses_as_the_app_does(served: httpx.Client, endpoint: Endpo
 
 
 @pytest.mark.ray
-def test_ray_serve_says_when_it_is_busy(served: httpx.Client, stored: Rows) -> None:
+def test_ray_serve_says_when_it_is_busy(served: httpx.Client, endpoint: Endpoint, stored: Rows) -> None:
     data = Path(stored[0]["uri"]).read_bytes()
     with ThreadPoolExecutor(24) as pool:
         responses = list(pool.map(lambda _: upload(served, data), range(48)))
@@ -148,6 +153,9 @@ def test_ray_serve_says_when_it_is_busy(served: httpx.Client, stored: Rows) -> N
     assert set(by_status) == {200, 503}
     assert int(by_status[503].headers["retry-after"]) > 0
     assert upload(served, data).status_code == 200
+    refused = re.compile(r'ray_serve_num_http_error_requests\S*\{[^}]*error_code="503"')
+    while not refused.search(metrics(endpoint)):  # whom Serve's own queue turns away never gets to the ingress
+        assert endpoint.process.poll() is None
 
 
 @pytest.mark.ray
@@ -181,17 +189,15 @@ def test_another_pca_is_swapped_in_under_uploads(served: httpx.Client, changing:
 def test_requests_are_counted_and_logged(served: httpx.Client, endpoint: Endpoint) -> None:
     """In Ray's own places: the log once the answer has left, the exporter some seconds later."""
     served.post("/search", json={"image_id": ONE, "k": 7})
-    session = Path(endpoint.session.name) / "ray" / "session_latest"
-    (log,) = (session / "logs" / "serve").glob("replica_rsir_ingress_*.log")
+    (log,) = (endpoint.folder / "session_latest" / "logs" / "serve").glob("replica_rsir_ingress_*.log")
     while not (found := [request for request in logged(log) if request["k"] == 7]):
         assert endpoint.process.poll() is None
     (last,) = found
     assert (last["method"], last["route"], last["status"]) == ("POST", "/search", 200)
     assert 0 < last["ms"]["rank"] < last["ms"]["total"]
     assert "beach" not in json.dumps(logged(log))
-    (targets,) = json.loads((session.parent / "prom_metrics_service_discovery.json").read_text())
     wanted = {"rsir_requests", "rsir_stage_ms", "rsir_uploads", "rsir_rows", "rsir_version"}
-    while missing := [name for name in wanted if f"ray_{name}" not in metrics(targets["targets"])]:
+    while missing := [name for name in wanted if f"ray_{name}" not in metrics(endpoint)]:
         assert endpoint.process.poll() is None, missing
 
 
@@ -200,8 +206,10 @@ def logged(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line)["request"] for line in whole if '"request": {' in line]
 
 
-def metrics(targets: list[str]) -> str:
-    return "".join(httpx.get(f"http://{target}/metrics", timeout=60).text for target in targets)
+def metrics(endpoint: Endpoint) -> str:
+    """What Ray's exporters say, some seconds late."""
+    (found,) = json.loads((endpoint.folder / "prom_metrics_service_discovery.json").read_text())
+    return "".join(httpx.get(f"http://{target}/metrics", timeout=60).text for target in found["targets"])
 
 
 @pytest.mark.ray
