@@ -32,7 +32,7 @@ def operations(url: str) -> list[Any]:
     found = list(schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations())
     assert len(found) >= 5
     assert all(isinstance(one, Ok) for one in found), found
-    return [one.ok() for one in found]
+    return [one.ok() for one in found if isinstance(one, Ok)]
 
 
 def check(operation: Any, mode: GenerationMode, *more: Any) -> None:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 Call = tuple[int, str, tuple[Any, ...]]  # version, method of its answerer, arguments
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
+DECODED_AT_ONCE: Final = 2  # each takes up to 20 bytes per pixel that is allowed, for a moment
 TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
 
@@ -122,6 +123,7 @@ class DescriberReplica:
         self._shelf = Shelf(Describers(index, max_pixels, device))
         load_newest(self._shelf, index)
         self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
+        self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
         self._batch = Batcher(self._describe_together, BATCH)
 
     async def describe(self, wanted: list[ToDescribe]) -> list[Descriptor | Refusal | BaseException]:
@@ -142,7 +144,7 @@ class DescriberReplica:
         await self._batch(Asked(self._shelf.newest, PROBE, None, False))
 
     async def _describe(self, wanted: ToDescribe) -> Descriptor | Refusal:
-        asked = await asyncio.to_thread(self._read, *wanted)
+        asked = await asyncio.get_running_loop().run_in_executor(self._decoders, self._read, *wanted)
         if isinstance(asked, Refusal):
             return asked
         described = await self._batch(asked)
