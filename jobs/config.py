@@ -39,6 +39,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     calibration_fraction: float = option(
         "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.04
     )
+    unseen: str | None = option(
+        "comma-separated labels that are not trained on: all their images test, and evaluate tells them apart", None
+    )
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
@@ -208,6 +211,11 @@ class IndexConfig(DescribingConfig):
         return Tiling(side, self.overlap, self.tile_metres, self.bands)
 
 
+def split_list(text: str | None) -> list[str]:
+    """The parts of a comma-separated list, each once."""
+    return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
 def _time(name: str, text: str | None) -> datetime | None:
     try:
         time = None if text is None else datetime.fromisoformat(text)
@@ -253,8 +261,12 @@ class QueryConfig(DescribingConfig):
         Raises:
             ConfigError: a time or a box that is none.
         """
-        names = self.classes and tuple(name.strip() for name in self.classes.split(",") if name.strip())
-        return Filter(names or None, _time("start", self.start), _time("end", self.end), _bounds(self.bbox))
+        return Filter(
+            tuple(split_list(self.classes)) or None,
+            _time("start", self.start),
+            _time("end", self.end),
+            _bounds(self.bbox),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.config import EvaluateConfig
+from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.describing import Described, describe_again, stored
 from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.gallery import choose_queries, make_strips
-from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject, split_list
+from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
 from rsir_core import rows
 from rsir_core.arms import Arm, Variation, main_arm, parse_arms
 from rsir_core.calibration import score_calibration

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.config import FinetuneClassifierConfig
+from jobs.config import FinetuneClassifierConfig, split_list
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import averaged_weights, train_worker
 from rsir_core import bundle
@@ -65,9 +65,10 @@ def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
 def finetune(config: FinetuneClassifierConfig) -> Summary:
     """Split, train, write the bundle."""
     began = time.monotonic()
-    images = split_images(label_images(list_images(config.archive), config.labels), config.train_fraction, config.seed)
-    classes = sorted({image.label for image in images})
+    labelled = label_images(list_images(config.archive), config.labels)
+    images = split_images(labelled, config.train_fraction, config.seed, split_list(config.unseen))
     training = [image for image in images if image.split == "train"]
+    classes = sorted({image.label for image in training})
     fraction, labels = config.calibration_fraction, [image.label for image in training]
     training, held_out = hold_out(training, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)

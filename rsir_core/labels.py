@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 import fsspec
@@ -60,12 +60,25 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
     return pairs
 
 
-def split_images(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> list[LabelledImage]:
-    """Split each class by the fraction, at random by the seed (the paper: half and half).
+def split_images(
+    pairs: list[tuple[str, str]], train_fraction: float, seed: int, unseen: Collection[str] = ()
+) -> list[LabelledImage]:
+    """Split each class by the fraction, at random by the seed (the paper: half and half); those unseen only test.
 
     Raises:
-        LabelError: a class too small to be in both halves, or a fraction outside (0, 1).
+        LabelError: a class too small to be in both halves, a fraction outside (0, 1), or an unseen label that is none.
     """
+    if unknown := sorted(set(unseen) - {label for _, label in pairs}):
+        raise LabelError(f"--unseen {','.join(unseen)}: no image is labelled {unknown[0]}")
+    trained = [(uri, label) for uri, label in pairs if label not in unseen]
+    if len({label for _, label in trained}) < 2:
+        raise LabelError(f"--unseen {','.join(unseen)} leaves fewer than 2 classes to train on; name fewer")
+    training = _training(trained, train_fraction, seed)
+    return [LabelledImage(uri, label, "train" if uri in training else "test") for uri, label in pairs]
+
+
+def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> set[str]:
+    """The URIs that train."""
     if not 0 < train_fraction < 1:
         raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
     smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
@@ -76,8 +89,7 @@ def split_images(pairs: list[tuple[str, str]], train_fraction: float, seed: int)
         train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
     except ValueError as error:  # scikit-learn says which class or fraction is at fault
         raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
-    chosen = set(train)
-    return [LabelledImage(uri, label, "train" if i in chosen else "test") for i, (uri, label) in enumerate(pairs)]
+    return {pairs[i][0] for i in train}
 
 
 def split_to_csv(images: Iterable[LabelledImage]) -> str:

@@ -63,7 +63,18 @@ def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, l
             for name, of_query in zip(names, share.tolist(), strict=True)
         ],
         **{table.name: table.lines() for table in Tables(evaluation).all()},
+        **({"figure5": strips} if (strips := _strips(evaluation)) else {}),
     }
+
+
+def _strips(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The strips of all seeds, of which figure and page show those of the first."""
+    return [
+        {"seed": run.seed, "label": strip.label, "query": strip.query.uri, "note": strip.note, "way": strip.way,
+         "right": sum(strip.right), "shown": len(strip.right)}
+        for run in evaluation.runs
+        for strip in run.strips
+    ]  # fmt: skip
 
 
 def draw(evaluation: Evaluation) -> "dict[str, Figure]":

@@ -42,10 +42,17 @@ def first_of(table: pa.Table) -> pa.Table:
 
 
 def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
-    """Rows of `stored_keys` in parts of so many, those of a file together."""
+    """Rows of `stored_keys` in parts of so many, those of a file together, the files by their first image.
+
+    Names of files and the order of commits differ between runs that describe the same; what is summed up must not.
+    """
     file = keys[FILE].combine_chunks()
     file = file.chunk(0) if isinstance(file, pa.ChunkedArray) else file
-    keys = keys.take(pa.array(np.argsort(np.asarray(file.indices), kind="stable")))
+    firsts = pa.table([file.indices, keys[rows.IMAGE_ID]], ["file", "image"]).group_by("file", use_threads=False)
+    order = firsts.aggregate([("image", "first")]).sort_by("image_first")["file"]
+    place = np.zeros(len(file.dictionary), np.int64)
+    place[np.asarray(order)] = np.arange(len(order))
+    keys = keys.take(pa.array(np.argsort(place[np.asarray(file.indices)], kind="stable")))
     return [
         keys.slice(start, size).set_column(2, FILE, keys[FILE].slice(start, size).cast(pa.string()))
         for start in range(0, len(keys), size)

@@ -5,11 +5,12 @@ import pytest
 
 from jobs.config import EvaluateConfig
 from jobs.evaluating.describing import stored
-from jobs.evaluating.gallery import PAPER, QUERIES, RESULTS, choose_queries, make_strips
+from jobs.evaluating.gallery import QUERIES, RESULTS, choose_queries, make_strips
 from jobs.evaluating.subject import Subject, open_subject
 from rsir_core.arms import Arm
 from rsir_core.gallery import Strip
 from rsir_core.metrics import Scores, score_retrieval
+from rsir_core.paper import FIGURE_5
 from tests.made_up import CLASSES, ROOT, write_index
 from tests.rankings import Rows, reference
 
@@ -58,17 +59,17 @@ def test_strips_are_the_rankings_that_are_scored(subject: Subject) -> None:
 
 def test_typical_queries_of_the_paper_s_classes_and_bad_ones_of_the_worst() -> None:
     rng = np.random.default_rng(3)
-    names = [*PAPER, *(f"class {i}" for i in range(9))]
+    names = [*FIGURE_5, *(f"class {i}" for i in range(9))]
     labels = [name for name in names for _ in range(10)]
     n = len(labels)
     precision = rng.random(n)
     scores = Scores(np.arange(n), precision, rng.random(n), rng.random((n, 5)), rng.random((n, 11)), 0)
     chosen = choose_queries(scores, labels)
     of_label = {name: precision[np.array(labels) == name] for name in names}
-    worst = sorted(names[len(PAPER) :], key=lambda name: of_label[name].mean())[: QUERIES - len(PAPER)]
-    assert [labels[query] for query in chosen] == [*PAPER, *worst]
+    worst = sorted(names[len(FIGURE_5) :], key=lambda name: of_label[name].mean())[: QUERIES - len(FIGURE_5)]
+    assert [labels[query] for query in chosen] == [*FIGURE_5, *worst]
     for query, note in chosen.items():
         surpassed = np.sum(of_label[labels[query]] > precision[query])
-        assert surpassed == (5 if labels[query] in PAPER else 9)
-        assert note.startswith("a median query" if labels[query] in PAPER else "a bad query")
+        assert surpassed == (5 if labels[query] in FIGURE_5 else 9)
+        assert note.startswith("a median query" if labels[query] in FIGURE_5 else "a bad query")
         assert f"{100 * precision[query]:.1f} %" in note

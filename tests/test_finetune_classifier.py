@@ -1,6 +1,7 @@
 """Fine-tuning the classifier through real Ray Train, on few and small images."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.config import FinetuneClassifierConfig
+from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
+from jobs.evaluate import evaluate
 from jobs.finetune_classifier import finetune
+from jobs.index import index_archive
 from rsir_core import bundle
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.labels import read_split
@@ -50,6 +53,25 @@ def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneCl
     assert summary["images"] <= 12 - 3  # what calibrates does not train
     assert summary["test_images"] == 13
     assert not list((tmp_path / "models" / "training").iterdir())  # nothing is left of the run
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(400)
+def test_the_same_seed_gives_the_same_numbers_twice(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    """From the weights to the report; of classes that are not trained on as well."""
+    draw(tmp_path / "archive", 24, 6)
+    found = []
+    for run in ("one", "two"):
+        models, index, report = (str(tmp_path / run / name) for name in ("models", "index", "report"))
+        finetune(dataclasses.replace(config, models=models, calibration_fraction=0.25, unseen="forest"))
+        index_archive(IndexConfig(archive=config.archive, models=models, index=index, components=3, batch_size=2))
+        evaluate(EvaluateConfig(index=index, report=report, split=f"{models}/split.csv"))
+        trained, metrics = bundle.load_bundle(models), json.loads(Path(report, "metrics.json").read_text())
+        assert trained.classes == ("airport", "beach") and metrics["unseen"]["unseen"]["queries"] == 10
+        del metrics["protocol"]["index"], metrics["protocol"]["split"]  # where they lie
+        found.append((trained.fingerprint, metrics))
+    assert found[0] == found[1]
 
 
 def is_whole(snapshot: Path) -> bool:

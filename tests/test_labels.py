@@ -36,6 +36,17 @@ def test_split_is_stratified_and_follows_the_seed() -> None:
     assert [(i.uri, i.label) for i in one] == pairs
 
 
+def test_classes_that_are_not_to_be_seen_only_test() -> None:
+    pairs = label_images([*FILES, *(ImageFile(f"c/{i}.jpg", f"/archive/c/{i}.jpg", "1", 1) for i in range(3))], None)
+    split = split_images(pairs, 0.5, 0, ["c"])
+    assert [image for image in split if image.label != "c"] == split_images(label_images(FILES, None), 0.5, 0)
+    assert {image.split for image in split if image.label == "c"} == {"test"}
+    with pytest.raises(LabelError, match="--unseen c,d: no image is labelled d"):
+        split_images(pairs, 0.5, 0, ["c", "d"])
+    with pytest.raises(LabelError, match="--unseen a,b leaves fewer than 2"):
+        split_images(pairs, 0.5, 0, ["a", "b"])
+
+
 def test_split_survives_its_file(tmp_path: Path) -> None:
     images = [LabelledImage('/a "b",c/1.jpg', "ä", "train"), LabelledImage("/d.jpg", "b", "test")]
     (tmp_path / "split.csv").write_text(split_to_csv(images), encoding="utf-8")

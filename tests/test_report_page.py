@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from rsir_core import paper
 from rsir_core.arms import ARM_SETS, ArmSet
 from rsir_core.evaluation import Evaluation, Run
-from rsir_core.report import write_report
+from rsir_core.report import csv_lines, write_report
 from rsir_core.report_page import PLOTS, render
 from rsir_core.tables import Tables
 from tests.evaluations import UC_MERCED, some_evaluation
@@ -168,6 +169,24 @@ def test_the_first_figures_are_the_main_arm_s_beside_the_paper_s(merced: tuple[E
     assert f"{100 * precision.mean:.2f} % ± {100 * (precision.sd or 0):.2f} mean average precision" in text
     assert f"{rank.mean:.4f} ± {rank.sd:.4f} ANMRR" in text
     assert f"the paper: {paper.MAIN.map:.2f} %" in text and f"the paper: {paper.MAIN.anmrr:.4f}" in text
+
+
+def test_the_papers_two_queries_are_set_beside_ours(merced: tuple[Evaluation, str]) -> None:
+    evaluation, page = merced
+    assert "Right among the first ten" not in page
+    strip = evaluation.runs[0].strips[0]
+    ways = {"whole": [[True, False], [True, True]], "method": [[True, True]] * 2}  # by seed
+    runs = [
+        replace(run, strips=[strip._replace(label="beach", way=way, right=rights[i]) for way, rights in ways.items()])
+        for i, run in enumerate(evaluation.runs)
+    ]
+    both = Evaluation(runs, evaluation.main, evaluation.findings)
+    words = "means over the seeds: of beach 1.5 by “whole” and 2 by “method” (the paper: 5 and 7)."
+    assert words in page_of(both)
+    lines = csv_lines(both, both.metrics())["figure5"]
+    assert [(line["seed"], line["way"], line["right"]) for line in lines] == [
+        ("0", "whole", 1), ("0", "method", 2), ("1", "whole", 2), ("1", "method", 2),
+    ]  # fmt: skip
 
 
 def test_frames_of_the_gallery_are_those_of_its_strips(merced: tuple[Evaluation, str]) -> None:

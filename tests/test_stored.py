@@ -47,6 +47,17 @@ def test_rows_are_read_once_each_from_the_files_that_hold_them(
     )
 
 
+def test_parts_are_the_same_in_whatever_order_the_files_were_written(tmp_path: Path) -> None:
+    written = [["c", "d"], ["a", "b", "e"], ["f"]]
+    found = []
+    for name, order in (("one", (0, 1, 2)), ("other", (2, 0, 1))):
+        index = Index(str(tmp_path / name))
+        for place in order:
+            store(index, "embeddings", embedding_rows(written[place]))
+        found.append([part["image_id"].to_pylist() for part in by_file(stored_keys(index), 4)])
+    assert found == [[["a", "b", "e", "c"], ["d", "f"]]] * 2
+
+
 def age(folder: Path, days: float) -> None:
     """Make everything in a folder older, its Delta log's own times included."""
     before = time.time() - 86_400 * days

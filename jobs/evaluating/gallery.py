@@ -11,10 +11,10 @@ from rsir_core import rows, search
 from rsir_core.arms import Arm, Variation
 from rsir_core.gallery import Shown, Strip
 from rsir_core.metrics import Scores, ranked
+from rsir_core.paper import FIGURE_5
 from rsir_core.regions import Box, Region, whole_image
 from rsir_core.search import Floats, Ints
 
-PAPER: Final[tuple[str, ...]] = ("beach", "sparseresidential")  # whose queries the paper's figure shows
 QUERIES: Final = 6
 RESULTS: Final = 10
 
@@ -26,7 +26,7 @@ def choose_queries(scores: Scores, labels: Sequence[str]) -> dict[int, str]:
     mAP one that nine of ten queries surpass.
     """
     per_label = scores.per_label(labels)
-    typical = [label for label in PAPER if label in per_label]
+    typical = [label for label in FIGURE_5 if label in per_label]
     lowest = sorted(set(per_label) - set(typical), key=lambda label: (per_label[label].map, label))
     chosen = [(label, 0.5, "a median query") for label in typical]
     chosen += [(label, 0.1, "a bad query") for label in lowest[: QUERIES - len(chosen)]]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.config import EvaluateConfig
+from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.labels import count_trained_on, label_rows
 from rsir_core import rows
 from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
@@ -86,11 +86,6 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
     return Subject(
         seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol
     )
-
-
-def split_list(text: str | None) -> list[str]:
-    """The parts of a comma-separated list, each once."""
-    return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def of_seed(uri: Any, seed: str | None) -> Any:
