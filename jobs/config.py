@@ -285,6 +285,9 @@ class EvaluateConfig(RayJobConfig):
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    weights: str | None = option(
+        "for frozen: state dict of what ImageNet gives (.safetensors, .pth); default: those the backbone ships", None
+    )
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
     batch_size: int = option("images per forward pass, for images that are described again", 32, least=1)
 
