@@ -70,13 +70,14 @@ class DescribeAgain:
         fingerprint: of its bundle.
         variations: with the URIs of other bundles as they are for this index.
         frozen: reference to the bundle of the variation that is.
+        device: `cpu`, `cuda`, …
     """
 
-    def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation], frozen: Any) -> None:
+    def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation], frozen: Any, device: str) -> None:
         torch.set_num_threads(1)
         self.variations = variations
         own, peers = Index(index).bundle(fingerprint), {variation.peer for variation in variations}
-        self.describers = {peer: Describer(_bundle_of(peer, own, frozen)) for peer in peers}
+        self.describers = {peer: Describer(_bundle_of(peer, own, frozen), device) for peer in peers}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
@@ -114,8 +115,13 @@ def _bundle_of(peer: str | None, own: Bundle, frozen: Any) -> Bundle:
     return own if peer is None else load_bundle(peer)
 
 
-def describe_again(subject: Subject, config: EvaluateConfig) -> dict[Variation, Described]:
+def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") -> dict[Variation, Described]:
     """Describe a subject's images in the other ways that its arms need; a PCA is fitted to them alone.
+
+    Args:
+        subject: whose images.
+        config: of the job.
+        gpu: the device that an actor with a GPU describes on.
 
     Raises:
         ImageError: an image cannot be read any more.
@@ -128,14 +134,15 @@ def describe_again(subject: Subject, config: EvaluateConfig) -> dict[Variation, 
     blocks = [images.slice(start, config.batch_size) for start in range(0, len(images), config.batch_size)]
     # Made here and sent: its weights need be known to this machine only, and random ones are the same everywhere.
     frozen = frozen_bundle(subject.classifier, config.weights) if "frozen" in subject.sets else None
-    fingerprint = features[rows.BUNDLE][0].as_py()
+    models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), ray.put(frozen)
     stage = ray.data.from_arrow(blocks).map_batches(
         DescribeAgain,
-        fn_constructor_args=(subject.index.uri, fingerprint, list(variations.values()), ray.put(frozen)),
-        compute=ActorPoolStrategy(size=actor_count(num_gpus=0)),
+        fn_constructor_args=(*models, gpu if config.num_gpus else "cpu"),
+        compute=ActorPoolStrategy(size=actor_count(config.num_gpus)),
         batch_size=config.batch_size,
         batch_format="pyarrow",
-        num_cpus=1,
+        num_gpus=config.num_gpus or None,
+        num_cpus=None if config.num_gpus else 1,
     )
     found = pa.concat_tables(tables_of(stage)).sort_by(POSITION)
     if len(unread := found[rows.MESSAGE].drop_null()):
