@@ -285,7 +285,11 @@ class EvaluateConfig(RayJobConfig):
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    weights: str | None = option(
+        "for frozen: state dict of what ImageNet gives (.safetensors, .pth); default: those the backbone ships", None
+    )
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
+    num_gpus: float = option("GPUs per actor that describes images again; 0 does it on CPUs, one thread each", 0.0)
     batch_size: int = option("images per forward pass, for images that are described again", 32, least=1)
 
 

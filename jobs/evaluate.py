@@ -61,7 +61,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
             "compare indexes that were made alike"
         )
     with joined(config.address) if subjects[0].again else nullcontext():
-        runs = [evaluate_subject(subject, config.batch_size) for subject in subjects]
+        runs = [evaluate_subject(subject, config) for subject in subjects]
     first = subjects[0]
     duplicates, pairs = find_duplicates(first.index.features(first.version), of_seed(config.split, first.seed))
     found = {"duplicates": duplicates, **of_probabilities(first)}
@@ -78,10 +78,10 @@ def of_probabilities(subject: Subject) -> dict[str, Any]:
     }
 
 
-def evaluate_subject(subject: Subject, batch_size: int) -> Run:
+def evaluate_subject(subject: Subject, config: EvaluateConfig) -> Run:
     """Describe what is not stored, and score every arm."""
-    again = describe_again(subject.index, subject.features, subject.again, batch_size)
-    described = {subject.own.variation: stored(subject.index, subject.features), **again}
+    own = stored(subject.index, subject.features)
+    described = {subject.own.variation: own, **describe_again(subject, config)}
     scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
     main = main_arm(subject.arms, subject.own)
     database = described[main.variation]
@@ -122,7 +122,12 @@ def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
 
 def _checked(config: EvaluateConfig) -> list[str | None]:
     """The seeds, after a look at what can be wrong with the command alone, and a report folder that can be made."""
-    if "table5" in parse_arms(config.arms) and not config.peers:
+    sets = parse_arms(config.arms)
+    if config.weights is not None and "frozen" not in sets:
+        raise ConfigError(
+            f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {config.arms}, or drop this"
+        )
+    if "table5" in sets and not config.peers:
         raise ConfigError(
             "--arms table5 compares with whole images by other backbones; make a bundle of each, as by `python -m "
             "jobs.finetune_classifier --archive … --seed … --tau 1 --backbone vgg16 --models peers/vgg16` (and "

@@ -9,6 +9,7 @@ import pytest
 import ray
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from jobs.cluster import joined
 from jobs.command import run
@@ -17,9 +18,9 @@ from jobs.demo_scenes import draw_scene
 from jobs.evaluate import evaluate, measure
 from rsir_core import rows
 from rsir_core.calibration import score_calibration
-from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier, settings_for
 from rsir_core.describe import Describer
-from rsir_core.errors import ConfigError, ImageError, LabelError, TableError
+from rsir_core.errors import ConfigError, ImageError, LabelError, TableError, WeightsError
 from rsir_core.frozen import frozen_bundle
 from rsir_core.metrics import PROTOCOL, score_retrieval
 from rsir_core.pca import Moments, unit_length
@@ -146,6 +147,18 @@ def test_peers_are_asked_for_before_anything_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+def test_weights_that_cannot_be_used_are_found_out_first(made_up: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--weights w\.pth: only the arm frozen .*--arms key_region,whole_image"):
+        score(made_up, tmp_path, arms="key_region,whole_image", weights="w.pth")
+    running = ray.is_initialized()
+    with pytest.raises(WeightsError, match=r"w\.pth: not a readable"):
+        score(made_up, tmp_path, arms="frozen", weights="w.pth")
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"other\.safetensors do not fit"):
+        score(made_up, tmp_path, arms="frozen", weights=str(tmp_path / "other.safetensors"))
+    assert ray.is_initialized() == running  # nothing was described
+
+
 def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -> None:
     labels = ["lake" if c == "forest" else c for c in CLASSES for _ in range(8)]
     uris = [f"{ROOT}/{c}/{i}.jpg" for c in CLASSES for i in range(8)]
@@ -229,8 +242,11 @@ def test_images_are_described_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = build_classifier(EFFICIENTNET_LITE0, len(CLASSES)).state_dict()
     index = write_index(tmp_path, image_ids, str(archive), state)
+    weights = str(tmp_path / "weights.safetensors")
+    save_file(build_classifier(EFFICIENTNET_LITE0, 1).backbone.state_dict(), weights)
 
     with joined(None):
+        given = score(index, tmp_path / "given", arms="frozen", weights=weights)
         metrics = report_of(index, tmp_path / "report", arms="whole_image,key_region,frozen,figure5")
         (archive / image_ids[5]).rename(tmp_path / "away.png")
         with pytest.raises(ImageError, match=r"1 images cannot be read again .*--arms key_region"):
@@ -244,11 +260,14 @@ def test_images_are_described_again(tmp_path: Path) -> None:
     expected = score_retrieval(feature, found.class_probabilities, [i.split("/")[0] for i in image_ids])
     assert metrics["arms"][7]["map"] == pytest.approx(expected.map, abs=1e-3)  # rounding may swap near ties
     assert metrics["map"] == metrics["arms"][3]["map"] != metrics["arms"][7]["map"]
-    untrained = Describer(frozen_bundle(EFFICIENTNET_LITE0, CLASSES, 64)).describe(images)
-    vectors = unit_length(untrained.embedding).astype(np.float32)
     labels = [i.split("/")[0] for i in image_ids]
-    expected = score_retrieval(vectors, untrained.class_probabilities, labels, weighted=False)
-    assert metrics["arms"][8]["map"] == pytest.approx(expected.map, abs=1e-3)
-    assert metrics["arms"][8]["map"] != metrics["arms"][4]["map"]
+    for source, found_map in ((None, metrics["arms"][8]["map"]), (weights, given["arms"][0]["map"])):
+        untrained = Describer(frozen_bundle(settings_for(EFFICIENTNET_LITE0, CLASSES, 64), source)).describe(images)
+        vectors = unit_length(untrained.embedding).astype(np.float32)
+        expected = score_retrieval(vectors, untrained.class_probabilities, labels, weighted=False)
+        assert found_map == pytest.approx(expected.map, abs=1e-3)
+    assert len({metrics["arms"][8]["map"], given["arms"][0]["map"], metrics["arms"][4]["map"]}) == 3
+    assert metrics["protocol"]["frozen_weights"] == "as the backbone ships them"
+    assert given["protocol"]["frozen_weights"] == weights
     assert {"figure5.png", "figure5.svg", "baseline.csv"} <= {file.name for file in (tmp_path / "report").iterdir()}
     assert (tmp_path / "report" / "report.html").read_text().count('class="query"') == 2 * len(CLASSES)

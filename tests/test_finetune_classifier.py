@@ -8,17 +8,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import ray.train
 import torch
+import torchvision
 
 from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
 from jobs.evaluate import evaluate
 from jobs.finetune_classifier import finetune
 from jobs.index import index_archive
+from jobs.training.classifier import Pictures, train_worker
 from rsir_core import bundle
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.labels import read_split
+from rsir_core.table import Index
 from tests.models import write_bundle
 from tests.test_index import draw
 
@@ -72,6 +78,54 @@ def test_the_same_seed_gives_the_same_numbers_twice(config: FinetuneClassifierCo
         del metrics["protocol"]["index"], metrics["protocol"]["split"]  # where they lie
         found.append((trained.fingerprint, metrics))
     assert found[0] == found[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_two_workers_share_each_epoch(
+    config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noting(settings: dict[str, Any]) -> None:
+        """Train, and leave which images this worker has read and what chance would have brought it next."""
+        rank, read = ray.train.get_context().get_world_rank(), Pictures.__getitem__
+
+        def noted(images: Pictures, index: int) -> Any:
+            with (tmp_path / f"{rank}.read").open("a") as file:
+                print(images.samples[index][0], file=file)
+            return read(images, index)
+
+        Pictures.__getitem__ = noted  # type: ignore[method-assign]
+        train_worker(settings)
+        (tmp_path / f"{rank}.next").write_text(str(torch.rand(4)))
+
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", noting)
+    finetune(dataclasses.replace(config, workers=2, batch_size=8))  # more than a worker's share of 12 images
+    training = sorted(image.uri for image in read_split(f"{config.models}/split.csv") if image.split == "train")
+    one, other = ((tmp_path / f"{rank}.read").read_text().splitlines() for rank in range(2))
+    for epoch in (slice(6), slice(6, None)):
+        assert sorted(one[epoch] + other[epoch]) == training
+    assert one[:6] != one[6:]
+    assert (tmp_path / "0.next").read_text() != (tmp_path / "1.next").read_text()
+    assert bundle.load_bundle(config.models).classes == ("airport", "beach", "forest")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimensions(
+    config: FinetuneClassifierConfig, tmp_path: Path
+) -> None:
+    start, file = torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth"  # with a head of 1,000 classes
+    torch.save(start, file)
+    finetune(
+        dataclasses.replace(config, backbone="resnet50", weights=str(file), epochs=1, image_size=32, learning_rate=1e-6)
+    )
+    trained = bundle.load_bundle(config.models).classifier_state["backbone.layer4.2.conv3.weight"]
+    torch.testing.assert_close(trained, start["layer4.2.conv3.weight"], atol=1e-4, rtol=0)
+    index = Index(str(tmp_path / "index"))
+    index_archive(IndexConfig(archive=config.archive, models=config.models, index=index.uri, components=3))
+    embedding = index.embeddings(index.features())
+    assert embedding.shape == (24, 2048)
+    assert len(np.unique(embedding, axis=0)) == 24
 
 
 def is_whole(snapshot: Path) -> bool:

@@ -1,16 +1,19 @@
 """The database of an arm: as the index stores it, or its images described again in other ways, in one pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
 from jobs.cluster import tables_of
+from jobs.config import EvaluateConfig
+from jobs.evaluating.subject import Subject
 from jobs.indexing.describing import actor_count
 from rsir_core import rows
 from rsir_core.arms import Variation
@@ -66,13 +69,15 @@ class DescribeAgain:
         index: URI of the index.
         fingerprint: of its bundle.
         variations: with the URIs of other bundles as they are for this index.
+        frozen: reference to the bundle of the variation that is.
+        device: `cpu`, `cuda`, …
     """
 
-    def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation]) -> None:
+    def __init__(self, index: str, fingerprint: str, variations: Sequence[Variation], frozen: Any, device: str) -> None:
         torch.set_num_threads(1)
         self.variations = variations
         own, peers = Index(index).bundle(fingerprint), {variation.peer for variation in variations}
-        self.describers = {peer: Describer(_bundle_of(peer, own)) for peer in peers}
+        self.describers = {peer: Describer(_bundle_of(peer, own, frozen), device) for peer in peers}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
@@ -103,38 +108,41 @@ class DescribeAgain:
         return describer.describe(images, boxes, variation.tau, views=variation.views)
 
 
-def _bundle_of(peer: str | None, own: Bundle) -> Bundle:
+def _bundle_of(peer: str | None, own: Bundle, frozen: Any) -> Bundle:
     if peer == FROZEN:
-        return frozen_bundle(own.classifier.backbone, own.classes, own.classifier.image_size)
+        found: Bundle = ray.get(frozen)
+        return found
     return own if peer is None else load_bundle(peer)
 
 
-def describe_again(
-    index: Index, features: pa.Table, variations: Mapping[Variation, Variation], batch_size: int
-) -> dict[Variation, Described]:
-    """Describe images again; a PCA is fitted to them alone.
+def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") -> dict[Variation, Described]:
+    """Describe a subject's images in the other ways that its arms need; a PCA is fitted to them alone.
 
     Args:
-        index: whose images.
-        features: their rows, schema `rows.FEATURES`.
-        variations: asked for, each with what it is for this index.
-        batch_size: images per forward pass.
+        subject: whose images.
+        config: of the job.
+        gpu: the device that an actor with a GPU describes on.
 
     Raises:
         ImageError: an image cannot be read any more.
     """
+    variations, features = subject.again, subject.features
     if not variations:
         return {}
     images = features.select([rows.URI, rows.OBJECT_BOX])
     images = images.append_column(POSITION, pa.array(np.arange(len(images))))
-    blocks = [images.slice(start, batch_size) for start in range(0, len(images), batch_size)]
+    blocks = [images.slice(start, config.batch_size) for start in range(0, len(images), config.batch_size)]
+    # Made here and sent: its weights need be known to this machine only, and random ones are the same everywhere.
+    frozen = frozen_bundle(subject.classifier, config.weights) if "frozen" in subject.sets else None
+    models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), ray.put(frozen)
     stage = ray.data.from_arrow(blocks).map_batches(
         DescribeAgain,
-        fn_constructor_args=(index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values())),
-        compute=ActorPoolStrategy(size=actor_count(num_gpus=0)),
-        batch_size=batch_size,
+        fn_constructor_args=(*models, gpu if config.num_gpus else "cpu"),
+        compute=ActorPoolStrategy(size=actor_count(config.num_gpus)),
+        batch_size=config.batch_size,
         batch_format="pyarrow",
-        num_cpus=1,
+        num_gpus=config.num_gpus or None,
+        num_cpus=None if config.num_gpus else 1,
     )
     found = pa.concat_tables(tables_of(stage)).sort_by(POSITION)
     if len(unread := found[rows.MESSAGE].drop_null()):

@@ -12,6 +12,7 @@ from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
 from rsir_core.bundle import read_settings
 from rsir_core.classifier import ClassifierSettings
 from rsir_core.errors import TableError
+from rsir_core.frozen import frozen_bundle
 from rsir_core.metrics import PROTOCOL
 from rsir_core.table import Index
 
@@ -47,6 +48,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         TableError: no index, or an empty one.
         LabelError: rows and labels do not fit.
         BundleError: a bundle is missing.
+        WeightsError: those of the arm `frozen` cannot be had, or do not fit.
     """
     index = Index(of_seed(config.index, seed))
     version = index.version()
@@ -83,6 +85,9 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         bundles = {"own": f"{index.uri}/bundle", **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
+    if "frozen" in sets:
+        frozen_bundle(settings.classifier, config.weights)  # what cannot be had fails here, not when all is described
+        protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return Subject(
         seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol
     )

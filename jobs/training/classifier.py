@@ -110,24 +110,25 @@ def train_worker(settings: dict[str, Any]) -> None:
     classifier = ClassifierSettings(**settings["classifier"])
     torch.set_num_threads(config.num_cpus)
     torch.manual_seed(config.seed)
-    images = Pictures(settings["images"], classifier.classes)
+    images, rank = Pictures(settings["images"], classifier.classes), ray.train.get_context().get_world_rank()
+    full = len(images) > config.batch_size * config.workers  # else a worker's share is one batch, and that not full
     loader = prepare_data_loader(
-        DataLoader(images, config.batch_size, shuffle=True, drop_last=len(images) > config.batch_size, collate_fn=list),
-        move_to_device=False,
-    )  # fmt: skip
+        DataLoader(images, config.batch_size, shuffle=True, drop_last=full, collate_fn=list), move_to_device=False
+    )
     bare = build_classifier(classifier.backbone, len(classifier.classes))
     load_start_weights(bare, classifier.backbone, config.weights)
     training = Training.begin(bare, config.learning_rate, config.epochs * len(loader))
     first = training.restore()
     began = time.monotonic()
     for epoch in range(first, config.epochs):
-        torch.manual_seed(config.seed * 10_000 + epoch)  # a resumed epoch sees what an undisturbed one would have seen
+        seed = config.seed * 10_000 + epoch  # a resumed epoch sees what an undisturbed one would have seen
+        torch.manual_seed(seed + rank * 10**9)  # each worker turns and mixes its images in its own way
         if hasattr(loader.sampler, "set_epoch"):
-            loader.sampler.set_epoch(epoch)
+            loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
         mixed = MIXED if epoch < config.epochs * (1 - UNMIXED) else 0.0
         loss, accuracy = _train_epoch(training, loader, classifier, (config.tau, mixed))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
-        if ray.train.get_context().get_world_rank() == 0:
+        if rank == 0:
             print(
                 f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  train accuracy {accuracy:.3f}  {left:.0f} s left"
             )
