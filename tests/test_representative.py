@@ -129,7 +129,7 @@ def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> 
         Image.fromarray(image).save(file)
     boxes = pa.nulls(len(files), rows.FEATURES.field(rows.OBJECT_BOX).type)
     batch = pa.table({"position": range(len(files)), rows.URI: files, rows.OBJECT_BOX: boxes})
-    found = DescribeAgain(index.uri, fingerprint, variations)(batch)
+    found = DescribeAgain(index.uri, fingerprint, variations, None, "cpu")(batch)
     describer = Describer(load_bundle(models))
     for i, centre in enumerate(CENTRES):
         objects = [None] * len(images) if centre == "image" else describer.describe(images, None, 0.5, centre).objects
