@@ -6,6 +6,7 @@ from typing import Final
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
@@ -38,7 +39,7 @@ def first_of(table: pa.Table) -> pa.Table:
     """Rows of schema `KEYS`, the first of each key."""
     keys = table.select(KEY).append_column("position", pa.array(np.arange(len(table))))
     first = keys.group_by(KEY, use_threads=False).aggregate([("position", "min")])["position_min"]
-    return table if len(first) == len(table) else table.take(first)
+    return table if len(first) == len(table) else table.take(pa.array(np.sort(first)))
 
 
 def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
@@ -60,13 +61,13 @@ def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
 
 
 def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of the rows of a part, of at most `PIECE` rows each, in any order."""
+    """Some columns of the rows of a part, of at most `PIECE` rows each, file by file as they lie in the part."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     names = list(dict.fromkeys([*KEY, *columns]))
     schema = pa.schema([rows.EMBEDDINGS.field(name) for name in names])
-    counts = part.group_by(FILE, use_threads=False).aggregate([(FILE, "count")])
-    starts = np.cumsum([0, *counts[f"{FILE}_count"].to_pylist()])
-    for name, start, end in zip(counts[FILE].to_pylist(), starts, starts[1:], strict=False):
+    runs = pc.run_end_encode(part[FILE].combine_chunks())  # not groups, which come in any order
+    ends = runs.run_ends.to_pylist()
+    for name, start, end in zip(runs.values.to_pylist(), [0, *ends], ends, strict=False):
         wanted = part.slice(start, end - start)
         with pq.ParquetFile(f"{root}/{name}", filesystem=fs) as file:
             whole = len(wanted) == file.metadata.num_rows
