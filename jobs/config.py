@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from jobs.command import JobConfig, option
+from jobs.training.recipe import recipe_without
 from rsir_core.errors import ConfigError
 from rsir_core.filters import Filter
 from rsir_core.footprint import Footprint
@@ -56,6 +57,10 @@ class FinetuneClassifierConfig(RayJobConfig):
     batch_size: int = option("images per step and worker", 32, least=1)
     learning_rate: float = option("peak, for AdamW", 1e-3)
     image_size: int = option("side in pixels to which key regions are resized", 224, least=1)
+    without: str | None = option(
+        "comma-separated parts of the recipe to leave out, to see what each brings: "
+        "mixing, averaging, smoothing, smaller, turning", None,
+    )  # fmt: skip
     workers: int = option("Ray Train workers", 1, least=1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)
     num_cpus: int = option("CPUs (threads) per worker", 2, least=1)
@@ -63,6 +68,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_views(self.views)
+        recipe_without(split_list(self.without))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 ZOOM: Final = 1.25  # largest; 1.6 lost mAP on UC Merced
 
 
-def turned_views(x: Tensor, size: int, share: float) -> Tensor:
-    """A view of each image: turned by any angle, mirrored or not, of `share` of its sides or up to `ZOOM` times less.
+def turned_views(x: Tensor, size: int, share: float, freely: bool) -> Tensor:
+    """A view of each image: turned, mirrored or not, of `share` of its sides or up to `ZOOM` times less.
 
     Its centre is anywhere from where it stays inside, so that it is a key region of the image wherever the
     representative object may be. What a turn brings in from outside is reflected.
@@ -25,9 +25,11 @@ def turned_views(x: Tensor, size: int, share: float) -> Tensor:
         x: N×3×S×S.
         size: S of the views.
         share: of the sides that a view covers at most: tau.
+        freely: by any angle, else by quarters of a turn.
     """
     n = len(x)
-    angle = torch.rand(n) * 2 * math.pi
+    turns = torch.rand(n)
+    angle = (turns if freely else (turns * 4).floor() / 4) * 2 * math.pi
     scale = share * ZOOM ** -torch.rand(n)
     mirror = torch.randint(0, 2, (n,)) * 2.0 - 1
     shift = (torch.rand(n, 2) * 2 - 1) * (1 - scale)[:, None]

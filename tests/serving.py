@@ -38,6 +38,7 @@ from rsir_core.archive import list_images
 from rsir_core.bundle import write_classifier, write_detector
 from rsir_core.classifier import Classifier, build_classifier, load_start_weights, settings_for
 from rsir_core.detector import DetectorSettings, build_detector
+from rsir_core.duplicates import Kind
 from rsir_core.errors import ImageError
 from rsir_core.nomatch import NoMatch, put_no_match
 from rsir_core.pca import Moments
@@ -115,6 +116,9 @@ class LocalBackend(Backend):
             raise refusal_of(error) from error
         (descriptor,) = self._describer.describe([picture], [box], [preview])
         return with_preview(descriptor, picture) if preview else descriptor
+
+    async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        return await asyncio.to_thread(self._describer.compare, source, uris)
 
     async def _each(self, method: str, *args: Any) -> list[Any]:
         return [getattr(answerer, method)(*args) for answerer in self._answerers]

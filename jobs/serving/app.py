@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from jobs.serving.gather import Backend, Found
+from jobs.serving.gather import Backend
 from jobs.serving.journal import Entry, Journal, Record
 from jobs.serving.library import Library
 from jobs.serving.messages import (
@@ -29,14 +28,13 @@ from jobs.serving.query import THUMBNAIL_SIDE, Descriptor, Ranking, shrink, verd
 from jobs.serving.reading import Limits, read_search, request_body
 from jobs.serving.request import SearchRequest
 from jobs.serving.tokens import Tokens, add_tokens
-from rsir_core.duplicates import Kind, kinds_of
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.feedback import Example, refine
-from rsir_core.raster import decode, read_picture
+from rsir_core.raster import read_picture
 
 WEB: Final = Path(__file__).parents[1] / "web"
 GEOJSON: Final = "application/geo+json"
-DECODED_AT_ONCE: Final = 2  # here, each of up to `max_pixels`: thumbnails, and what may be the same picture
+THUMBNAILS_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,9 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
         lifespan=running,
         responses={status: {"model": ErrorJson} for status in (401, 404, 422, 503)},
     )
-    decoding = asyncio.Semaphore(DECODED_AT_ONCE)
-    _add_search(app, library, limits, decoding)
+    _add_search(app, library, limits)
     _add_state(app, library, limits)
-    _add_browse(app, library, limits, decoding)
+    _add_browse(app, library, limits)
     if desk.tokens is not None:
         add_tokens(app, desk.tokens, {"/healthz", *map(_address, WEB.iterdir())})
     _add_page(app)
@@ -83,7 +80,7 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
     return app
 
 
-def _add_search(app: FastAPI, library: Library, limits: Limits, decoding: asyncio.Semaphore) -> None:
+def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorJson, "description": text}
         for status, text in {
@@ -129,8 +126,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits, decoding: asynci
                 entry.found_object = query.object is not None
             if asked.near_duplicates and not asked.has_examples and (source := upload or query.uri) is not None:
                 with entry.timed("compare"):
-                    async with decoding:
-                        found = await asyncio.to_thread(_compared, source, found, limits.max_pixels)
+                    found = await backend.compared(source, found)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(found.results), media_type=GEOJSON)
             verdict = verdict_on(backend.edition, ranking, query, found.best)
@@ -178,20 +174,6 @@ async def _seen(backend: Backend, stored: Descriptor) -> Descriptor:
     return replace(stored, objects=described.objects, preview=described.preview)
 
 
-def _compared(source: bytes | str, found: Found, max_pixels: int) -> Found:
-    """What was found, and what each picture is to that of an upload (bytes) or of an indexed image (its URI)."""
-    try:
-        own = (
-            decode(source, "the upload", max_pixels) if isinstance(source, bytes) else read_picture(source, max_pixels)
-        )
-    except ImageError:  # an indexed image that is gone: nothing can be compared with it
-        kinds: list[Kind | None] = [None] * len(found.results)
-    else:
-        kinds = kinds_of(own.pixels, [orjson.loads(result)["uri"] for result in found.results])
-    said = zip(kinds, found.results, strict=True)
-    return found._replace(results=[b'{"same_picture":%s,%s' % (orjson.dumps(kind), row[1:]) for kind, row in said])
-
-
 def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
     @app.get("/healthz", summary="Run a tiny query")
     async def healthz() -> HealthJson:
@@ -225,7 +207,9 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
         }
 
 
-def _add_browse(app: FastAPI, library: Library, limits: Limits, decoding: asyncio.Semaphore) -> None:
+def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
+    drawing = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
+
     @app.get("/images", summary="List the index, by image id")
     async def images(
         contains: str = "",
@@ -240,7 +224,7 @@ def _add_browse(app: FastAPI, library: Library, limits: Limits, decoding: asynci
     async def thumbnail(image_id: str) -> Response:
         async with library.lend(None) as backend:
             (stored,) = await backend.stored([image_id], [])
-        async with decoding:
+        async with drawing:
             jpeg = await asyncio.to_thread(_thumbnail, str(stored.uri), limits.max_pixels)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 

@@ -19,8 +19,9 @@ from jobs.serving.library import Library
 from jobs.serving.meters import Meters
 from jobs.serving.query import Descriptor, Edition, Ranking
 from jobs.serving.reading import Limits
-from jobs.serving.replicas import BATCH, Call, Refusal, ToDescribe
+from jobs.serving.replicas import BATCH, Call, Refusal, ToCompare, ToDescribe
 from jobs.serving.tokens import Tokens
+from rsir_core.duplicates import Kind
 from rsir_core.errors import QueryError
 from rsir_core.regions import Box
 
@@ -73,6 +74,11 @@ class DeployedFleet:
         result: Descriptor = _given(found)
         return result
 
+    async def compare(self, wanted: ToCompare) -> list[Kind | None]:
+        """Let a describer look which pictures are the same."""
+        result: list[Kind | None] = _given(await self._describer.compare.remote(wanted))
+        return result
+
     async def probe(self, version: int) -> Descriptor:
         """A tiny description."""
         result: Descriptor = await self._describer.probe.remote(version)
@@ -97,6 +103,10 @@ class Deployments(Backend):
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         """Let the describer describe an image."""
         return await self._fleet.describe(ToDescribe(self.edition.version, source, box, preview))
+
+    async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        """Let the describer look which pictures are the same."""
+        return await self._fleet.compare(ToCompare(self.edition.version, source, uris))
 
     async def probe(self) -> None:
         """A tiny query through all of them."""

@@ -6,9 +6,12 @@ from collections import Counter
 from itertools import islice
 from typing import Any, NamedTuple
 
+import orjson
+
 from jobs.serving.answer import Held, Ranked
 from jobs.serving.messages import FootprintJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
+from rsir_core.duplicates import Kind
 from rsir_core.errors import QueryError
 from rsir_core.regions import Box
 
@@ -16,7 +19,7 @@ from rsir_core.regions import Box
 class Found(NamedTuple):
     """What a query finds."""
 
-    results: list[bytes]  # each as JSON, with its rank first
+    results: list[bytes]  # each as JSON
     best: float | None  # what the very first is ordered by, on whatever page; None: no row is there to be ranked
 
 
@@ -33,6 +36,16 @@ class Backend(ABC):
     @abstractmethod
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
         """Describe an upload, or the indexed image behind a URI."""
+
+    @abstractmethod
+    async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        """See `QueryDescriber.compare`."""
+
+    async def compared(self, source: bytes | str, found: Found) -> Found:
+        """What was found, each with what its picture is to the query's."""
+        kinds = await self.compare(source, [orjson.loads(result)["uri"] for result in found.results])
+        said = zip(kinds, found.results, strict=True)
+        return found._replace(results=[b'{"same_picture":%s,%s' % (orjson.dumps(kind), row[1:]) for kind, row in said])
 
     async def stored(self, image_ids: list[str], uris: list[str]) -> list[Descriptor]:
         """Indexed images by id and by URI, in this order.

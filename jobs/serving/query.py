@@ -10,6 +10,7 @@ from PIL import Image
 
 from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
+from rsir_core.duplicates import Kind, kinds_of
 from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
 from rsir_core.nomatch import NoMatch, get_no_match
@@ -174,10 +175,7 @@ class QueryDescriber:
             ImageError: it cannot become a picture.
             QueryError: 422, the box is empty or reaches outside the picture.
         """
-        if isinstance(source, bytes):
-            picture = decode(source, "the upload", self._max_pixels)
-        else:
-            picture = read_picture(source, self._max_pixels)
+        picture = self._read(source)
         height, width = picture.pixels.shape[:2]
         if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
             raise QueryError(
@@ -185,6 +183,22 @@ class QueryDescriber:
                 "give x0, y0, x1, y1 inside it"
             )
         return picture
+
+    def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        """What the pictures of indexed images are to that of an upload (bytes) or of one of them (its URI).
+
+        None: one of the two cannot be read any more, or it is beyond the first that are looked at.
+
+        Raises:
+            ImageError: the upload cannot become a picture.
+        """
+        try:
+            own = self._read(source)
+        except ImageError:
+            if isinstance(source, bytes):
+                raise
+            return [None] * len(uris)
+        return kinds_of(own.pixels, uris)
 
     def describe(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
@@ -202,6 +216,11 @@ class QueryDescriber:
             chosen = [i for i, objects in enumerate(known) if (objects is not None) == is_known]
             found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
         return [found[i] for i in range(len(pictures))]
+
+    def _read(self, source: bytes | str) -> Picture:
+        if isinstance(source, bytes):
+            return decode(source, "the upload", self._max_pixels)
+        return read_picture(source, self._max_pixels)
 
     def _known(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]

@@ -14,6 +14,7 @@ from jobs.serving.answer import Answerer
 from jobs.serving.batch import Batcher
 from jobs.serving.query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
 from jobs.serving.shelf import Shelf
+from rsir_core.duplicates import Kind
 from rsir_core.errors import BundleError, ImageError, QueryError, TableError
 from rsir_core.heap import keep_activations
 from rsir_core.raster import Picture
@@ -114,6 +115,14 @@ class ToDescribe(NamedTuple):
     preview: bool
 
 
+class ToCompare(NamedTuple):
+    """An upload, or the URI of an indexed image, and the URIs of those that may show the same picture."""
+
+    version: int
+    source: bytes | str
+    uris: list[str]
+
+
 class DescriberReplica:
     """Bundles on one device. Full pictures stay in here."""
 
@@ -129,6 +138,10 @@ class DescriberReplica:
     async def describe(self, wanted: list[ToDescribe]) -> list[Descriptor | Refusal | BaseException]:
         """Images, each as well as it can be; those that come at the same time are described together."""
         return await asyncio.gather(*(self._describe(one) for one in wanted), return_exceptions=True)
+
+    async def compare(self, wanted: ToCompare) -> list[Kind | None] | Refusal:
+        """See `QueryDescriber.compare`."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._compare, *wanted)
 
     async def probe(self, version: int) -> Descriptor:
         """A tiny query, by the same way."""
@@ -154,6 +167,10 @@ class DescriberReplica:
     def _read(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Asked:
         describer = self._shelf.get(version)
         return Asked(describer, describer.read(source, box), box, preview)
+
+    @refusing
+    def _compare(self, version: int, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        return self._shelf.get(version).compare(source, uris)
 
     async def _describe_together(self, asked: list[Asked]) -> list[Descriptor]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, describe_together, asked)

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from jobs.config import FinetuneClassifierConfig
+from jobs.config import FinetuneClassifierConfig, split_list
+from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.augmentation import Mixing, turned_views
 from rsir_core.classifier import ClassifierSettings, build_classifier, load_start_weights, to_input
 from rsir_core.labels import LabelledImage
@@ -29,10 +31,6 @@ from rsir_core.raster import read_picture
 log = logging.getLogger(__name__)
 Sample = tuple[npt.NDArray[np.uint8], int]  # an image H×W×3 and its class
 STATE: Final = "state.pt"
-AVERAGED: Final = 0.99  # decay of the weights' average: of about the last 100 steps; of fewer where there are few
-MIXED: Final = 0.5  # share of the batches that are mixed, until
-UNMIXED: Final = 0.2  # the last share of the training, which sees images as they are
-SMALLER: Final = 6 / 7  # side of the views to that of what is described: faster, and what was learnt is sharper there
 
 
 class Pictures(Dataset[Sample]):
@@ -59,14 +57,14 @@ class Training:
     schedule: torch.optim.lr_scheduler.OneCycleLR
 
     @classmethod
-    def begin(cls, bare: nn.Module, learning_rate: float, steps: int) -> "Training":
-        """Of a network with its start weights."""
+    def begin(cls, bare: nn.Module, learning_rate: float, steps: int, kept: float) -> "Training":
+        """Of a network with its start weights; `kept`: decay of the weights' average."""
         model = prepare_model(bare.to(memory_format=torch.channels_last))
         kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
         groups = [{"params": kernels, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.15)
-        averaged = AveragedModel(_bare(model), multi_avg_fn=_average, use_buffers=True)
+        averaged = AveragedModel(_bare(model), multi_avg_fn=partial(_average, kept), use_buffers=True)
         return cls(model, averaged, optimizer, schedule)
 
     def step(self, loss: Tensor) -> None:
@@ -117,7 +115,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     bare = build_classifier(classifier.backbone, len(classifier.classes))
     load_start_weights(bare, classifier.backbone, config.weights)
-    training = Training.begin(bare, config.learning_rate, config.epochs * len(loader))
+    recipe = recipe_without(split_list(config.without))
+    training = Training.begin(bare, config.learning_rate, config.epochs * len(loader), recipe.kept)
     first = training.restore()
     began = time.monotonic()
     for epoch in range(first, config.epochs):
@@ -125,8 +124,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.manual_seed(seed + rank * 10**9)  # each worker turns and mixes its images in its own way
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
-        mixed = MIXED if epoch < config.epochs * (1 - UNMIXED) else 0.0
-        loss, accuracy = _train_epoch(training, loader, classifier, (config.tau, mixed))
+        mix = Mixing(len(classifier.classes), recipe.mixed_in(epoch, config.epochs))
+        loss, accuracy = _train_epoch(training, loader, mix, Seen(classifier, config.tau, recipe))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
         if rank == 0:
             print(
@@ -135,24 +134,31 @@ def train_worker(settings: dict[str, Any]) -> None:
         _report({"epoch": epoch, "loss": loss, "train_accuracy": accuracy}, training)
 
 
-def _train_epoch(
-    training: Training, loader: Any, classifier: ClassifierSettings, seen: tuple[float, float]
-) -> tuple[float, float]:
-    """Mean loss and accuracy; `seen`: the share of an image's sides that a view covers, and of batches that are mixed.
+@dataclass(frozen=True)
+class Seen:
+    """How a worker sees its images: views of a share `tau` of their sides, as the classifier takes them."""
 
-    Accuracy counts the class that a mixed image shows most of.
-    """
+    classifier: ClassifierSettings
+    tau: float
+    recipe: Recipe
+
+    def views(self, samples: Sequence[Sample], device: torch.device) -> Tensor:
+        """One of each image: N×3×S×S."""
+        side = self.classifier.image_size
+        x = to_input([pixels for pixels, _ in samples], self.classifier, device, round(side / self.tau))
+        return turned_views(x, round(side * self.recipe.smaller), self.tau, self.recipe.turned)
+
+
+def _train_epoch(training: Training, loader: Any, mix: Mixing, seen: Seen) -> tuple[float, float]:
+    """Mean loss and accuracy, which counts the class that a mixed image shows most of."""
     training.model.train()
-    device, (tau, mixed) = get_device(), seen
-    mix = Mixing(len(classifier.classes), mixed)
-    whole, size = round(classifier.image_size / tau), round(classifier.image_size * SMALLER)
+    device = get_device()
     losses, right, count = 0.0, 0, 0
     for samples in loader:
-        x = turned_views(to_input([pixels for pixels, _ in samples], classifier, device, whole), size, tau)
-        x, y = mix(x, torch.tensor([label for _, label in samples], device=device))
+        x, y = mix(seen.views(samples, device), torch.tensor([label for _, label in samples], device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
             _, logits = training.model(x.contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits.float(), y, label_smoothing=0.1)
+        loss = functional.cross_entropy(logits.float(), y, label_smoothing=seen.recipe.smoothing)
         training.step(loss)
         losses, count = losses + loss.item() * len(y), count + len(y)
         right += int((logits.argmax(1) == y.argmax(1)).sum())
@@ -160,9 +166,9 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _average(averages: Any, current: Any, count: Any) -> None:
-    """Move averages (tensors of one type) towards the current ones; `count`: steps so far."""
-    kept = min(AVERAGED, (1 + int(count)) / (10 + int(count)))
+def _average(most: float, averages: Any, current: Any, count: Any) -> None:
+    """Move averages (tensors of one type) towards the current ones; `most`: decay at most; `count`: steps so far."""
+    kept = min(most, (1 + int(count)) / (10 + int(count)))
     for average, now in zip(averages, current, strict=True):
         if average.is_floating_point():
             average.lerp_(now, 1 - kept)

@@ -67,7 +67,7 @@ async function fetchResults(offset, words) {
   say(words, true);
   try {
     const k = Math.min(asked.k, index.max_k - offset);
-    const answer = await ask("search", { ...toRequest(asked, offset, k, index.dimensions), signal: mine.signal }, (wait) => say(wait, true));
+    const answer = await ask("search", { ...toRequest(asked, offset, k), signal: mine.signal }, (wait) => say(wait, true));
     document.body.classList.remove("busy");
     $("further").hidden = answer.results.length < k || offset + k >= index.max_k;
     return answer;

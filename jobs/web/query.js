@@ -6,7 +6,7 @@ const ORDERS = ["auto", "weighted", "plain"];
 export const blank = (index) => ({
   file: null,  // an upload, or
   image_id: null,  // an image of the index, or
-  descriptor: null,  // what an upload was ranked by, of a link: the numbers of its feature and class probabilities
+  descriptor: null,  // what an upload was ranked by, of a link: { feature, class_probabilities }
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
   good: [],  // image ids that are what is looked for
   bad: [],
@@ -30,18 +30,29 @@ export const unfiltered = (query) => ({ ...query, ...NO_FILTER });
 /** The search with what an upload was ranked by in its stead, so that an address can say it. */
 export function withoutFile(query, answered, classNames) {
   if (query.file === null) return query;
-  const probabilities = classNames.map((name) => answered.class_probabilities[name]);
-  const descriptor = Float32Array.from([...answered.feature, ...probabilities]);  // moved by the examples already
+  const class_probabilities = classNames.map((name) => answered.class_probabilities[name]);
+  const descriptor = { feature: answered.feature, class_probabilities };  // moved by the examples already
   return { ...query, file: null, box: null, good: [], bad: [], descriptor };
 }
 
-const toText = (numbers) => btoa(String.fromCharCode(...new Uint8Array(numbers.buffer))).replaceAll("+", "-").replaceAll("/", "_");
+/** Numbers as they are computed with: 4 bytes each, in base64. */
+function toText(numbers) {
+  const bytes = new Uint8Array(Float32Array.from(numbers).buffer);
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
+}
 
-/** The inverse; null for what is not whole numbers of 4 bytes in base64. */
 function fromText(text) {
+  const bytes = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return [...new Float32Array(Uint8Array.from(bytes, (character) => character.charCodeAt(0)).buffer)];
+}
+
+const descriptorToText = ({ feature, class_probabilities }) => `${toText(feature)}.${toText(class_probabilities)}`;
+
+/** The inverse; null for what is not two lists of numbers. */
+function descriptorFromText(text) {
   try {
-    const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
-    return new Float32Array(bytes.buffer);
+    const [feature, class_probabilities] = text.split(".").map(fromText);
+    return class_probabilities ? { feature, class_probabilities } : null;
   } catch {
     return null;
   }
@@ -52,7 +63,7 @@ export function toAddress(query) {
   const address = new URLSearchParams();
   if (query.image_id !== null) address.set("image_id", query.image_id);
   if (query.box && query.image_id !== null) address.set("box", query.box.join(","));
-  if (query.descriptor) address.set("descriptor", toText(query.descriptor));
+  if (query.descriptor) address.set("descriptor", descriptorToText(query.descriptor));
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
   for (const id of query.bad) address.append("bad", id);
@@ -73,7 +84,7 @@ export function fromAddress(search, index) {
   return {
     ...query,
     image_id: address.get("image_id"),
-    descriptor: address.has("descriptor") ? fromText(address.get("descriptor")) : null,
+    descriptor: descriptorFromText(address.get("descriptor") ?? ""),
     box: numbers("box"),
     good: address.getAll("good"),
     bad: address.getAll("bad"),
@@ -89,11 +100,10 @@ export function fromAddress(search, index) {
 }
 
 /** For `fetch`; results from `offset` on, at most `k` of them. */
-export function toRequest(query, offset, k, dimensions) {
-  const numbers = query.descriptor && [...query.descriptor];
+export function toRequest(query, offset, k) {
   const fields = {
     k,
-    ...(numbers && { feature: numbers.slice(0, dimensions), class_probabilities: numbers.slice(dimensions) }),
+    ...query.descriptor,
     version: query.version,
     ...(offset && { offset }),
     ...(query.box && { box: query.box }),

@@ -1,0 +1,56 @@
+"""What the classifier's training consists of besides its schedule, so that each part can be left out and judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from rsir_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of the training, each with the number that drives it.
+
+    Attributes:
+        mixed: share of the batches that are mixed, until the last `unmixed` of the training.
+        unmixed: the last share of the training, which sees images as they are.
+        kept: decay of the weights' average: of about the last 100 steps at 0.99; of fewer where there are few.
+        smoothing: share of a label that is spread over all classes.
+        smaller: side of the views to that of what is described: faster, and what was learnt is sharper there.
+        turned: views are turned by any angle, else by quarters only.
+    """
+
+    mixed: float = 0.5
+    unmixed: float = 0.2
+    kept: float = 0.99
+    smoothing: float = 0.1
+    smaller: float = 6 / 7
+    turned: bool = True
+
+    def mixed_in(self, epoch: int, epochs: int) -> float:
+        """Share of an epoch's batches that are mixed."""
+        return self.mixed if epoch < epochs * (1 - self.unmixed) else 0.0
+
+
+LEFT_OUT: Final[dict[str, dict[str, Any]]] = {
+    "mixing": {"mixed": 0.0},
+    "averaging": {"kept": 0.0},
+    "smoothing": {"smoothing": 0.0},
+    "smaller": {"smaller": 1.0},
+    "turning": {"turned": False},
+}
+
+
+def recipe_without(parts: Sequence[str]) -> Recipe:
+    """The recipe, less some of its parts.
+
+    Raises:
+        ConfigError: a part that it does not have.
+    """
+    unknown = [part for part in parts if part not in LEFT_OUT]
+    if unknown:
+        raise ConfigError(f"--without {unknown[0]}: the recipe has no such part; it has {', '.join(LEFT_OUT)}")
+    recipe = Recipe()
+    for part in parts:
+        recipe = replace(recipe, **LEFT_OUT[part])
+    return recipe

@@ -1,0 +1,25 @@
+"""The training's parts: each can be left out alone, and nothing else changes with it."""
+
+from dataclasses import asdict
+
+import pytest
+
+from jobs.config import FinetuneClassifierConfig
+from jobs.training.recipe import LEFT_OUT, Recipe, recipe_without
+from rsir_core.errors import ConfigError
+
+
+@pytest.mark.parametrize("part", LEFT_OUT)
+def test_a_part_that_is_left_out_changes_its_own_number_only(part: str) -> None:
+    whole, less = asdict(Recipe()), asdict(recipe_without([part]))
+    assert [name for name in whole if whole[name] != less[name]] == list(LEFT_OUT[part])
+
+
+def test_nothing_left_out_is_the_recipe() -> None:
+    assert recipe_without([]) == Recipe()
+    assert [Recipe().mixed_in(epoch, 10) for epoch in (0, 7, 8, 9)] == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_an_unknown_part_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"--without rotation: .* it has mixing, averaging, smoothing"):
+        FinetuneClassifierConfig(archive="a", models="m", without="mixing,rotation")
