@@ -127,13 +127,15 @@ def _gallery(evaluation: Evaluation) -> str:
 
 
 def _beside_figure5(evaluation: Evaluation) -> str:
-    """The queries of the paper's two classes, of all seeds; empty where there are none, as on another archive."""
+    """The queries of the paper's two classes, of all seeds; empty where it is another archive."""
+    if not Tables(evaluation).comparable:
+        return ""
     told = []
     for label, (whole, method) in FIGURE_5.items():
         right: dict[str, list[int]] = {}
         for strip in (strip for run in evaluation.runs for strip in run.strips if strip.label == label):
             right.setdefault(strip.way, []).append(sum(strip.right))
-        if not right or not Tables(evaluation).comparable:
+        if not right:
             continue
         ours = " and ".join(f"{sum(counts) / len(counts):g} by “{way}”" for way, counts in right.items())
         told.append(f"of {label} {ours} (the paper: {whole} and {method})")

@@ -21,7 +21,7 @@ from rsir_core.bundle import Bundle, load_bundle
 from rsir_core.classifier import Pixels
 from rsir_core.describe import Describer, Descriptions
 from rsir_core.errors import ImageError
-from rsir_core.frozen import FROZEN, frozen_bundle
+from rsir_core.frozen import FROZEN
 from rsir_core.pca import Moments, unit_length
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
@@ -132,9 +132,9 @@ def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") 
     images = features.select([rows.URI, rows.OBJECT_BOX])
     images = images.append_column(POSITION, pa.array(np.arange(len(images))))
     blocks = [images.slice(start, config.batch_size) for start in range(0, len(images), config.batch_size)]
-    # Made here and sent: its weights need be known to this machine only, and random ones are the same everywhere.
-    frozen = frozen_bundle(subject.classifier, config.weights) if "frozen" in subject.sets else None
-    models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), ray.put(frozen)
+    # Sent, as its weights need be known to this machine only.
+    frozen = ray.put(subject.frozen)
+    models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), frozen
     stage = ray.data.from_arrow(blocks).map_batches(
         DescribeAgain,
         fn_constructor_args=(*models, gpu if config.num_gpus else "cpu"),

@@ -9,7 +9,7 @@ from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.labels import count_trained_on, label_rows
 from rsir_core import rows
 from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
-from rsir_core.bundle import read_settings
+from rsir_core.bundle import Bundle, read_settings
 from rsir_core.classifier import ClassifierSettings
 from rsir_core.errors import TableError
 from rsir_core.frozen import frozen_bundle
@@ -33,6 +33,7 @@ class Subject:
     sets: list[ArmSet]
     arms: list[Arm]  # of those sets
     protocol: dict[str, Any]
+    frozen: Bundle | None  # what the arms of that set describe with
 
     @property
     def again(self) -> dict[Variation, Variation]:
@@ -85,11 +86,11 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         bundles = {"own": f"{index.uri}/bundle", **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
-    if "frozen" in sets:
-        frozen_bundle(settings.classifier, config.weights)  # what cannot be had fails here, not when all is described
+    frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
+    if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return Subject(
-        seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol
+        seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol, frozen
     )
 
 

@@ -18,7 +18,7 @@ from jobs.indexing.publishing import fit_pca, project
 from rsir_core import rows
 from rsir_core.lease import Lease
 from rsir_core.stored import stored_keys
-from rsir_core.table import Index
+from rsir_core.table import Index, TableName
 from tests.benchmarks.drawn_rows import NAMES
 from tests.benchmarks.stored_index import store_embeddings
 from tests.benchmarks.watching import Watch
@@ -45,6 +45,8 @@ def compacted(count: int) -> dict[str, Any]:
                 with Lease.take(index.uri) as lease:
                     compact(Commits(index, lease))
                 seconds = time.perf_counter() - began
+            for name in ("features", "embeddings"):
+                assert _ids(index, name) == ids, f"{name} has lost or doubled rows"
         return {
             "files_before": before,
             "files": _files(index),
@@ -52,6 +54,10 @@ def compacted(count: int) -> dict[str, Any]:
             "worker_bytes": watch.largest,
             "all_bytes": watch.peak,
         }
+
+
+def _ids(index: Index, name: TableName) -> list[str]:
+    return sorted(index.keys(name)[rows.IMAGE_ID].to_pylist())
 
 
 def _files(index: Index) -> int:
