@@ -46,7 +46,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     seed: int = option("of the split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
-        "state dict to start from (.safetensors, .pth); default: those the backbone ships", None
+        "URI of the state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
     tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
     views: int = option(
@@ -67,6 +67,10 @@ class FinetuneClassifierConfig(RayJobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 < self.tau <= 1:
+            raise ConfigError(f"--tau {self.tau}: it takes more than 0 and at most 1")
+        if not 0 <= self.calibration_fraction < 1:
+            raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
         _check_views(self.views)
         recipe_without(split_list(self.without))
 
@@ -292,7 +296,7 @@ class EvaluateConfig(RayJobConfig):
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
     weights: str | None = option(
-        "for frozen: state dict of what ImageNet gives (.safetensors, .pth); default: those the backbone ships", None
+        "for frozen: URI of a state dict (.safetensors, .pth) to start from; default: what the backbone ships", None
     )
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
     num_gpus: float = option("GPUs per actor that describes images again; 0 does it on CPUs, one thread each", 0.0)

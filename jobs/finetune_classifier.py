@@ -12,49 +12,57 @@ from typing import Any
 import fsspec
 import numpy.typing as npt
 import ray.data
-from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import FinetuneClassifierConfig, split_list
+from jobs.indexing.describing import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import averaged_weights, train_worker
+from jobs.training.recipe import recipe_without
 from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out
-from rsir_core.classifier import ClassifierSettings, build_classifier, load_start_weights, settings_for
+from rsir_core.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
-from rsir_core.raster import read_picture
+from rsir_core.samples import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+IMAGE_SECONDS = 120.0  # after which an image that is not read cannot be, as `jobs.index` has it
+WITHOUT_EFFECT = ("json", "address", "models")  # on what is learnt: a run is resumed whatever they say
 
 
 def why_unreadable(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """Stage: columns `uri` and `message` (null: it can be read) for column `uri`."""
-    messages: list[str | None] = []
+    """Stage: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
+    # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
+    reader = reader_of(Reading(MAX_PIXELS, IMAGE_SECONDS))
+    found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
     for uri in batch["uri"]:
-        try:
-            read_picture(uri)
-            messages.append(None)
-        except ImageError as error:
-            messages.append(str(error))
-    return {"uri": list(batch["uri"]), "message": messages}
+        (read,) = reader.read([(uri, MAX_PIXELS)])
+        error = read if isinstance(read, ImageError) else None
+        found["message"].append(error and str(error))
+        found["refused"].append(error is not None and error.is_refused)
+    return found
 
 
 def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     """Those that can be read; the others are named on the log.
 
     Raises:
-        LabelError: none can be read.
+        LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
+            another training.
     """
     uris = ray.data.from_items([{"uri": image.uri} for image in images])
     found = uris.map_batches(why_unreadable, batch_size=32).take_all()  # type: ignore[arg-type]
     messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
+    if refused := [row["message"] for row in found if row["refused"]]:
+        raise LabelError(f"{len(refused)} training images are refused by their store, for example: {refused[0]}")
     for message in messages.values():
         log.warning("left out: %s", message)
     if len(messages) == len(images):
@@ -72,18 +80,21 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     fraction, labels = config.calibration_fraction, [image.label for image in training]
     training, held_out = hold_out(training, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
-    # Start weights that cannot be had should fail here, not in a worker an hour later.
-    load_start_weights(build_classifier(config.backbone, len(classes)), config.backbone, config.weights)
+    sides = {config.image_size, recipe_without(split_list(config.without)).side(config.image_size)}
+    check_sides(config.backbone, sides)
+    start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     with joined(config.address):
-        training = readable(training)
-        state, metrics, folder = _train(config, settings, training)
+        training, asked = readable(training), len(training)
+        state, metrics, folder = _train(config, settings, training, start)
         settings, calibration = calibrate(config, settings, state, held_out)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
     fs, path = fsspec.core.url_to_fs(folder)
-    fs.rm(path, recursive=True)  # only now: until the bundle is written a killed job resumes from there
+    for run_folder in fs.glob(f"{path}/classifier-*"):  # only now: until then a killed job resumes from there
+        fs.rm(run_folder, recursive=True)
     return {
         "classes": len(classes),
         "images": len(training),
+        "unreadable": asked - len(training),
         "test_images": sum(image.split == "test" for image in images),
         "epochs": config.epochs,
         **{name: metrics[name] for name in ("loss", "train_accuracy")},
@@ -95,10 +106,18 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
 
 
 def _train(
-    config: FinetuneClassifierConfig, settings: ClassifierSettings, images: Sequence[LabelledImage]
+    config: FinetuneClassifierConfig,
+    settings: ClassifierSettings,
+    images: Sequence[LabelledImage],
+    start: State | None,
 ) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Run or resume the training; returns the weights, the last metrics and the folder that may now go."""
-    payload = {"config": asdict(config), "classifier": asdict(settings), "images": list(images)}
+    """Run or resume the training; returns the weights, the last metrics and the folder of runs, which may now go.
+
+    Raises:
+        LabelError: an image cannot be read any more.
+    """
+    effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
     name = hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:12]
     fs, path = fsspec.core.url_to_fs(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
     storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
@@ -109,21 +128,28 @@ def _train(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config=payload,
+        train_loop_config={**payload, "config": asdict(config), "start": ray.put(start)},
         scaling_config=scaling,
         run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
             name=f"classifier-{name}",
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
+            failure_config=FailureConfig(max_failures=2),  # a store's hiccup, or a worker that was killed
             worker_runtime_env={"env_vars": HUGE_PAGES},
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them
+        if unread := [cause for cause in causes if isinstance(cause, ImageError)]:
+            raise LabelError(f"{unread[0]}; the same command goes on with the epoch that this has ended") from error
+        raise
     if result.checkpoint is None:
         raise RuntimeError("Ray Train reports no epoch, though there is one at least")
     with result.checkpoint.as_directory() as folder:
         state = averaged_weights(folder)
-    return state, result.metrics or {}, f"{storage}/classifier-{name}"
+    return state, result.metrics or {}, storage
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Weakly supervised localisation: the box of a training image's object is around w
 (Zhou et al. 2016, section 3.2). Test images are not looked at.
 """
 
+import io
 import logging
 import random
 import sys
@@ -19,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 from ray.data import ActorPoolStrategy
 
-from jobs.boxes.writing import ImageToWrite, write_boxes
+from jobs.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
 from jobs.config import ProposeBoxesConfig
@@ -90,9 +91,11 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
     for name, value in (("threshold", config.threshold), ("val-fraction", config.val_fraction)):
         if not 0 < value < 1:
             raise ConfigError(f"--{name} is {value}; it must lie between 0 and 1")
+    new_folder(config.out)  # what is in its way, or in that of the labels, is found out before anything is proposed
     bundle = load_bundle(config.models)
     ActivationMaps(bundle.classifier, bundle.classifier_state)  # a backbone without them is found out here
     images = _training_images(config, bundle.classes)
+    check_names(image_id for image_id, _, _ in images)
     found = _propose(config, images).to_pylist()
     proposed: list[ImageToWrite] = []
     for (image_id, uri, place), row in zip(images, found, strict=True):
@@ -106,8 +109,7 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
         raise LabelError(f"{len(proposed)} of {len(images)} training images have a box: too few to train and judge")
     val = set(random.Random(config.seed).sample(range(len(proposed)), count))  # noqa: S311 -- a draw, no secret
     splits = {name: [p for i, p in enumerate(proposed) if (i in val) == (name == "val")] for name in ("train", "val")}
-    data = write_boxes(config.out, bundle.classes, splits)
-    _draw(proposed, bundle.classes).save(data.with_name("proposals.jpg"), quality=85)
+    data = write_boxes(config.out, bundle.classes, splits, {"proposals.jpg": _draw(proposed, bundle.classes)})
     return {
         "data": str(data),
         "classes": len(bundle.classes),
@@ -153,8 +155,8 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
         return pa.concat_tables(tables_of(stage)).sort_by("image")
 
 
-def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> Image.Image:
-    """A row per class of its first images with their boxes."""
+def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> bytes:
+    """A JPEG with a row per class, of its first images with their boxes."""
     sheet = Image.new("RGB", (SHOWN * SIDE, len(classes) * SIDE), "white")
     drawn: Counter[int] = Counter()
     for image in proposed:
@@ -169,7 +171,9 @@ def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> Image.Ima
         draw.text((4, 2), classes[place], fill="yellow")
         sheet.paste(picture, (drawn[place] * SIDE, place * SIDE))
         drawn[place] += 1
-    return sheet
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 if __name__ == "__main__":

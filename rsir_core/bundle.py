@@ -1,7 +1,7 @@
 """The model bundle: one folder with everything needed to describe an image, and its fingerprint. No pickle in it.
 
 `bundle.json` names the weight files by their content's hash and is written last, so a reader sees the old bundle or the
-new one, never a mixture.
+new one, never a mixture; `split.csv` is put just before it.
 """
 
 import dataclasses
@@ -103,13 +103,12 @@ def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
 
 def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str) -> str:
     """Put a classifier, its key regions' tau and its split (CSV text) into a bundle; returns the new fingerprint."""
-    put_file(f"{uri.rstrip('/')}/{SPLIT}", split_csv.encode())
-    return _write_part(uri, "classifier", settings, state, {"tau": tau})
+    return _write_part(uri, "classifier", settings, state, {"tau": tau}, split_csv)
 
 
 def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     """Put a detector into a bundle; returns the new fingerprint."""
-    return _write_part(uri, "detector", settings, state, {})
+    return _write_part(uri, "detector", settings, state, {}, None)
 
 
 def check_bundle(source: str, target: str, views: int | None = None) -> str:
@@ -154,7 +153,7 @@ def _checked(source: str, target: str, views: int | None) -> tuple[dict[str, Any
     return manifest, there is not None
 
 
-def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any]) -> str:
+def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any], split_csv: str | None) -> str:
     uri = uri.rstrip("/")
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     digest = hashlib.sha256(data).hexdigest()
@@ -167,6 +166,8 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
     manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
     manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
     manifest = _with_fingerprint(manifest)
+    if split_csv is not None:
+        put_file(f"{uri}/{SPLIT}", split_csv.encode())  # small, and next to last: it is of this classifier
     _put_manifest(uri, manifest)
     if before is not None and before["file"] != file:
         fs, path = fsspec.core.url_to_fs(uri)

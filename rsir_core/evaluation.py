@@ -112,7 +112,8 @@ class Evaluation:
     def per_class(self, arm: Arm) -> dict[str, ClassScores]:
         """By label of the query."""
         found = [run.arms[arm].scores.per_label(run.labels) for run in self.runs]
-        by_label = {label: [of_run[label] for of_run in found if label in of_run] for label in found[0]}
+        labels = sorted({label for of_run in found for label in of_run})  # of a small class a seed may have no query
+        by_label = {label: [of_run[label] for of_run in found if label in of_run] for label in labels}
         return {
             label: ClassScores(
                 Spread.of([s.map for s in all_]), Spread.of([s.anmrr for s in all_]), len(all_[0].queries)

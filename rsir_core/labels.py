@@ -65,6 +65,8 @@ def split_images(
 ) -> list[LabelledImage]:
     """Split each class by the fraction, at random by the seed (the paper: half and half); those unseen only test.
 
+    A class has one image at least in each half, however small it or the fraction is.
+
     Raises:
         LabelError: a class too small to be in both halves, a fraction outside (0, 1), or an unseen label that is none.
     """
@@ -83,13 +85,23 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
         raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
     smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
     if count < 2:
-        raise LabelError(f"class {smallest} has {count} image; each class needs one to train and one to test")
+        raise LabelError(
+            f"class {smallest} has {count} image; each class needs one to train and one to test; "
+            f"pass --unseen {smallest}, or leave it out"
+        )
     labels = [label for _, label in pairs]
     try:
         train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
     except ValueError as error:  # scikit-learn says which class or fraction is at fault
         raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
-    return {pairs[i][0] for i in train}
+    training = {pairs[i][0] for i in train}
+    for label in sorted(set(labels)):
+        members = {uri for uri, of in pairs if of == label}
+        if members <= training:  # scikit-learn leaves out what is too small for its share
+            training.remove(min(members))
+        elif not members & training:
+            training.add(min(members))
+    return training
 
 
 def split_to_csv(images: Iterable[LabelledImage]) -> str:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from rsir_core import rows
 from rsir_core.archive import ImageFile
+from rsir_core.errors import REFUSED
 from rsir_core.table import KEY, Index
 
 
@@ -67,7 +68,7 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
 def of_the_file(index: Index) -> pa.Table:
     """Keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
     failed = index.keys("failures", [rows.STAGE, rows.KIND])
-    stores = pc.and_(pc.equal(failed[rows.STAGE], "read"), pc.is_in(failed[rows.KIND], pa.array(["denied", "error"])))
+    stores = pc.and_(pc.equal(failed[rows.STAGE], "read"), pc.is_in(failed[rows.KIND], pa.array(REFUSED)))
     return failed.filter(pc.invert(stores)).select(KEY)
 
 

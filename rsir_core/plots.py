@@ -133,8 +133,11 @@ def plot_confusion(evaluation: Evaluation) -> "Figure":
 
 def confusion_shares(evaluation: Evaluation) -> tuple[list[str], "np.typing.NDArray[np.float64]"]:
     """The labels that were queries, and of each the share of its first ranks that each label fills; over all seeds."""
-    names = sorted(set(evaluation.runs[0].labels))
-    total = np.sum([run.confusion for run in evaluation.runs], axis=0)
+    names = sorted({label for run in evaluation.runs for label in run.labels})
+    total = np.zeros((len(names), len(names)), np.int64)
+    for run in evaluation.runs:
+        places = [names.index(label) for label in sorted(set(run.labels))]
+        total[np.ix_(places, places)] += run.confusion
     asked = np.flatnonzero(total.sum(axis=1))
     share = total[np.ix_(asked, asked)] / total[asked].sum(axis=1, keepdims=True)
     return [names[i] for i in asked], share

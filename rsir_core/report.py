@@ -13,7 +13,7 @@ from rsir_core.evaluation import Evaluation, named
 from rsir_core.gallery import draw_strips
 from rsir_core.plots import confusion_shares, plot_arms, plot_confusion, plot_recall_precision, plot_table
 from rsir_core.report_page import render
-from rsir_core.storage import put_file
+from rsir_core.storage import file_system, put_file
 from rsir_core.tables import Tables
 
 if TYPE_CHECKING:
@@ -24,23 +24,41 @@ GALLERY_NOTES: Final = (
     "Bright inside the white line: what was compared. Yellow: the representative object. "
     "Green frame: of the query's class, red: of another. Figures: class and its probability.",
 )
+METRICS: Final = "metrics.json"
 WIDE: Final = 12  # inches; wider figures are of photographs
 PLOTTED: Final = ("table3", "figure4")  # tables over sizes
 
 
 def write_report(folder: str, evaluation: Evaluation) -> None:
-    """Write CSVs, plots (PNG and SVG), report.html and, last, metrics.json into a folder (any URI)."""
+    """Write CSVs, plots (PNG and SVG), report.html and, last, metrics.json into a folder (any URI).
+
+    Files that an evaluation there before this one has left, and this one lacks, go.
+    """
     folder = folder.rstrip("/")
     metrics = evaluation.metrics()
-    for name, lines in csv_lines(evaluation, metrics).items():
-        put_file(f"{folder}/{name}.csv", _csv(lines))
-    pictures: dict[str, bytes] = {}
-    for name, figure in draw(evaluation).items():
-        for kind in ("svg", "png"):
-            pictures[f"{name}.{kind}"] = _picture(figure, kind)
-            put_file(f"{folder}/{name}.{kind}", pictures[f"{name}.{kind}"])
-    put_file(f"{folder}/report.html", render(evaluation, pictures).encode())
-    put_file(f"{folder}/metrics.json", (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
+    pictures = {
+        f"{name}.{kind}": _picture(figure, kind) for name, figure in draw(evaluation).items() for kind in ("svg", "png")
+    }
+    files = {f"{name}.csv": _csv(lines) for name, lines in csv_lines(evaluation, metrics).items()} | pictures
+    files["report.html"] = render(evaluation, pictures).encode()
+    before = _files_of(folder)
+    for name, content in files.items():
+        put_file(f"{folder}/{name}", content)
+    metrics["files"] = sorted(files)
+    put_file(f"{folder}/{METRICS}", (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
+    fs, path = file_system(folder)
+    for name in before - files.keys():
+        fs.rm_file(f"{path}/{name}")
+
+
+def _files_of(folder: str) -> set[str]:
+    """What the evaluation that is there says to have written and is there still; of its own folder only."""
+    fs, path = file_system(folder)
+    try:
+        named = json.loads(fs.cat_file(f"{path}/{METRICS}")).get("files", [])
+    except (FileNotFoundError, ValueError, AttributeError):  # none, or something else of that name
+        return set()
+    return {name for name in named if name in {there.rsplit("/", 1)[-1] for there in fs.ls(path, detail=False)}}
 
 
 def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -130,7 +148,8 @@ def _picture(figure: "Figure", kind: str) -> bytes:
 
 def _csv(lines: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    names = dict.fromkeys(name for line in lines for name in line)  # what one seed alone has lacks a deviation
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue().encode()

@@ -61,11 +61,24 @@ def test_the_calibration_error_is_that_of_a_slow_reference(logits: np.ndarray, d
     assert expected_calibration_error(p, labels) == pytest.approx(slow_error(p, labels), abs=1e-12)
 
 
-def test_the_share_of_each_class_is_held_out_by_the_seed_and_small_classes_are_not() -> None:
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8), fraction=st.floats(0, 0.9))
+def test_the_share_is_that_of_all_and_about_that_of_each_class(sizes: list[int], fraction: float) -> None:
+    labels = [str(c) for c, size in enumerate(sizes) for _ in range(size)]
+    train, held_out = hold_out(range(len(labels)), labels, fraction, seed=0)
+    assert sorted(train + held_out) == list(range(len(labels)))
+    assert {labels[i] for i in train} == set(labels)
+    counts = [sum(labels[i] == str(c) for i in held_out) for c in range(len(sizes))]
+    for size, count in zip(sizes, counts, strict=True):
+        assert int(min(fraction * size, size - 1)) <= count <= fraction * size + 1
+    if all(fraction * size <= size - 2 for size in sizes):
+        assert abs(sum(counts) - fraction * len(labels)) <= 0.5 + 1e-9
+
+
+def test_the_share_is_held_out_by_the_seed() -> None:
     labels = ["beach"] * 50 + ["river"] * 20 + ["rare"] * 9
     train, held_out = hold_out(range(79), labels, 0.1, seed=0)
     assert sorted(train + held_out) == list(range(79))
-    assert [sum(labels[i] == name for i in held_out) for name in ("beach", "river", "rare")] == [5, 2, 0]
+    assert [sum(labels[i] == name for i in held_out) for name in ("beach", "river", "rare")] == [5, 2, 1]
     assert hold_out(range(79), labels, 0.1, seed=0)[1] == held_out != hold_out(range(79), labels, 0.1, seed=1)[1]
     assert hold_out(range(79), labels, 0.0, seed=0) == (list(range(79)), [])
 

@@ -1,15 +1,18 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsir_core.classifier import (
     RANDOM,
     Classifier,
     build_classifier,
+    check_sides,
     load_start_weights,
     settings_for,
     to_input,
@@ -45,6 +48,34 @@ def test_lite0_computes_what_its_weights_were_trained_for() -> None:
     with torch.inference_mode():
         embedding, _ = model(to_input(images((64, 64)), settings_for("efficientnet_lite0", "abc", 64), CPU))
     assert 0 < embedding.mean() < 2 and embedding.min() >= 0  # pooled after ReLU6; random weights give all but nothing
+
+
+class Resizing(TorchDispatchMode):
+    """Notes the type of numbers that is resized."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "upsample" in str(func):
+            self.types.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_bytes_are_resized_on_cpus_only() -> None:
+    """GPUs have no kernel for it, which a device without any can stand for."""
+    settings = settings_for("resnet18", ("a", "b"), 64)
+    for device, kind in ((CPU, torch.uint8), (torch.device("meta"), torch.float32)):
+        with Resizing() as seen:
+            assert to_input(images((64, 80), (90, 70)), settings, device).shape == (2, 3, 64, 64)
+        assert seen.types == {kind}
+
+
+def test_a_side_that_a_backbone_does_not_take_is_said() -> None:
+    check_sides("resnet18", (64, 192, 224))
+    with pytest.raises(WeightsError, match=r"vit_b_16 does not take images of 192×192 pixels .*--without smaller"):
+        check_sides("vit_b_16", (224, 192))
 
 
 def test_mixed_sizes_equal_one_by_one() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,27 @@ def test_what_differs_by_seed_is_listed_by_seed_and_what_does_not_is_said_once(f
         assert protocol[name] == [str(folder / seed / file) for seed in SEEDS]
     assert len(set(protocol["pca"])) == 3
     assert (protocol["tau"], protocol["ties"]) == (0.5, "smaller image id first")
+
+
+def test_classes_that_are_not_in_all_seeds(folder: Path, tmp_path: Path) -> None:
+    """Of a small class, chance may leave a seed one query, or none."""
+    small = {"0": CLASSES, "1": CLASSES[1:], "2": CLASSES}
+    for seed, classes in small.items():
+        shutil.copytree(folder / seed, tmp_path / seed)
+        tests = {f"{ROOT}/{c}/{i}.jpg": c for c in classes for i in range(1 if (seed, c) == ("2", CLASSES[0]) else 6)}
+        (tmp_path / seed / "split.csv").unlink()
+        write_split(tmp_path / seed / "split.csv", tests, {f"{ROOT}/river/7.jpg": "river"})
+    for seeds, first in (("0,1,2", "0"), ("1,2,0", "1")):
+        report = tmp_path / f"from {first}"
+        evaluate(config_of(tmp_path, report, "{seed}", seeds=seeds))
+        metrics = json.loads((report / "metrics.json").read_text())
+        assert list(metrics["per_class"]) == sorted(CLASSES)
+        assert metrics["per_class"][CLASSES[0]]["map"] == score(tmp_path, report, "0")["per_class"][CLASSES[0]]["map"]
+        with (report / "per_class.csv").open() as file:
+            lines = {line["label"]: line for line in csv.DictReader(file)}
+        assert [bool(lines[name]["map_sd"]) for name in CLASSES] == [False, *(len(CLASSES) - 1) * [True]]
+        with (report / "confusion.csv").open() as file:
+            assert next(csv.reader(file)) == ["query", *sorted(CLASSES)]
 
 
 def test_one_seed_has_no_deviation(folder: Path, tmp_path: Path) -> None:

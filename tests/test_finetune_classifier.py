@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,12 +19,12 @@ import torchvision
 
 from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
 from jobs.evaluate import evaluate
-from jobs.finetune_classifier import finetune
+from jobs.finetune_classifier import finetune, readable
 from jobs.index import index_archive
 from jobs.training.classifier import Pictures, train_worker
 from rsir_core import bundle
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
-from rsir_core.labels import read_split
+from rsir_core.labels import LabelledImage, read_split
 from rsir_core.table import Index
 from tests.models import write_bundle
 from tests.test_index import draw
@@ -128,6 +129,65 @@ def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimension
     assert len(np.unique(embedding, axis=0)) == 24
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on(
+    config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(settings: dict[str, Any]) -> None:
+        """Train; an image is gone in the second epoch."""
+        read, victim, count = Pictures.__getitem__, settings["images"][0].uri, len(settings["images"])
+        reads = iter(range(10**6))
+
+        def lost(images: Pictures, index: int) -> Any:
+            if next(reads) == count:
+                Path(victim).rename(f"{victim}.gone")
+            return read(images, index)
+
+        Pictures.__getitem__ = lost  # type: ignore[method-assign]
+        train_worker(settings)
+
+    epochs = dataclasses.replace(config, epochs=3, batch_size=12)
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", losing)
+    with pytest.raises(LabelError, match="the same command goes on"):
+        finetune(epochs)
+    assert not (tmp_path / "models" / "bundle.json").exists()
+    (gone,) = (tmp_path / "archive").rglob("*.gone")
+    gone.rename(str(gone).removesuffix(".gone"))
+    logged = tmp_path / "epochs"
+
+    def counting(settings: dict[str, Any]) -> None:
+        """Train, and note each epoch that is trained here."""
+        report = ray.train.report
+
+        def noted(metrics: dict[str, Any], **more: Any) -> None:
+            with logged.open("a") as file:
+                print(metrics["epoch"], file=file)
+            report(metrics, **more)
+
+        ray.train.report = noted
+        train_worker(settings)
+
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", counting)
+    other = tmp_path / "models" / "training" / "classifier-of-other-options"
+    other.mkdir()
+    finetune(dataclasses.replace(epochs, json=True))
+    assert logged.read_text().split() == ["1", "2"]
+    assert not list((tmp_path / "models" / "training").iterdir())  # nor of the run that this one supersedes
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refuses(tmp_path: Path) -> None:
+    draw(tmp_path / "archive", 0, 6)
+    images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG no more")
+    assert readable([*images, LabelledImage(str(broken), "a", "train")]) == images
+    with pytest.raises(LabelError, match="1 training images are refused by their store"):
+        readable([*images, LabelledImage(str(tmp_path), "a", "train")])  # a folder opens no better the next time
+
+
 def is_whole(snapshot: Path) -> bool:
     """Whether Ray Train has noted a checkpoint: it goes on from those, not from files that it has yet to note."""
     text = snapshot.read_text()
@@ -166,5 +226,12 @@ def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneC
         finetune(dataclasses.replace(config, weights="nothing/there.pth"))
     with pytest.raises(LabelError, match="between 0 and 1"):
         finetune(dataclasses.replace(config, train_fraction=1.5))
+    with pytest.raises(WeightsError, match="nothing://"):
+        finetune(dataclasses.replace(config, weights="nothing://bucket/resnet18.pth"))
+    refused: dict[str, tuple[Any, ...]] = {"tau": (0, -0.1, 1.01, math.nan), "calibration_fraction": (-0.04, 1)}
+    for name, values in refused.items():
+        for value in values:
+            with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} {value}: it takes"):
+                FinetuneClassifierConfig(archive="a", models="m", **{name: value})
     with pytest.raises(ConfigError, match="--views 3: it takes 1, 2, 4"):
         dataclasses.replace(config, views=3)

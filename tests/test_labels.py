@@ -2,6 +2,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rsir_core.archive import ImageFile
 from rsir_core.errors import LabelError
@@ -36,6 +38,21 @@ def test_split_is_stratified_and_follows_the_seed() -> None:
     assert [(i.uri, i.label) for i in one] == pairs
 
 
+@given(sizes=st.lists(st.integers(2, 30), min_size=2, max_size=6), fraction=st.floats(0.1, 0.9), seed=st.integers(0, 9))
+def test_every_class_is_in_both_halves(sizes: list[int], fraction: float, seed: int) -> None:
+    pairs = [(f"/{c}/{i}.jpg", str(c)) for c, size in enumerate(sizes) for i in range(size)]
+    try:
+        split = split_images(pairs, fraction, seed)
+    except LabelError as error:  # fewer images than classes in one half: scikit-learn cannot draw
+        assert "cannot split" in str(error)
+        return
+    assert {(image.label, image.split) for image in split} == {
+        (str(c), half) for c in range(len(sizes)) for half in ("train", "test")
+    }
+    training = sum(image.split == "train" for image in split)
+    assert abs(training - fraction * len(pairs)) <= len(sizes) + 1
+
+
 def test_classes_that_are_not_to_be_seen_only_test() -> None:
     pairs = label_images([*FILES, *(ImageFile(f"c/{i}.jpg", f"/archive/c/{i}.jpg", "1", 1) for i in range(3))], None)
     split = split_images(pairs, 0.5, 0, ["c"])
@@ -66,7 +83,7 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
     pairs = label_images(FILES, None)
     with pytest.raises(LabelError, match="between 0 and 1"):
         split_images(pairs, 1.0, 0)
-    with pytest.raises(LabelError, match="class c has 1"):
+    with pytest.raises(LabelError, match=r"class c has 1 .*--unseen c"):
         split_images([*pairs, ("/c.jpg", "c")], 0.5, 0)
     with pytest.raises(LabelError, match="train-fraction"):
         split_images(pairs, 0.01, 0)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
     archive, models = write_archive(tmp_path, per_class=2)
     with pytest.raises(ConfigError, match="--threshold is 1"):
         propose_boxes(ProposeBoxesConfig(archive=archive, models=models, out=str(tmp_path / "out"), threshold=1.0))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match="there exists already"):  # before anything is proposed: no Ray runs here
+        propose_boxes(ProposeBoxesConfig(archive=archive, models=models, out=str(tmp_path / "there")))
+    twin = tmp_path / "archive" / CLASSES[0]
+    shutil.copy(twin / "1.png", twin / "1.jpg")
+    with Path(models, "split.csv").open("a") as split:
+        split.write(f"{twin}/1.jpg,{CLASSES[0]},train\n")
+    with pytest.raises(LabelError, match=r"1\.(png|jpg) and .*1\.(png|jpg) would have their labels in one file"):
+        propose_boxes(ProposeBoxesConfig(archive=archive, models=models, out=str(tmp_path / "out")))
     write_bundle(tmp_path / "other", detector=False)
     (tmp_path / "other" / "split.csv").write_text("uri,label,split\n/elsewhere/x.png,beach,train\n")
     with pytest.raises(LabelError, match="none of the 1 training images"):

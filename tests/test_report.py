@@ -94,7 +94,9 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     assert {p.name for p in folder.iterdir()} == {
         "metrics.json", "report.html", *(f"{name}.csv" for name in tables), *plots,
     }  # fmt: skip
-    assert json.loads((folder / "metrics.json").read_text()) == small.metrics()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics.pop("files") == sorted(p.name for p in folder.iterdir() if p.name != "metrics.json")
+    assert metrics == small.metrics()
     arms = list(csv.DictReader((folder / "arms.csv").read_text().splitlines()))
     assert [float(a["map"]) for a in arms] == [small.map(arm).mean for arm in small.arms]
     assert [float(a["p@10"]) for a in arms] == [0.5] * 8
@@ -102,6 +104,20 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     assert [(c["label"], float(c["map"])) for c in per_class] == [("$\\fo{rest$", 0.5), ("river", pytest.approx(0.8))]
     assert (folder / "retrieval.png").read_bytes().startswith(PNG)
     assert "</svg>" in (folder / "retrieval.svg").read_text()
+
+
+def test_what_another_evaluation_has_left_goes_and_what_is_not_of_one_stays(small: Evaluation, tmp_path: Path) -> None:
+    write_report(str(tmp_path), some_evaluation(["table3", "figure4"]))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert {"table3.csv", "table3.png", "figure4.svg"} <= {p.name for p in tmp_path.iterdir()}
+    write_report(str(tmp_path), small)
+    listed = json.loads((tmp_path / "metrics.json").read_text())["files"]
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.json", "notes.txt", *listed}
+    (tmp_path / "metrics.json").write_text('{"files": ["../outside.txt", "notes.txt/"]}')  # not of ours
+    outside = tmp_path.parent / "outside.txt"
+    outside.write_text("kept")
+    write_report(str(tmp_path), small)
+    assert outside.exists() and (tmp_path / "notes.txt").exists()
 
 
 def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) -> None:

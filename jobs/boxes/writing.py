@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import fsspec
@@ -26,24 +27,59 @@ class ImageToWrite(NamedTuple):
     objects: list[tuple[int, Box]]  # position of the class among the names, and the box in pixels
 
 
-def write_boxes(out: str, names: Sequence[str], splits: Mapping[str, Sequence[ImageToWrite]]) -> Path:
+def new_folder(out: str) -> Path:
+    """Where `--out` says.
+
+    Raises:
+        ConfigError: something is there already.
+    """
+    target = Path(out).absolute()
+    if target.exists():
+        raise ConfigError(f"--out {out} exists already; remove it, or give a new folder")
+    return target
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Make sure that images of these names have labels in files of their own.
+
+    Raises:
+        LabelError: two images differ in their endings only.
+    """
+    first: dict[Path, str] = {}
+    for name in names:
+        labels = label_file(f"/images/{name}")
+        if labels in first:
+            raise LabelError(
+                f"{first[labels]} and {name} would have their labels in one file, {labels.name}; give them different "
+                "names, whatever their endings"
+            )
+        first[labels] = name
+
+
+def write_boxes(
+    out: str,
+    names: Sequence[str],
+    splits: Mapping[str, Sequence[ImageToWrite]],
+    more: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
     """Write a data.yaml with the splits that have images; the folder appears as a whole or not at all.
 
-    Local images become links, others are fetched.
+    Local images become links, others are fetched; `more`: content of other files, by name.
 
     Raises:
         ConfigError: the folder exists already, or cannot be made.
         LabelError: two images differ in their endings only.
     """
-    target = Path(out).absolute()
-    if target.exists():
-        raise ConfigError(f"--out {out} exists already; remove it, or give a new folder")
+    target = new_folder(out)
+    check_names(image.name for images in splits.values() for image in images)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise ConfigError(f"--out {out}: the folder cannot be made: {error}") from error
     try:
+        for name, content in more.items():
+            (part / name).write_bytes(content)
         given = {split: images for split, images in splits.items() if images}
         for split, images in given.items():
             for image in images:
@@ -68,11 +104,6 @@ def _write_image(folder: Path, image: ImageToWrite) -> None:
     else:
         fs.get_file(path, str(link))
     labels = label_file(str(link))
-    if labels.exists():
-        raise LabelError(
-            f"{image.name} and another image would have their labels in one file, {labels.relative_to(folder)}; "
-            "give them different names, whatever their endings"
-        )
     labels.parent.mkdir(parents=True, exist_ok=True)
     labels.write_text("".join(label_line(place, box, image.size) for place, box in image.objects))
 

@@ -89,7 +89,7 @@ class Reading(NamedTuple):
 
 
 @cache
-def _reader(reading: Reading) -> Reader[Picture]:
+def reader_of(reading: Reading) -> Reader[Picture]:
     """One for each process of Ray's, whatever tasks and actors run there."""
     return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
 
@@ -98,7 +98,7 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
     table = []
     began = time.time()
-    pictures = _reader(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
+    pictures = reader_of(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
     each = (time.time() - began) / max(1, len(listing))
     keys = zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True)
     for (image_id, uri, etag, listed), picture in zip(keys, pictures, strict=True):
@@ -203,7 +203,7 @@ class ReadDescribeWrite:
 
     def __init__(self, config: IndexConfig, reading: Reading) -> None:
         self.config, self.reading = config, reading
-        _reader(reading)  # it starts while the models are loaded
+        reader_of(reading)  # it starts while the models are loaded
         self.describe = DescribeRead(config.index, "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -59,10 +59,12 @@ def calibrate(
     """
     p, labels = _classify(config, settings, state, held_out)
     if not len(labels):
-        log.warning("no training image was held out: the class probabilities are not calibrated")
+        log.warning(
+            "no training image was held out: the class probabilities are not calibrated; see --calibration-fraction"
+        )
         return settings, {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
     if len(labels) < ENOUGH:
-        log.warning("the temperature comes from %d images only", len(labels))
+        log.warning("the temperature comes from %d images only; see --calibration-fraction", len(labels))
     scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits but for a constant
     temperature = fit_temperature(scores, labels)
     after = np.exp(scores / temperature)

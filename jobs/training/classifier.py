@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import ray
 import ray.train
 import torch
 from ray.train import Checkpoint
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from jobs.config import FinetuneClassifierConfig, split_list
 from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.augmentation import Mixing, turned_views
-from rsir_core.classifier import ClassifierSettings, build_classifier, load_start_weights, to_input
+from rsir_core.classifier import ClassifierSettings, build_classifier, to_input
 from rsir_core.labels import LabelledImage
 from rsir_core.precision import trains_in_bfloat16
 from rsir_core.raster import read_picture
@@ -87,7 +88,7 @@ class Training:
         if checkpoint is None:
             return 0
         with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE, weights_only=True)
+            state = torch.load(Path(folder) / STATE, "cpu", weights_only=True)
         _bare(self.model).load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -98,7 +99,7 @@ class Training:
 
 def averaged_weights(folder: str) -> dict[str, Tensor]:
     """What a saved training is for: the tensors of `build_classifier`."""
-    state: dict[str, Tensor] = torch.load(Path(folder) / STATE, weights_only=True)["averaged"]
+    state: dict[str, Tensor] = torch.load(Path(folder) / STATE, "cpu", weights_only=True)["averaged"]
     return {name.removeprefix("module."): tensor for name, tensor in state.items() if name != "n_averaged"}
 
 
@@ -114,7 +115,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         DataLoader(images, config.batch_size, shuffle=True, drop_last=full, collate_fn=list), move_to_device=False
     )
     bare = build_classifier(classifier.backbone, len(classifier.classes))
-    load_start_weights(bare, classifier.backbone, config.weights)
+    start = ray.get(settings["start"])
+    if start is not None:
+        bare.backbone.load_state_dict(start)
     recipe = recipe_without(split_list(config.without))
     training = Training.begin(bare, config.learning_rate, config.epochs * len(loader), recipe.kept)
     first = training.restore()
@@ -146,7 +149,7 @@ class Seen:
         """One of each image: N×3×S×S."""
         side = self.classifier.image_size
         x = to_input([pixels for pixels, _ in samples], self.classifier, device, round(side / self.tau))
-        return turned_views(x, round(side * self.recipe.smaller), self.tau, self.recipe.turned)
+        return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
 
 
 def _train_epoch(training: Training, loader: Any, mix: Mixing, seen: Seen) -> tuple[float, float]:

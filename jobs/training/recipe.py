@@ -27,6 +27,10 @@ class Recipe:
     smaller: float = 6 / 7
     turned: bool = True
 
+    def side(self, image_size: int) -> int:
+        """Of the views, in pixels."""
+        return round(image_size * self.smaller)
+
     def mixed_in(self, epoch: int, epochs: int) -> float:
         """Share of an epoch's batches that are mixed."""
         return self.mixed if epoch < epochs * (1 - self.unmixed) else 0.0
