@@ -291,7 +291,7 @@ class EvaluateConfig(RayJobConfig):
     arms: str = option(
         "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, objects (the "
         "rules for the representative object), views (how many are averaged) and frozen (what ImageNet alone gives); "
-        "all but key_region and figure4 describe the images again",
+        "all but key_region and figure4 describe the images again, and what may be one picture twice is read",
         "key_region,whole_image",
     )
     peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)

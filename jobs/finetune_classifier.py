@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 IMAGE_SECONDS = 120.0  # after which an image that is not read cannot be, as `jobs.index` has it
+RUN = "classifier-"  # and what of its settings has an effect
 WITHOUT_EFFECT = ("json", "address", "models")  # on what is learnt: a run is resumed whatever they say
 
 
@@ -75,26 +76,28 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     began = time.monotonic()
     labelled = label_images(list_images(config.archive), config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, split_list(config.unseen))
-    training = [image for image in images if image.split == "train"]
-    classes = sorted({image.label for image in training})
-    fraction, labels = config.calibration_fraction, [image.label for image in training]
-    training, held_out = hold_out(training, labels, fraction, config.seed)
+    taught = [image for image in images if image.split == "train"]
+    classes = sorted({image.label for image in taught})
+    fraction, labels = config.calibration_fraction, [image.label for image in taught]
+    training, held_out = hold_out(taught, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
     sides = {config.image_size, recipe_without(split_list(config.without)).side(config.image_size)}
     check_sides(config.backbone, sides)
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     with joined(config.address):
-        training, asked = readable(training), len(training)
+        can_be_read = set(readable(taught))
+        training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         state, metrics, folder = _train(config, settings, training, start)
         settings, calibration = calibrate(config, settings, state, held_out)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
     fs, path = fsspec.core.url_to_fs(folder)
-    for run_folder in fs.glob(f"{path}/classifier-*"):  # only now: until then a killed job resumes from there
-        fs.rm(run_folder, recursive=True)
+    for name in fs.ls(path, detail=False):
+        if name.rsplit("/", 1)[-1].startswith(RUN):  # only now: until then a killed job resumes from there
+            fs.rm(name, recursive=True)
     return {
         "classes": len(classes),
         "images": len(training),
-        "unreadable": asked - len(training),
+        "unreadable": len(taught) - len(can_be_read),
         "test_images": sum(image.split == "test" for image in images),
         "epochs": config.epochs,
         **{name: metrics[name] for name in ("loss", "train_accuracy")},
@@ -131,7 +134,7 @@ def _train(
         train_loop_config={**payload, "config": asdict(config), "start": ray.put(start)},
         scaling_config=scaling,
         run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
-            name=f"classifier-{name}",
+            name=f"{RUN}{name}",
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
             failure_config=FailureConfig(max_failures=2),  # a store's hiccup, or a worker that was killed
