@@ -238,9 +238,14 @@ def _time(name: str, text: str | None) -> datetime | None:
 
 def _bounds(text: str | None) -> Footprint | None:
     try:
-        return None if text is None else Footprint(*(float(edge) for edge in text.split(",")))
+        bounds = None if text is None else Footprint(*(float(edge) for edge in text.split(",")))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--bbox {text}: it takes west,south,east,north in degrees") from error
+    if bounds is not None:
+        meridians, parallels = (bounds.west, bounds.east), (bounds.south, bounds.north)
+        if not (all(-180 <= x <= 180 for x in meridians) and -90 <= parallels[0] <= parallels[1] <= 90):
+            raise ConfigError(f"--bbox {text}: no degrees, or its south lies north of its north")
+    return bounds
 
 
 @dataclasses.dataclass(frozen=True)

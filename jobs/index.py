@@ -53,7 +53,8 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     report.begin("list and compare")
     plan, scenes = _plan(index, config, bundle.fingerprint, commits)
     report.planned(plan)
-    if len(plan.to_describe) or scenes.failures or config.compact or not is_published(index, plan, config):
+    lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
+    if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
         with joined(config.address):
             report.begin("describe")

@@ -167,7 +167,11 @@ def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
         kind = "directory" if is_folder else "file" if stat.S_ISREG(status.st_mode) else "other"
         return {"name": entry.path, "type": kind, "size": status.st_size, "mtime": status.st_mtime}
     except OSError:
+        pass
+    try:
         return {"name": entry.path, "type": "file", "size": 0, "mtime": entry.stat(follow_symlinks=False).st_mtime}
+    except FileNotFoundError:  # removed since the folder was opened
+        return {"name": entry.path, "type": "other"}
 
 
 def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -193,7 +197,7 @@ def _image_file(fs: Any, archive: str, root: str, info: Mapping[str, Any]) -> Im
 
 
 def _below(root: str, path: str) -> str:
-    return path[len(_printable(root)) :].strip("/")
+    return path[len(_printable(root)) :].removeprefix("/")  # one: in a bucket `a//b` is another key than `a/b`
 
 
 def _printable(path: str) -> str:

@@ -33,6 +33,7 @@ from rsir_core.suppression import suppress
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
 CPU_IMAGES: Final = 16  # per forward pass on a CPU: of 8, 16 and 32 the quickest at 256 pixels
+LAID_OUT: Final = 16_000_000  # pixels of equal images that are scaled together, as floats: 200 MB
 PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
 
 Pixels = npt.NDArray[np.uint8]
@@ -149,8 +150,8 @@ class Detector:
         if any(box.padded for box in boxes):
             batch.fill_(PADDING)
         start = 0
-        for box, same in itertools.groupby(boxes):
-            stop = start + len(list(same))
+        for box, same in _few(boxes):
+            stop = start + same
             pixels = torch.from_numpy(np.stack(images[start:stop])).to(self._device).permute(0, 3, 1, 2)
             if box.scaled:
                 pixels = nn.functional.interpolate(
@@ -160,6 +161,15 @@ class Detector:
             torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory, not three
             start = stop
         return batch
+
+
+def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
+    """Equal boxes that follow each other, and how many: no more than are laid out at once."""
+    for box, same in itertools.groupby(boxes):
+        rest, most = len(list(same)), max(1, LAID_OUT // (box.image_height * box.image_width))
+        while rest > 0:
+            yield box, min(rest, most)
+            rest -= most
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from rsir_core.errors import ImageError
 from rsir_core.raster import read_picture
+from rsir_core.samples import MAX_PIXELS
 from rsir_core.search import Floats
 
 # How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
@@ -55,8 +56,9 @@ class Pair(NamedTuple):
 
 def look_at(pixels: npt.NDArray[np.uint8]) -> Look:
     """H×W×3 to what is compared: each small pixel is the mean of those that it stands for."""
-    digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
-    return Look(digest, np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX)))
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return Look(digest.digest(), np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX)))
 
 
 def near_pairs(feature: Floats) -> list[tuple[int, int]]:
@@ -68,17 +70,17 @@ def near_pairs(feature: Floats) -> list[tuple[int, int]]:
     return [(i, j) for i, j in np.unique(pairs[(near < len(feature)) & (near != rows)], axis=0).tolist()]
 
 
-def looks_at(uris: Sequence[str]) -> Iterator[Look | ImageError]:
-    """Of each image what is compared, or why it cannot be read."""
+def looks_at(uris: Sequence[str], max_pixels: int = MAX_PIXELS, readers: int = READERS) -> Iterator[Look | ImageError]:
+    """Of each image what is compared, or why it cannot be read; `readers` of them at once."""
 
     def read(uri: str) -> Look | ImageError:
         try:
-            return look_at(read_picture(uri).pixels)
+            return look_at(read_picture(uri, max_pixels).pixels)
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(READERS) as readers:
-        yield from readers.map(read, uris)
+    with ThreadPoolExecutor(readers) as pool:
+        yield from pool.map(read, uris)
 
 
 def compare(one: Look, other: Look) -> tuple[Kind, float]:
@@ -89,13 +91,13 @@ def compare(one: Look, other: Look) -> tuple[Kind, float]:
     return "re-encoded" if difference <= SAME else "different", difference
 
 
-def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str]) -> list[Kind | None]:
-    """What each of the images is to a picture, H×W×3.
+def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], max_pixels: int) -> list[Kind | None]:
+    """What each of the images, of up to so many pixels, is to a picture, H×W×3; one of them is held at a time.
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
     """
     own = look_at(pixels)
-    looks = looks_at(uris[:COMPARED])
+    looks = looks_at(uris[:COMPARED], max_pixels, readers=1)
     kinds = [None if isinstance(look, ImageError) else compare(own, look)[0] for look in looks]
     return [*kinds, *[None] * (len(uris) - len(kinds))]
 

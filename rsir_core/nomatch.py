@@ -8,12 +8,11 @@ that the classifier has never seen it says less (the README has what was measure
 import json
 from typing import Final, NamedTuple, Self
 
-import fsspec
 import numpy as np
 
 from rsir_core import search
 from rsir_core.search import Doubles, Floats
-from rsir_core.storage import put_file
+from rsir_core.storage import file_system, put_file
 from rsir_core.table import Index
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
@@ -109,7 +108,7 @@ def put_no_match(index: Index, version: int, known: NoMatch) -> None:
 
 def has_no_match(index: Index, version: int) -> bool:
     """Whether the thresholds of just this version are stored."""
-    fs, folder = fsspec.core.url_to_fs(index.no_match_uri)
+    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
     return bool(fs.exists(f"{folder}/{_name(version)}"))
 
 
@@ -118,7 +117,7 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
 
     A version is committed before its thresholds can be stored, so for a moment those of the one before it stand in.
     """
-    fs, folder = fsspec.core.url_to_fs(index.no_match_uri)
+    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
     if not fs.exists(folder):
         return None
     names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}

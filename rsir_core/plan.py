@@ -26,7 +26,8 @@ class Plan:
         new: images that are neither published nor known to fail.
         changed: images that are published (or known to fail) with another etag.
         gone: image ids that are published and no longer listed.
-        stale_failures: `image_id` and `etag` of failures that no longer hold: changed, gone, or to be tried again.
+        stale_failures: `image_id` and `etag` of failures that no longer hold: changed, gone, described since, or to be
+            tried again.
     """
 
     listing: pa.Table
@@ -52,7 +53,7 @@ def _piece(files: list[ImageFile]) -> pa.RecordBatch:
 def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
     """Compare a listing with the index's tables. Only keys are held: about 200 bytes per image."""
     published, stored, failed = (index.keys(name) for name in ("features", "embeddings", "failures"))
-    keep_failures = failed.slice(0, 0) if retry_failed else semi(of_the_file(index), listing)
+    keep_failures = failed.slice(0, 0) if retry_failed else anti(semi(of_the_file(index), listing), stored)
     known = pa.concat_tables([published, failed])
     unknown = anti(listing, known, KEY)  # no published or failed row of this very content
     return Plan(
@@ -85,5 +86,11 @@ def anti(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:
 def _join(left: pa.Table, right: pa.Table, on: list[str], kind: str) -> pa.Table:
     # Joined by key and position only: Arrow's join takes no list columns and promises no order.
     keys = left.select(on).append_column("position", pa.array(np.arange(len(left))))
-    kept = keys.join(right.select(on), on, join_type=kind)["position"].combine_chunks()
-    return left.take(kept.take(pc.sort_indices(kept)))
+    return at_places(left, keys.join(right.select(on), on, join_type=kind)["position"])
+
+
+def at_places(table: pa.Table, places: pa.ChunkedArray) -> pa.Table:
+    """Those rows, in the table's order. `take` would make one array of each column: too long, where texts are 2 GiB."""
+    mask = np.zeros(len(table), np.bool_)
+    mask[np.asarray(places)] = True
+    return table.filter(pa.array(mask))

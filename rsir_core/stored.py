@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from rsir_core import rows
-from rsir_core.plan import semi
+from rsir_core.plan import at_places, semi
 from rsir_core.table import KEY, Index
 
 FILE: Final = "file"  # column: of `embeddings`, by its path below the table
@@ -39,7 +39,7 @@ def first_of(table: pa.Table) -> pa.Table:
     """Rows of schema `KEYS`, the first of each key."""
     keys = table.select(KEY).append_column("position", pa.array(np.arange(len(table))))
     first = keys.group_by(KEY, use_threads=False).aggregate([("position", "min")])["position_min"]
-    return table if len(first) == len(table) else table.take(pa.array(np.sort(first)))
+    return table if len(first) == len(table) else at_places(table, first)
 
 
 def by_file(keys: pa.Table, size: int) -> list[pa.Table]:

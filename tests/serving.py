@@ -161,7 +161,7 @@ def local_app(
 def serving(app: FastAPI) -> Iterator[str]:
     """The app's URL on a free port of this machine, while the body runs."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

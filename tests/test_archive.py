@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive import EXTENSIONS, THREADS, list_images
+from rsir_core.archive import EXTENSIONS, THREADS, _below, list_images
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
 from rsir_core.files import read_file
 
@@ -65,6 +65,12 @@ def test_relative_archives_give_absolute_uris(tmp_path: Path, monkeypatch: pytes
     write(tmp_path, "photos/1.jpg")
     monkeypatch.chdir(tmp_path)
     assert [image.uri for image in list_images("photos")] == [str(tmp_path / "photos/1.jpg")]
+
+
+def test_two_keys_of_a_bucket_are_two_images_however_many_slashes_they_have() -> None:
+    assert [_below("bucket/p", f"bucket/p/{name}") for name in ("a.jpg", "/a.jpg", "b//a.jpg")] == [
+        "a.jpg", "/a.jpg", "b//a.jpg",
+    ]  # fmt: skip
 
 
 @settings(deadline=None)

@@ -1,7 +1,9 @@
 """What the stages of indexing hold on to: nothing of an image once its row is written."""
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +11,12 @@ import pytest
 from PIL import Image
 
 from jobs.config import IndexConfig
-from jobs.indexing.describing import Reading, images_of, read_files
+from jobs.indexing.describing import DescribeRead, Reading, images_of, read_files
+from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.plan import listing_table
+from rsir_core.table import Index
+from tests.models import write_bundle
 
 
 @pytest.mark.slow
@@ -29,3 +34,32 @@ def test_images_that_were_read_are_let_go(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- links to what is closed by then
     read()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.slow
+def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tmp_path: Path) -> None:
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    write_bundle(tmp_path / "models", detector=False)
+    index = Index(str(tmp_path / "index"))
+    index.adopt_bundle(str(tmp_path / "models"))
+    stage = DescribeRead(index.uri, "cpu")
+    describe = stage.describer.describe
+
+    def spoiled(images: Any) -> Any:
+        found = describe(images)
+        embedding = found.embedding.copy()
+        embedding[1, 5] = np.inf  # as half precision may
+        return dataclasses.replace(found, embedding=embedding)
+
+    stage.describer.describe = spoiled  # type: ignore[method-assign, assignment]
+    listing = listing_table(list_images(str(tmp_path)))
+    found = stage(read_files(listing, Reading.of(IndexConfig(archive=str(tmp_path), models="", index=""))))
+    good = found.filter(found[rows.KIND].is_null())
+    bad = found.filter(found[rows.KIND].is_valid())
+    assert good[rows.IMAGE_ID].to_pylist() == ["0.png", "2.png"]
+    assert dict(zip(bad[rows.IMAGE_ID].to_pylist(), bad[rows.STAGE].to_pylist(), strict=True)) == {
+        "3.png": "decode", "1.png": "describe",
+    }  # fmt: skip
+    assert "1.png is described by numbers that are not finite" in bad[rows.MESSAGE].to_pylist()[-1]

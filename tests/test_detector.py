@@ -140,6 +140,14 @@ def test_an_image_does_not_depend_on_its_batch(ours: Detector) -> None:
     assert len({found.score for found in together if found}) > 2  # they are not all the same answer
 
 
+def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw([(96, 128)] * 5 + [(300, 200)] * 3)
+    together = ours.detect_all(images)
+    for pixels in (1, 2 * 96 * 128):
+        monkeypatch.setattr("rsir_core.detector.LAID_OUT", pixels)
+        assert ours.detect_all(images) == together
+
+
 def test_no_images_no_objects(ours: Detector) -> None:
     assert ours.detect([]) == []
 

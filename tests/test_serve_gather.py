@@ -149,6 +149,12 @@ def test_near_duplicates_are_ranked_by_the_plain_distance_and_end_where_others_b
         assert found[0] == query["image_id"]
 
 
+def test_an_empty_name_is_not_in_the_index(partitioned: httpx.Client) -> None:
+    for name in ("image_id", "uri"):
+        response = partitioned.post("/search", json={name: ""})
+        assert (response.status_code, f"{name} ''" in response.json()["detail"]) == (404, True)
+
+
 def test_pixels_tell_which_near_duplicates_are_the_picture(index: str, stored: Rows, tmp_path: Path) -> None:
     copy, (one, other) = copy_of(index, tmp_path / "index"), (stored[0]["image_id"], stored[1]["image_id"])
     alike = {name: stored[0][name] for name in (rows.FEATURE, rows.CLASS, rows.CLASS_PROBABILITIES)}

@@ -275,6 +275,15 @@ def test_plan_of_a_first_a_second_and_a_changed_run(tmp_path: Path) -> None:
     assert retry.to_describe["image_id"].to_pylist() == retry.stale_failures["image_id"].to_pylist() == ["c"]
 
 
+def test_a_failure_of_what_was_described_since_no_longer_holds(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    store(index, "failures", failure_rows(["a", "b"]))
+    store(index, "embeddings", embedding_rows(["a"]))  # tried again, by a run that was killed before its end
+    plan = make_plan(index, listed(a="1", b="1"), False)
+    assert plan.stale_failures["image_id"].to_pylist() == ["a"]
+    assert len(plan.to_describe) == 0
+
+
 def test_a_killed_run_is_not_described_again(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     store(index, "embeddings", embedding_rows(["a"]))  # committed, then killed before anything was published

@@ -1,7 +1,7 @@
 """Small files, which many small runs leave, become large ones; rows that nobody lists any more go."""
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
 from jobs.cluster import rows_of
@@ -55,9 +55,8 @@ def compact_embeddings(commits: Commits) -> None:
     counts = published.group_by(FILE).aggregate([(FILE, "count")])
     live |= zip(counts[FILE].to_pylist(), counts[f"{FILE}_count"].to_pylist(), strict=True)
     small = [name for name, count in live.items() if count < EMBEDDINGS_PER_FILE // 2]
-    of_small = np.isin(np.asarray(published[FILE].cast(pa.string())), small) if small else np.zeros(0, bool)
     dead = anti(stored, published)
-    if len(small) < 2 and not np.isin(np.asarray(dead[FILE].cast(pa.string())), small).any():
+    if len(small) < 2 and not pc.any(_is_in(dead[FILE], small)).as_py():
         return
     uri = index.uri
 
@@ -66,9 +65,14 @@ def compact_embeddings(commits: Commits) -> None:
         merged = pa.concat_tables(stored_rows(Index(uri), part, rows.EMBEDDINGS.names))
         return pa.Table.from_pylist([Index(uri).write_rows("embeddings", merged)._asdict()])
 
-    parts = by_file(published.filter(pa.array(of_small)), EMBEDDINGS_PER_FILE)
+    parts = by_file(published.filter(_is_in(published[FILE], small)), EMBEDDINGS_PER_FILE)
     written: list[WrittenFile] = []
     if parts:
         found = ray.data.from_arrow(parts).map_batches(merge, batch_size=None, batch_format="pyarrow")
         written = [WrittenFile(**row) for row in rows_of(found)]
     commits.commit("embeddings", written, "append", [TableFile(name, live[name]) for name in small])
+
+
+def _is_in(files: pa.ChunkedArray, small: list[str]) -> pa.ChunkedArray:
+    """Of each row whether its file is one of these."""
+    return pc.is_in(files.cast(pa.string()), pa.array(small, pa.string()))

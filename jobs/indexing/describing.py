@@ -161,12 +161,25 @@ class DescribeRead:
             "describing": pa.repeat(each, len(good)),
         }
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
+        finite = np.isfinite(found.embedding).all(axis=1) & np.isfinite(found.class_probabilities).all(axis=1)
         bad = batch.filter(batch["pixels"].is_null())
+        if not finite.all():  # one such row would keep all others from being published
+            described = described.filter(pa.array(finite))
+            bad = pa.concat_tables([bad, _not_finite(good.filter(pa.array(~finite)))])
         if len(bad) == 0:
             return described
         failures = {name: bad[name] if name in READ.names else pa.nulls(len(bad)) for name in DESCRIBED.names}
         failures[rows.BUNDLE] = pa.repeat(self.describer.bundle.fingerprint, len(bad))
         return pa.concat_tables([described, pa.table(failures).cast(DESCRIBED)])
+
+
+def _not_finite(read: pa.Table) -> pa.Table:
+    """Rows of schema `READ` as failures."""
+    words = [f"{uri} is described by numbers that are not finite" for uri in read[rows.URI].to_pylist()]
+    for name, values in ((rows.STAGE, "describe"), (rows.KIND, "error"), (rows.MESSAGE, words)):
+        column = pa.array(words, pa.string()) if values is words else pa.repeat(pa.scalar(values), len(read))
+        read = read.set_column(read.schema.get_field_index(name), name, column)
+    return read
 
 
 def write_described(described: pa.Table, index: str) -> pa.Table:

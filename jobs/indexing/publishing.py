@@ -14,6 +14,7 @@ from jobs.indexing.committing import Commits
 from rsir_core import rows
 from rsir_core.delta import WrittenFile
 from rsir_core.drift import ERROR, Drift, Mix, total
+from rsir_core.errors import TableError
 from rsir_core.nomatch import has_no_match
 from rsir_core.pca import Moments, Pca
 from rsir_core.plan import Plan, anti, semi
@@ -119,6 +120,18 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
+def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
+    """What the published rows were made with; None: there are none, or it is lost and to be fitted again anyway."""
+    if len(published) == 0:
+        return None
+    try:
+        return index.pca(published[rows.PCA][0].as_py())
+    except TableError:
+        if config.refit_pca:
+            return None
+        raise
+
+
 def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Drift | None:
     """Bring `features` to the listing's state in one atomic commit; none if it is there already.
 
@@ -127,7 +140,7 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
     index = commits.index
     current = semi(stored_keys(index), plan.listing)
     published = index.keys("features", [rows.PCA, rows.CLASS, rows.OBJECT_CLASS])
-    before = index.pca(published[rows.PCA][0].as_py()) if len(published) else None
+    before = _pca_before(index, published, config)
     if before is None or config.refit_pca:
         pca = fit_pca(index, current, config.components)
     elif len(before.components) != config.components:

@@ -82,7 +82,7 @@ class Answerer:
 
     def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Ranked] | None:
         """The descriptor of an image and its best rows; None: it is not here."""
-        found = self.stored([image_id] if image_id else [], [uri] if uri else [])
+        found = self.stored([] if image_id is None else [image_id], [] if uri is None else [uri])
         return next(((query, self.rank(query, ranking)) for query in found.values()), None)
 
     def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Ranked]:
@@ -125,7 +125,9 @@ class Answerer:
         classes = {found["values"]: found["counts"] for found in counted}
         times: tuple[str, str] | None = None
         bounds: FootprintJson | None = None
-        if (low := ranges.time[:, 0].min(initial=np.iinfo(np.int64).max)) <= (high := ranges.time[:, 1].max(initial=0)):
+        ends = np.iinfo(np.int64)
+        low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
+        if low <= high:
             times = _iso(low), _iso(high)
         if len(placed := ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]):
             edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()]

@@ -41,7 +41,7 @@ class AnswerRead:
 
     def __init__(self, config: QueryConfig, edition: Edition, device: str) -> None:
         torch.set_num_threads(1)
-        self._describer = QueryDescriber(edition, config.max_pixels, device)
+        self._describer, self._max_pixels = QueryDescriber(edition, config.max_pixels, device), config.max_pixels
         self._answerer = Answerer(edition)
         self._ranking = Ranking(config.k, 0, config.filter, config.near_duplicates, config.distance)
 
@@ -80,7 +80,7 @@ class AnswerRead:
             verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, best)
             columns[rows.NO_MATCH] = [verdict.no_match] * n
             if self._ranking.near_duplicates:
-                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist())
+                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist(), self._max_pixels)
             columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
         return _table(columns, length)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,11 +176,17 @@ async def _seen(backend: Backend, stored: Descriptor) -> Descriptor:
 
 
 def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
+    probes: dict[int, asyncio.Task[None]] = {}  # under way, by version: strangers may ask, and all get one answer
+
     @app.get("/healthz", summary="Run a tiny query")
     async def healthz() -> HealthJson:
         async with library.lend(None) as backend:
-            await backend.probe()
-            return {"status": "ok", "version": backend.edition.version}
+            version = backend.edition.version
+            if version not in probes:
+                probes[version] = asyncio.create_task(backend.probe())
+                probes[version].add_done_callback(lambda _: probes.pop(version))
+            await asyncio.shield(probes[version])
+            return {"status": "ok", "version": version}
 
     @app.get("/index", summary="What is served, and the limits that queries have")
     async def index() -> IndexJson:
@@ -208,7 +215,7 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
 
 
 def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
-    drawing = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
+    drawers = ThreadPoolExecutor(THUMBNAILS_AT_ONCE)  # which goes on with what a client that leaves has asked for
 
     @app.get("/images", summary="List the index, by image id")
     async def images(
@@ -224,8 +231,8 @@ def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
     async def thumbnail(image_id: str) -> Response:
         async with library.lend(None) as backend:
             (stored,) = await backend.stored([image_id], [])
-        async with drawing:
-            jpeg = await asyncio.to_thread(_thumbnail, str(stored.uri), limits.max_pixels)
+        loop = asyncio.get_running_loop()
+        jpeg = await loop.run_in_executor(drawers, _thumbnail, str(stored.uri), limits.max_pixels)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

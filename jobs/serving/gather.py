@@ -43,6 +43,8 @@ class Backend(ABC):
 
     async def compared(self, source: bytes | str, found: Found) -> Found:
         """What was found, each with what its picture is to the query's."""
+        if not found.results:
+            return found
         kinds = await self.compare(source, [orjson.loads(result)["uri"] for result in found.results])
         said = zip(kinds, found.results, strict=True)
         return found._replace(results=[b'{"same_picture":%s,%s' % (orjson.dumps(kind), row[1:]) for kind, row in said])
@@ -78,11 +80,11 @@ class Backend(ABC):
             QueryError: 404, it is not in the index.
         """
         if self.parts > 1:
-            (query,) = await self.stored([image_id] if image_id else [], [uri] if uri else [])
+            (query,) = await self.stored([image_id] if image_id is not None else [], [uri] if uri is not None else [])
             return query, await self.rank(query, ranking)
         (found,) = await self._each("rank_stored", image_id, uri, ranking)
         if found is None:
-            raise _unknown("image_id", image_id) if image_id else _unknown("uri", uri)
+            raise _unknown("image_id", image_id) if image_id is not None else _unknown("uri", uri)
         return found[0], _ranked([found[1]], ranking)
 
     async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Found]:

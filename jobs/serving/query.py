@@ -198,7 +198,7 @@ class QueryDescriber:
             if isinstance(source, bytes):
                 raise
             return [None] * len(uris)
-        return kinds_of(own.pixels, uris)
+        return kinds_of(own.pixels, uris, self._max_pixels)
 
     def describe(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None

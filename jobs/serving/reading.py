@@ -18,6 +18,9 @@ from rsir_core.errors import QueryError
 SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
 
 
+JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a query may ask for."""
@@ -34,12 +37,12 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
         QueryError: 413, 415 or 422, with what is wrong in words.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    request = _limited(request, limits.max_bytes)
     try:
         if kind == "multipart/form-data":
-            asked, upload = await _read_form(request)
+            asked, upload = await _read_form(_limited(request, limits.max_bytes, "send a smaller image"))
         elif kind == "application/json":
-            asked, upload = SearchRequest.model_validate_json(await request.body()), None
+            body = await _limited(request, min(limits.max_bytes, JSON_BYTES), "ask for less at once").body()
+            asked, upload = SearchRequest.model_validate_json(body), None
         else:
             raise QueryError(
                 f"Content-Type is {kind!r}; send multipart/form-data with `image`, or application/json with `image_id` "
@@ -70,9 +73,9 @@ def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
         )
 
 
-def _limited(request: Request, max_bytes: int) -> Request:
-    """The same request, refused as soon as more has come than an upload may have."""
-    refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; send a smaller image", 413)
+def _limited(request: Request, max_bytes: int, remedy: str) -> Request:
+    """The same request, refused as soon as more of it has come."""
+    refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; {remedy}", 413)
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise refusal
     return Request(request.scope, at_most(max_bytes, request.receive, refusal))

@@ -27,6 +27,7 @@ Call = tuple[int, str, tuple[Any, ...]]  # version, method of its answerer, argu
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
 DECODED_AT_ONCE: Final = 2  # each takes up to 20 bytes per pixel that is allowed, for a moment
+LARGE: Final = 12_000_000  # bytes of a picture, of which many must not wait side by side
 TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
 
@@ -133,6 +134,8 @@ class DescriberReplica:
         load_newest(self._shelf, index)
         self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
         self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
+        self._held = asyncio.Semaphore(DECODED_AT_ONCE)  # large pictures, until they are described
+        self._comparer = ThreadPoolExecutor(1)  # which uploads need not wait for
         self._batch = Batcher(self._describe_together, BATCH)
 
     async def describe(self, wanted: list[ToDescribe]) -> list[Descriptor | Refusal | BaseException]:
@@ -141,7 +144,7 @@ class DescriberReplica:
 
     async def compare(self, wanted: ToCompare) -> list[Kind | None] | Refusal:
         """See `QueryDescriber.compare`."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._compare, *wanted)
+        return await asyncio.get_running_loop().run_in_executor(self._comparer, self._compare, *wanted)
 
     async def probe(self, version: int) -> Descriptor:
         """A tiny query, by the same way."""
@@ -157,10 +160,14 @@ class DescriberReplica:
         await self._batch(Asked(self._shelf.newest, PROBE, None, False))
 
     async def _describe(self, wanted: ToDescribe) -> Descriptor | Refusal:
-        asked = await asyncio.get_running_loop().run_in_executor(self._decoders, self._read, *wanted)
-        if isinstance(asked, Refusal):
-            return asked
-        described = await self._batch(asked)
+        loop = asyncio.get_running_loop()
+        async with self._held:  # what a few bytes may become is known once it is decoded
+            asked = await loop.run_in_executor(self._decoders, self._read, *wanted)
+            if isinstance(asked, Refusal):
+                return asked
+            is_large = asked.picture.pixels.size > LARGE
+            described = await self._batch(asked) if is_large else None
+        described = described or await self._batch(asked)
         return await asyncio.to_thread(with_preview, described, asked.picture) if asked.preview else described
 
     @refusing

@@ -1,7 +1,7 @@
 """What a request to `/search` may ask for, as it comes over the wire, and what is said of one that is wrong."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
@@ -29,6 +29,9 @@ def _utc(time: datetime | None) -> datetime | None:
 JsonText = BeforeValidator(_list)
 Number = FiniteFloat
 Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
+LONGEST: Final = 10_000  # list: each part that is wrong costs time to be told
+MANY: Final = Field(max_length=LONGEST)
+TOLD: Final = 5  # of what is wrong
 Ids = Annotated[list[str], Field(max_length=100)]
 Longitude = Annotated[FiniteFloat, Field(ge=-180, le=180)]
 Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
@@ -42,10 +45,12 @@ class SearchRequest(BaseModel):
     image_id: Annotated[str | None, Field(description="an image of the index, by its id")] = None
     uri: Annotated[str | None, Field(description="an image of the index, by its URI")] = None
     feature: Annotated[
-        list[Coordinate] | None, JsonText, Field(description="a ready descriptor's feature (K numbers)")
+        Annotated[list[Coordinate], MANY] | None,
+        JsonText,
+        Field(description="a ready descriptor's feature (K numbers)"),
     ] = None
     class_probabilities: Annotated[
-        list[Annotated[Number, Field(ge=0, le=1)]] | None,
+        Annotated[list[Annotated[Number, Field(ge=0, le=1)]], MANY] | None,
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
@@ -60,7 +65,7 @@ class SearchRequest(BaseModel):
     offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
     version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
     classes: Annotated[
-        Annotated[list[str], Field(min_length=1)] | None,
+        Annotated[list[str], Field(min_length=1, max_length=LONGEST)] | None,
         JsonText,
         Field(description="only results of these classes; in a form a JSON list, or comma-separated"),
     ] = None
@@ -74,7 +79,7 @@ class SearchRequest(BaseModel):
     ] = None
     end: Annotated[datetime | None, Field(description="only images taken at this time or earlier")] = None
     where: Annotated[
-        list[tuple[str, Operator, str | int | float | bool | list[str | int | float]]],
+        list[tuple[str, Operator, str | int | float | bool | Annotated[list[str | int | float], MANY]]],
         JsonText,
         Field(description="only rows for which all of these hold: [[column, operator, value], …]", max_length=20),
     ] = []
@@ -128,17 +133,28 @@ class SearchRequest(BaseModel):
 
     @property
     def filter(self) -> Filter:
-        """Which rows are ranked."""
+        """Which rows are ranked.
+
+        Raises:
+            QueryError: 422, none can be: south of its north end, or after its end.
+        """
         bbox = None if self.bbox is None else Footprint(*self.bbox)
+        if bbox is not None and bbox.south > bbox.north:
+            raise QueryError(f"bbox: its south {bbox.south:g} lies north of its north {bbox.north:g}; give W, S, E, N")
+        start, end = _utc(self.start), _utc(self.end)
+        if start is not None and end is not None and start > end:
+            raise QueryError(f"start: {start.isoformat()} is later than the end {end.isoformat()}")
         classes = None if self.classes is None else tuple(self.classes)
-        return Filter(classes, _utc(self.start), _utc(self.end), bbox, tuple(self.where))
+        return Filter(classes, start, end, bbox, tuple(self.where))
 
 
 def in_words(error: ValidationError) -> QueryError:
-    """Each field that is wrong, with what was given, on one line."""
+    """The first fields that are wrong, with what was given, on one line."""
     lines = []
-    for e in error.errors(include_url=False):
+    for e in error.errors(include_url=False)[:TOLD]:
         field = ".".join(str(part) for part in e["loc"])
         message = e["msg"].removeprefix("Value error, ")
         lines.append(f"{field}: {message}, got {e['input']!r:.100}" if field else message)
+    if error.error_count() > TOLD:
+        lines.append(f"and {error.error_count() - TOLD} more")
     return QueryError("; ".join(lines))

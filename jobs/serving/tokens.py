@@ -99,7 +99,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] in self._open:
+        if scope["type"] != "http":  # the start and the end of the endpoint, which have no path
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] in self._open:
             if scope["path"] == EXCHANGE:  # which strangers ask
                 receive = at_most(LONGEST, receive, QueryError(f"{EXCHANGE} takes at most {LONGEST} bytes", 413))
             await self._app(scope, receive, send)

@@ -72,11 +72,11 @@ async function fetchResults(offset, words) {
     $("further").hidden = answer.results.length < k || offset + k >= index.max_k;
     return answer;
   } catch (error) {
-    if (error.name === "AbortError") return undefined;
+    if (mine.signal.aborted) return undefined;  // whatever went wrong, something else is asked now
     say("");
     if (!askForToken(error)) complain(error);
     if (error.status === 404) await lookAgain();
-    return null;
+    return mine.signal.aborted ? undefined : null;
   }
 }
 
