@@ -13,12 +13,15 @@ import httpx
 import pytest
 import yaml
 
+from jobs.serving.tokens import hash_of
 from tests.heads import RAY, ROOT, checkout, free_port, guarded, head
 from tests.serving import ONE, Rows, check_finds_itself, copy_of, publish_by_other_pca, upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SERVE = str(Path(RAY).with_name("serve"))
 USERS = 16
+TOKEN = "right"
+ANN = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Deployed:
@@ -50,7 +53,7 @@ def uploading(url: str, row: dict[str, Any]) -> Iterator[list[tuple[int, float, 
     data, over = Path(row["uri"]).read_bytes(), threading.Event()
 
     def user(_: int) -> None:
-        with httpx.Client(base_url=url, timeout=120) as client:
+        with httpx.Client(base_url=url, timeout=120, headers=ANN) as client:
             while not over.is_set():
                 response = upload(client, data, k=1)
                 assert response.status_code == 200, response.text
@@ -77,7 +80,9 @@ def test_a_deployed_endpoint_answers_as_the_app_and_grows_with_its_load(
     config = yaml.safe_load((ROOT / "serve.yaml").read_text())
     (application,) = config["applications"]
     application["runtime_env"] = {"working_dir": Path(code).as_uri()}
+    (tmp_path / "tokens").write_text(f"ann:{hash_of(TOKEN)}\n")
     application["args"] |= {"index": changing.uri, "partitions": 2, "max_describers": 2, "refresh": 0.2}
+    application["args"]["tokens"] = str(tmp_path / "tokens")
     config["http_options"]["port"] = free_port()
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     url = f"http://127.0.0.1:{config['http_options']['port']}"
@@ -86,8 +91,9 @@ def test_a_deployed_endpoint_answers_as_the_app_and_grows_with_its_load(
         serve("deploy", str(tmp_path / "serve.yaml"))
         while not (before := serve.running()):
             pass
+        assert httpx.post(f"{url}/search", json={"image_id": ONE}, timeout=120).status_code == 401
         assert before == {"ingress": 1, "describer": 1, "searcher-0": 1, "searcher-1": 1}
-        with httpx.Client(base_url=url, timeout=120) as served:
+        with httpx.Client(base_url=url, timeout=120, headers=ANN) as served:
             check_finds_itself(served, stored[3])
             asked = {"image_id": ONE, "k": 5, "classes": ["beach", "river"]}
             assert served.post("/search", json=asked).json() == client.post("/search", json=asked).json()
