@@ -93,6 +93,11 @@ def _plan(index: Index, config: IndexConfig, bundle: str, commits: Commits | Non
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
+    if plan.left_out:
+        log.warning(
+            "%d that have failed before are left out; --retry-failed tries them again, as after a change of --tile, "
+            "--bands, --max-pixels or --image-seconds", plan.left_out,
+        )  # fmt: skip
     left = leftovers(index, plan.to_describe, bundle)
     if len(left) == 0:
         return plan, scenes

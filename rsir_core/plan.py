@@ -23,6 +23,7 @@ class Plan:
         listing: the archive now; schema `rows.LISTING`.
         to_describe: its rows without a stored embedding (and, unless asked for, without a known failure of the file
             itself: what the store refused is tried again).
+        left_out: images that are known to fail, which are not tried again.
         new: images that are neither published nor known to fail.
         changed: images that are published (or known to fail) with another etag.
         gone: image ids that are published and no longer listed.
@@ -32,6 +33,7 @@ class Plan:
 
     listing: pa.Table
     to_describe: pa.Table
+    left_out: int
     new: int
     changed: int
     gone: pa.Array
@@ -59,6 +61,7 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
     return Plan(
         listing=listing,
         to_describe=anti(anti(listing, stored, KEY), keep_failures, KEY),
+        left_out=len(keep_failures),
         new=len(anti(unknown, known, [rows.IMAGE_ID])),
         changed=len(semi(unknown, known, [rows.IMAGE_ID])),
         gone=anti(published, listing, [rows.IMAGE_ID])[rows.IMAGE_ID].combine_chunks(),

@@ -21,6 +21,7 @@ from jobs.serving.replicas import SearcherReplica
 from jobs.serving.shelf import Shelf
 from rsir_core import rows
 from rsir_core.errors import QueryError
+from rsir_core.nomatch import put_no_match
 from rsir_core.table import Index
 from tests.serving import ONE, LocalFleet, copy_of, local_app, publish, publish_by_other_pca, serving
 
@@ -129,6 +130,24 @@ def test_the_newest_version_is_served_once_it_is_looked_for(changing: Index) -> 
         assert library.versions == [second]
         gc.collect()
         assert old() is None  # memory returns
+
+    asyncio.run(check())
+
+
+def test_thresholds_that_are_stored_after_their_version_are_taken(changing: Index) -> None:
+    async def check() -> None:
+        library = Library(changing.uri, LocalFleet(changing.uri))
+        version = fewer(changing)
+        await library.refresh()
+        before = library.edition.no_match
+        assert library.edition.version == version and before is not None and before.distance != 0.25
+        put_no_match(changing, version, before._replace(distance=0.25))
+        async with library.lend(None) as under_way:
+            await library.refresh()
+            assert under_way.edition.no_match == before
+        assert library.edition.no_match == before._replace(distance=0.25)
+        async with library.lend(None) as backend:
+            assert backend.edition.no_match == library.edition.no_match
 
     asyncio.run(check())
 

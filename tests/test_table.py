@@ -266,6 +266,7 @@ def test_plan_of_a_first_a_second_and_a_changed_run(tmp_path: Path) -> None:
     store(index, "features", feature_rows(["a", "b"]))
     second = make_plan(index, listed(a="1", b="1", c="1"), False)
     assert (second.new, second.changed, len(second.gone), len(second.to_describe)) == (0, 0, 0, 0)
+    assert (first.left_out, second.left_out) == (0, 1)
     assert len(second.stale_failures) == 0
     third = make_plan(index, listed(b="2", c="2", d="1"), False)
     assert (third.new, third.changed, third.gone.to_pylist()) == (1, 2, ["a"])

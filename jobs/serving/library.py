@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow as pa
 from jobs.serving.gather import Backend
 from jobs.serving.query import Edition, open_edition
 from rsir_core.errors import QueryError, RsirError, TableError
+from rsir_core.nomatch import get_no_match, has_no_match
 from rsir_core.table import Index
 
 KEEP: Final = 60.0  # seconds that an older version stays after its last query, and that nothing else is asked for
@@ -63,6 +65,7 @@ class Library:
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._refused: Refused | None = None
+        self._judged: int | None = None  # the version whose own thresholds are known to be taken
 
     @property
     def edition(self) -> Edition:
@@ -104,6 +107,7 @@ class Library:
         async with self._turn:
             if newest == self._current:
                 self._refused = None
+                await self._judge()
             elif not (self._refused and self._refused.version == newest and time.monotonic() < self._refused.retry_at):
                 await self._swap(newest)
             self._backends = {v: backend for v, backend in self._backends.items() if self._is_wanted(v)}
@@ -136,6 +140,17 @@ class Library:
             self._refused = Refused(newest, str(error), time.monotonic() + RETRY)
         else:
             self._current, self._refused = newest, None
+
+    async def _judge(self) -> None:
+        """Take the thresholds of the newest version, which are stored once it is published."""
+        edition = self.edition
+        if edition.version == self._judged:
+            return
+        index = Index(self._index)
+        if await asyncio.to_thread(has_no_match, index, edition.version):
+            known = await asyncio.to_thread(get_no_match, index, edition.version, edition.bundle, edition.pca)
+            self._backends[edition.version] = self._fleet.backend(replace(edition, no_match=known))
+            self._judged = edition.version
 
     async def _fetched(self, version: int) -> None:
         """Load an older version, in a task of its own, so that a client that leaves does not end it for others."""
