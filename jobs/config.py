@@ -172,7 +172,7 @@ class IndexConfig(DescribingConfig):
     commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, least=1)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
     max_failure_rate: float = option(
-        "share of the images of this run that may fail before the run does; one always may, unless it is 0", 0.05
+        "share of the images not published yet that may fail before the run does; one always may, unless it is 0", 0.05
     )
 
     def __post_init__(self) -> None:

@@ -200,6 +200,18 @@ def test_too_many_failures_publish_nothing_and_are_tried_again(config: IndexConf
     assert len(table_of(Index(config.index), "failures")) == 1
 
 
+def test_a_run_that_failed_for_its_failures_publishes_once_so_many_are_allowed(
+    config: IndexConfig, tmp_path: Path
+) -> None:
+    for i in range(5):
+        (tmp_path / "archive" / f"bad{i}.jpg").write_bytes(b"bad")
+    for _ in range(2):  # what is described meanwhile does not make the bad ones a greater share
+        with pytest.raises(ArchiveError, match=r"of 24 files failed"):
+            index_archive(config)
+    allowed = index_archive(dataclasses.replace(config, max_failure_rate=0.25))
+    assert (allowed["rows"], allowed["failed"]) == (18, 6)
+
+
 def test_a_killed_run_is_continued(config: IndexConfig, tmp_path: Path) -> None:
     index = Index(config.index)
     options = {"archive": config.archive, "models": config.models, "index": config.index, "components": K,

@@ -64,10 +64,16 @@ class Committer:
 
     Failures are committed last, by `finish`: a run that fails for their number has not recorded them, so the next one
     tries those files again.
+
+    Args:
+        commits: of the run.
+        config: of the job.
+        progress: told of each file.
+        unpublished: images of which a share may fail: those that the run describes, or has described before.
     """
 
-    def __init__(self, commits: Commits, config: IndexConfig, progress: Progress) -> None:
-        self._commits, self._config, self._progress = commits, config, progress
+    def __init__(self, commits: Commits, config: IndexConfig, progress: Progress, unpublished: int) -> None:
+        self._commits, self._config, self._progress, self._unpublished = commits, config, progress, unpublished
         self._pending: list[WrittenFile] = []
         self._failures: list[WrittenFile] = []
         self._committed = time.monotonic()
@@ -104,11 +110,11 @@ class Committer:
     def _check(self) -> None:
         progress, most = self._progress, self._config.max_failure_rate
         # One file is no rate: where few are new, it would keep all others from being published, night after night.
-        if progress.failed > most * progress.total and (progress.failed > 1 or most == 0):
+        if progress.failed > most * self._unpublished and (progress.failed > 1 or most == 0):
             self._commit()  # what was described is good
             kinds = progress.failures.most_common(3)
             reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
             raise ArchiveError(
-                f"{progress.failed} of {progress.total} files failed ({reasons}), more than --max-failure-rate "
+                f"{progress.failed} of {self._unpublished} files failed ({reasons}), more than --max-failure-rate "
                 f"{most} allows; nothing was published. For example: {progress.examples[kinds[0][0]]}"
             )
