@@ -111,8 +111,8 @@ def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], 
     plan, scenes = todo
     total = len(plan.to_describe) + len(scenes.unreadable)
     report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
-    # With what runs before this one have described and not published: else a run that failed for its few bad files would
-    # leave ever fewer good ones beside them.
+    # With what earlier runs have described and not published: else a run that failed for its few bad files would leave
+    # ever fewer good ones beside them.
     committer = Committer(commits, config, report.progress, max(total, plan.new + plan.changed))
     for written in scenes.failures:
         committer.take(written)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.config import IndexConfig
-from jobs.indexing.describing import DescribeRead, Reading, images_of, read_files
+from jobs.indexing.describing import DescribeRead, Reading, images_of, read_batches, read_files
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.plan import listing_table
@@ -63,3 +63,20 @@ def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tm
         "3.png": "decode", "1.png": "describe",
     }  # fmt: skip
     assert "1.png is described by numbers that are not finite" in bad[rows.MESSAGE].to_pylist()[-1]
+
+
+@pytest.mark.slow
+def test_batches_are_of_so_many_images_or_of_fewer_large_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(30):
+        side = 100 if 10 <= i < 20 else 10
+        Image.new("RGB", (side, side)).save(tmp_path / f"{i:02}.png")
+    (tmp_path / "05.png").write_bytes(b"no image")
+    listing = listing_table(list_images(str(tmp_path)))
+    reading = Reading.of(IndexConfig(archive=str(tmp_path), models="", index=""))
+    monkeypatch.setattr("jobs.indexing.describing.HELD", 4 * 100 * 100 * 3)
+    batches = list(read_batches(listing, reading, 8))
+    assert [len(batch) for batch in batches] == [8, 8, 4, 8, 2]
+    assert pa.concat_tables(batches)[rows.IMAGE_ID].to_pylist() == listing[rows.IMAGE_ID].to_pylist()
+    assert [len(batch) for batch in read_batches(listing.slice(0, 9), reading, 8)] == [8, 1]
+    assert [len(batch) for batch in read_batches(listing.slice(20), reading, 3)] == [3, 3, 3, 1]
+    assert list(read_batches(listing.slice(0, 0), reading, 8)) == []

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +33,8 @@ from rsir_core.table import Index, TableName
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
 ROWS_HELD: Final = 500_000  # that an actor gathers before it writes them, where an image has several: 110 MB of results
+AT_ONCE: Final = 4  # images that are read for a batch before their size is known
+HELD: Final = 256 * 1024**2  # bytes of pixels from which a batch is described, however few images they are
 READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that large images do not overfill a node
 
 _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
@@ -112,6 +114,17 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
     return pa.table(columns, READ)
+
+
+def read_batches(listing: pa.Table, reading: Reading, size: int) -> Iterator[pa.Table]:
+    """Listed files read in batches of so many, or of fewer where they are large: schema `READ`, in their order."""
+    start, held = 0, READ.empty_table()
+    while start < len(listing):
+        read = read_files(listing.slice(start, min(AT_ONCE, size - len(held))), reading)
+        start, held = start + len(read), pa.concat_tables([held, read])
+        if len(held) == size or held["pixels"].nbytes >= HELD or start == len(listing):
+            yield held
+            held = READ.empty_table()
 
 
 def _columns_of(picture: Picture) -> dict[str, Any]:
@@ -221,10 +234,7 @@ class ReadDescribeWrite:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Read and describe batch by batch, so that pixels of one batch only are held; write once."""
-        size = self.config.batch_size
-        described = [
-            self.describe(read_files(block.slice(start, size), self.reading)) for start in range(0, len(block), size)
-        ]
+        described = [self.describe(read) for read in read_batches(block, self.reading, self.config.batch_size)]
         return write_described(pa.concat_tables(described), self.config.index)
 
 

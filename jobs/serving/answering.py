@@ -16,7 +16,7 @@ import torch
 from ray.data import Dataset
 
 from jobs.config import QueryConfig
-from jobs.indexing.describing import Reading, Stages, images_of, read_files, through
+from jobs.indexing.describing import Reading, Stages, images_of, read_batches, through
 from jobs.serving.answer import FACTORS, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
@@ -94,11 +94,8 @@ class ReadAnswerWrite:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Read and answer batch by batch, so that pixels of one batch only are held; write once."""
-        size = self._config.batch_size
-        answered = [
-            self._answer(read_files(block.slice(start, size), Reading.of(self._config)))
-            for start in range(0, len(block), size)
-        ]
+        batches = read_batches(block, Reading.of(self._config), self._config.batch_size)
+        answered = [self._answer(read) for read in batches]
         return write_answered(pa.concat_tables(answered), self._out)
 
 
