@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from jobs.command import JobConfig, option
-from jobs.training.recipe import recipe_without
+from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.errors import ConfigError
 from rsir_core.filters import Filter
 from rsir_core.footprint import Footprint
@@ -72,7 +72,12 @@ class FinetuneClassifierConfig(RayJobConfig):
         if not 0 <= self.calibration_fraction < 1:
             raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
         _check_views(self.views)
-        recipe_without(split_list(self.without))
+        _ = self.recipe  # a part that it does not have
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is left of it."""
+        return recipe_without(split_list(self.without))
 
 
 @dataclasses.dataclass(frozen=True)

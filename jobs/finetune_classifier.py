@@ -19,10 +19,9 @@ from torch import Tensor
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import FinetuneClassifierConfig, split_list
-from jobs.indexing.describing import Reading, reader_of
+from jobs.indexing.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import averaged_weights, train_worker
-from jobs.training.recipe import recipe_without
 from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out
@@ -81,8 +80,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     fraction, labels = config.calibration_fraction, [image.label for image in taught]
     training, held_out = hold_out(taught, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
-    sides = {config.image_size, recipe_without(split_list(config.without)).side(config.image_size)}
-    check_sides(config.backbone, sides)
+    check_sides(config.backbone, {config.image_size, config.recipe.side(config.image_size)})
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     with joined(config.address):
         can_be_read = set(readable(taught))

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
@@ -95,8 +95,10 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
     except ValueError as error:  # scikit-learn says which class or fraction is at fault
         raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
     training = {pairs[i][0] for i in train}
-    for label in sorted(set(labels)):
-        members = {uri for uri, of in pairs if of == label}
+    classes: dict[str, set[str]] = defaultdict(set)
+    for uri, label in pairs:
+        classes[label].add(uri)
+    for members in classes.values():
         if members <= training:  # scikit-learn leaves out what is too small for its share
             training.remove(min(members))
         elif not members & training:

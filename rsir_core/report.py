@@ -58,7 +58,7 @@ def _files_of(folder: str) -> set[str]:
         named = json.loads(fs.cat_file(f"{path}/{METRICS}")).get("files", [])
     except (FileNotFoundError, ValueError, AttributeError):  # none, or something else of that name
         return set()
-    return {name for name in named if name in {there.rsplit("/", 1)[-1] for there in fs.ls(path, detail=False)}}
+    return {there.rsplit("/", 1)[-1] for there in fs.ls(path, detail=False)}.intersection(named)
 
 
 def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

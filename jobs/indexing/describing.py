@@ -8,12 +8,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -23,36 +22,17 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.config import DescribingConfig, IndexConfig
 from jobs.indexing.progress import STAGES
+from jobs.indexing.reading import FAILURE, READ, Reading, images_of, read_batches, read_files, reader_of
 from rsir_core import rows
 from rsir_core.describe import Describer
-from rsir_core.errors import ImageError
-from rsir_core.footprint import time_in
-from rsir_core.raster import Picture, read_in_turn
-from rsir_core.reader import Reader, ReadFunction, memory_for
+from rsir_core.raster import read_in_turn
+from rsir_core.reader import ReadFunction
 from rsir_core.table import Index, TableName
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
 ROWS_HELD: Final = 500_000  # that an actor gathers before it writes them, where an image has several: 110 MB of results
-AT_ONCE: Final = 4  # images that are read for a batch before their size is known
-HELD: Final = 256 * 1024**2  # bytes of pixels from which a batch is described, however few images they are
 READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that large images do not overfill a node
 
-_FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
-_KEY: Final = [rows.LISTING.field(name) for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)]
-_READ_OF: Final = (rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME)
-READ: Final = pa.schema(
-    [
-        *_KEY,
-        pa.field(rows.HEIGHT, pa.int32()),
-        pa.field(rows.WIDTH, pa.int32()),
-        *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
-        *rows.SCENE_COLUMNS,
-        pa.field("began", pa.float64()),  # unix seconds: when it was opened
-        pa.field("reading", pa.float64()),  # seconds
-        pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
-        *_FAILURE,
-    ]
-)
 WRITTEN: Final = pa.schema(
     [
         ("table", pa.string()),
@@ -69,83 +49,12 @@ WRITTEN: Final = pa.schema(
 DESCRIBED: Final = pa.schema(
     [
         *(f.with_nullable(True) for f in rows.EMBEDDINGS),
-        *_FAILURE,
+        *FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
         pa.field("describing", pa.float64()),
     ]
 )
-
-
-class Reading(NamedTuple):
-    """How files are read: by which function, of up to how many pixels, in up to how many seconds each."""
-
-    max_pixels: int
-    seconds: float
-    function: ReadFunction = read_in_turn
-
-    @classmethod
-    def of(cls, config: DescribingConfig) -> "Reading":
-        """As a job was told."""
-        return cls(config.max_pixels, config.image_seconds)
-
-
-@cache
-def reader_of(reading: Reading) -> Reader[Picture]:
-    """One for each process of Ray's, whatever tasks and actors run there."""
-    return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
-
-
-def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
-    """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
-    table = []
-    began = time.time()
-    pictures = reader_of(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
-    each = (time.time() - began) / max(1, len(listing))
-    keys = zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True)
-    for (image_id, uri, etag, listed), picture in zip(keys, pictures, strict=True):
-        row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
-        row |= {"began": began, "reading": each}
-        if isinstance(picture, ImageError):
-            row |= {rows.STAGE: picture.stage, rows.KIND: picture.kind, rows.MESSAGE: str(picture)}
-        else:
-            row |= _columns_of(picture)
-            row[rows.TIME] = listed or picture.time or time_in(uri)
-        table.append(row)
-    columns = {name: [row.get(name) for row in table] for name in READ.names}
-    return pa.table(columns, READ)
-
-
-def read_batches(listing: pa.Table, reading: Reading, size: int) -> Iterator[pa.Table]:
-    """Listed files read in batches of so many, or of fewer where they are large: schema `READ`, in their order."""
-    start, held = 0, READ.empty_table()
-    while start < len(listing):
-        read = read_files(listing.slice(start, min(AT_ONCE, size - len(held))), reading)
-        start, held = start + len(read), pa.concat_tables([held, read])
-        if len(held) == size or held["pixels"].nbytes >= HELD or start == len(listing):
-            yield held
-            held = READ.empty_table()
-
-
-def _columns_of(picture: Picture) -> dict[str, Any]:
-    height, width = picture.pixels.shape[:2]
-    # A copy, which costs 0.02 ms: pyarrow (26.0) never lets go of a memoryview that it has made a value of.
-    pixels = picture.pixels.tobytes()
-    columns = {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, "pixels": pixels}
-    if picture.window is not None:
-        columns[rows.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
-    if picture.ground is not None:
-        columns[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.ground.bbox, strict=True))
-        columns |= {rows.GEOMETRY: picture.ground.polygon, rows.CRS: picture.ground.crs}
-    return columns
-
-
-def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
-    """The images H×W×3 of rows of schema `READ` that are no failures."""
-    return [
-        np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
-        for pixels, height, width in zip(read["pixels"], read[rows.HEIGHT], read[rows.WIDTH], strict=True)
-    ]
 
 
 class DescribeRead:

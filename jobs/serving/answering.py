@@ -16,7 +16,8 @@ import torch
 from ray.data import Dataset
 
 from jobs.config import QueryConfig
-from jobs.indexing.describing import Reading, Stages, images_of, read_batches, through
+from jobs.indexing.describing import Stages, through
+from jobs.indexing.reading import FAILURE, Reading, images_of, read_batches
 from jobs.serving.answer import FACTORS, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
@@ -24,9 +25,8 @@ from rsir_core.duplicates import kinds_of
 from rsir_core.raster import Picture
 from rsir_core.storage import put_file
 
-_FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
-ANSWERED: Final = pa.schema([*rows.RESULTS, *_FAILURE, pa.field("began", pa.float64())])
+ANSWERED: Final = pa.schema([*rows.RESULTS, *FAILURE, pa.field("began", pa.float64())])
 WRITTEN: Final = pa.schema(
     [
         *((name, pa.int64()) for name in ("answered", "failed", "rows")),
@@ -37,7 +37,7 @@ WRITTEN: Final = pa.schema(
 
 
 class AnswerRead:
-    """Stage: pixels in, results out (schema `describing.READ` to `ANSWERED`)."""
+    """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`)."""
 
     def __init__(self, config: QueryConfig, edition: Edition, device: str) -> None:
         torch.set_num_threads(1)
@@ -107,9 +107,7 @@ def write_answered(answered: pa.Table, out: str) -> pa.Table:
         write_part(f"{out}/results", results.select(rows.RESULTS.names))
     if len(failed):
         names = {f"query_{name}": name for name in (rows.IMAGE_ID, rows.URI)}
-        failures = failed.select([*names, *(field.name for field in _FAILURE)]).rename_columns(
-            rows.QUERY_FAILURES.names
-        )
+        failures = failed.select([*names, *(field.name for field in FAILURE)]).rename_columns(rows.QUERY_FAILURES.names)
         write_part(f"{out}/failures", failures.cast(rows.QUERY_FAILURES))
     first = pc.sum(pc.equal(pc.fill_null(answered[rows.RANK], 1), 1)).as_py()  # one such row of each query
     counts = {"answered": first - len(failed), "failed": len(failed), "rows": len(results)}

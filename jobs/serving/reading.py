@@ -16,8 +16,6 @@ from jobs.serving.request import SearchRequest, in_words
 from rsir_core.errors import QueryError
 
 SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
-
-
 JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it
 
 

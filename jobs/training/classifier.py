@@ -21,8 +21,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from jobs.config import FinetuneClassifierConfig, split_list
-from jobs.training.recipe import Recipe, recipe_without
+from jobs.config import FinetuneClassifierConfig
+from jobs.training.recipe import Recipe
 from rsir_core.augmentation import Mixing, turned_views
 from rsir_core.classifier import ClassifierSettings, build_classifier, to_input
 from rsir_core.labels import LabelledImage
@@ -118,7 +118,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     start = ray.get(settings["start"])
     if start is not None:
         bare.backbone.load_state_dict(start)
-    recipe = recipe_without(split_list(config.without))
+    recipe = config.recipe
     training = Training.begin(bare, config.learning_rate, config.epochs * len(loader), recipe.kept)
     first = training.restore()
     began = time.monotonic()
