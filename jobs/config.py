@@ -59,7 +59,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     image_size: int = option("side in pixels to which key regions are resized", 224, least=1)
     without: str | None = option(
         "comma-separated parts of the recipe to leave out, to see what each brings: "
-        "mixing, averaging, smoothing, smaller, turning", None,
+        "smoothing, smaller, turning", None,
     )  # fmt: skip
     workers: int = option("Ray Train workers", 1, least=1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)

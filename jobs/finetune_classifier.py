@@ -21,7 +21,7 @@ from jobs.command import Summary, run
 from jobs.config import FinetuneClassifierConfig, split_list
 from jobs.indexing.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
-from jobs.training.classifier import averaged_weights, train_worker
+from jobs.training.classifier import train_worker, trained_weights
 from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out
@@ -149,7 +149,7 @@ def _train(
     if result.checkpoint is None:
         raise RuntimeError("Ray Train reports no epoch, though there is one at least")
     with result.checkpoint.as_directory() as folder:
-        state = averaged_weights(folder)
+        state = trained_weights(folder)
     return state, result.metrics or {}, storage
 
 

@@ -1,4 +1,4 @@
-"""What a classifier sees of its training images: views that are as valid from above as the image itself, and mixtures.
+"""What a classifier sees of its training images: views that are as valid from above as the image itself.
 
 From above there is no up, so any turn and any mirror image is a view. Scale is not free: images of one archive share
 their ground size, and dense and sparse quarters differ by little else; so views zoom only slightly.
@@ -10,7 +10,6 @@ from typing import Final
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import v2
 
 ZOOM: Final = 1.25  # largest; 1.6 lost mAP on UC Merced
 
@@ -38,25 +37,3 @@ def turned_views(x: Tensor, size: int, share: float, freely: bool) -> Tensor:
     theta = torch.stack(rows, 1).to(x.device)  # N×2×3
     grid = functional.affine_grid(theta, [n, 3, size, size], align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-
-
-class Mixing:
-    """Blends each image of a batch with another, or pastes a piece of another into it; labels in proportion.
-
-    MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) by turns of chance.
-
-    Args:
-        classes: number of classes C.
-        share: of the batches that are mixed.
-    """
-
-    def __init__(self, classes: int, share: float) -> None:
-        self._classes, self._share = classes, share
-        self._mixers = [v2.MixUp(alpha=0.4, num_classes=classes), v2.CutMix(alpha=1.0, num_classes=classes)]
-
-    def __call__(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Images N×3×S×S and their labels (N,) to images and label shares (N, C)."""
-        if torch.rand(()) >= self._share:
-            return x, functional.one_hot(label, self._classes).to(x.dtype)
-        mixed: tuple[Tensor, Tensor] = self._mixers[int(torch.randint(0, len(self._mixers), ()))](x, label)
-        return mixed

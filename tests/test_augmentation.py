@@ -1,10 +1,10 @@
-"""Views of training images: everything that a view shows is in its image, and mixtures share labels as pixels."""
+"""Views of training images: everything that a view shows is in its image."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.augmentation import ZOOM, Mixing, turned_views
+from rsir_core.augmentation import ZOOM, turned_views
 
 
 def test_a_view_of_one_colour_is_that_colour() -> None:
@@ -38,15 +38,3 @@ def test_views_turned_by_quarters_keep_rows_and_columns_straight() -> None:
     across, down = views.diff(dim=2).abs().amax((1, 2)), views.diff(dim=1).abs().amax((1, 2))
     assert ((across < 1e-6) ^ (down < 1e-6)).all()
     assert (across < 1e-6).any() and (down < 1e-6).any()
-
-
-def test_labels_are_shared_as_pixels_are() -> None:
-    torch.manual_seed(0)
-    mix = Mixing(4, 1.0)
-    label = torch.arange(4)
-    x = torch.nn.functional.one_hot(label, 4).float()[:, :, None, None].expand(4, 4, 50, 50)  # channel i: class i
-    for _ in range(50):
-        images, shares = mix(x, label)
-        torch.testing.assert_close(images.mean((2, 3)), shares, atol=1e-5, rtol=0)
-        torch.testing.assert_close(shares.sum(1), torch.ones(4))
-    assert Mixing(4, 0.0)(x, label)[0] is x

@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +17,13 @@ from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_data_loader, prepare_model
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from jobs.config import FinetuneClassifierConfig
 from jobs.training.recipe import Recipe
-from rsir_core.augmentation import Mixing, turned_views
+from rsir_core.augmentation import turned_views
 from rsir_core.classifier import ClassifierSettings, build_classifier, to_input
+from rsir_core.depthwise import FastDepthwise
 from rsir_core.labels import LabelledImage
 from rsir_core.precision import trains_in_bfloat16
 from rsir_core.raster import read_picture
@@ -53,34 +52,32 @@ class Training:
     """What is stepped together, and saved together."""
 
     model: nn.Module  # as Ray Train wraps it
-    averaged: AveragedModel  # of its weights: what goes into the bundle
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.OneCycleLR
 
     @classmethod
-    def begin(cls, bare: nn.Module, learning_rate: float, steps: int, kept: float) -> "Training":
-        """Of a network with its start weights; `kept`: decay of the weights' average."""
+    def begin(cls, bare: nn.Module, learning_rate: float, steps: int) -> "Training":
+        """Of a network with its start weights."""
         model = prepare_model(bare.to(memory_format=torch.channels_last))
         kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
         groups = [{"params": kernels, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.15)
-        averaged = AveragedModel(_bare(model), multi_avg_fn=partial(_average, kept), use_buffers=True)
-        return cls(model, averaged, optimizer, schedule)
+        return cls(model, optimizer, schedule)
 
     def step(self, loss: Tensor) -> None:
         """One step down the loss."""
         self.optimizer.zero_grad()
-        loss.backward()
+        with FastDepthwise():  # type: ignore[no-untyped-call]
+            loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.averaged.update_parameters(_bare(self.model))
 
     def save(self, folder: str, epoch: int) -> None:
         """As one file."""
-        parts: dict[str, Any] = {"averaged": self.averaged, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts: dict[str, Any] = {"model": _bare(self.model), "optimizer": self.optimizer, "schedule": self.schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({"model": _bare(self.model).state_dict(), **state, "epoch": epoch}, Path(folder) / STATE)
+        torch.save({**state, "epoch": epoch}, Path(folder) / STATE)
 
     def restore(self) -> int:
         """Load the newest checkpoint of this run, if any; returns the first epoch that is still to do."""
@@ -90,17 +87,16 @@ class Training:
         with checkpoint.as_directory() as folder:
             state = torch.load(Path(folder) / STATE, "cpu", weights_only=True)
         _bare(self.model).load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         log.info("resuming after epoch %d", state["epoch"] + 1)
         return int(state["epoch"]) + 1
 
 
-def averaged_weights(folder: str) -> dict[str, Tensor]:
+def trained_weights(folder: str) -> dict[str, Tensor]:
     """What a saved training is for: the tensors of `build_classifier`."""
-    state: dict[str, Tensor] = torch.load(Path(folder) / STATE, "cpu", weights_only=True)["averaged"]
-    return {name.removeprefix("module."): tensor for name, tensor in state.items() if name != "n_averaged"}
+    state: dict[str, Tensor] = torch.load(Path(folder) / STATE, "cpu", weights_only=True)["model"]
+    return state
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -118,17 +114,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     start = ray.get(settings["start"])
     if start is not None:
         bare.backbone.load_state_dict(start)
-    recipe = config.recipe
-    training = Training.begin(bare, config.learning_rate, config.epochs * len(loader), recipe.kept)
+    training = Training.begin(bare, config.learning_rate, config.epochs * len(loader))
     first = training.restore()
     began = time.monotonic()
     for epoch in range(first, config.epochs):
         seed = config.seed * 10_000 + epoch  # a resumed epoch sees what an undisturbed one would have seen
-        torch.manual_seed(seed + rank * 10**9)  # each worker turns and mixes its images in its own way
+        torch.manual_seed(seed + rank * 10**9)  # each worker turns its images in its own way
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
-        mix = Mixing(len(classifier.classes), recipe.mixed_in(epoch, config.epochs))
-        loss, accuracy = _train_epoch(training, loader, mix, Seen(classifier, config.tau, recipe))
+        loss, accuracy = _train_epoch(training, loader, Seen(classifier, config.tau, config.recipe))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
         if rank == 0:
             print(
@@ -152,31 +146,21 @@ class Seen:
         return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
 
 
-def _train_epoch(training: Training, loader: Any, mix: Mixing, seen: Seen) -> tuple[float, float]:
-    """Mean loss and accuracy, which counts the class that a mixed image shows most of."""
+def _train_epoch(training: Training, loader: Any, seen: Seen) -> tuple[float, float]:
+    """Mean loss and accuracy."""
     training.model.train()
     device = get_device()
     losses, right, count = 0.0, 0, 0
     for samples in loader:
-        x, y = mix(seen.views(samples, device), torch.tensor([label for _, label in samples], device=device))
+        x = seen.views(samples, device).contiguous(memory_format=torch.channels_last)
+        y = torch.tensor([label for _, label in samples], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
-            _, logits = training.model(x.contiguous(memory_format=torch.channels_last))
+            _, logits = training.model(x)
         loss = functional.cross_entropy(logits.float(), y, label_smoothing=seen.recipe.smoothing)
         training.step(loss)
         losses, count = losses + loss.item() * len(y), count + len(y)
-        right += int((logits.argmax(1) == y.argmax(1)).sum())
+        right += int((logits.argmax(1) == y).sum())
     return losses / count, right / count
-
-
-@torch.no_grad()
-def _average(most: float, averages: Any, current: Any, count: Any) -> None:
-    """Move averages (tensors of one type) towards the current ones; `most`: decay at most; `count`: steps so far."""
-    kept = min(most, (1 + int(count)) / (10 + int(count)))
-    for average, now in zip(averages, current, strict=True):
-        if average.is_floating_point():
-            average.lerp_(now, 1 - kept)
-        else:
-            average.copy_(now)
 
 
 def _bare(model: nn.Module) -> nn.Module:

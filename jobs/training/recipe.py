@@ -12,17 +12,11 @@ class Recipe:
     """The parts of the training, each with the number that drives it.
 
     Attributes:
-        mixed: share of the batches that are mixed, until the last `unmixed` of the training.
-        unmixed: the last share of the training, which sees images as they are.
-        kept: decay of the weights' average: of about the last 100 steps at 0.99; of fewer where there are few.
         smoothing: share of a label that is spread over all classes.
         smaller: side of the views to that of what is described: faster, and what was learnt is sharper there.
         turned: views are turned by any angle, else by quarters only.
     """
 
-    mixed: float = 0.5
-    unmixed: float = 0.2
-    kept: float = 0.99
     smoothing: float = 0.1
     smaller: float = 6 / 7
     turned: bool = True
@@ -31,14 +25,8 @@ class Recipe:
         """Of the views, in pixels."""
         return round(image_size * self.smaller)
 
-    def mixed_in(self, epoch: int, epochs: int) -> float:
-        """Share of an epoch's batches that are mixed."""
-        return self.mixed if epoch < epochs * (1 - self.unmixed) else 0.0
-
 
 LEFT_OUT: Final[dict[str, dict[str, Any]]] = {
-    "mixing": {"mixed": 0.0},
-    "averaging": {"kept": 0.0},
     "smoothing": {"smoothing": 0.0},
     "smaller": {"smaller": 1.0},
     "turning": {"turned": False},
