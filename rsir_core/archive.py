@@ -86,6 +86,18 @@ def list_images(archive: str) -> Iterator[ImageFile]:
     return _list(fs, archive, root.rstrip("/"))
 
 
+def root_of(uri: str, image_id: str) -> str | None:
+    """Where the archive of an image, or of a scene's tile, lies: what its URI has before its id; None: no id in it."""
+    place = uri.rfind(image_id)
+    return None if place < 0 else uri[:place]
+
+
+def under(root: str, uri: str, image_id: str) -> str:
+    """The URI that an image, or a scene's tile, has where its archive lies now; itself where it has no id in it."""
+    before = root_of(uri, image_id)
+    return uri if before is None else root + uri[len(before) :]
+
+
 def _open(archive: str) -> tuple[Any, str]:
     """File system and root path; without a listing cache, which would hold the listing and hide changes."""
     try:

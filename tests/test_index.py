@@ -316,6 +316,23 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     assert index.version() == version  # there was nothing to do
 
 
+def test_an_archive_can_be_moved(indexed: IndexConfig, tmp_path: Path) -> None:
+    index, archive = Index(indexed.index), tmp_path / "archive"
+    before = index.features()
+    draw(archive, 30, 2)  # described where the archive lies now, published only later
+    index_archive(dataclasses.replace(indexed, archive=str(archive)))
+    there = shutil.move(archive, tmp_path / "mounted elsewhere")
+    moved = dataclasses.replace(indexed, archive=str(there))
+    summary = index_archive(moved)
+    assert summary["described"] == summary["new"] == summary["changed"] == summary["gone"] == 0
+    after = index.features()
+    assert after["uri"].to_pylist() == [f"{there}/{name}" for name in after["image_id"].to_pylist()]
+    assert len(after) == len(before) + 2 and all(Path(uri).is_file() for uri in after["uri"].to_pylist())
+    assert index_archive(moved)["version"] == index.version() == summary["version"]  # there was nothing to do
+    index_archive(dataclasses.replace(moved, refit_pca=True))  # of embeddings that were stored before the move
+    assert index.features(columns=["image_id", "uri"]) == after.select(["image_id", "uri"])
+
+
 def test_an_index_can_be_moved(indexed: IndexConfig, tmp_path: Path) -> None:
     version = Index(indexed.index).version()
     shutil.move(indexed.index, tmp_path / "elsewhere")

@@ -12,6 +12,7 @@ from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from rsir_core import rows
+from rsir_core.archive import root_of, under
 from rsir_core.delta import WrittenFile
 from rsir_core.drift import ERROR, Drift, Mix, total
 from rsir_core.errors import TableError
@@ -58,21 +59,41 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     return total.fit(components)
 
 
-def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str]) -> Projected:
-    """Write the features of stored embeddings (of `stored_keys`); the files are not committed yet."""
+def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], root: str | None = None) -> Projected:
+    """Write the features of stored embeddings (of `stored_keys`); the files are not committed yet.
+
+    Args:
+        index: whose they are.
+        wanted: keys of the rows.
+        pca: what projects them.
+        classes: names, in the order of their probabilities.
+        root: where their archive lies now, which may not be where it lay when they were described; None: as stored.
+    """
     names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
     def to_features(part: pa.Table) -> pa.Table:
         """Keys to rows of `rows.FEATURES`, with the error that the PCA makes of each."""
         projection: Pca = ray.get(model)
         return pa.concat_tables(
-            [_features(piece, projection, names) for piece in stored_rows(Index(uri), part, rows.EMBEDDINGS.names)]
+            [
+                _features(_under(root, piece), projection, names)
+                for piece in stored_rows(Index(uri), part, rows.EMBEDDINGS.names)
+            ]
         )
 
     if len(wanted) == 0:
         return Projected([], Mix())
     features = parts_of(wanted).map_batches(to_features, batch_size=None, batch_format="pyarrow")
     return write_features(index, features, len(wanted))
+
+
+def _under(root: str | None, described: pa.Table) -> pa.Table:
+    """Rows with the URIs that they have where their archive lies now."""
+    if root is None:
+        return described
+    names = (described[name].to_pylist() for name in (rows.URI, rows.IMAGE_ID))
+    now = [under(root, uri, image_id) for uri, image_id in zip(*names, strict=True)]
+    return described.set_column(described.column_names.index(rows.URI), rows.URI, pa.array(now, pa.string()))
 
 
 def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
@@ -115,9 +136,25 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
         return False
     if not has_no_match(index, index.version()):
         return False  # a run ended just before that, or was one of an earlier version
+    if has_moved(index, _root(plan, config)):
+        return False
     current = semi(index.keys("embeddings"), plan.listing)
     same_size = len(index.pca(published[rows.PCA][0].as_py()).components) == config.components
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
+
+
+def _root(plan: Plan, config: IndexConfig) -> str | None:
+    """Where the archive lies; None: it is a catalogue, whose images lie anywhere."""
+    first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
+    return root_of(first[0][rows.URI], first[0][rows.IMAGE_ID]) if first else None
+
+
+def has_moved(index: Index, root: str | None) -> bool:
+    """Whether published rows say that their archive lies elsewhere. All do if one does: a move publishes all anew."""
+    if root is None:
+        return False
+    row = index.first_row(index.feature_files()[0]).select([rows.URI, rows.IMAGE_ID]).to_pylist()[0]
+    return root_of(row[rows.URI], row[rows.IMAGE_ID]) not in (root, None)
 
 
 def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
@@ -147,12 +184,13 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         pca = before.moments.fit(config.components)
     else:
         pca = before
-    if before is None or pca.fingerprint != before.fingerprint:
+    root = _root(plan, config)
+    if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
         index.put_pca(pca)
-        commits.commit("features", project(index, current, pca, classes).files, "overwrite")
+        commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return None
     new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
-    projected = project(index, new, pca, classes)
+    projected = project(index, new, pca, classes, root)
     if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
         ids = pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID]
         commits.replace_rows(projected.files, ids)
