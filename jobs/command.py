@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +24,7 @@ Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
 
 
-def option(help_text: str, default: Any = dataclasses.MISSING, least: int | None = None) -> Any:
+def option(help_text: str, default: Any = dataclasses.MISSING, least: float | None = None) -> Any:
     """A field of a job's dataclass with its line in `--help`, and what its value is at least."""
     return dataclasses.field(default=default, metadata={"help": help_text, "least": least}, kw_only=True)
 
@@ -124,6 +125,9 @@ def _checked(source: str, name: str, value: Any, hint: Any) -> Any:
         if value not in typing.get_args(base):
             raise ConfigError(f"{source}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
         return value
+    if base in (int, float) and isinstance(value, str):  # as `serve run` gives all of them
+        with suppress(ValueError):
+            return base(value)
     if base is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):

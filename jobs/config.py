@@ -62,7 +62,7 @@ class FinetuneClassifierConfig(RayJobConfig):
         "smoothing, smaller, turning", None,
     )  # fmt: skip
     workers: int = option("Ray Train workers", 1, least=1)
-    num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0)
+    num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0, least=0)
     num_cpus: int = option("CPUs (threads) per worker", 2, least=1)
 
     def __post_init__(self) -> None:
@@ -71,6 +71,8 @@ class FinetuneClassifierConfig(RayJobConfig):
             raise ConfigError(f"--tau {self.tau}: it takes more than 0 and at most 1")
         if not 0 <= self.calibration_fraction < 1:
             raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"--learning-rate {self.learning_rate}: it takes more than 0")
         _check_views(self.views)
         _ = self.recipe  # a part that it does not have
 
@@ -92,7 +94,7 @@ class FinetuneDetectorConfig(JobConfig):
     batch_size: int = option("images per step", 16, least=1)
     image_size: int = option("side in pixels to which images are letterboxed", 640, least=1)
     seed: int = option("of initialisation, order and augmentation", 0)
-    num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0)
+    num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, least=0)
     threads: int = option("CPU threads", 2, least=1)
     min_score: float = option("confidence from which a detection counts as an object", 0.25)
     rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
@@ -130,7 +132,7 @@ class DescribingConfig(RayJobConfig):
     """What every job takes that describes a folder of images."""
 
     actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0, least=0)
-    num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0)
+    num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0, least=0)
     batch_size: int = option("images per forward pass", 32, least=1)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000, least=1)
     image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
@@ -309,7 +311,9 @@ class EvaluateConfig(RayJobConfig):
         "for frozen: URI of a state dict (.safetensors, .pth) to start from; default: what the backbone ships", None
     )
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
-    num_gpus: float = option("GPUs per actor that describes images again; 0 does it on CPUs, one thread each", 0.0)
+    num_gpus: float = option(
+        "GPUs per actor that describes images again; 0 does it on CPUs, one thread each", 0.0, least=0
+    )
     batch_size: int = option("images per forward pass, for images that are described again", 32, least=1)
 
 
@@ -320,13 +324,15 @@ class ServeConfig(RayJobConfig):
     index: str = option("URI of the index")
     host: str = option("address to listen on", "127.0.0.1")
     port: int = option("port to listen on; 0: any free one", 8000)
-    num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0)
+    num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0, least=0)
     partitions: int = option("searchers, each over a share of the index's files", 1, least=1)
     max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, least=1)
     max_describers: int = option("most replicas of the describer", 1, least=1)
-    refresh: float = option("seconds between looks for a newer version of the index", 10.0)
+    refresh: float = option("seconds between looks for a newer version of the index", 10.0, least=0.1)
     tokens: str | None = option(
-        "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); default: everybody", None
+        "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); read when the endpoint is "
+        "deployed, so deploy it again to revoke one; default: everybody",
+        None,
     )
     max_k: int = option("most results per query, over all of its pages", 10_000, least=1)
     max_bytes: int = option("most bytes per upload", 32_000_000, least=1)

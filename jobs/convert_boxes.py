@@ -4,9 +4,10 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from jobs.boxes.data import EXTENSIONS, image_size
+from jobs.boxes.data import EXTENSIONS, image_size, read_lines
 from jobs.boxes.formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
 from jobs.boxes.splits import SPLITS, NamedFiles, split_images, stem
 from jobs.boxes.writing import EDGE, ImageToWrite, write_boxes
@@ -66,8 +67,9 @@ def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
         if config.format == "yolo":
             raise ConfigError("--classes is missing: yolo only numbers its classes; name them in that order")
         return NWPU_CLASSES if config.format == "nwpu" else None
-    file = Path(config.classes)
-    words = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else config.classes.split(",")
+    words = config.classes.split(",")
+    with suppress(OSError):  # a list that is too long for a file's name
+        words = read_lines(Path(config.classes)) if Path(config.classes).is_file() else words
     names = tuple(word.strip() for word in words if word.strip())
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--classes {config.classes} names {', '.join(names) or 'nothing'}; name each class once")
@@ -97,6 +99,13 @@ def _read_labels(
     ending, read = READERS[config.format]
     labels = NamedFiles(config.boxes, (ending,))
     files = {name: labels.find(stem(name) + ending, name) for name in sizes}
+    owner: dict[str, str] = {}
+    for name, file in files.items():
+        if file is not None and owner.setdefault(file, name) != name:
+            raise LabelError(
+                f"{file} of {config.boxes} may be of {owner[file]} or of {name}; put label files into folders as their "
+                "images are, an empty one where there is no object"
+            )
     if not any(files.values()):
         first = next(iter(files))
         raise LabelError(f"no image has a label file: {first} none called {stem(first)}{ending} below {config.boxes}")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
@@ -30,6 +29,7 @@ from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
 from rsir_core.metrics import score_retrieval, top_confusion
 from rsir_core.report import arms_table, write_report
+from rsir_core.storage import file_system
 from rsir_core.unseen import score_unseen
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _checked(config: EvaluateConfig) -> list[str | None]:
             "as in --index runs/seed{seed}/index --seeds 0,1,2"
         )
     try:
-        fs, path = fsspec.core.url_to_fs(config.report)
+        fs, path = file_system(config.report)
         fs.makedirs(path, exist_ok=True)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"--report {config.report}: the folder cannot be made: {error}") from error

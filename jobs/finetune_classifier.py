@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import fsspec
 import numpy.typing as npt
 import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
@@ -26,9 +25,10 @@ from rsir_core import bundle
 from rsir_core.archive import list_images
 from rsir_core.calibration import hold_out
 from rsir_core.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
-from rsir_core.errors import ImageError, LabelError
+from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.samples import MAX_PIXELS
+from rsir_core.storage import file_system
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
@@ -81,14 +81,15 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     training, held_out = hold_out(taught, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
     check_sides(config.backbone, {config.image_size, config.recipe.side(config.image_size)})
+    detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     with joined(config.address):
         can_be_read = set(readable(taught))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         state, metrics, folder = _train(config, settings, training, start)
-        settings, calibration = calibrate(config, settings, state, held_out)
+        settings, calibration = calibrate(config, settings, state, held_out, detector)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
-    fs, path = fsspec.core.url_to_fs(folder)
+    fs, path = file_system(folder)
     for name in fs.ls(path, detail=False):
         if name.rsplit("/", 1)[-1].startswith(RUN):  # only now: until then a killed job resumes from there
             fs.rm(name, recursive=True)
@@ -116,11 +117,12 @@ def _train(
 
     Raises:
         LabelError: an image cannot be read any more.
+        ConfigError: the loss is no number any more.
     """
     effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
     payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
     name = hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    fs, path = fsspec.core.url_to_fs(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
+    fs, path = file_system(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
     storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
     scaling = ScalingConfig(
         num_workers=config.workers,
@@ -145,6 +147,8 @@ def _train(
         causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them
         if unread := [cause for cause in causes if isinstance(cause, ImageError)]:
             raise LabelError(f"{unread[0]}; the same command goes on with the epoch that this has ended") from error
+        if diverged := [cause for cause in causes if isinstance(cause, ConfigError)]:
+            raise diverged[0] from error
         raise
     if result.checkpoint is None:
         raise RuntimeError("Ray Train reports no epoch, though there is one at least")

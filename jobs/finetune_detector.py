@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
@@ -28,6 +27,7 @@ from rsir_core.detector import (
 from rsir_core.errors import ConfigError, WeightsError
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
+from rsir_core.storage import file_system
 
 log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights
@@ -90,7 +90,7 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
 
     Beside the bundle's files where these are local, so that the same command finds it again; else in the user's cache.
     """
-    fs, path = fsspec.core.url_to_fs(config.models)
+    fs, path = file_system(config.models)
     if isinstance(fs, LocalFileSystem):
         folder = Path(path) / "training" / "detector"
     else:

@@ -26,6 +26,7 @@ from jobs.command import Summary, run
 from jobs.config import ProposeBoxesConfig
 from jobs.evaluating.labels import match
 from jobs.indexing.describing import actor_count
+from jobs.indexing.reading import Reading, reader_of
 from rsir_core import rows
 from rsir_core.activation import ActivationMaps, boxes_of
 from rsir_core.archive import list_images
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 ENLARGED: Final = 2
 PEAK: Final = 0.7  # share of the strongest activation that a second object reaches somewhere
 SHOWN: Final = 6  # images per class on the picture of proposals
+CLASSES_SHOWN: Final = 100  # there, at most: a JPEG ends at 65,500 pixels
 SIDE: Final = 160  # pixels of each there
 FOUND: Final = pa.schema(
     [
@@ -56,8 +58,9 @@ FOUND: Final = pa.schema(
 class ProposeStage:
     """Stage: the boxes of the class that each image is known to be of."""
 
-    def __init__(self, models: str, threshold: float, device: str) -> None:
+    def __init__(self, models: str, threshold: float, device: str, reading: Reading) -> None:
         torch.set_num_threads(1)
+        self.reading = reading
         bundle = load_bundle(models)
         settings = replace(bundle.classifier, image_size=ENLARGED * bundle.classifier.image_size)
         self.threshold = threshold
@@ -67,11 +70,11 @@ class ProposeStage:
         """Columns `image`, `uri` and `place` (of the class) to schema `FOUND`."""
         found: list[dict[str, Any]] = []
         for image, uri, place in zip(*(batch[n].to_pylist() for n in ("image", "uri", "place")), strict=True):
-            try:
-                pixels = read_picture(uri).pixels
-            except ImageError as error:
-                found.append({"image": image, "message": str(error)})
+            (read,) = reader_of(self.reading).read([(uri, self.reading.max_pixels)])
+            if isinstance(read, ImageError):
+                found.append({"image": image, "message": str(read)})
                 continue
+            pixels = read.pixels
             height, width = pixels.shape[:2]
             (activation,) = self.maps.maps([pixels], [place])
             boxes = [list(box) for box in boxes_of(activation, height, width, self.threshold, PEAK)]
@@ -145,7 +148,12 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
     with joined(config.address):
         stage = ray.data.from_arrow(blocks).map_batches(
             ProposeStage,
-            fn_constructor_args=(config.models, config.threshold, "cuda" if config.num_gpus else "cpu"),
+            fn_constructor_args=(
+                config.models,
+                config.threshold,
+                "cuda" if config.num_gpus else "cpu",
+                Reading.of(config),
+            ),
             compute=ActorPoolStrategy(size=config.actors or actor_count(config.num_gpus)),
             batch_size=config.batch_size,
             batch_format="pyarrow",
@@ -156,12 +164,13 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
 
 
 def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> bytes:
-    """A JPEG with a row per class, of its first images with their boxes."""
-    sheet = Image.new("RGB", (SHOWN * SIDE, len(classes) * SIDE), "white")
+    """A JPEG with a row for each class that has some, of its first images with their boxes."""
+    shown = sorted({image.objects[0][0] for image in proposed})[:CLASSES_SHOWN]
+    sheet = Image.new("RGB", (SHOWN * SIDE, len(shown) * SIDE), "white")
     drawn: Counter[int] = Counter()
     for image in proposed:
         place = image.objects[0][0]
-        if drawn[place] == SHOWN:
+        if place not in shown or drawn[place] == SHOWN:
             continue
         picture = Image.fromarray(read_picture(image.uri).pixels).resize((SIDE, SIDE))
         draw = ImageDraw.Draw(picture)
@@ -169,7 +178,7 @@ def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> bytes:
         for _, box in image.objects:
             draw.rectangle((box.x0 * x, box.y0 * y, box.x1 * x - 1, box.y1 * y - 1), outline="red", width=2)
         draw.text((4, 2), classes[place], fill="yellow")
-        sheet.paste(picture, (drawn[place] * SIDE, place * SIDE))
+        sheet.paste(picture, (drawn[place] * SIDE, shown.index(place) * SIDE))
         drawn[place] += 1
     out = io.BytesIO()
     sheet.save(out, "JPEG", quality=85)

@@ -6,8 +6,6 @@ import time
 import uuid
 from typing import Any
 
-import fsspec
-
 from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
 from jobs.config import QueryConfig
@@ -17,6 +15,7 @@ from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.plan import listing_table
+from rsir_core.storage import file_system
 
 log = logging.getLogger(__name__)
 MAX_K = 10_000
@@ -56,7 +55,7 @@ def answer_queries(config: QueryConfig) -> Summary:
     began = time.monotonic()
     if not 1 <= config.k <= MAX_K:
         raise ConfigError(f"--k {config.k}: it takes 1 to {MAX_K:,}")
-    fs, out = fsspec.core.url_to_fs(config.out.rstrip("/"))
+    fs, out = file_system(config.out.rstrip("/"))
     if fs.exists(out) and (not fs.isdir(out) or fs.ls(out)):
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
     edition = open_edition(config.index)

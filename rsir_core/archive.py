@@ -36,7 +36,18 @@ EXTENSIONS: Final = frozenset(
         ".bmp",
     ]
 )
-_ETAGS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated")
+_ETAGS: Final = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "LastModified",
+    "last_modified",
+    "modified",
+    "updated",
+    "mtime",
+    "modify",
+    "modificationTime",
+)
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
 
@@ -84,6 +95,21 @@ def list_images(archive: str) -> Iterator[ImageFile]:
             raise ArchiveError(f"{archive} is a file, but no image by its extension; give a folder or {_known()}")
         return iter([_image_file(fs, archive, root.rpartition("/")[0], _followed(fs, info))])
     return _list(fs, archive, root.rstrip("/"))
+
+
+def etag_of(uri: str) -> tuple[str, int]:
+    """What a store says of one file, whatever it is called: see `ImageFile`.
+
+    Raises:
+        OSError: it is not there, or denied; and what else stores raise.
+        StorageError: the protocol is unknown, or not installed.
+    """
+    fs, path = file_system(uri, use_listings_cache=False)
+    info = fs.info(path)
+    if info["type"] == "directory":
+        raise IsADirectoryError(uri)
+    file = _image_file(fs, uri, path.rpartition("/")[0], _followed(fs, info))
+    return file.etag, file.size
 
 
 def root_of(uri: str, image_id: str) -> str | None:

@@ -5,13 +5,22 @@ reference loop only, which took two thirds of a training step of efficientnet_li
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rsir_core.precision import trains_in_bfloat16
+
 _BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+def fast_depthwise(device: torch.device) -> AbstractContextManager[Any]:
+    """While that is entered, gradients are computed the fast way, where there is one."""
+    in_bfloat16 = device.type == "cpu" and trains_in_bfloat16(device)
+    return FastDepthwise() if in_bfloat16 else nullcontext()  # type: ignore[no-untyped-call]
 
 
 class FastDepthwise(TorchDispatchMode):

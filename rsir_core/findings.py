@@ -24,11 +24,20 @@ def lead(evaluation: Evaluation) -> str:
     seeds = f" Mean ± standard deviation over {len(evaluation.runs)} seeds." if len(evaluation.runs) > 1 else ""
     detector = run.protocol.get("detector")
     centred = f", centred on what {detector} finds" if detector else ", centred on the image"
+    backbone = f"frozen {variation.backbone}" if variation.peer == FROZEN else variation.backbone
     return (
         f"{queries:,} queries, each against the {images - 1:,} other images of {len(set(run.labels))} classes; "
-        f"{variation.backbone}, {region}{'' if variation.tau == 1 else centred}, {evaluation.words(main)[1]}, "
-        f"{evaluation.words(main)[2]} distance.{seeds}"
+        f"{backbone}, {region}{'' if variation.tau == 1 else centred}, {evaluation.words(main)[1]}, "
+        f"{evaluation.words(main)[2]} distance.{seeds}{_trained_on(run.protocol)}"
     )
+
+
+def _trained_on(protocol: Mapping[str, Any]) -> str:
+    """That the figures flatter, where they do; empty where they do not, or nobody knows."""
+    if str(protocol.get("images", "")).startswith("all"):
+        return " Images that the models were trained on are among them, as no split file was given."
+    count = (protocol.get("images_trained_on") or {}).get("own")
+    return f" The models were trained on {count:,} of them." if count else ""
 
 
 def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
@@ -121,7 +130,7 @@ def _gallery(evaluation: Evaluation) -> str:
     told = [f"“{way}” finds {sum(right)} of {len(right)}" for way, right in ways.items()]
     return (
         "Of the two classes of the paper's figure, where there are such, the median query by average precision; of the "
-        "classes of lowest mAP a bad one, which nine of ten queries of the class surpass. Among the images shown, "
+        "classes of lowest mAP a bad one, below which one in ten queries of the class is. Among the images shown, "
         f"{', '.join(told)} right.{_beside_figure5(evaluation)}"
     )
 
@@ -175,7 +184,7 @@ def _no_match(found: Mapping[str, Any]) -> str:
         if told[way]["threshold"] is not None
     ]
     if not parts:
-        return f"Of an index of {told['null_queries']} images no threshold for “no match” can be promised: too few."
+        return f"No threshold for “no match” can be promised: {told['null_queries']} queries are too few for it."
     return f"Asked of an index without their classes, images of unseen ones are told “no match”: {', '.join(parts)}."
 
 

@@ -14,7 +14,7 @@ from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
 LON_LAT: Final = "OGC:CRS84"
 # 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31), but not in the middle of a longer number.
 _DATE: Final = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:[T_-](\d\d)[:-]?(\d\d)[:-]?(\d\d)(?:\.\d+)?Z?)?(?![\d])"
+    r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:[T_-]([01]\d|2[0-3])[:-]?([0-5]\d)[:-]?([0-5]\d)(?:\.\d+)?Z?)?(?!\d)"
 )
 
 
@@ -69,7 +69,8 @@ def _around_the_globe(found: Footprint) -> Footprint | None:
     if east - west >= 360:
         return Footprint(-180.0, south, 180.0, north)
     west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
-    return Footprint(west, south, east, north)
+    # What only touches the antimeridian does not cross it.
+    return Footprint(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
 
 
 def _outline(corners: Ring, bbox: Footprint) -> list[Ring]:
@@ -96,7 +97,8 @@ def time_in(uri: str) -> datetime | None:
 
     As satellites' products are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…, 2023-07-12.tif.
     """
-    for year, _, month, day, *clock in _DATE.findall(uri.rpartition("/")[2]):
+    path = uri.partition("?")[0] if "://" in uri else uri  # not when a link was signed
+    for year, _, month, day, *clock in _DATE.findall(path.rpartition("/")[2]):
         hour, minute, second = (int(part or 0) for part in clock)
         try:
             return datetime(int(year), int(month), int(day), hour, minute, second, tzinfo=UTC)

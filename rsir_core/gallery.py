@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, RIGHT, WRONG, OBJECT = "#1f2933", "#7b8794", "#2e9d5b", "#d64545", "#ffd84d"
 CELL: Final = 1.55  # inches
+DRAWN: Final = 512  # pixels of the longer side, at most, in the figure
 THUMBNAIL: Final = 144  # pixels of the longer side
 
 
@@ -99,7 +100,9 @@ def _show(axes: "Axes", shown: Shown, frame: str) -> None:
 
     pixels = read_picture(shown.uri).pixels
     height, width = pixels.shape[:2]
-    axes.imshow(pixels, interpolation="lanczos")
+    small = Image.fromarray(pixels)
+    small.thumbnail((DRAWN, DRAWN))  # a page of them is held until it is drawn
+    axes.imshow(small, interpolation="lanczos", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     region = shown.region
     outer = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
     right, bottom = region.x + region.width, region.y + region.height

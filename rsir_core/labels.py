@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
-import fsspec
 from sklearn.model_selection import train_test_split
 
 from rsir_core.archive import ImageFile
 from rsir_core.errors import LabelError
+from rsir_core.storage import file_system
 
 Split = Literal["train", "test"]
 
@@ -41,18 +41,24 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
     A row's uri may also be the image id (the path below the archive); images without a row are left out.
 
     Raises:
-        LabelError: rows that name no image of the archive, or fewer than two classes.
+        LabelError: rows that name no image of the archive, an empty or a second label, or fewer than two classes.
     """
     files = sorted(images, key=lambda image: image.uri)
     if labels_csv is None:
         pairs = [(image.uri, folder_label(image.image_id)) for image in files]
     else:
         rows = read_rows(labels_csv, ("uri", "label"))
-        labels = {row["uri"]: row["label"] for row in rows}
-        pairs = [(f.uri, labels[k]) for f in files for k in (f.uri, f.image_id) if k in labels]
-        known = {k for f in files for k in (f.uri, f.image_id)}
-        if unknown := [uri for uri in labels if uri not in known]:
+        known = {k: f.uri for f in files for k in (f.image_id, f.uri)}
+        if unknown := [row["uri"] for row in rows if row["uri"] not in known]:
             raise LabelError(f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}")
+        labels: dict[str, str] = {}
+        for row in rows:
+            if not row["label"].strip():
+                raise LabelError(f"{labels_csv}: {row['uri']} has an empty label; leave its row out, or give it one")
+            if labels.setdefault(known[row["uri"]], row["label"]) != row["label"]:
+                other = labels[known[row["uri"]]]
+                raise LabelError(f"{labels_csv}: {row['uri']} is labelled {other} and {row['label']}; leave one out")
+        pairs = sorted(labels.items())
     if len({label for _, label in pairs}) < 2:
         raise LabelError(
             f"found {len({label for _, label in pairs})} class in {len(pairs)} images; at least 2 are needed"
@@ -65,10 +71,11 @@ def split_images(
 ) -> list[LabelledImage]:
     """Split each class by the fraction, at random by the seed (the paper: half and half); those unseen only test.
 
-    A class has one image at least in each half, however small it or the fraction is.
+    A class has one image at least in each half, however small it is.
 
     Raises:
-        LabelError: a class too small to be in both halves, a fraction outside (0, 1), or an unseen label that is none.
+        LabelError: a class too small to be in both halves, a fraction outside (0, 1) or one that leaves fewer images
+            than classes in one half, or an unseen label that is none.
     """
     if unknown := sorted(set(unseen) - {label for _, label in pairs}):
         raise LabelError(f"--unseen {','.join(unseen)}: no image is labelled {unknown[0]}")
@@ -134,7 +141,8 @@ def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
         LabelError: it cannot be read, has no rows, or lacks a column.
     """
     try:
-        with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
+        fs, path = file_system(uri)
+        with fs.open(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{uri}: cannot be read as CSV: {error}") from error

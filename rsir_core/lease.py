@@ -29,7 +29,7 @@ from typing import Any, Final
 import fsspec
 
 from rsir_core.errors import LeaseError
-from rsir_core.storage import create_file, put_file
+from rsir_core.storage import create_file, put_file, reading_from
 
 TTL: Final = 60.0  # seconds without a renewal after which a holder counts as dead
 BEAT: Final = 10.0  # seconds between renewals
@@ -191,16 +191,17 @@ def _is_alive(index: str, holder: Holder, ttl: float, beat: float) -> bool:
 def _newest(index: str) -> tuple[int, Holder | None]:
     """The highest generation and its holder; 0 and None: nobody ever held a lease here."""
     fs, path = fsspec.core.url_to_fs(f"{index}/lease", use_listings_cache=False)
-    try:
-        generation = max(_generations(fs, path), default=0)
-    except FileNotFoundError:
-        generation = 0
-    if generation == 0:
-        return 0, None
-    try:
-        return generation, Holder.from_bytes(fs.cat_file(f"{path}/{generation:08}.json"))
-    except FileNotFoundError:  # a higher one has come, and this one is cleared away
-        return _newest(index)
+    with reading_from(f"{index}/lease"):
+        try:
+            generation = max(_generations(fs, path), default=0)
+        except FileNotFoundError:
+            generation = 0
+        if generation == 0:
+            return 0, None
+        try:
+            return generation, Holder.from_bytes(fs.cat_file(f"{path}/{generation:08}.json"))
+        except FileNotFoundError:  # a higher one has come, and this one is cleared away
+            return _newest(index)
 
 
 def _remove_older(index: str, generation: int) -> None:

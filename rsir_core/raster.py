@@ -47,6 +47,8 @@ from rsir_core.samples import (
 )
 from rsir_core.tiles import JPEG_2000, TIFF, Tile, open_scene, read_tile
 
+MAX_SCANS: Final = 100  # of a JPEG, as GDAL has it; encoders write about ten. Each is a pass over all of its pixels
+_SCAN: Final = b"\xff\xda"  # its marker, which cannot stand in the coded pixels
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
 
@@ -160,6 +162,8 @@ def _picture(found: Decoded) -> Picture:
 
 
 def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
+    if (scans := data.count(_SCAN)) > MAX_SCANS:
+        raise refused(name, "too_large", f"has {scans} scans, more than {MAX_SCANS}; write it again")
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:  # this interface of libjpeg-turbo knows the usual subsamplings only

@@ -64,6 +64,7 @@ def _files_of(folder: str) -> set[str]:
 def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The lines of each CSV, by name."""
     names, share = confusion_shares(evaluation)
+    columns = [f"{name} " if name == "query" else name for name in names]  # two columns of one name would be one
     curves = {arm: evaluation.recall_precision(arm).tolist() for arm in evaluation.arms}
     return {
         "arms": [
@@ -77,7 +78,7 @@ def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, l
             for arm, curve in curves.items()
         ],
         "confusion": [
-            {"query": name, **dict(zip(names, of_query, strict=True))}
+            {"query": name, **dict(zip(columns, of_query, strict=True))}
             for name, of_query in zip(names, share.tolist(), strict=True)
         ],
         **{table.name: table.lines() for table in Tables(evaluation).all()},

@@ -12,6 +12,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.spatial.distance import cdist
 
 from rsir_core.candidates import Tree, candidates
@@ -162,8 +163,9 @@ class Searcher:
         key = hits.distance if plain else hits.weighted_distance
         if (key[1:] > key[:-1]).all():
             return hits.first(k)
-        ids = [self._ids[i].as_py() for i in hits.rows.tolist()]
-        return hits.take(np.array(sorted(range(len(ids)), key=lambda i: (key[i], ids[i]))[:k]))
+        tied = pa.table([key, self._ids.take(pa.array(hits.rows))], ["key", "id"])
+        best = pc.select_k_unstable(tied, min(k, len(tied)), [("key", "ascending"), ("id", "ascending")])
+        return hits.take(best.to_numpy())
 
     def _check(
         self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None

@@ -1,10 +1,10 @@
 """STAC in and out: a static catalogue or an item collection as archive, and a search's results as one."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,12 +14,14 @@ import pystac
 from pystac.stac_io import DefaultStacIO
 from pystac.utils import make_absolute_href
 
-from rsir_core.archive import EXTENSIONS, ImageFile, list_images
+from rsir_core.archive import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
 from rsir_core.footprint import Footprint
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store
+AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
+Source = pystac.Item | str  # an item, or where it is
 ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
 
 
@@ -71,48 +73,85 @@ def list_items(catalogue: str, wanted: Wanted) -> Iterator[ImageFile]:
     """The asset to read of each wanted item of a catalogue, a collection, or an item collection, with the item's time.
 
     Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
-    says, else what its store says.
+    says, else what its store says. A few items are held at a time. One that several catalogues link to counts once.
 
     Raises:
         ArchiveError: the catalogue or an item of it cannot be read, or has no such asset; two items of one id; none is
-            wanted; a local file in a catalogue that is not local.
+            wanted; a local file in a catalogue that is not local; one page of several.
     """
     catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
     seen: set[str] = set()
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        items = (item for item in _items(catalogue, threads) if wanted.takes(item))
-        for file in threads.map(lambda item: _image_file(item, wanted.asset, catalogue), items):
-            if file.image_id in seen:
-                raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
-            seen.add(file.image_id)
-            yield file
+    files = _Files()
+    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files)):
+        if file is None:
+            continue
+        if file.image_id in seen:
+            raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
+        seen.add(file.image_id)
+        yield file
     if not seen:
         raise ArchiveError(f"{catalogue} has no item that is wanted; check --start, --end, --bbox and --collections")
 
 
-def _items(catalogue: str, threads: ThreadPoolExecutor) -> Iterator[pystac.Item]:
-    files = _Files()
+def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
+    """What is done with each, in their order, by threads that are not far ahead."""
+    under_way: deque[Future[ImageFile | None]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for source in sources:
+            under_way.append(threads.submit(do, source))
+            if len(under_way) == AHEAD:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _items(catalogue: str, files: _Files) -> Iterator[Source]:
+    """The items of a document, or where they are."""
     try:
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":
+            if any(link.get("rel") == "next" for link in document.get("links", [])):
+                raise ArchiveError(f"{catalogue} is one page of several (it links to the next); save all in one file")
             yield from pystac.ItemCollection.from_dict(document)
             return
         top = pystac.read_dict(document, href=catalogue, stac_io=files)
         if isinstance(top, pystac.Item):
             yield top
         else:
-            yield from threads.map(pystac.Item.from_file, _links(top), repeat(files))
+            yield from _links(top, {catalogue})
+    except ArchiveError:
+        raise
     except Exception as error:  # each store has its own family of errors, and pystac raises any of broken documents
-        raise ArchiveError(
-            f"{catalogue} cannot be read as STAC: {type(error).__name__}: {error}; check the address and the document"
-        ) from error
+        raise _unreadable(catalogue, error) from error
 
 
-def _links(catalogue: Any) -> Iterator[str]:
-    """Where the items of a catalogue and of those below it are."""
-    yield from (link.get_absolute_href() for link in catalogue.get_item_links())
+def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
+    """Where the items of a catalogue and of those below it are, each once, whatever links to it."""
+    for link in catalogue.get_item_links():
+        if (href := link.get_absolute_href()) not in seen:
+            seen.add(href)
+            yield href
     for child in catalogue.get_children():
-        yield from _links(child)
+        if (href := child.get_self_href()) not in seen:
+            seen.add(href)
+            yield from _links(child, seen)
+
+
+def _listed(source: Source, files: _Files, wanted: Wanted, catalogue: str) -> ImageFile | None:
+    """The asset to read of an item, or of the one that lies there; None: it is not wanted."""
+    try:
+        item = pystac.Item.from_file(source, files) if isinstance(source, str) else source
+        return _image_file(item, wanted.asset, catalogue) if wanted.takes(item) else None
+    except ArchiveError:
+        raise
+    except Exception as error:  # as above
+        raise _unreadable(source if isinstance(source, str) else f"{catalogue}: item {source.id}", error) from error
+
+
+def _unreadable(what: str, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{what} cannot be read as STAC: {type(error).__name__}: {error}; check the address and the document"
+    )
 
 
 def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
@@ -124,7 +163,7 @@ def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile
     name = item.id + PurePosixPath(urlsplit(href).path).suffix
     more = asset.extra_fields
     said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
-    etag, size = (str(said), int(more.get("file:size", -1))) if said else _as_stored(href)
+    etag, size = (str(said), int(more.get("file:size") or -1)) if said else _as_stored(href)
     first, _ = _span(item)
     image_id = f"{item.collection_id}/{name}" if item.collection_id else name
     return ImageFile(image_id, href, f"{etag}@{first}", size, first)
@@ -136,10 +175,9 @@ def _is_remote(uri: str) -> bool:
 
 def _as_stored(href: str) -> tuple[str, int]:
     try:
-        (file,) = list_images(href)
-    except ArchiveError:  # not there, or denied: to fail when it is read, by itself
-        return "unknown", -1
-    return file.etag, file.size
+        return etag_of(href)
+    except Exception:
+        return "unknown", -1  # not there, or denied: to fail when it is read, by itself
 
 
 def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from rsir_core.errors import StorageError
+from rsir_core.errors import RsirError, StorageError
 
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 
@@ -44,10 +47,32 @@ def put_file(uri: str, data: bytes) -> None:
         raise not_written(uri, error) from error
 
 
+@contextmanager
+def reading_from(uri: str) -> Iterator[None]:
+    """What a store's failure to answer, while the body reads there, means to who reads the job's last line.
+
+    Raises:
+        StorageError: it does not answer, or refuses. What is not there stays a FileNotFoundError.
+    """
+    try:
+        yield
+    except (RsirError, FileNotFoundError):
+        raise
+    except Exception as error:  # each store has its own family of errors
+        raise StorageError(
+            f"{uri} cannot be read ({type(error).__name__}: {one_line(error)}); check address, network and credentials"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks and colours, which deltalake's have."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+
+
 def not_written(uri: str, error: Exception) -> StorageError:
     """What a failed write means to who reads the job's last line."""
     return StorageError(
-        f"{uri} cannot be written ({type(error).__name__}: {' '.join(str(error).split())}); check space, network and "
+        f"{uri} cannot be written ({type(error).__name__}: {one_line(error)}); check space, network and "
         "credentials, then run the same command again: it goes on where it ended"
     )
 

@@ -9,10 +9,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from rasterio._err import CPLE_BaseError  # what transform lets through is not a RasterioError
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import CRSError
+from rasterio.warp import transform
 
 from rsir_core import rows
 from rsir_core.errors import ImageError
+from rsir_core.footprint import LON_LAT
 from rsir_core.reader import Facts, Reader, allow
 from rsir_core.samples import (
     Mask,
@@ -29,6 +33,7 @@ from rsir_core.scenes import Cut, Size, Tiling, grid
 from rsir_core.tiles import Recipe, bands_of, open_scene
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
+LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
 LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
 _METRES_PER_DEGREE: Final = 111_320  # of latitude, on average; of longitude at the equator
 
@@ -107,15 +112,31 @@ def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
     """Pixels that so many metres are, across and down, in the middle of the scene."""
     if dataset.crs is None or dataset.transform.is_identity:
         raise refused(uri, "unsupported", "is not georeferenced; give the size of tiles in pixels (--tile)")
-    a, b, _, d, e, f, *_ = dataset.transform
-    across, down = np.hypot(a, d), np.hypot(b, e)
+    try:
+        across, down = _metres_per_pixel(dataset)
+    except (CRSError, CPLE_BaseError) as error:
+        raise refused(uri, "unsupported", f"is not on earth ({error}); give the size of tiles in pixels") from error
+    size = round(metres / across), round(metres / down)
+    if min(size) < LEAST_SIDE:
+        pixels = f"has pixels of {across:.3g} × {down:.3g} m"
+        raise refused(uri, "unsupported", f"{pixels}, of which tiles of {metres:g} m have too few; take larger tiles")
+    return size
+
+
+def _metres_per_pixel(dataset: Any) -> tuple[float, float]:
+    """Across and down, in the middle of a scene."""
+    a, b, c, d, e, f, *_ = dataset.transform
+    across, down = float(np.hypot(a, d)), float(np.hypot(b, e))
+    x, y = dataset.width / 2, dataset.height / 2
+    _, (latitude,) = transform(dataset.crs, LON_LAT, [a * x + b * y + c], [d * x + e * y + f])
+    if not abs(latitude) < 90:
+        raise CRSError(f"its middle is at latitude {latitude:g}")
     if dataset.crs.is_geographic:
-        latitude = f + d * dataset.width / 2 + e * dataset.height / 2
-        across, down = across * _METRES_PER_DEGREE * cos(radians(latitude)), down * _METRES_PER_DEGREE
-    else:
-        _, factor = dataset.crs.linear_units_factor
-        across, down = across * factor, down * factor
-    return max(1, round(metres / across)), max(1, round(metres / down))
+        return across * _METRES_PER_DEGREE * cos(radians(latitude)), down * _METRES_PER_DEGREE
+    _, factor = dataset.crs.linear_units_factor
+    if 'PROJECTION["Mercator' in dataset.crs.to_wkt():  # whose metres grow towards the poles
+        factor *= cos(radians(latitude))
+    return across * factor, down * factor
 
 
 def _sampled(dataset: Any, bands: list[int], cut: Cut) -> tuple[Range | None, Mask]:

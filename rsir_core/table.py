@@ -14,6 +14,7 @@ runs/         a report of each run
 import base64
 import io
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -29,9 +30,9 @@ from deltalake.exceptions import TableNotFoundError
 from rsir_core import rows
 from rsir_core.clusters import Clusters
 from rsir_core.delta import ONTO_THIS, Mode, TableFile, WrittenFile, changed, commit_files, files_of, table_at
-from rsir_core.errors import TableError
+from rsir_core.errors import StorageError, TableError
 from rsir_core.pca import Pca
-from rsir_core.storage import file_system, put_file
+from rsir_core.storage import file_system, one_line, put_file, reading_from
 
 if TYPE_CHECKING:
     from rsir_core.bundle import Bundle, BundleSettings
@@ -56,6 +57,7 @@ GEO: Final = {  # as well, of `features`: what makes it GeoParquet; lon/lat is i
         }
     },
 }
+_ESCAPE, _ESCAPE_OR_END = re.compile("%[0-9A-Fa-f]{2}"), re.compile("%[0-9A-Fa-f]{2}|[?#]")
 KEY: Final = [rows.IMAGE_ID, rows.ETAG]
 
 
@@ -64,11 +66,17 @@ class Index:
 
     Args:
         uri: the folder; it need not exist before something is written.
+
+    Raises:
+        StorageError: its protocol is unknown, or Delta Lake would look for its tables elsewhere.
     """
 
     def __init__(self, uri: str) -> None:
         fs, path = file_system(uri.rstrip("/"))
-        self.uri: str = path if "file" in fs.protocol else fs.unstrip_protocol(path)
+        is_local = "file" in fs.protocol
+        self.uri: str = path if is_local else fs.unstrip_protocol(path)
+        if odd := (_ESCAPE if is_local else _ESCAPE_OR_END).search(self.uri):
+            raise StorageError(f"{uri}: Delta Lake reads {odd[0]!r} as part of an address; name the folder otherwise")
 
     def table_uri(self, name: TableName) -> str:
         """Where a Delta table of the index lies."""
@@ -89,8 +97,7 @@ class Index:
 
     def table_version(self, name: TableName) -> int:
         """The newest version of a table, published or not; 0 where there is no such table yet."""
-        uri = self.table_uri(name)
-        return int(DeltaTable(uri).version()) if DeltaTable.is_deltatable(uri) else 0
+        return int(self._open(name).version()) if self._is_there(name) else 0
 
     def features(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a version (default: the newest), sorted by image id; schema `rows.FEATURES`.
@@ -222,15 +229,17 @@ class Index:
     def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
         """Columns `image_id`, `etag` and `more` of a table; no row if there is no such table yet."""
         names = [*KEY, *more]
-        if not DeltaTable.is_deltatable(self.table_uri(name)):
+        if not self._is_there(name):
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
-        return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
+        with reading_from(self.table_uri(name)):
+            return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
 
     def scenes(self, tiling: str) -> pa.Table:
         """How scenes are cut by a tiling, schema `rows.SCENES`, once for each content; no row if none was."""
-        if not DeltaTable.is_deltatable(self.table_uri("scenes")):
+        if not self._is_there("scenes"):
             return rows.SCENES.empty_table()
-        found = self._open("scenes").to_pyarrow_dataset().to_table(filter=pc.field("tiling") == tiling)
+        with reading_from(self.table_uri("scenes")):
+            found = self._open("scenes").to_pyarrow_dataset().to_table(filter=pc.field("tiling") == tiling)
         return _cast(found.select(rows.SCENES.names), rows.SCENES)
 
     def write_rows(self, name: TableName, table: pa.Table, clusters: Clusters | None = None) -> WrittenFile:
@@ -287,7 +296,7 @@ class Index:
         Raises:
             ConflictError, StorageError: see `commit`.
         """
-        if not DeltaTable.is_deltatable(self.table_uri(name)):
+        if not self._is_there(name):
             return
         table = self._open(name)
         known = {field.name for field in table.schema().fields}
@@ -340,6 +349,10 @@ class Index:
     def _pca_uri(self, fingerprint: str) -> str:
         return f"{self.uri}/pca/{fingerprint}.safetensors"
 
+    def _is_there(self, name: TableName) -> bool:
+        with reading_from(self.uri):
+            return bool(DeltaTable.is_deltatable(self.table_uri(name)))
+
     def _open(self, name: TableName, version: int | None = None) -> DeltaTable:
         try:
             return DeltaTable(self.table_uri(name), version=version)
@@ -347,8 +360,8 @@ class Index:
             raise TableError(f"no index at {self.uri} (table `{name}` is missing); make one with jobs.index") from error
         except Exception as error:
             if version is None:
-                raise TableError(f"the index at {self.uri} cannot be read: {error}") from error
-            raise TableError(f"{self.uri} has no version {version} any more: {error}") from error
+                raise TableError(f"the index at {self.uri} cannot be read: {one_line(error)}") from error
+            raise TableError(f"{self.uri} has no version {version} any more: {one_line(error)}") from error
 
 
 def _gone(what: str) -> str:

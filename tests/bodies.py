@@ -75,6 +75,7 @@ def bombs() -> dict[str, bytes]:
         "gif": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\x01\x01\0;",
         "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, huge, huge, 1, 24, 0, 0, 0, 0, 0, 0),
         "jpeg": b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0\xff\xd9",
+        "jpeg of many scans": pillow_file(tiff, "JPEG").replace(b"\xff\xda", b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 101 + b"\xff\xda"),
         "jp2": b"\xff\x4f\xff\x51\0\x29\0\0" + struct.pack(">8IH", huge, huge, 0, 0, huge, huge, 0, 0, 1) + b"\7\1\1",
     }  # fmt: skip
 

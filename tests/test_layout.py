@@ -32,6 +32,7 @@ ORDER = [  # one a line: several people add to it
     "letterbox",
     "suppression",
     "precision",
+    "depthwise",
     "detector",
     "representative",
     "folding",

@@ -310,10 +310,17 @@ def bombs() -> dict[str, bytes]:
         "gif": gif[:6] + 2 * little[:2] + gif[10:],
         "webp": webp[:21] + (side - 1 + (side - 1 << 14)).to_bytes(4, "little") + webp[25:],
         "jpeg 2000": jp2,
+        "jpeg of many scans": many_scans(jpeg),
         "sparse tiff": gdal_file(np.zeros((1, 1, 1), np.uint8), height=side, width=side, sparse_ok=True),
         "tiff of one tile": tiff_with(tiff_with(tiff, 322, side), 323, side),
         "tiff": tiff_with(tiff_with(tiff, 256, side), 257, side),
     }
+
+
+def many_scans(jpeg: bytes) -> bytes:
+    """A JPEG that is decoded a hundred times over."""
+    scan = jpeg.index(b"\xff\xda")
+    return jpeg[:scan] + jpeg[scan:-2] * 101 + jpeg[-2:]
 
 
 def tiff_with(data: bytes, tag: int, value: int) -> bytes:

@@ -61,8 +61,8 @@ def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, st
     for row in stored[::3]:
         (exact,) = answerer.stored([row["image_id"]], []).values()
         rounded = replace(exact, feature=exact.feature + np.float32(1e-4))
-        _, recognised = answerer.recognise(rounded) or pytest.fail("not recognised")
-        assert recognised.feature.tolist() == row["feature"]
+        _, image_id, recognised = answerer.recognise(rounded) or pytest.fail("not recognised")
+        assert image_id == row["image_id"] and recognised.feature.tolist() == row["feature"]
         assert answerer.rank(recognised, Ranking(1)).keys == [(0, row["image_id"])]
         for other in (
             replace(exact, feature=exact.feature + np.float32(1e-3)),

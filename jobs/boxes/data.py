@@ -118,7 +118,7 @@ def _list(file: str, split: str, place: Path) -> Iterator[str]:
     elif place.suffix.lower() in EXTENSIONS and place.is_file():
         yield str(place)
     elif place.is_file():
-        lines = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+        lines = (line.strip() for line in read_lines(place))
         # a path beginning with ./ is relative to the list, as ultralytics has it; others to the working directory
         yield from (
             str(place.parent / line if line.startswith("./") else Path(line).absolute()) for line in lines if line
@@ -151,10 +151,22 @@ def image_size(file: str) -> tuple[int, int]:
 def _read_image(file: str, classes: int) -> BoxedImage:
     height, width = image_size(file)
     label = label_file(file)
-    lines = label.read_text(encoding="utf-8-sig").splitlines() if label.is_file() else []
+    lines = read_lines(label) if label.is_file() else []
     rows = [_read_line(label, n, line.split(), classes) for n, line in enumerate(lines, 1) if line.strip()]
     table = np.array(list(dict.fromkeys(rows)), np.float32).reshape(-1, 5)  # the same box twice is one box
     return BoxedImage(file, height, width, table[:, :1], table[:, 1:])
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        LabelError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{file} cannot be read as UTF-8 text: {error}") from error
 
 
 def _read_line(file: Path, number: int, words: list[str], classes: int) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.config import DescribingConfig, IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.indexing.reading import FAILURE, READ, Reading, images_of, read_batches, read_files, reader_of
+from jobs.indexing.reading import FAILURE, READ, Reading, images_of, read_batches, reader_of
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.raster import read_in_turn
@@ -197,7 +197,7 @@ def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Data
             stage, fn_constructor_args=arguments, compute=pool, batch_size=None, batch_format="pyarrow", num_cpus=1
         )
     read = files.map_batches(
-        partial(read_files, reading=stages.reading),
+        partial(read_batches, reading=stages.reading, size=config.batch_size),  # fewer at once where they are large
         batch_size=config.batch_size, batch_format="pyarrow", memory=READ_MEMORY,
     )  # fmt: skip
     stage, arguments = stages.of_read

@@ -20,6 +20,7 @@ from rsir_core.resident import Resident
 from rsir_core.search import Hits
 from rsir_core.table import Index
 
+ALIKE: Final = 50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
 
 
@@ -28,6 +29,14 @@ class Ranked(NamedTuple):
 
     keys: list[tuple[float, str]]  # what they are ordered by: a distance, then the image id
     encoded: list[bytes]  # each row as JSON, without its rank
+
+
+class Recognised(NamedTuple):
+    """A query that is a row up to rounding."""
+
+    distance: float  # between them, plain
+    image_id: str
+    query: Descriptor  # with the row's descriptor
 
 
 class Held(NamedTuple):
@@ -87,23 +96,25 @@ class Answerer:
 
     def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Ranked]:
         """What an upload turns out to be, see `recognise`, and its best rows."""
-        _, query = self.recognise(query) or (0, query)
+        found = self.recognise(query)
+        query = query if found is None else found.query
         return query, self.rank(query, ranking)
 
-    def recognise(self, query: Descriptor) -> tuple[float, Descriptor] | None:
-        """The query with the descriptor of the row that it is, up to rounding, and how far that is from it; None: none.
+    def recognise(self, query: Descriptor) -> Recognised | None:
+        """The query as the row that it is, up to rounding; None: it is none.
 
         An indexed image that is uploaded must find itself first. A distance of rounding's size, not of 0, would not do:
         the weights of rows of one class differ by more powers of ten, and a surer row would come before it.
         """
-        nearest = self._rows.search(query.feature, query.class_probabilities, 1, None, plain=True)
-        if not len(nearest.rows) or nearest.distance[0] > ROUNDING:
-            return None
-        row = self._descriptor(int(nearest.rows[0]))
-        if not np.allclose(query.class_probabilities, row.class_probabilities, rtol=0, atol=ROUNDING):
-            return None
-        same = replace(query, feature=row.feature, class_probabilities=row.class_probabilities)
-        return float(nearest.distance[0]), same
+        nearest = self._rows.search(query.feature, query.class_probabilities, ALIKE, None, plain=True)
+        for place, distance in zip(nearest.rows.tolist(), nearest.distance.tolist(), strict=True):
+            if distance > ROUNDING:
+                return None
+            row = self._descriptor(place)
+            if np.allclose(query.class_probabilities, row.class_probabilities, rtol=0, atol=ROUNDING):
+                same = replace(query, feature=row.feature, class_probabilities=row.class_probabilities)
+                return Recognised(distance, str(row.image_id), same)
+        return None
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesJson:
         """The first images by id whose id contains a text (whatever its case), of one class or of all."""

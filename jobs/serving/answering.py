@@ -57,7 +57,7 @@ class AnswerRead:
 
     def _answer(self, query: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         recognised = self._answerer.recognise(descriptor)
-        descriptor = descriptor if recognised is None else recognised[1]
+        descriptor = descriptor if recognised is None else recognised.query
         hits = self._answerer.hits(descriptor, self._ranking)
         n, found = len(hits.rows), self._answerer.take(hits)
         top = int(descriptor.class_probabilities.argmax())

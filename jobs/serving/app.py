@@ -67,7 +67,7 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=running,
-        responses={status: {"model": ErrorJson} for status in (401, 404, 422, 503)},
+        responses={status: {"model": ErrorJson} for status in (401, 404, 422, 502, 503)},
     )
     _add_search(app, library, limits)
     _add_state(app, library, limits)
@@ -90,6 +90,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
             413: "too many bytes or pixels",
             415: "neither a form nor JSON, or an image that has no 8-bit RGB meaning",
             422: "anything else that cannot be answered as asked",
+            502: "the archive's store refuses or fails",
             503: "too many queries under way; try again after the seconds in Retry-After",
         }.items()
     }
@@ -242,7 +243,9 @@ def _add_page(app: FastAPI) -> None:
     for file in WEB.iterdir():
 
         async def serve(request: Request, name: str = file.name) -> Response:
-            return await files.get_response(name, request.scope)
+            response = await files.get_response(name, request.scope)
+            response.headers["Cache-Control"] = "no-cache"  # asked for anew each time: files of two releases do not mix
+            return response
 
         app.add_route(_address(file), serve, include_in_schema=False)
 
@@ -256,7 +259,7 @@ def _thumbnail(uri: str, max_pixels: int) -> bytes:
     try:
         return shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE)
     except ImageError as error:
-        raise QueryError(f"no thumbnail: {error}", 404) from error
+        raise QueryError(f"no thumbnail: {error}", 502 if error.is_refused else 404) from error
 
 
 async def _refuse(request: Request, error: QueryError) -> JSONResponse:

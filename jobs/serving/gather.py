@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from jobs.serving.answer import Held, Ranked
+from jobs.serving.answer import Held, Ranked, Recognised
 from jobs.serving.messages import FootprintJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core.duplicates import Kind
@@ -66,8 +66,8 @@ class Backend(ABC):
 
     async def recognised(self, query: Descriptor) -> Descriptor:
         """The query, with the descriptor of the row that it is, where it is one up to rounding."""
-        near = [found for found in await self._each("recognise", query) if found is not None]
-        return min(near, key=lambda found: found[0])[1] if near else query
+        near: list[Recognised] = [found for found in await self._each("recognise", query) if found is not None]
+        return min(near, key=lambda found: (found.distance, found.image_id)).query if near else query
 
     async def rank(self, query: Descriptor, ranking: Ranking) -> Found:
         """The best rows for a query, best first; without those to leave out."""

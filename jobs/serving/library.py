@@ -61,7 +61,7 @@ class Library:
         self._current = newest.version
         self._backends = {newest.version: fleet.backend(newest)}
         self._queries: Counter[int] = Counter()
-        self._used: dict[int, float] = {}  # when older versions were last asked for, monotonic
+        self._used: dict[int, float] = {}  # when versions were last asked for by number, monotonic
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._refused: Refused | None = None
@@ -91,9 +91,9 @@ class Library:
         """
         if version is None:
             version = self._current
-        elif version not in self._backends:
-            await self._fetched(version)
-        if version != self._current:
+        else:  # noted of the newest, too: it stays for who asks for it when there is a newer one
+            if version not in self._backends:
+                await self._fetched(version)
             self._used[version] = time.monotonic()
         self._queries[version] += 1
         try:
@@ -158,7 +158,8 @@ class Library:
             raise QueryError(f"no version {version} is served; the newest is {self._current}", 404)
         if version not in self._fetches:
             now = time.monotonic()
-            busy = [v for v, used in self._used.items() if v in self._backends and now < used + KEEP]
+            old = (v for v in self._backends if v != self._current)
+            busy = [v for v in old if now < self._used.get(v, -math.inf) + KEEP]
             if busy or self._fetches:
                 raise QueryError(f"version {version} is not loaded, and another is in use; try again in a minute", 503)
             self._fetches[version] = task = asyncio.create_task(self._fetch(version))

@@ -251,7 +251,8 @@ class QueryDescriber:
 
 def refusal_of(error: ImageError) -> QueryError:
     """How an image that cannot be one is answered."""
-    return QueryError(str(error), {"too_large": 413, "unsupported": 415, "missing": 404}.get(error.kind, 422))
+    other = 502 if error.is_refused else 422  # the store's failure is not the client's
+    return QueryError(str(error), {"too_large": 413, "unsupported": 415, "missing": 404}.get(error.kind, other))
 
 
 def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:

@@ -84,7 +84,7 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
         if tokens.name_of(token) is None:
             return _refusal()
         response = Response(status_code=204)
-        secure = request.url.scheme == "https"
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))  # TLS may end before
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
         return response
 

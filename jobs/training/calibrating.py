@@ -14,11 +14,11 @@ from ray.data import ActorPoolStrategy
 
 from jobs.cluster import rows_of
 from jobs.config import FinetuneClassifierConfig
-from rsir_core import bundle
 from rsir_core.bundle import Bundle, State
 from rsir_core.calibration import expected_calibration_error, fit_temperature
 from rsir_core.classifier import ClassifierSettings
 from rsir_core.describe import Describer
+from rsir_core.detector import DetectorSettings
 from rsir_core.errors import ImageError
 from rsir_core.labels import LabelledImage
 from rsir_core.raster import read_picture
@@ -51,13 +51,20 @@ class Classify:
 
 
 def calibrate(
-    config: FinetuneClassifierConfig, settings: ClassifierSettings, state: State, held_out: Sequence[LabelledImage]
+    config: FinetuneClassifierConfig,
+    settings: ClassifierSettings,
+    state: State,
+    held_out: Sequence[LabelledImage],
+    detector: tuple[DetectorSettings, State] | None,
 ) -> tuple[ClassifierSettings, dict[str, Any]]:
     """The settings with their temperature, and for the job's summary what it does; `held_out` may be empty.
 
+    The detector is that of the bundle that the classifier goes into, if it has one.
+
     `ece_after` is of the images that the temperature was fitted to: one number fitted to them flatters it little.
     """
-    p, labels = _classify(config, settings, state, held_out)
+    models = Bundle(settings, detector and detector[0], config.tau, "", state, detector[1] if detector else {})
+    p, labels = _classify(config, models, held_out)
     if not len(labels):
         log.warning(
             "no training image was held out: the class probabilities are not calibrated; see --calibration-fraction"
@@ -77,17 +84,13 @@ def calibrate(
 
 
 def _classify(
-    config: FinetuneClassifierConfig, settings: ClassifierSettings, state: State, images: Sequence[LabelledImage]
+    config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Class probabilities (n, C) and labels (n,) of the images that can be read, in their order."""
+    classes = models.classifier.classes
     if not images:
-        return np.empty((0, len(settings.classes)), np.float32), np.empty(0, np.int64)
-    detector = bundle.read_detector(config.models) or (None, {})
-    models = Bundle(settings, detector[0], config.tau, "", state, detector[1])
-    asked = [
-        {"position": i, "uri": image.uri, "label": settings.classes.index(image.label)}
-        for i, image in enumerate(images)
-    ]
+        return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)
+    asked = [{"position": i, "uri": image.uri, "label": classes.index(image.label)} for i, image in enumerate(images)]
     stage = ray.data.from_items(asked).map_batches(
         Classify,
         fn_constructor_args=(ray.put(models), "cuda" if config.num_gpus else "cpu"),

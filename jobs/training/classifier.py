@@ -1,6 +1,7 @@
 """One Ray Train worker's share of fine-tuning the classifier; it goes on from the newest checkpoint after a kill."""
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from jobs.config import FinetuneClassifierConfig
 from jobs.training.recipe import Recipe
 from rsir_core.augmentation import turned_views
 from rsir_core.classifier import ClassifierSettings, build_classifier, to_input
-from rsir_core.depthwise import FastDepthwise
+from rsir_core.depthwise import fast_depthwise
+from rsir_core.errors import ConfigError
 from rsir_core.labels import LabelledImage
 from rsir_core.precision import trains_in_bfloat16
 from rsir_core.raster import read_picture
@@ -68,7 +70,7 @@ class Training:
     def step(self, loss: Tensor) -> None:
         """One step down the loss."""
         self.optimizer.zero_grad()
-        with FastDepthwise():  # type: ignore[no-untyped-call]
+        with fast_depthwise(loss.device):
             loss.backward()
         self.optimizer.step()
         self.schedule.step()
@@ -127,6 +129,10 @@ def train_worker(settings: dict[str, Any]) -> None:
         if rank == 0:
             print(
                 f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  train accuracy {accuracy:.3f}  {left:.0f} s left"
+            )
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss is {loss} after epoch {epoch + 1}: pass less than --learning-rate {config.learning_rate:g}"
             )
         _report({"epoch": epoch, "loss": loss, "train_accuracy": accuracy}, training)
 

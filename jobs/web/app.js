@@ -4,7 +4,7 @@ import { setUpArchive } from "./archive.js";
 import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { isSamePicture, longest, resultCard } from "./cards.js";
-import { isSound, readFilters, setUpFilters, showFilters } from "./filters.js";
+import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { picture, queryCaption, thumbnail } from "./picture.js";
@@ -21,6 +21,7 @@ let answered = null;  // what the query was taken for
 let shown = [];  // the results
 let bars = { scale: 1, rankedBy: "weighted_distance" };  // of them
 let underWay = new AbortController();
+let waiting = null;  // a file that was chosen before the index was known
 
 function say(words, busy = false) {
   $("status").textContent = words;
@@ -53,9 +54,10 @@ function follow() {
   asked = fromAddress(location.search, index);
   const number = history.state?.file;
   asked.file = files.get(number) ?? null;
+  const lost = number !== undefined && asked.file === null;
+  if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
   showFilters(asked);
   setMarks(asked);
-  const lost = number !== undefined && asked.file === null;
   search(lost ? "The picture of that search is no longer here: choose it again." : "");
 }
 
@@ -75,7 +77,7 @@ async function fetchResults(offset, words) {
     if (mine.signal.aborted) return undefined;  // whatever went wrong, something else is asked now
     say("");
     if (!askForToken(error)) complain(error);
-    if (error.status === 404) await lookAgain();
+    if ([404, 503].includes(error.status)) await lookAgain();
     return mine.signal.aborted ? undefined : null;
   }
 }
@@ -91,11 +93,16 @@ async function search(words = "") {
     show("archive");
     return;
   }
-  if (!isSound()) return;
+  const unsound = whyUnsound();
+  if (unsound) {
+    complain(new Error(unsound));
+    return;
+  }
   const began = performance.now();
   const answer = await fetchResults(0, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
   if (answer === null) show("archive");
   if (!answer) return;
+  keepVersion(answer.version);
   const n = answer.results.length;
   answered = answer.query;
   shown = [];
@@ -107,6 +114,7 @@ async function search(words = "") {
   show("results");
   explain(answer.ranked_by);
   say(unlike(answer) + unsure(answer) + copies(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
+  if (document.activeElement?.closest(".controls")) return;  // who filters goes on filtering
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
 }
@@ -177,7 +185,7 @@ function drawQuery(frame, caption) {
   $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }
 
-const NEW = { file: null, image_id: null, descriptor: null, box: null, good: [], bad: [] };
+const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [] };
 
 /** Search from an image of the index. */
 function pick(imageId) {
@@ -187,6 +195,7 @@ function pick(imageId) {
 
 /** Search from a file of the user's. */
 function take(file) {
+  waiting = file;
   if (!file || !index) return;
   complain(null);
   if (file.size > index.max_bytes) {
@@ -204,13 +213,21 @@ function take(file) {
 }
 
 /** A search stays with the version that it was made on. */
+function keepVersion(version) {
+  if (asked.version === null) {
+    asked.version = version;
+    history.replaceState(history.state, "", toAddress(asked));
+  }
+  if (version > index.version) lookAgain();
+}
+
 function showVersion() {
-  const old = asked.version !== index.version;
+  const old = asked.version !== null && asked.version !== index.version;
   $("old").hidden = !old;
   if (old) $("old-says").textContent = `This search is of version ${asked.version} of the index; the newest is ${index.version}.`;
 }
 
-/** A version may have gone while the page was open. */
+/** Versions come and go while the page is open. */
 async function lookAgain() {
   index = await ask("index").catch(() => index);
   showVersion();
@@ -247,10 +264,15 @@ async function start() {
   $("legend").open = !narrow.matches;
   follow();
   setUpArchive(index, pick, complain);
+  take(waiting);
 }
 
 setUpToken(() => (index ? search() : start()), complain);
 const showBox = setUpBox((box) => go({ box }));
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();  // a fragment would be another place in the history, which has no upload
+  $("main").focus();
+});
 $("form").addEventListener("submit", (event) => event.preventDefault());
 $("file").addEventListener("change", () => take($("file").files[0]));
 $("browse").addEventListener("click", () => {
@@ -265,7 +287,7 @@ $("unmark").addEventListener("click", () => {
   setMarks({ good: [], bad: [] });
   if (refined) go(marks());
 });
-$("newest").addEventListener("click", () => go({ version: index.version }));
+$("newest").addEventListener("click", () => go({ version: null }));
 $("share").addEventListener("click", share);
 lightTogether(document.body);
 window.addEventListener("popstate", follow);

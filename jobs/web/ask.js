@@ -8,8 +8,7 @@ export async function ask(path, options = {}, onWait = () => {}) {
   for (let attempt = 1; ; attempt += 1) {
     const response = await reach(path, options);
     if (response.ok) return response.status === 204 ? null : response.json();
-    if (response.status !== 503) throw await refusal(response);
-    if (attempt === TRIES) throw new Error(`The endpoint is still busy after ${TRIES} tries. Try again later.`);
+    if (response.status !== 503 || attempt === TRIES) throw await refusal(response);
     const seconds = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), LONGEST_WAIT);
     onWait(`The endpoint is busy; trying again in ${seconds} s (try ${attempt + 1} of ${TRIES}) …`);
     await pause(seconds, options.signal);
@@ -27,7 +26,8 @@ async function reach(path, options) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
-  const words = body.detail ?? `The endpoint failed (status ${response.status}); its log says why.`;
+  const failed = response.status === 503 ? "is still busy; try again later" : `failed (status ${response.status}); its log says why`;
+  const words = body.detail ?? `The endpoint ${failed}.`;
   return Object.assign(new Error(words), { status: response.status });
 }
 

@@ -15,7 +15,7 @@ export function setUpFilters(index, onChange) {
   }
   const changed = () => {
     say();
-    if (isSound()) onChange();
+    if (!whyUnsound()) onChange();
   };
   for (const id of ["k", "order", "classes", "copies"]) $(id).addEventListener("change", changed);
   $("clear").addEventListener("click", () => {
@@ -61,10 +61,12 @@ export function showFilters(query) {
   say();
 }
 
-/** Whether the fields can be asked with; says why not. */
-export function isSound() {
-  $("to").setCustomValidity($("from").value && $("to").value && $("to").value < $("from").value ? "The last day is before the first" : "");
-  return ["k", "from", "to"].every((id) => $(id).reportValidity());
+/** Why the fields cannot be asked with, in words that are shown beside the field, too; empty: they can. */
+export function whyUnsound() {
+  const wrong = $("from").value && $("to").value && $("to").value < $("from").value;
+  $("to").setCustomValidity(wrong ? "The last day is before the first." : "");
+  if (wrong) $("dates").open = true;  // a field that is not shown cannot say it
+  return ["k", "from", "to"].map($).find((field) => !field.reportValidity())?.validationMessage ?? "";
 }
 
 function say() {

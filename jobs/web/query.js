@@ -17,7 +17,7 @@ export const blank = (index) => ({
   bbox: null,  // [west, south, east, north] in degrees; across ±180° west > east
   copies: false,
   order: "auto",  // `distance` of the API: weights where the query's class is sure, as they harm unknown classes
-  version: index.version,
+  version: null,  // the newest; once it is answered, the one that answered
 });
 
 export const isAsking = (query) => query.file !== null || query.image_id !== null || query.descriptor !== null || query.good.length > 0;
@@ -72,7 +72,7 @@ export function toAddress(query) {
   if (query.copies) address.set("copies", "1");
   if (query.order !== "auto") address.set("order", query.order);
   address.set("k", query.k);
-  address.set("version", query.version);
+  if (query.version !== null) address.set("version", query.version);
   return `?${address}`;
 }
 
@@ -104,7 +104,7 @@ export function toRequest(query, offset, k) {
   const fields = {
     k,
     ...query.descriptor,
-    version: query.version,
+    ...(query.version !== null && { version: query.version }),
     ...(offset && { offset }),
     ...(query.box && { box: query.box }),
     ...(query.good.length && { positive: query.good }),
