@@ -101,7 +101,7 @@ def _read_labels(
     files = {name: labels.find(stem(name) + ending, name) for name in sizes}
     owner: dict[str, str] = {}
     for name, file in files.items():
-        if file is not None and owner.setdefault(file, name) != name:
+        if file is not None and stem(owner.setdefault(file, name)) != stem(name):
             raise LabelError(
                 f"{file} of {config.boxes} may be of {owner[file]} or of {name}; put label files into folders as their "
                 "images are, an empty one where there is no object"

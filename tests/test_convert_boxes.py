@@ -245,6 +245,18 @@ def test_places_and_seed(tmp_path: Path) -> None:
         split(val=str(other))
 
 
+def test_images_of_one_name_do_not_get_each_others_labels(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(1, BOX)], "c": [(0, BOX)]})
+    images = Path(config.images)
+    (images / "background").mkdir()
+    shutil.copy(images / "a.png", images / "background" / "a.png")
+    with pytest.raises(LabelError, match=r"a\.txt of .* may be of a\.png or of background/a\.png"):
+        convert_boxes(config)
+    (Path(config.boxes) / "background").mkdir()
+    (Path(config.boxes) / "background" / "a.txt").touch()
+    assert convert_boxes(config)["images_without_boxes"] == 1
+
+
 def test_folders_are_places_and_labels_are_found_beside(tmp_path: Path) -> None:
     """As DOTA comes: train/images, train/labelTxt; COCO: a file per split."""
     config = write(tmp_path / "parts", "dota", {"a": [(0, BOX)], "b": [(1, BOX)]})
@@ -320,6 +332,12 @@ def test_images_that_differ_in_their_endings_only(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"a\.(png|jpg) and a\.(png|jpg) would have their labels in one file"):
         convert_boxes(config)
     assert {p.name for p in tmp_path.iterdir()} == {"images", "boxes"}  # nothing half-written
+
+
+def test_names_may_be_longer_than_a_files_name(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(1, BOX)]})
+    names = ["ship", "plane", *(f"class number {i}" for i in range(80))]
+    assert read_boxes(convert_boxes(changed(config, classes=",".join(names)))["data"]).names == tuple(names)
 
 
 def test_usage(tmp_path: Path) -> None:

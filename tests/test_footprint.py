@@ -113,6 +113,8 @@ def test_across_the_antimeridian_west_is_more_than_east(crs: str, bounds: tuple[
         ((350, 0, 370, 1), (-10, 0, 10, 1)),
         ((-180, -90, 180, 90), (-180, -90, 180, 90)),
         ((170, 0, 180, 1), (170, 0, 180, 1)),
+        ((180, 0, 190, 1), (-180, 0, -170, 1)),
+        ((-190, 0, -180, 1), (170, 0, 180, 1)),
         ((0, 0, 1, 91), None),  # pixels, called degrees
         ((0, 0, 5000, 1), None),
     ],
@@ -130,6 +132,7 @@ def test_longitudes_stay_the_same_places(west: int, width: int) -> None:
         assert footprint is None
         return
     assert footprint is not None and -180 <= footprint.west <= 180 and -180 <= footprint.east <= 180
+    assert footprint.west < 180 and footprint.east > -180  # else it would cross them with nothing beyond
     turned = np.exp(1j * np.radians([footprint.west, footprint.east]))
     np.testing.assert_allclose(turned, np.exp(1j * np.radians([west, west + width])), atol=1e-9)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir_core.archive import ImageFile
-from rsir_core.errors import LabelError
+from rsir_core.errors import LabelError, StorageError
 from rsir_core.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
 
 FILES = [ImageFile(f"{c}/{i}.jpg", f"/archive/{c}/{i}.jpg", "1", 1) for c in ("b", "a") for i in range(10)]
@@ -26,6 +26,23 @@ def test_labels_from_a_csv_by_uri_or_image_id(tmp_path: Path) -> None:
     csv.write_text("uri,label\na/0.jpg,x\nc/9.jpg,y\n")
     with pytest.raises(LabelError, match=r"1 rows .*c/9\.jpg"):
         label_images(FILES, str(csv))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("a/0.jpg,x\na/1.jpg, \n", "a/1.jpg has an empty label"),
+        ("a/0.jpg,x\na/0.jpg,y\n", "a/0.jpg is labelled x and y"),
+        ("/archive/a/0.jpg,x\na/0.jpg,y\n", "a/0.jpg is labelled x and y"),
+    ],
+)
+def test_labels_that_contradict_each_other_are_refused(tmp_path: Path, rows: str, words: str) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text(f"uri,label\nb/1.jpg,y\n{rows}")
+    with pytest.raises(LabelError, match=words):
+        label_images(FILES, str(csv))
+    csv.write_text("uri,label\nb/1.jpg,y\na/0.jpg,x\n/archive/a/0.jpg,x\n")
+    assert label_images(FILES, str(csv)) == [("/archive/a/0.jpg", "x"), ("/archive/b/1.jpg", "y")]
 
 
 def test_split_is_stratified_and_follows_the_seed() -> None:
@@ -74,6 +91,8 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
     csv = tmp_path / "split.csv"
     with pytest.raises(LabelError, match="cannot be read"):
         read_split(str(csv))
+    with pytest.raises(StorageError, match="s4"):
+        read_split("s4://bucket/split.csv")
     csv.write_text("uri,label\na,b\n")
     with pytest.raises(LabelError, match="uri,label,split"):
         read_split(str(csv))

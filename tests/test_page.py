@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -500,9 +501,7 @@ def test_a_busy_endpoint_is_asked_again(map_page: Page, placed: Placed) -> None:
     map_page.until_answered()
     placed.busy[0] = 5
     map_page.click("#grid li:nth-child(2) .card")
-    map_page.until(
-        "document.querySelector('#error').textContent === 'The endpoint is still busy after 5 tries. Try again later.'"
-    )
+    map_page.until("document.querySelector('#error').textContent === 'The endpoint is still busy; try again later.'")
     assert placed.busy == [0]
 
 
@@ -514,6 +513,57 @@ def test_what_browsers_cannot_show_is_shown(page: Page, tmp_path: Path) -> None:
     page.until("document.querySelector('#query img').naturalWidth > 0")
     (shown,) = page.driver.find_elements(By.CSS_SELECTOR, "#query img")
     assert [shown.get_property(name) for name in ("naturalWidth", "naturalHeight")] == [96, 64]
+
+
+def focused(page: Page) -> str:
+    return str(page.driver.execute_script("return document.activeElement.id || document.activeElement.value"))
+
+
+def test_filters_keep_the_keyboard_and_a_new_search_brings_it_to_the_results(page: Page) -> None:
+    page.search(lambda: page.click("#images li:nth-child(2) .card"))
+    assert focused(page) == "results-title"
+    page.unfold("filter")
+    for place in (1, 2):
+        tick = page.driver.find_element(By.CSS_SELECTOR, f"#classes label:nth-child({place}) input")
+        page.search(partial(tick.send_keys, Keys.SPACE))
+        assert focused(page) == CLASSES[place - 1]
+    assert page.address()["class"] == list(CLASSES[:2])
+
+
+def test_to_the_results_by_the_keyboard_and_nothing_is_lost(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    before = page.driver.current_url
+    page.driver.find_element(By.ID, "skip").send_keys(Keys.ENTER)
+    assert focused(page) == "main" and page.driver.current_url == before
+    assert page.names()[0] == ONE
+
+
+def test_marks_of_a_lost_upload_are_not_another_search(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    page.click("#grid li:nth-child(2) .mark")
+    page.search(lambda: page.click("#refine"))
+    assert page.address()["good"]
+    page.driver.refresh()
+    page.until("document.querySelector('#status').textContent.includes('no longer here')")
+    assert page.all("#results") == []
+
+
+def test_a_link_with_days_the_wrong_way_round_says_so(map_page: Page, placed: Placed) -> None:
+    map_page.driver.get(f"{placed.url}/?image_id={ONE}&from=2022-01-02&to=2021-01-01")
+    map_page.until("document.querySelector('#error').textContent === 'The last day is before the first.'")
+    assert map_page.all("#to")
+
+
+def test_a_file_that_is_chosen_early_is_searched_for(chromium: Any, index: str) -> None:
+    tokens = Tokens({"ann": hash_of("right")})
+    with serving.serving(serving.local_app(index, tokens=tokens)) as url:
+        chromium.get(url)
+        page = Page(chromium)
+        page.until("document.querySelector('#key').hidden === false")  # nothing is known of the index yet
+        upload(page, uploaded_path(index, ONE))
+        page.search(lambda: page.type_into("#token", "right" + Keys.ENTER))
+        assert page.names()[0] == ONE
+        chromium.delete_all_cookies()
 
 
 def test_errors_are_said_in_words(page: Page, tmp_path: Path) -> None:

@@ -103,18 +103,38 @@ def test_mostly_nodata_is_less_than_half(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("crs", "pixel", "tile"),
-    [("EPSG:32633", 2.0, (100, 100)), ("EPSG:4326", 2 / 111_320, (142, 100)), ("EPSG:2225", 2 / 0.3048, (100, 100))],
+    [
+        ("EPSG:32633", 2.0, (100, 100)),
+        ("EPSG:3857", 2 / 0.7071, (100, 100)),
+        ("EPSG:4326", 2 / 111_320, (142, 100)),
+        ("EPSG:2225", 2 / 0.3048, (100, 100)),
+    ],
 )
 def test_tiles_of_so_many_metres(tmp_path: Path, crs: str, pixel: float, tile: tuple[int, int]) -> None:
-    place = (
-        Affine(pixel, 0, 10, 0, -pixel, 45 + 150 * pixel) if "4326" in crs else Affine(pixel, 0, 5e5, 0, -pixel, 5e6)
-    )
+    corner = {"EPSG:4326": (10, 45 + 150 * pixel), "EPSG:3857": (1e6, 5_621_521)}.get(crs, (5e5, 5e6))  # near 45° N
+    place = Affine(pixel, 0, corner[0], 0, -pixel, corner[1])
     (tmp_path / "s.tif").write_bytes(gdal_file(np.ones((3, 300, 400), np.uint8), crs=crs, transform=place))
     cut = survey(str(tmp_path / "s.tif"), Tiling(50, 0.25, metres=200), PLENTY)
     assert cut is not None and cut.tile == pytest.approx(tile, abs=1) and cut.recipe.size == (50, 50)
     (tmp_path / "s.tif").write_bytes(gdal_file(np.ones((3, 300, 400), np.uint8)))
     with pytest.raises(ImageError, match="not georeferenced"):
         survey(str(tmp_path / "s.tif"), Tiling(50, 0.25, metres=200), PLENTY)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "words"),
+    [
+        ("EPSG:32633", 250.0, r"pixels of 250 × 250 m.* larger tiles"),
+        ("EPSG:4326", 10.0, "latitude"),  # metres, called degrees
+        ('LOCAL_CS["a building site",UNIT["metre",1]]', 1.0, "not on earth"),
+    ],
+)
+def test_scenes_of_which_tiles_cannot_be_so_many_metres(tmp_path: Path, crs: str, pixel: float, words: str) -> None:
+    place = Affine(pixel, 0, 5e5, 0, -pixel, 5e6)
+    (tmp_path / "s.tif").write_bytes(gdal_file(np.ones((3, 300, 400), np.uint8), crs=crs, transform=place))
+    with pytest.raises(ImageError, match=words) as caught:
+        survey(str(tmp_path / "s.tif"), Tiling(50, 0.25, metres=80), PLENTY)
+    assert caught.value.kind == "unsupported"
 
 
 def test_bands_by_name(tmp_path: Path) -> None:

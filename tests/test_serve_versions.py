@@ -189,6 +189,19 @@ def test_an_older_version_is_loaded_for_who_asks_and_goes_when_nobody_does(
     asyncio.run(check())
 
 
+def test_a_version_stays_for_who_has_just_asked_for_it(changing: Index) -> None:
+    async def check() -> None:
+        first = changing.version()
+        library = Library(changing.uri, LocalFleet(changing.uri))
+        assert await version_of(library, first) == first  # by its number, as a page does
+        second = fewer(changing)
+        await library.refresh()
+        assert library.versions == [first, second]
+        assert await version_of(library, first) == first
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize("version", [5, 2**70])
 def test_a_version_that_never_was_is_not_found(changing: Index, version: int) -> None:
     library = Library(changing.uri, LocalFleet(changing.uri))

@@ -15,7 +15,7 @@ from rsir_core.archive import ImageFile
 from rsir_core.errors import ArchiveError, ConfigError
 from rsir_core.footprint import Footprint
 from rsir_core.geometry import rectangle, to_geojson, to_wkb
-from rsir_core.stac import Wanted, item_of, list_items
+from rsir_core.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
 
 LATE = datetime(2024, 1, 15, 10, tzinfo=UTC)
 EARLY = datetime(2023, 7, 12, tzinfo=UTC)
@@ -68,6 +68,65 @@ def test_a_static_catalogue_is_listed(catalogue: str, monkeypatch: pytest.Monkey
     assert (b.uri, b.size, b.time) == (str(folder / "s2/b/b.tif"), 6, EARLY) and len(found) == 3
     Path(b.uri).write_bytes(b"changed")
     assert {file.etag for file in list_items(catalogue, Wanted(collections=("s2",)))} != {b.etag, f"v1@{LATE}"}
+
+
+def test_an_item_counts_once_whatever_links_to_it(catalogue: str) -> None:
+    folder = Path(catalogue).parent
+    for document, links in {
+        folder / "catalog.json": [("item", "./s2/a/a.json")],
+        folder / "s2/collection.json": [("child", "../catalog.json"), ("child", "./collection.json")],
+    }.items():
+        found = json.loads(document.read_text())
+        found["links"] += [{"rel": rel, "href": href, "type": "application/json"} for rel, href in links]
+        document.write_text(json.dumps(found))
+    assert ids(catalogue) == ["c.jp2", "s2/a.tif", "s2/b.tif"]
+
+
+def test_what_a_store_says_is_asked_whatever_a_file_is_called(tmp_path: Path) -> None:
+    (tmp_path / "visual").write_bytes(b"pixels")
+    collection = pystac.ItemCollection([item("one", LATE, 1, {"visual": image("./visual")})])
+    collection.save_object(str(tmp_path / "items.json"))
+    (file,) = list_items(str(tmp_path / "items.json"), Wanted())
+    (tmp_path / "visual").write_bytes(b"other pixels")
+    (changed,) = list_items(str(tmp_path / "items.json"), Wanted())
+    assert (file.size, changed.size) == (6, 12) and file.etag != changed.etag
+
+
+def test_few_items_are_held(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("rsir_core.stac._listed", lambda source, *_: read.append(source))
+    sources = (str(i) for i in range(10_000))
+    monkeypatch.setattr("rsir_core.stac._items", lambda *_: sources)
+    with pytest.raises(ArchiveError, match="no item that is wanted"):
+        list(list_items(catalogue, Wanted()))
+    assert read.index("9999") >= 10_000 - AHEAD - AT_ONCE  # in their order, or nearly
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"links": [{"rel": "next", "href": "https://host/items?page=2"}]}, "one page of several"),
+        ({"bbox": [1]}, "items.json: item one cannot be read"),
+        ({"file:size": None}, ""),
+    ],
+)
+def test_odd_item_collections(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    found = item("one", LATE, 1, {"visual": image("./a.tif", updated="v1")}).to_dict()
+    document = {"type": "FeatureCollection", "features": [found]}
+    match next(iter(change)):
+        case "links":
+            document |= change
+        case "bbox":
+            found |= change
+        case _:
+            found["assets"]["visual"] |= change
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    wanted = Wanted(bbox=Footprint(0, 0, 90, 90))
+    if words:
+        with pytest.raises(ArchiveError, match=words):
+            list(list_items(str(tmp_path / "items.json"), wanted))
+    else:
+        assert [file.size for file in list_items(str(tmp_path / "items.json"), wanted)] == [-1]
 
 
 def test_items_are_chosen(catalogue: str) -> None:

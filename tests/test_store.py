@@ -2,7 +2,7 @@
 
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from rsir_core import bucket, rows
 from rsir_core.archive import list_images
 from rsir_core.bucket import Bucket
 from rsir_core.delta import Mode
-from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError
+from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError, TableError
 from rsir_core.files import read_file
 from rsir_core.lease import Holder, Lease
 from rsir_core.plan import listing_table, make_plan
@@ -106,6 +106,26 @@ def test_what_the_store_refuses_is_one_line_and_leaves_no_trace(store: Store) ->
         assert "\n" not in str(caught.value)
         assert ids(index) == ["first"]
     assert commit(index, "second") and ids(index) == ["first", "second"]
+
+
+def test_an_index_that_the_store_does_not_show_is_one_line(store: Store) -> None:
+    index = Index("s3://bucket/hidden")
+    commit(index, "first")
+    with Lease.take(index.uri):
+        pass
+    asked: dict[str, Callable[[], Any]] = {
+        "lease": lambda: Lease.take(index.uri),
+        "_delta_log": lambda: index.keys("features"),
+        "features": lambda: index.table_version("features"),
+    }
+    for what, ask in asked.items():
+        with (
+            store.fault(Fault("GET", what, 403, "AccessDenied")),
+            store.fault(Fault("GET", what, 403, "AccessDenied")),
+            pytest.raises((StorageError, TableError), match=r"bucket/hidden.* cannot be read") as caught,
+        ):
+            ask()
+        assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_reading_waits_for_the_store_and_tells_its_refusals_apart(store: Store) -> None:

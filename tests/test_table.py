@@ -96,6 +96,12 @@ def test_lists_of_different_lengths_are_refused() -> None:
         rows.to_matrix(pa.array([[1.0], [1.0, 2.0, 3.0]], rows.VECTOR))
 
 
+@pytest.mark.parametrize("uri", ["/a%20b", "memory://a/b#c", "memory://a?b", "memory://a%2Fb/index"])
+def test_an_index_that_delta_lake_would_write_elsewhere_is_refused(uri: str) -> None:
+    with pytest.raises(StorageError, match="Delta Lake reads"):
+        Index(uri)
+
+
 def test_an_index_where_nothing_can_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="foo://x is no URI that fsspec opens: Protocol not known: foo"):
         Index("foo://x")
