@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rsir_core import search
+from rsir_core import metrics, search
 from rsir_core.errors import LabelError
 from rsir_core.metrics import score_retrieval
 from rsir_core.nomatch import QUERIES, RATE, Sample, nearest_of_other_classes, threshold
@@ -81,8 +81,9 @@ def _best(feature: Floats, class_probabilities: Floats, here: search.Ints) -> Do
     """(2, n): of each row the best other one among those that are here, by the weighted distance and by the plain."""
     complement, classes = search.complements(class_probabilities), search.classes(class_probabilities)
     best = np.empty((2, len(feature)))
-    for start in range(0, len(feature), 1024):
-        block = np.arange(start, min(start + 1024, len(feature)))
+    size = max(1, metrics.PAIRS // len(here))
+    for start in range(0, len(feature), size):
+        block = np.arange(start, min(start + size, len(feature)))
         distance = search.distances(feature[block], feature[here])
         distance[block[:, None] == here] = np.inf  # itself
         best[1, block] = distance.min(axis=1)

@@ -1,9 +1,10 @@
+import math
 from pathlib import Path
 
 import pytest
 
-from jobs.command import parse, run
-from jobs.config import FinetuneDetectorConfig, IndexConfig
+from jobs.command import from_mapping, parse, run
+from jobs.config import FinetuneClassifierConfig, FinetuneDetectorConfig, IndexConfig, ServeConfig
 from rsir_core.errors import ArchiveError, ConfigError
 
 GIVEN = ["--archive", "a", "--models", "m", "--index", "i"]
@@ -46,6 +47,21 @@ def test_numbers_that_are_none_of_anything_are_refused(option: str) -> None:
         index_config(*GIVEN, f"--{option}", "0")
     with pytest.raises(ConfigError, match="--actors -1: it takes 0 or more"):
         index_config(*GIVEN, "--actors", "-1")
+
+
+def test_serve_run_gives_numbers_as_texts() -> None:
+    config = from_mapping(ServeConfig, "args", {"index": "i", "partitions": "2", "refresh": "0.5"})
+    assert (config.partitions, config.refresh) == (2, 0.5)
+    with pytest.raises(ConfigError, match="partitions is 'two'; it takes a value of type int"):
+        from_mapping(ServeConfig, "args", {"index": "i", "partitions": "two"})
+    with pytest.raises(ConfigError, match=r"--refresh 0\.0: it takes"):
+        from_mapping(ServeConfig, "args", {"index": "i", "refresh": "0"})
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
+def test_learning_rates_that_cannot_be_are_refused(rate: float) -> None:
+    with pytest.raises(ConfigError, match="--learning-rate"):
+        FinetuneClassifierConfig(archive="a", models="m", learning_rate=rate)
 
 
 def test_choices_are_checked_in_files_too(tmp_path: Path) -> None:

@@ -178,6 +178,16 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
+def test_a_training_that_diverges_ends_with_a_remedy(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the loss is (nan|inf) after epoch \d; pass less than --learning-rate 1e\+30"
+    ):
+        finetune(dataclasses.replace(config, learning_rate=1e30, epochs=3))
+    assert not (tmp_path / "models" / "bundle.json").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refuses(tmp_path: Path) -> None:
     draw(tmp_path / "archive", 0, 6)
     images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]

@@ -550,7 +550,7 @@ def test_marks_of_a_lost_upload_are_not_another_search(page: Page, index: str) -
 
 def test_a_link_with_days_the_wrong_way_round_says_so(map_page: Page, placed: Placed) -> None:
     map_page.driver.get(f"{placed.url}/?image_id={ONE}&from=2022-01-02&to=2021-01-01")
-    map_page.until("document.querySelector('#error').textContent === 'The last day is before the first.'")
+    map_page.until("document.querySelector('#error').textContent === 'The last day is before the first'")
     assert map_page.all("#to")
 
 

@@ -12,7 +12,7 @@ from rsir_core.arms import ARM_SETS, Arm, Own, Variation, main_arm, plan_arms
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.metrics import Scores
 from rsir_core.plots import plot_arms
-from rsir_core.report import arms_table, write_report
+from rsir_core.report import arms_table, csv_lines, write_report
 from tests.evaluations import some_evaluation
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -83,6 +83,11 @@ def test_without_key_regions_the_whole_image_is_the_main_arm(small: Evaluation) 
     assert [arm.variation.region for arm in arms] == ["whole_image"] * 4
     assert main_arm(arms, OWN) == Arm(OWN.whole, 19, weighted=True)
     assert main_arm(small.arms, OWN) == OWN.main
+
+
+def test_a_class_may_be_called_query() -> None:
+    found = evaluation(["query", "query", "sea", "sea"], scores([1, 0.5, 0.6, 1], [0, 0.25, 0.5, 0]))
+    assert [line["query"] for line in csv_lines(found, found.metrics())["confusion"]] == ["query", "sea"]
 
 
 def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def test_the_thumbnail_of_an_image_that_has_gone(client: httpx.Client, stored: R
     try:
         response = client.get(f"/thumbnail/{stored[-1]['image_id']}")
         assert (response.status_code, file.name in response.json()["detail"]) == (404, True)
+        file.mkdir()  # which no store reads: a failure that is its own
+        assert client.get(f"/thumbnail/{stored[-1]['image_id']}").status_code == 502
+        file.rmdir()
         asked = {"image_id": stored[-1]["image_id"], "preview": True, "near_duplicates": True}
         answer = client.post("/search", json=asked).json()  # by its row
         assert (answer["results"][0]["image_id"], answer["results"][0]["same_picture"]) == (asked["image_id"], None)
@@ -242,7 +245,9 @@ def test_every_kind_of_query_is_of_one_documented_form(client: httpx.Client, sto
 def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    texts = [client.get(f"/{file.name}").text for file in WEB.iterdir()]
+    answers = [client.get(f"/{file.name}") for file in WEB.iterdir() if file.name != "index.html"]
+    assert {answer.headers["cache-control"] for answer in (page, *answers)} == {"no-cache"}
+    texts = [page.text, *(answer.text for answer in answers)]
     addresses = {url for text in texts for url in re.findall(r"(?:https?:)?//[\w.]+\.\w+", text)}
     assert addresses == {"http://www.w3.org"}  # the name of SVG's namespace
     for name in re.findall(r'(?:src|href)="([^"#]+)"', page.text):

@@ -155,6 +155,19 @@ def test_an_empty_name_is_not_in_the_index(partitioned: httpx.Client) -> None:
         assert (response.status_code, f"{name} ''" in response.json()["detail"]) == (404, True)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_upload_is_the_row_it_is_among_others_as_near(index: str, stored: Rows, tmp_path: Path, parts: int) -> None:
+    """A nearer row of other probabilities, as of open sea, hides it from no number of searchers."""
+    copy, one = copy_of(index, tmp_path / "index"), stored[0]
+    turned = one[rows.CLASS_PROBABILITIES][1:] + one[rows.CLASS_PROBABILITIES][:1]
+    near = stored[-1] | {rows.FEATURE: one[rows.FEATURE], rows.CLASS_PROBABILITIES: turned}
+    far = [x + 1e-4 for x in one[rows.FEATURE]]
+    publish(copy, pa.Table.from_pylist([one | {rows.FEATURE: far}, *stored[1:-1], near], rows.FEATURES), files=2)
+    with serving(local_app(copy.uri, parts=parts)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        answer = upload(client, Path(one["uri"]).read_bytes()).json()
+        assert (answer["results"][0]["image_id"], answer["results"][0]["weighted_distance"]) == (one["image_id"], 0)
+
+
 def test_pixels_tell_which_near_duplicates_are_the_picture(index: str, stored: Rows, tmp_path: Path) -> None:
     copy, (one, other) = copy_of(index, tmp_path / "index"), (stored[0]["image_id"], stored[1]["image_id"])
     alike = {name: stored[0][name] for name in (rows.FEATURE, rows.CLASS, rows.CLASS_PROBABILITIES)}

@@ -64,7 +64,7 @@ export function showFilters(query) {
 /** Why the fields cannot be asked with, in words that are shown beside the field, too; empty: they can. */
 export function whyUnsound() {
   const wrong = $("from").value && $("to").value && $("to").value < $("from").value;
-  $("to").setCustomValidity(wrong ? "The last day is before the first." : "");
+  $("to").setCustomValidity(wrong ? "The last day is before the first" : "");
   if (wrong) $("dates").open = true;  // a field that is not shown cannot say it
   return ["k", "from", "to"].map($).find((field) => !field.reportValidity())?.validationMessage ?? "";
 }
