@@ -30,7 +30,7 @@ from rsir_core.samples import (
     refused,
 )
 from rsir_core.scenes import Cut, Size, Tiling, grid
-from rsir_core.tiles import Recipe, bands_of, open_scene
+from rsir_core.tiles import Recipe, SceneFormatError, bands_of, open_scene
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
 LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
@@ -83,7 +83,7 @@ def look_into(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> Fa
 
 
 def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
-    """How a scene is cut, from its header; None: it fits into one tile, and is an image like others.
+    """How a scene is cut, from its header; None: it fits into one tile or is of another format, an image like others.
 
     Where samples are not 8-bit, or some can be nodata, an overview is read as well, or, where there is none, every
     block once, one after the other.
@@ -92,20 +92,27 @@ def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
         ImageError: as `open_scene`; `unsupported`, also where metres are asked for and the scene is not georeferenced;
             `too_large`, where it has no blocks that can be read one by one.
     """
-    with open_scene(uri) as dataset:
-        scene = dataset.width, dataset.height
-        wanted = (tiling.side, tiling.side) if tiling.metres is None else _on_the_ground(dataset, tiling.metres, uri)
-        if scene[0] <= wanted[0] and scene[1] <= wanted[1]:
-            return None
-        tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
-        step = max(1, round(tile[0] * (1 - tiling.overlap))), max(1, round(tile[1] * (1 - tiling.overlap)))
-        chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands else ()
-        bands = bands_of(dataset, chosen, uri)
-        check_blocks(dataset, bands, uri, max_pixels)
-        read = min(tile[0], tiling.side), min(tile[1], tiling.side)
-        cut = Cut(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
-        stretch, kept = _sampled(dataset, bands, cut)
-        return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
+    try:
+        with open_scene(uri) as dataset:
+            return _cut(dataset, uri, tiling, max_pixels)
+    except SceneFormatError:  # a JPEG that is called .tif, say
+        return None
+
+
+def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
+    scene = dataset.width, dataset.height
+    wanted = (tiling.side, tiling.side) if tiling.metres is None else _on_the_ground(dataset, tiling.metres, uri)
+    if scene[0] <= wanted[0] and scene[1] <= wanted[1]:
+        return None
+    tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
+    step = max(1, round(tile[0] * (1 - tiling.overlap))), max(1, round(tile[1] * (1 - tiling.overlap)))
+    chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands else ()
+    bands = bands_of(dataset, chosen, uri)
+    check_blocks(dataset, bands, uri, max_pixels)
+    read = min(tile[0], tiling.side), min(tile[1], tiling.side)
+    cut = Cut(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
+    stretch, kept = _sampled(dataset, bands, cut)
+    return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
 
 
 def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:

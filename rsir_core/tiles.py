@@ -47,6 +47,10 @@ _URI: Final = re.compile(
 _OPENED: Final = "scene"  # the one name under which GDAL finds a file
 
 
+class SceneFormatError(ImageError):
+    """A file of a format of which no windows can be read."""
+
+
 class Recipe(NamedTuple):
     """How all tiles of a scene are read; None and (): as GDAL and `samples` do by themselves.
 
@@ -152,7 +156,9 @@ def open_scene(uri: str) -> Iterator[Any]:
             start = file.read(12)
         driver = next((driver for signatures, driver in DRIVERS if start.startswith(signatures)), None)
         if driver is None:
-            raise refused(uri, "unsupported", "is no TIFF or JPEG 2000; windows can be read of these only")
+            raise SceneFormatError(
+                f"{uri} is no TIFF or JPEG 2000; windows can be read of these only", "decode", "unsupported"
+            )
         try:
             opener = partial(_handle, file, faults)
             with quiet(), rasterio.Env(**GDAL), rasterio.open(_OPENED, driver=driver, opener=opener) as dataset:

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.transform import Affine
 
 from jobs.config import IndexConfig
@@ -135,6 +136,13 @@ def test_scenes_of_which_tiles_cannot_be_so_many_metres(tmp_path: Path, crs: str
     with pytest.raises(ImageError, match=words) as caught:
         survey(str(tmp_path / "s.tif"), Tiling(50, 0.25, metres=80), PLENTY)
     assert caught.value.kind == "unsupported"
+
+
+def test_a_file_of_another_format_is_an_image_like_others(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300)).save(tmp_path / "photo.tif", "JPEG")
+    assert survey(str(tmp_path / "photo.tif"), Tiling(50, 0.25), PLENTY) is None
+    (tmp_path / "empty.tif").touch()
+    assert survey(str(tmp_path / "empty.tif"), Tiling(50, 0.25), PLENTY) is None  # and fails when it is decoded
 
 
 def test_bands_by_name(tmp_path: Path) -> None:
