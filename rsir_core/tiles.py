@@ -156,9 +156,8 @@ def open_scene(uri: str) -> Iterator[Any]:
             start = file.read(12)
         driver = next((driver for signatures, driver in DRIVERS if start.startswith(signatures)), None)
         if driver is None:
-            raise SceneFormatError(
-                f"{uri} is no TIFF or JPEG 2000; windows can be read of these only", "decode", "unsupported"
-            )
+            what = "is no TIFF or JPEG 2000; windows can be read of these only"
+            raise SceneFormatError(f"{uri} {what}", "decode", "unsupported")
         try:
             opener = partial(_handle, file, faults)
             with quiet(), rasterio.Env(**GDAL), rasterio.open(_OPENED, driver=driver, opener=opener) as dataset:
