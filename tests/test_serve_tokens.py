@@ -72,9 +72,9 @@ def test_a_browser_exchanges_its_token_for_a_cookie(guarded: str) -> None:
         words = given.headers["set-cookie"].lower()
         assert all(word in words for word in ("httponly", "samesite=strict", "path=/"))
         assert "secure" not in words  # else no browser would send it back, as this is plain HTTP
-        behind = browser.post("/token", json={"token": SECRET}, headers={"X-Forwarded-Proto": "https"})
-        assert "secure" in behind.headers["set-cookie"].lower()
         assert browser.get(f"/thumbnail/{ONE}").headers["content-type"] == "image/jpeg"
+    behind = httpx.post(f"{guarded}/token", json={"token": SECRET}, headers={"X-Forwarded-Proto": "https"})
+    assert "secure" in behind.headers["set-cookie"].lower()
 
 
 def test_requests_are_noted_without_what_they_carry(guarded: str, entries: list[Entry], client: httpx.Client) -> None:
