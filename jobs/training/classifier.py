@@ -132,7 +132,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             )
         if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss is {loss} after epoch {epoch + 1}: pass less than --learning-rate {config.learning_rate:g}"
+                f"the loss is {loss} after epoch {epoch + 1}; pass less than --learning-rate {config.learning_rate:g}"
             )
         _report({"epoch": epoch, "loss": loss, "train_accuracy": accuracy}, training)
 
