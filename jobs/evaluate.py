@@ -24,7 +24,7 @@ from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
 from rsir_core import rows
 from rsir_core.arms import Arm, Variation, main_arm, parse_arms
 from rsir_core.calibration import score_calibration
-from rsir_core.errors import ConfigError
+from rsir_core.errors import ConfigError, StorageError
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
 from rsir_core.metrics import score_retrieval, top_confusion
@@ -143,7 +143,7 @@ def _checked(config: EvaluateConfig) -> list[str | None]:
     try:
         fs, path = file_system(config.report)
         fs.makedirs(path, exist_ok=True)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, StorageError) as error:
         raise ConfigError(f"--report {config.report}: the folder cannot be made: {error}") from error
     return list(seeds) or [None]
 

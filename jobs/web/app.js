@@ -195,7 +195,7 @@ function pick(imageId) {
 
 /** Search from a file of the user's. */
 function take(file) {
-  waiting = file;
+  if (!index) waiting = file;
   if (!file || !index) return;
   complain(null);
   if (file.size > index.max_bytes) {
