@@ -64,8 +64,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
         runs = [evaluate_subject(subject, config) for subject in subjects]
     first = subjects[0]
     duplicates, pairs = find_duplicates(first.index.features(first.version), of_seed(config.split, first.seed))
-    found = {"duplicates": duplicates, **of_probabilities(first)}
-    return Evaluation(runs, main_arm(first.arms, first.own), found), pairs
+    return Evaluation(runs, main_arm(first.arms, first.own), duplicates), pairs
 
 
 def of_probabilities(subject: Subject) -> dict[str, Any]:
@@ -97,6 +96,7 @@ def evaluate_subject(subject: Subject, config: EvaluateConfig) -> Run:
         top_confusion(database.vectors(main.components), database.class_probabilities, subject.labels),
         strips,
         subject.protocol,
+        of_probabilities(subject),
     )
 
 

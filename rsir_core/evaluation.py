@@ -53,6 +53,7 @@ class Run:
         confusion: (L, L), see `metrics.top_confusion`, by the main arm; labels in the order of names.
         strips: typical queries with what several arms rank first; none where that was not asked for.
         protocol: how all that came about.
+        findings: `unseen` and `calibration`, of its rows as they are stored; either may be None.
     """
 
     seed: str | None
@@ -62,6 +63,7 @@ class Run:
     confusion: Ints
     strips: Sequence[Strip]
     protocol: Mapping[str, Any]
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,12 @@ class Evaluation:
     Attributes:
         runs: one at least.
         main: the arm that figures without a name are of.
-        findings: what else was found, of the first run, by key of `metrics.json`.
+        duplicates: pictures that are there twice, and how they lie across the first run's split; None: not looked for.
     """
 
     runs: Sequence[Run]
     main: Arm
-    findings: Mapping[str, Any] = field(default_factory=dict)
+    duplicates: Mapping[str, Any] | None = None
 
     @property
     def arms(self) -> list[Arm]:
@@ -135,6 +137,12 @@ class Evaluation:
             values = [run.protocol.get(key) for run in self.runs]
             merged[key] = values[0] if all(value == values[0] for value in values) else values
         return merged
+
+    @cached_property
+    def findings(self) -> dict[str, Any]:
+        """What else was found, by key of `metrics.json`; of what each run has, the mean."""
+        of_runs = {name: over_seeds([run.findings[name] for run in self.runs]) for name in self.runs[0].findings}
+        return of_runs if self.duplicates is None else {"duplicates": self.duplicates, **of_runs}
 
     def words(self, arm: Arm) -> tuple[str, str, str]:
         """What is described, what is compared, and by which distance."""
@@ -202,9 +210,27 @@ class Evaluation:
     def _of_seed(self, run: Run) -> dict[str, Any]:
         scores = run.arms[self.main].scores
         counts = {"queries": len(scores.queries), "database": len(run.labels)}
-        return {"seed": run.seed, "map": scores.map, "anmrr": scores.anmrr, "accuracy": run.accuracy, **counts}
+        figures = {"map": scores.map, "anmrr": scores.anmrr, "accuracy": run.accuracy}
+        return {"seed": run.seed, **figures, **counts, **run.findings}
 
 
 def named(name: str, figure: Spread) -> dict[str, float]:
     """A figure as keys: its mean and, over several seeds, its deviation."""
     return {name: figure.mean} if figure.sd is None else {name: figure.mean, f"{name}_sd": figure.sd}
+
+
+def over_seeds(found: Sequence[Any]) -> Any:
+    """What each seed has found, figures or trees of them, as one: what all agree in, else means and all names.
+
+    None: a seed has not found it.
+    """
+    first = found[0]
+    if all(value == first for value in found):
+        return first
+    if any(value is None for value in found):
+        return None
+    if isinstance(first, Mapping):
+        return {key: over_seeds([value[key] for value in found]) for key in first}
+    if isinstance(first, list):
+        return sorted({name for value in found for name in value})
+    return float(np.mean(found))

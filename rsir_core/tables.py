@@ -200,11 +200,16 @@ class Tables:
             return None
         groups = {name: name for name in ("plain", "weighted", "auto")}
         rows = [
-            (f"{words} ({found[kind]['queries']} queries)", _told(found[kind], groups))
+            (f"{words} ({found[kind]['queries']:.0f} queries)", self._unseen(kind, groups))
             for kind, words in (("unseen", "classes never seen"), ("known", "classes trained on"))
             if found[kind] is not None
         ]
         return PaperTable("unseen", "Classes that the classifier has never seen", "images of", groups, rows)
+
+    def _unseen(self, kind: str, ways: Iterable[str]) -> Cells:
+        """Cells of one kind of images, which every run has."""
+        runs = [run.findings["unseen"][kind] for run in self.evaluation.runs]
+        return {f"{way}_{m}": Spread.of([found[way][m] for found in runs]) for way in ways for m in MEASURES}
 
     def _same_but_tau(self, variation: Variation) -> bool:
         return variation._replace(tau=self.evaluation.main.variation.tau) == self.evaluation.main.variation
@@ -230,8 +235,3 @@ class Tables:
 
 def _cells(group: str, scores: ClassScores) -> Cells:
     return {f"{group}_map": scores.map, f"{group}_anmrr": scores.anmrr}
-
-
-def _told(scores: Mapping[str, Any], groups: Iterable[str]) -> Cells:
-    """Figures of `unseen`, of one seed."""
-    return {f"{group}_{measure}": Spread(scores[group][measure], None) for group in groups for measure in MEASURES}

@@ -22,7 +22,14 @@ def some_scores(queries: int, rng: np.random.Generator) -> Scores:
     return Scores(np.arange(queries), rng.random(queries), rng.random(queries), precision, curve, excluded=0)
 
 
-def some_run(sets: Sequence[ArmSet], classes: Sequence[str], own: Own, seed: int, strips: Sequence[Strip] = ()) -> Run:
+def some_run(
+    sets: Sequence[ArmSet],
+    classes: Sequence[str],
+    own: Own,
+    seed: int,
+    strips: Sequence[Strip] = (),
+    findings: Mapping[str, Any] | None = None,
+) -> Run:
     """Three queries of each class by every arm; run by run the same but for the scores."""
     rng = np.random.default_rng(seed)
     labels = [name for name in classes for _ in range(3)]
@@ -30,7 +37,7 @@ def some_run(sets: Sequence[ArmSet], classes: Sequence[str], own: Own, seed: int
     scored = {arm: Scored(size, some_scores(len(labels), rng)) for arm, size in dimensions.items()}
     confusion = rng.integers(0, 9, (len(classes), len(classes))) + 9 * np.eye(len(classes), dtype=np.int64)
     protocol = {"ties": "smaller image id first", "detector": "yolov5n", "index": f"index {seed}"}
-    return Run(str(seed), scored, labels, float(rng.random()), confusion, strips, protocol)
+    return Run(str(seed), scored, labels, float(rng.random()), confusion, strips, protocol, findings or {})
 
 
 def some_evaluation(
@@ -40,5 +47,8 @@ def some_evaluation(
     own: Own = OWN,
     findings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    runs = [some_run(sets, classes, own, seed) for seed in seeds]
-    return Evaluation(runs, main_arm(plan_arms(sets, own), own), findings or {})
+    """With what else was found, the same in each run."""
+    of_runs = dict(findings or {})
+    duplicates = of_runs.pop("duplicates", None)
+    runs = [some_run(sets, classes, own, seed, findings=of_runs) for seed in seeds]
+    return Evaluation(runs, main_arm(plan_arms(sets, own), own), duplicates)

@@ -63,10 +63,11 @@ def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Pa
         assert arm["precision_at_recall"]["0.5"] == pytest.approx(np.mean(curves), abs=1e-12)
     for label, told in metrics["per_class"].items():
         check(told, lambda found, label=label: found["per_class"][label], FIGURES)  # type: ignore[misc]
-    kept = (*FIGURES, "accuracy", "queries", "database")
+    kept = (*FIGURES, "accuracy", "queries", "database", "unseen", "calibration")
     assert metrics["seeds"] == [
         {"seed": seed, **{name: found[name] for name in kept}} for seed, found in zip(SEEDS, alone, strict=True)
     ]
+    assert metrics["calibration"]["ece"] == pytest.approx(np.mean([f["calibration"]["ece"] for f in alone]), abs=1e-12)
     assert [metrics["queries"], metrics["database"]] == [18, 18]
     (*_, main) = csv.DictReader((tmp_path / "arms.csv").read_text().splitlines())
     assert (float(main["map"]), float(main["map_sd"])) == (metrics["map"], metrics["map_sd"])

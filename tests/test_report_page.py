@@ -15,7 +15,7 @@ from PIL import Image
 
 from rsir_core import paper
 from rsir_core.arms import ARM_SETS, ArmSet
-from rsir_core.evaluation import Evaluation, Run
+from rsir_core.evaluation import Evaluation
 from rsir_core.report import csv_lines, write_report
 from rsir_core.report_page import PLOTS, render
 from rsir_core.tables import Tables
@@ -92,10 +92,9 @@ def some_findings(folder: Path, labels: list[str]) -> dict[str, Any]:
 
 def with_everything(folder: Path, classes: list[str]) -> Evaluation:
     strips = [some_strip(folder, classes[0], [True, False], way) for way in ("whole image, plain", classes[1])]
-    found = some_evaluation(EVERY, classes, (0, 1))
-    runs = [Run(r.seed, r.arms, r.labels, r.accuracy, r.confusion, strips, {**r.protocol, "odd": classes[2]})
-            for r in found.runs]  # fmt: skip
-    return Evaluation(runs, found.main, some_findings(folder, classes))
+    found = some_evaluation(EVERY, classes, (0, 1), findings=some_findings(folder, classes))
+    runs = [replace(run, strips=strips, protocol={**run.protocol, "odd": classes[2]}) for run in found.runs]
+    return replace(found, runs=runs)
 
 
 def page_of(evaluation: Evaluation) -> str:
@@ -180,7 +179,7 @@ def test_the_papers_two_queries_are_set_beside_ours(merced: tuple[Evaluation, st
         replace(run, strips=[strip._replace(label="beach", way=way, right=rights[i]) for way, rights in ways.items()])
         for i, run in enumerate(evaluation.runs)
     ]
-    both = Evaluation(runs, evaluation.main, evaluation.findings)
+    both = replace(evaluation, runs=runs)
     words = "means over the seeds: of beach 1.5 by “whole” and 2 by “method” (the paper: 5 and 7)."
     assert words in page_of(both)
     lines = csv_lines(both, both.metrics())["figure5"]
@@ -208,7 +207,7 @@ def test_findings_are_told_in_figures(merced: tuple[Evaluation, str]) -> None:
         "at least 99 % probable (25 % of these), +0.00.",
         "told “no match”: 75.0 % by the weighted distance (6.2 % of the images whose class is there",
         "80.0 % sure on average and 75.0 % right; the calibration error is 5.0 %, and would be 20.0 % without",
-        "Of the first seed, 0.",
+        "The split is that of the first seed, 0.",
     ):
         assert sentence in text, sentence
     assert json.dumps(evaluation.metrics())  # the same stands in metrics.json

@@ -1,6 +1,7 @@
 """Every figure of a table is that of the arm that its row and column name, and the paper's is the paper's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from rsir_core import paper
 from rsir_core.arms import ARM_SETS, CENTRES, TAUS, Arm, ArmSet, Variation
-from rsir_core.evaluation import Evaluation, Spread
+from rsir_core.evaluation import Evaluation, Spread, over_seeds
 from rsir_core.frozen import FROZEN
 from rsir_core.paper import Published
 from rsir_core.regions import VIEWS
@@ -180,14 +181,33 @@ def test_lines_have_every_cell_and_deviations_where_there_are_several_seeds(ever
 
 
 def test_unseen_classes_are_a_table_of_what_was_found() -> None:
-    ways = {way: {"map": 0.1 * i, "anmrr": 0.9 - 0.1 * i} for i, way in enumerate(("plain", "weighted", "auto"))}
-    found = {"labels": ["lake"], "unseen": {"queries": 7, "sure": 0.5, **ways}, "known": None, "no_match": {}}
-    (table,) = (
-        t for t in Tables(some_evaluation(["key_region"], findings={"unseen": found})).all() if t.name == "unseen"
-    )
+    def found(step: float) -> dict[str, Any]:
+        ways = {way: {"map": step * i, "anmrr": 0.9 - step * i} for i, way in enumerate(("plain", "weighted", "auto"))}
+        return {"labels": ["lake"], "unseen": {"queries": 7, "sure": 0.5, **ways}, "known": None, "no_match": {}}
+
+    evaluation = some_evaluation(["key_region"], seeds=(0, 1))
+    runs = [
+        replace(run, findings={"unseen": found(step)}) for run, step in zip(evaluation.runs, (0.1, 0.2), strict=True)
+    ]
+    (table,) = (t for t in Tables(replace(evaluation, runs=runs)).all() if t.name == "unseen")
     assert [heading for heading, _ in table.rows] == ["classes never seen (7 queries)"]
-    for way, scores in ways.items():
-        assert cell(table, 0, way) == (Spread(scores["map"], None), Spread(scores["anmrr"], None))
+    for i, way in enumerate(("plain", "weighted", "auto")):
+        steps = [0.1 * i, 0.2 * i]
+        assert cell(table, 0, way) == (Spread.of(steps), Spread.of([0.9 - step for step in steps]))
+
+
+@pytest.mark.parametrize(
+    ("found", "as_one"),
+    [
+        ([{"a": 1, "b": ["x"]}, {"a": 1, "b": ["x"]}], {"a": 1, "b": ["x"]}),
+        ([{"a": {"b": 1.0}}, {"a": {"b": 2.0}}], {"a": {"b": 1.5}}),
+        ([{"a": None, "b": 1}, {"a": 2.0, "b": 3}], {"a": None, "b": 2.0}),
+        ([["y", "x"], ["x", "z"]], ["x", "y", "z"]),
+        ([None, {"a": 1}], None),
+    ],
+)
+def test_what_seeds_have_found_is_one(found: list[Any], as_one: Any) -> None:
+    assert over_seeds(found) == as_one
 
 
 def test_the_paper_s_figures_agree_where_it_prints_one_twice() -> None:
