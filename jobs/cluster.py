@@ -26,6 +26,7 @@ def joined(address: str | None) -> Iterator[None]:
         ConfigError: no cluster answers at the address.
     """
     DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
+    DataContext.get_current().execution_no_progress_timeout_s = -1  # spot GPUs may be awaited for more than 30 minutes
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         yield
@@ -35,9 +36,8 @@ def joined(address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address or (None if submitted else "local"), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
-        raise ConfigError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one or leave it out"
-        ) from error
+        where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
+        raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import math
 import sys
 import types
 import typing
@@ -24,9 +25,12 @@ Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
 
 
-def option(help_text: str, default: Any = dataclasses.MISSING, least: float | None = None) -> Any:
-    """A field of a job's dataclass with its line in `--help`, and what its value is at least."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "least": least}, kw_only=True)
+def option(
+    help_text: str, default: Any = dataclasses.MISSING, least: float | None = None, most: float | None = None
+) -> Any:
+    """A field of a job's dataclass with its line in `--help`, and what its value is at least and at most."""
+    metadata = {"help": help_text, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata=metadata, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +41,11 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), field.metadata["least"]
-            if least is not None and value < least:
-                raise ConfigError(f"--{field.name.replace('_', '-')} {value}: it takes {least} or more")
+            value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
+            if least is None or least <= value <= (math.inf if most is None else most):  # which no NaN is
+                continue
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise ConfigError(f"--{field.name.replace('_', '-')} {value}: it takes {allowed}")
 
 
 def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:

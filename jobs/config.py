@@ -31,7 +31,7 @@ def _check_views(views: int | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneClassifierConfig(RayJobConfig):
-    """Fine-tune the classifier on key regions and write it into a model bundle."""
+    """Fine-tune the classifier on turned crops of the key region's size and write it into a model bundle."""
 
     archive: str = option("URI of the labelled images; labels are folder names unless --labels is given")
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
@@ -96,7 +96,7 @@ class FinetuneDetectorConfig(JobConfig):
     seed: int = option("of initialisation, order and augmentation", 0)
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, least=0)
     threads: int = option("CPU threads", 2, least=1)
-    min_score: float = option("confidence from which a detection counts as an object", 0.25)
+    min_score: float = option("confidence from which a detection counts as an object", 0.25, least=0, most=1)
     rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
         "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
         "class (up to 6 forward passes more), the largest, or the centre of all", "confidence",
@@ -120,8 +120,8 @@ class ConvertBoxesConfig(JobConfig):
     )
     val: str | None = option("as --train; default: --val-fraction of the training images, by the seed", None)
     test: str | None = option("as --train; default, where nothing else is given: --test-fraction of the images", None)
-    val_fraction: float = option("share of the training images that the epochs are judged on", 0.1)
-    test_fraction: float = option("share of the images that the detector is scored on; 0: none", 0.1)
+    val_fraction: float = option("share of the training images that the epochs are judged on", 0.1, least=0, most=1)
+    test_fraction: float = option("share of the images that the detector is scored on; 0: none", 0.1, least=0, most=1)
     seed: int = option("of the shares", 0)
     difficult: Literal["keep", "drop"] = option("objects that voc and dota mark as difficult", "keep")
     clip: bool = option("cut boxes off at the image's edge; default: a box over it is an error", False)
@@ -135,7 +135,7 @@ class DescribingConfig(RayJobConfig):
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0, least=0)
     batch_size: int = option("images per forward pass", 32, least=1)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000, least=1)
-    image_seconds: float = option("seconds after which an image that is not read has failed", 120.0)
+    image_seconds: float = option("seconds after which an image that is not read has failed", 120.0, least=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +145,10 @@ class ProposeBoxesConfig(DescribingConfig):
     archive: str = option("URI of the labelled images that the classifier was trained on")
     models: str = option("URI of the bundle; its classifier and split.csv are used")
     out: str = option("folder to make: data.yaml for jobs.finetune_detector, and proposals.jpg to look at")
-    threshold: float = option("share of the strongest activation above which a place belongs to an object", 0.4)
-    val_fraction: float = option("share of the images that the detector's epochs are judged on", 0.1)
+    threshold: float = option(
+        "share of the strongest activation above which a place belongs to an object", 0.4, least=0, most=1
+    )
+    val_fraction: float = option("share of the images that the detector's epochs are judged on", 0.1, least=0, most=1)
     seed: int = option("of that share", 0)
 
 
@@ -177,9 +179,12 @@ class IndexConfig(DescribingConfig):
     dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, least=1)
-    commit_minutes: float = option("minutes after which a commit is made in any case", 10.0)
+    commit_minutes: float = option("minutes after which a commit is made in any case", 10.0, least=0)
     max_failure_rate: float = option(
-        "share of the images not published yet that may fail before the run does; one always may, unless it is 0", 0.05
+        "share of the images not published yet that may fail before the run does; one always may, unless it is 0",
+        0.05,
+        least=0,
+        most=1,
     )
 
     def __post_init__(self) -> None:
@@ -323,7 +328,7 @@ class ServeConfig(RayJobConfig):
 
     index: str = option("URI of the index")
     host: str = option("address to listen on", "127.0.0.1")
-    port: int = option("port to listen on; 0: any free one", 8000)
+    port: int = option("port to listen on; 0: any free one", 8000, least=0, most=65_535)
     num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0, least=0)
     partitions: int = option("searchers, each over a share of the index's files", 1, least=1)
     max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, least=1)
@@ -331,7 +336,7 @@ class ServeConfig(RayJobConfig):
     refresh: float = option("seconds between looks for a newer version of the index", 10.0, least=0.1)
     tokens: str | None = option(
         "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); read when the endpoint is "
-        "deployed, so deploy it again to revoke one; default: everybody",
+        "deployed, so to revoke one deploy with a file of another name; default: everybody",
         None,
     )
     max_k: int = option("most results per query, over all of its pages", 10_000, least=1)
@@ -351,5 +356,5 @@ class DemoConfig(RayJobConfig):
     backbone: str = option("classifier backbone", "efficientnet_lite0")
     epochs: int = option("classifier epochs", 4, least=1)
     detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, least=1)
-    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0)
+    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, least=0, most=65_535)
     seed: int = option("of the drawn archive, the split and both trainings", 0)

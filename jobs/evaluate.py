@@ -24,12 +24,12 @@ from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
 from rsir_core import rows
 from rsir_core.arms import Arm, Variation, main_arm, parse_arms
 from rsir_core.calibration import score_calibration
-from rsir_core.errors import ConfigError, StorageError
+from rsir_core.errors import ConfigError
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
 from rsir_core.metrics import score_retrieval, top_confusion
 from rsir_core.report import arms_table, write_report
-from rsir_core.storage import file_system
+from rsir_core.storage import make_folder
 from rsir_core.unseen import score_unseen
 
 log = logging.getLogger(__name__)
@@ -140,11 +140,7 @@ def _checked(config: EvaluateConfig) -> list[str | None]:
             f"--seeds {config.seeds or ''} and --index {config.index}: write {SEED} where the seed stands in the URI, "
             "as in --index runs/seed{seed}/index --seeds 0,1,2"
         )
-    try:
-        fs, path = file_system(config.report)
-        fs.makedirs(path, exist_ok=True)
-    except (OSError, StorageError) as error:
-        raise ConfigError(f"--report {config.report}: the folder cannot be made: {error}") from error
+    make_folder("--report", config.report)
     return list(seeds) or [None]
 
 

@@ -28,7 +28,7 @@ from rsir_core.classifier import ClassifierSettings, State, check_sides, setting
 from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.samples import MAX_PIXELS
-from rsir_core.storage import file_system
+from rsir_core.storage import file_system, make_folder
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
@@ -81,8 +81,9 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     training, held_out = hold_out(taught, labels, fraction, config.seed)
     settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
     check_sides(config.backbone, {config.image_size, config.recipe.side(config.image_size)})
-    detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
+    make_folder("--models", config.models)
+    detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     with joined(config.address):
         can_be_read = set(readable(taught))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))

@@ -27,7 +27,7 @@ from rsir_core.detector import (
 from rsir_core.errors import ConfigError, WeightsError
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
-from rsir_core.storage import file_system
+from rsir_core.storage import file_system, make_folder
 
 log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights
@@ -46,6 +46,7 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     start = time.monotonic()
     _check(config)
     data = read_boxes(config.data)
+    make_folder("--models", config.models)
     folder = _run_folder(config, data)
     with offline_ultralytics():
         from jobs.training.detector import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
@@ -77,8 +78,6 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
 def _check(config: FinetuneDetectorConfig) -> None:
     if config.image_size < 2 * STRIDE or config.image_size % STRIDE:
         raise ConfigError(f"image-size is {config.image_size}; it must be a multiple of {STRIDE} from {2 * STRIDE} up")
-    if not 0 <= config.min_score <= 1:
-        raise ConfigError(f"min-score is {config.min_score}; it must be between 0 and 1")
     if config.num_gpus not in (0, 1):
         raise ConfigError(f"num-gpus is {config.num_gpus}; the detector trains on one GPU (1) or on CPUs (0)")
     if config.num_gpus > torch.cuda.device_count():

@@ -22,7 +22,7 @@ from jobs.serving.query import open_edition
 from jobs.serving.reading import Limits
 from jobs.serving.replicas import DescriberReplica, SearcherReplica
 from jobs.serving.tokens import Tokens
-from rsir_core.errors import RsirError
+from rsir_core.errors import ConfigError, RsirError
 
 APP: Final = "rsir"
 REQUEST_TIMEOUT: Final = 120.0  # seconds, so that a client that stops sending does not hold its place for good
@@ -88,8 +88,10 @@ def application(args: dict[str, Any]) -> Application:
     """What `serve run` and `serve deploy` build: `import_path: jobs.serve:application`, `args`: see `ServeConfig`.
 
     Raises:
-        ConfigError: see `from_mapping`.
+        ConfigError: see `from_mapping`; or an option that only `python -m jobs.serve` has.
     """
+    if odd := sorted({"host", "port", "address", "json"}.intersection(map(str, args))):
+        raise ConfigError(f"args: {odd[0]}: the cluster has its own; host and port are under http_options")
     return build(from_mapping(ServeConfig, "args", args))
 
 
@@ -103,7 +105,7 @@ def serve_index(config: ServeConfig) -> Summary:
     started = time.monotonic()
     edition = open_edition(config.index)
     port = free_port(config.host, config.port)
-    url = f"http://{config.host}:{port}/"
+    url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
     with joined(config.address):
         if serve.status().proxies:  # it would keep its own host and port

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsir_core.arms import Arm
+from rsir_core.arms import Arm, Variation
 from rsir_core.frozen import FROZEN
 from rsir_core.gallery import Strip
 from rsir_core.metrics import RECALL_LEVELS, Scores
@@ -152,13 +152,20 @@ class Evaluation:
             region = f"{region} {variation.tau:g}"
         if variation.peer is not None:
             frozen = "frozen " if variation.peer == FROZEN else ""
-            region = f"{region}, {frozen}{variation.backbone}"
+            which = "" if self._only_of_its_backbone(variation) else f" ({variation.peer})"
+            region = f"{region}, {frozen}{variation.backbone}{which}"
         if variation.centre is not None:
             region = f"{region}, centred by {variation.centre}"
         if variation.views is not None:
             region = f"{region}, {variation.views} {'view' if variation.views == 1 else 'views'}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
         return region, size, "weighted" if arm.weighted else "plain"
+
+    def _only_of_its_backbone(self, variation: Variation) -> bool:
+        """Whether no other bundle that is compared with describes images in that way too."""
+        return (
+            len({arm.variation.peer for arm in self.arms if arm.variation[:2] == variation[:2]} - {None, FROZEN}) <= 1
+        )
 
     def name(self, arm: Arm) -> str:
         """In words."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from rsir_core.errors import RsirError, StorageError
+from rsir_core.errors import ConfigError, RsirError, StorageError
 
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 
@@ -33,6 +33,23 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
     except Exception as error:
         raise StorageError(f"{uri} is no URI that fsspec opens: {error}") from error
     return found
+
+
+def make_folder(option: str, uri: str) -> None:
+    """Make sure that a folder can be written to, before there is work that would be lost otherwise.
+
+    Args:
+        option: which gave it, in words of the command line.
+        uri: of the folder.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        fs, path = file_system(uri)
+        fs.makedirs(path, exist_ok=True)
+    except (OSError, StorageError) as error:
+        raise ConfigError(f"{option} {uri}: the folder cannot be made: {one_line(error)}") from error
 
 
 def put_file(uri: str, data: bytes) -> None:

@@ -1,6 +1,9 @@
 """What is written for clusters fits them: Kubernetes' and Ray's own schemas, and our own command line."""
 
 import shlex
+import shutil
+import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +96,25 @@ def test_cluster_yaml_satisfies_rays_own_schema() -> None:
     assert nodes["gpu"]["resources"]["GPU"] and nodes["gpu"]["node_config"]["InstanceMarketOptions"] == {
         "MarketType": "spot"
     }
+    assert all({"ImageId", "BlockDeviceMappings"} <= set(node["node_config"]) for node in nodes.values())
     assert nodes["cpu"]["min_workers"] == nodes["gpu"]["min_workers"] == 0
 
 
-def test_a_job_uploads_little_more_than_its_code(tmp_path: Path) -> None:
+def test_a_job_uploads_its_code_and_nothing_that_jobs_have_made(tmp_path: Path) -> None:
     from ray._private.runtime_env.packaging import create_package  # noqa: PLC0415 -- loads ray
 
     excludes = yaml.safe_load((ROOT / "runtime_env.yaml").read_text())["excludes"]
-    package = tmp_path / "package.zip"
-    create_package(str(ROOT), package, include_gitignore=True, excludes=excludes)
-    assert 50_000 < package.stat().st_size < 1_000_000  # of 100 MiB that Ray takes
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    code, package = tmp_path / "code", tmp_path / "package.zip"
+    for name in listed.splitlines():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, code / name)
+    before = set(listed.splitlines())
+    for made in ("models/bundle.json", "index/features/1.parquet", "report/report.html", "tokens", "seed0/split.csv"):
+        (code / made).parent.mkdir(parents=True, exist_ok=True)
+        (code / made).write_text("made by a job")
+    create_package(str(code), package, include_gitignore=False, excludes=excludes)
+    with zipfile.ZipFile(package) as content:
+        sent = {name for name in content.namelist() if not name.endswith("/")}
+    assert sent <= before and {"jobs/index.py", "jobs/web/index.html", "rsir_core/table.py", "pyproject.toml"} <= sent
+    assert package.stat().st_size < 1_000_000

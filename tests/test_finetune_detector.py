@@ -151,7 +151,7 @@ def test_only_a_run_of_the_same_settings_and_boxes_is_continued(config: Finetune
         ({"epochs": 0}, "epochs"),
         ({"image_size": 100}, "image-size is 100; it must be a multiple of 32"),
         ({"image_size": 32}, "from 64 up"),
-        ({"min_score": 1.5}, "min-score is 1.5"),
+        ({"min_score": 1.5}, "--min-score 1.5: it takes 0 to 1"),
         ({"num_gpus": 2}, "num-gpus is 2"),
     ],
 )
@@ -172,6 +172,12 @@ def test_labels_are_checked_first(config: FinetuneDetectorConfig, tmp_path: Path
     with pytest.raises(LabelError, match="class 7 is not among the 2 names"):
         finetune_detector(config)
     assert not Path(config.models).exists()
+
+
+def test_a_bundle_that_cannot_be_written_is_found_out_first(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--models .*file/models: the folder cannot be made"):
+        finetune_detector(dataclasses.replace(config, models=str(tmp_path / "file" / "models")))
 
 
 def test_start_weights_are_checked_before_training(config: FinetuneDetectorConfig, tmp_path: Path) -> None:

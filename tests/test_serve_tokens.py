@@ -114,8 +114,11 @@ def test_a_second_token_of_a_name_does_not_end_the_first_unsaid(tmp_path: Path) 
 
 
 def test_a_stranger_sends_no_more_than_a_token(guarded: str) -> None:
-    assert httpx.post(f"{guarded}/token", json={"token": "x" * 5000}).status_code == 400
+    assert httpx.post(f"{guarded}/token", json={"token": "x" * 5000}).status_code == 413
     assert httpx.post(f"{guarded}/token", json={"token": "x" * 3000}).status_code == 401
+    for body in ("{", '{"token": 1}', '{"words": "x"}', "[]"):
+        answer = httpx.post(f"{guarded}/token", content=body)
+        assert (answer.status_code, list(answer.json())) == (422, ["detail"])
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "alice:secret\n", f"alice {'0' * 64}\n", "alice:" + "0" * 63])

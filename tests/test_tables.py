@@ -180,6 +180,13 @@ def test_lines_have_every_cell_and_deviations_where_there_are_several_seeds(ever
     assert not [key for line in one_seed for key in line if key.endswith("_sd")]
 
 
+def test_peers_of_one_backbone_have_names_of_their_own() -> None:
+    peers = (*PEERS, Variation(1.0, "vgg16", "peers/other"))
+    evaluation = some_evaluation(["table5"], own=OWN._replace(peers=peers))
+    names = [evaluation.words(arm)[0] for arm in evaluation.arms if arm.variation.peer]
+    assert names == ["whole image, vgg16 (peers/vgg16)", "whole image, vit_b_16", "whole image, vgg16 (peers/other)"]
+
+
 def test_unseen_classes_are_a_table_of_what_was_found() -> None:
     def found(step: float) -> dict[str, Any]:
         ways = {way: {"map": step * i, "anmrr": 0.9 - step * i} for i, way in enumerate(("plain", "weighted", "auto"))}

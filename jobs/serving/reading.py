@@ -37,9 +37,9 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            asked, upload = await _read_form(_limited(request, limits.max_bytes, "send a smaller image"))
+            asked, upload = await _read_form(limited(request, limits.max_bytes, "send a smaller image"))
         elif kind == "application/json":
-            body = await _limited(request, min(limits.max_bytes, JSON_BYTES), "ask for less at once").body()
+            body = await limited(request, min(limits.max_bytes, JSON_BYTES), "ask for less at once").body()
             asked, upload = SearchRequest.model_validate_json(body), None
         else:
             raise QueryError(
@@ -71,19 +71,19 @@ def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
         )
 
 
-def _limited(request: Request, max_bytes: int, remedy: str) -> Request:
-    """The same request, refused as soon as more of it has come."""
+def limited(request: Request, max_bytes: int, remedy: str) -> Request:
+    """The same request, refused (413) as soon as more of it has come."""
     refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; {remedy}", 413)
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise refusal
-    return Request(request.scope, at_most(max_bytes, request.receive, refusal))
+    return Request(request.scope, _at_most(max_bytes, request.receive, refusal))
 
 
-def at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
+def _at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
     """What receives the same request, and raises as soon as more of it has come."""
     received = 0
 
-    async def limited() -> Message:
+    async def receive_some() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
@@ -91,7 +91,7 @@ def at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
             raise refusal
         return message
 
-    return limited
+    return receive_some
 
 
 @asynccontextmanager

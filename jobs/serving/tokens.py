@@ -5,21 +5,29 @@ import hmac
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import Body, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.serving.reading import at_most
-from rsir_core.errors import ConfigError, QueryError
+from jobs.serving.reading import limited
+from jobs.serving.request import in_words
+from rsir_core.errors import ConfigError
 
 COOKIE: Final = "rsir_token"
 EXCHANGE: Final = "/token"
 LONGEST: Final = 4096  # bytes of a request for a cookie
 NAME: Final = re.compile(r"[^:#\s-][^:#\s]*")
 LINE: Final = re.compile(r"([^:#]+):([0-9a-f]{64})")
+
+
+class TokenRequest(BaseModel):
+    """What `/token` takes."""
+
+    token: str
 
 
 class Tokens:
@@ -78,9 +86,20 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
 
     A page can send no header with its images. The cookie is out of reach for scripts, and other sites cannot use it.
     """
+    body = {"required": True, "content": {"application/json": {"schema": TokenRequest.model_json_schema()}}}
 
-    @app.post(EXCHANGE, status_code=204, summary="Give a token once, instead of with every request: sets a cookie")
-    async def exchange(request: Request, token: Annotated[str, Body(embed=True)]) -> Response:
+    @app.post(
+        EXCHANGE,
+        status_code=204,
+        openapi_extra={"requestBody": body},
+        summary="Give a token once, instead of with every request: sets a cookie",
+    )
+    async def exchange(request: Request) -> Response:
+        """Read here and not by FastAPI, which would answer 400 to what is too long."""
+        try:
+            token = TokenRequest.model_validate_json(await limited(request, LONGEST, "give a token alone").body()).token
+        except ValidationError as error:
+            raise in_words(error) from error
         if tokens.name_of(token) is None:
             return _refusal()
         response = Response(status_code=204)
@@ -103,8 +122,6 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["path"] in self._open:
-            if scope["path"] == EXCHANGE:  # which strangers ask
-                receive = at_most(LONGEST, receive, QueryError(f"{EXCHANGE} takes at most {LONGEST} bytes", 413))
             await self._app(scope, receive, send)
             return
         request = HTTPConnection(scope)
