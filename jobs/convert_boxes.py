@@ -38,7 +38,7 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
     if coco:
         names, marked = coco
     else:
-        marked = _read_labels(config, images, sizes, given or ())
+        marked = _read_labels(config, sizes, given or ())
         names = sorted({found.name for objects in marked.values() for found in objects})
     names = list(given or names)
     checked, counts = _check(config, names, marked, sizes)
@@ -92,9 +92,7 @@ def _read_coco(config: ConvertBoxesConfig, images: NamedFiles) -> tuple[list[str
     return list(names), marked
 
 
-def _read_labels(
-    config: ConvertBoxesConfig, images: NamedFiles, sizes: Mapping[str, tuple[int, int]], names: Sequence[str]
-) -> Marked:
+def _read_labels(config: ConvertBoxesConfig, sizes: Mapping[str, tuple[int, int]], names: Sequence[str]) -> Marked:
     """The objects of each image: those of the label file at its path below --boxes, else of the one of its name."""
     ending, read = READERS[config.format]
     labels = NamedFiles(config.boxes, (ending,))

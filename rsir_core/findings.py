@@ -47,8 +47,8 @@ def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) ->
     return {
         "table5": _table5(evaluation) if tables["table5"] else "",
         "classes": _classes(evaluation),
-        "table3": _best(evaluation, tables["table3"], "key region", "tau"),
-        "figure4": _best(evaluation, tables["figure4"], "feature", "K"),
+        "table3": _best(tables["table3"], "key region", "tau"),
+        "figure4": _best(tables["figure4"], "feature", "K"),
         "confusion": _confusion(evaluation),
         "gallery": _gallery(evaluation),
         "baseline": _baseline(evaluation) if tables["baseline"] else "",
@@ -100,7 +100,7 @@ def _classes(evaluation: Evaluation) -> str:
     return f"{text} Ahead of the paper's key regions in {ahead} of {len(gaps)} classes.{told}"
 
 
-def _best(evaluation: Evaluation, table: PaperTable | None, what: str, symbol: str) -> str:
+def _best(table: PaperTable | None, what: str, symbol: str) -> str:
     if table is None:
         return ""
     parts = []

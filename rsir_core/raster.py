@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
 from rsir_core.files import read_file
-from rsir_core.footprint import Footprint, Ground, ground_of, time_of
+from rsir_core.footprint import Ground, ground_of, time_of
 from rsir_core.orientation import upright
 from rsir_core.samples import (
     GDAL,
@@ -61,11 +61,6 @@ class Picture:
     time: datetime | None = None  # of acquisition, UTC; None: the file does not say
     ground: Ground | None = None  # None: the file is not georeferenced
     window: Window | None = None  # of a tile: where in its scene it lies, in pixels
-
-    @property
-    def footprint(self) -> Footprint | None:
-        """Its bounds on earth."""
-        return self.ground and self.ground.bbox
 
 
 def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:

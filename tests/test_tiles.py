@@ -218,4 +218,4 @@ def test_real_scenes(file: Path) -> None:
     if "stretch" not in (whole.notes or ""):
         part = whole.pixels[height // 4 :, width // 4 :][: height // 2, : width // 2]
         np.testing.assert_array_equal(tile.pixels, part)
-    assert (tile.footprint is None) == (whole.footprint is None) and tile.time == whole.time
+    assert (tile.ground is None) == (whole.ground is None) and tile.time == whole.time
