@@ -42,6 +42,8 @@ class JobConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
+            if value == "":
+                raise ConfigError(f"--{field.name.replace('_', '-')} is empty; give a value, or leave it out")
             if least is None or least <= value <= (math.inf if most is None else most):  # which no NaN is
                 continue
             allowed = f"{least} or more" if most is None else f"{least} to {most}"
@@ -95,8 +97,8 @@ def _base_type(hint: Any) -> Any:
 
 def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {file}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: expected `key: value` lines, got {type(values).__name__}")

@@ -5,18 +5,22 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 from jobs.boxes.data import EXTENSIONS, image_size, read_lines
 from jobs.boxes.formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
+from jobs.boxes.polygons import around, clipped
 from jobs.boxes.splits import SPLITS, NamedFiles, split_images, stem
-from jobs.boxes.writing import EDGE, ImageToWrite, write_boxes
+from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
 from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 
 log = logging.getLogger(__name__)
+SLIVER: Final = 0.5  # pixels; what is narrower is nothing to learn from
+EMPTY: Final = Box(0.0, 0.0, 0.0, 0.0)
 Marked = dict[str, list[MarkedObject]]  # by the image's name
 
 
@@ -28,6 +32,8 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
         LabelError: what the format does not allow, a box outside its image, or a class that is not known.
     """
     given = _checked_classes(config)
+    for option in ("images", "boxes", "out"):
+        local_path(f"--{option}", getattr(config, option))
     images = NamedFiles(config.images, EXTENSIONS)
     coco = _read_coco(config, images) if config.format == "coco" else None
     places = {split: getattr(config, split) for split in SPLITS}
@@ -80,6 +86,7 @@ def _read_coco(config: ConvertBoxesConfig, images: NamedFiles) -> tuple[list[str
     """The names of all files' categories, and the objects of each image that they list."""
     names: dict[str, None] = {}
     marked: Marked = {}
+    owner: dict[str, str] = {}
     for file in map(Path, config.boxes.split(",")):
         found, listed = read_coco(file)
         names |= dict.fromkeys(found)
@@ -87,6 +94,11 @@ def _read_coco(config: ConvertBoxesConfig, images: NamedFiles) -> tuple[list[str
             name = images.find(image.file_name, str(file))
             if name is None:
                 raise LabelError(f"{file}: {image.file_name} is not below {images.folder}; give another --images")
+            if owner.setdefault(name, image.file_name) != image.file_name:
+                raise LabelError(
+                    f"{file}: {owner[name]} and {image.file_name} both seem to be {name} of {images.folder}; give the "
+                    "folder that holds all of them"
+                )
             check_coco_size(image, f"{file}: {image.file_name}", image_size(str(images.path(name))))
             marked.setdefault(name, []).extend(image.objects)
     return list(names), marked
@@ -104,12 +116,31 @@ def _read_labels(config: ConvertBoxesConfig, sizes: Mapping[str, tuple[int, int]
                 f"{file} of {config.boxes} may be of {owner[file]} or of {name}; put label files into folders as their "
                 "images are, an empty one where there is no object"
             )
+    _check_folders(config.boxes, files)
     if not any(files.values()):
         first = next(iter(files))
         raise LabelError(f"no image has a label file: {first} none called {stem(first)}{ending} below {config.boxes}")
     return {
         name: [] if file is None else list(read(labels.path(file), sizes[name], names)) for name, file in files.items()
     }
+
+
+def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
+    """An image without a label file must not get that of another folder's image of its name.
+
+    Raises:
+        LabelError: images of one folder have theirs in several.
+    """
+    known: dict[PurePosixPath, tuple[str, str]] = {}
+    for name, file in files.items():
+        if file is None:
+            continue
+        first, its = known.setdefault(PurePosixPath(name).parent, (name, file))
+        if PurePosixPath(its).parent != PurePosixPath(file).parent:
+            raise LabelError(
+                f"{first} and {name} would have their boxes in {its} and {file} of {boxes}, in two folders; give the "
+                "folder of these images' own label files"
+            )
 
 
 def _check(
@@ -140,9 +171,11 @@ def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box:
     """The box, cut off at the image's edge where it reaches over it by less than a pixel, or may reach over it."""
     (height, width), box = size, found.box
     inside = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
+    if found.corners and inside != box:
+        inside = around(clipped(found.corners, height, width)) or EMPTY
     over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
     written = f"{found.where}: the box {box.x0:g},{box.y0:g} to {box.x1:g},{box.y1:g} of {found.name!r}"
-    if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):  # also where one is not a number
+    if not (inside.x1 - inside.x0 >= SLIVER and inside.y1 - inside.y0 >= SLIVER):  # also where one is not a number
         raise LabelError(
             f"{written} is empty or outside its image of {width}×{height} pixels; correct it or take it out"
         )

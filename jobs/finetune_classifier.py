@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 import ray.data
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
@@ -28,11 +28,12 @@ from rsir_core.classifier import ClassifierSettings, State, check_sides, setting
 from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.samples import MAX_PIXELS
-from rsir_core.storage import file_system, make_folder
+from rsir_core.storage import file_system, make_folder, one_line
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+START_MINUTES = 30  # as many tries of Ray Train, of a minute each
 IMAGE_SECONDS = 120.0  # after which an image that is not read cannot be, as `jobs.index` has it
 RUN = "classifier-"  # and what of its settings has an effect
 WITHOUT_EFFECT = ("json", "address", "models")  # on what is learnt: a run is resumed whatever they say
@@ -70,6 +71,18 @@ def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     return [image for image in images if image.uri not in messages]
 
 
+def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> None:
+    """Make sure that the classifier learns all of its classes.
+
+    Raises:
+        LabelError: a class has no image to be trained on.
+    """
+    if untaught := sorted(set(classes) - {image.label for image in training}):
+        raise LabelError(
+            f"no training image of {', '.join(untaught)} can be read; mend them, or take them out of the archive"
+        )
+
+
 def finetune(config: FinetuneClassifierConfig) -> Summary:
     """Split, train, write the bundle."""
     began = time.monotonic()
@@ -87,6 +100,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     with joined(config.address):
         can_be_read = set(readable(taught))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
+        _check_taught(classes, training)
         state, metrics, folder = _train(config, settings, training, start)
         settings, calibration = calibrate(config, settings, state, held_out, detector)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
@@ -106,6 +120,21 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "fingerprint": fingerprint,
         "models": config.models,
     }
+
+
+def _wanted(config: FinetuneClassifierConfig) -> str:
+    gpus = f" and {config.num_gpus:g} GPUs" if config.num_gpus else ""
+    return f"{config.workers} workers of {config.num_cpus} CPUs{gpus}"
+
+
+def _warn_of_a_wait(config: FinetuneClassifierConfig) -> None:
+    there = ray.cluster_resources()
+    wanted = {"CPU": config.workers * config.num_cpus, "GPU": config.workers * config.num_gpus}
+    if lacking := [f"{there.get(kind, 0):g} {kind}s" for kind, count in wanted.items() if count > there.get(kind, 0)]:
+        log.warning(
+            "the cluster has %s, %s were asked for: waiting for up to %d minutes for it to grow",
+            " and ".join(lacking), _wanted(config), START_MINUTES,
+        )  # fmt: skip
 
 
 def _train(
@@ -138,12 +167,19 @@ def _train(
             name=f"{RUN}{name}",
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
-            failure_config=FailureConfig(max_failures=2),  # a store's hiccup, or a worker that was killed
+            # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
+            failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_MINUTES),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": HUGE_PAGES},
         ),
     )
+    _warn_of_a_wait(config)
     try:
         result = trainer.fit()
+    except ControllerError as error:
+        raise ConfigError(
+            f"{_wanted(config)} were not there within {START_MINUTES} minutes ({one_line(error.controller_failure)}); "
+            "give fewer --workers, --num-cpus or --num-gpus, or let the cluster grow"
+        ) from error
     except WorkerGroupError as error:
         causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them
         if unread := [cause for cause in causes if isinstance(cause, ImageError)]:

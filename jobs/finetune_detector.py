@@ -14,7 +14,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
-from jobs.boxes.data import BoxData, read_boxes
+from jobs.boxes.data import BoxData, read_boxes, state_of
 from jobs.command import Summary, run
 from jobs.config import FinetuneDetectorConfig
 from rsir_core.bundle import State, write_detector
@@ -95,7 +95,7 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
     else:
         folder = Path.home() / ".cache" / "rsir" / hashlib.sha256(config.models.encode()).hexdigest()[:16] / "detector"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WITHOUT_EFFECT}
-    content = json.dumps({**settings, "data": data.digest()})
+    content = json.dumps({**settings, "data": data.digest(), "start": state_of(config.weights or "")})
     note = folder / "settings.json"
     if not note.is_file() or note.read_text() != content:
         shutil.rmtree(folder, ignore_errors=True)

@@ -62,10 +62,7 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
             report.begin("publish")
             report.drift = publish(commits, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
-                log.warning(
-                    "the PCA's error on the new images is %.2f times that of those it was fitted to: --refit-pca",
-                    report.drift.error_ratio,
-                )
+                log.warning("%d new images: %s; fit it again by --refit-pca", report.drift.new.count, report.drift.told)
             if config.compact:
                 report.begin("compact")
                 compact(commits)

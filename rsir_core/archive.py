@@ -112,16 +112,32 @@ def etag_of(uri: str) -> tuple[str, int]:
     return file.etag, file.size
 
 
-def root_of(uri: str, image_id: str) -> str | None:
-    """Where the archive of an image, or of a scene's tile, lies: what its URI has before its id; None: no id in it."""
+class Root(NamedTuple):
+    """Where an archive lies: what the URIs of its images have before their id, and after it of a file that holds them.
+
+    `zip://` and `::s3://bucket/photos.zip`, for example; most archives are in no file.
+    """
+
+    before: str
+    chained: str = ""
+
+
+def root_of(uri: str, image_id: str) -> Root | None:
+    """Where the archive of an image, or of a scene's tile, lies; None: its URI has no id in it."""
     place = uri.rfind(image_id)
-    return None if place < 0 else uri[:place]
+    if place < 0:
+        return None
+    end = place + len(image_id)
+    _, chain, rest = uri[end:].partition("::")
+    return Root(uri[:place], chain + rest)
 
 
-def under(root: str, uri: str, image_id: str) -> str:
+def under(root: Root, uri: str, image_id: str) -> str:
     """The URI that an image, or a scene's tile, has where its archive lies now; itself where it has no id in it."""
-    before = root_of(uri, image_id)
-    return uri if before is None else root + uri[len(before) :]
+    then = root_of(uri, image_id)
+    if then is None:
+        return uri
+    return root.before + uri[len(then.before) : len(uri) - len(then.chained)] + root.chained
 
 
 def _open(archive: str) -> tuple[Any, str]:

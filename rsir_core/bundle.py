@@ -111,12 +111,12 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {}, None)
 
 
-def check_bundle(source: str, target: str, views: int | None = None) -> str:
+def check_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
     """A bundle's fingerprint as it is, or would be, at `target`; arguments and errors as of `copy_bundle`."""
-    return str(_checked(source, target, views)[0]["fingerprint"])
+    return str(_checked(source, target, views, used)[0]["fingerprint"])
 
 
-def copy_bundle(source: str, target: str, views: int | None = None) -> str:
+def copy_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
     """Copy a bundle, checked as a whole, and return its fingerprint there; nothing is done where it is already.
 
     Args:
@@ -124,11 +124,12 @@ def copy_bundle(source: str, target: str, views: int | None = None) -> str:
         target: the folder to make.
         views: how many of each key region are averaged from now on, with which it has a fingerprint of its own; None:
             as the source says.
+        used: the fingerprint of the one that was at `target` and must be there again; None: any may be.
 
     Raises:
-        BundleError: as `load_bundle`; or another one is there.
+        BundleError: as `load_bundle`; or another one is there, or was.
     """
-    manifest, is_there = _checked(source, target, views)
+    manifest, is_there = _checked(source, target, views, used)
     if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
         names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
@@ -138,17 +139,22 @@ def copy_bundle(source: str, target: str, views: int | None = None) -> str:
     return str(manifest["fingerprint"])
 
 
-def _checked(source: str, target: str, views: int | None) -> tuple[dict[str, Any], bool]:
+def _checked(source: str, target: str, views: int | None, used: str | None) -> tuple[dict[str, Any], bool]:
     """The manifest of a sound bundle with so many views, and whether it is at `target` already."""
     manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
     there = _read_manifest(target)
     if there is not None and there["fingerprint"] != manifest["fingerprint"]:
-        used = there["classifier"]["settings"].get("views", 1)
-        if _with_views(manifest, used)["fingerprint"] == there["fingerprint"]:
-            raise BundleError(f"the index was described with --views {used}; pass that, or make a new index")
+        theirs = there["classifier"]["settings"].get("views", 1)
+        if _with_views(manifest, theirs)["fingerprint"] == there["fingerprint"]:
+            raise BundleError(f"the index was described with --views {theirs}; pass that, or make a new index")
         raise BundleError(
             f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
             "the index was described; use that bundle, or make a new index for this one"
+        )
+    if used not in (None, manifest["fingerprint"]):
+        raise BundleError(
+            f"{target} is gone: the index was described with bundle {used}, and {source}, with these --views, is "
+            f"{manifest['fingerprint']}; copy the one of then back, or make a new index"
         )
     return manifest, there is not None
 

@@ -17,6 +17,7 @@ from rsir_core import rows
 ERROR: Final = "error"  # column: see `Pca.errors`
 REFIT_FROM: Final = 1.25  # mean error of new rows, in those of the rows that the PCA was fitted to
 FEWEST: Final = 50  # new rows whose mean says something
+EXACT: Final = 1e-9  # error of a PCA that leaves nothing out, as one of few images; vectors have the length 1
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,13 @@ class Drift:
     new: Mix
 
     @property
-    def error_ratio(self) -> float:
-        """Mean squared reconstruction error of the new rows, in that of those that the PCA was fitted to."""
+    def error_ratio(self) -> float | None:
+        """Mean squared reconstruction error of the new rows, in that of those that the PCA was fitted to.
+
+        None: it leaves nothing out of those, as happens where they are hardly more than its components.
+        """
         fitted = self.before.error / self.before.count
-        return self.new.error / self.new.count / fitted if fitted else 1.0
+        return self.new.error / self.new.count / fitted if fitted > EXACT else None
 
     @property
     def class_shift(self) -> float:
@@ -98,13 +102,24 @@ class Drift:
     @property
     def suggests_refit(self) -> bool:
         """Whether the PCA leaves out so much of the new rows that it should be fitted again."""
-        return self.new.count >= FEWEST and self.error_ratio > REFIT_FROM
+        if self.new.count < FEWEST:
+            return False
+        ratio = self.error_ratio
+        return self.new.error / self.new.count > EXACT if ratio is None else ratio > REFIT_FROM
+
+    @property
+    def told(self) -> str:
+        """The error ratio in a sentence."""
+        if self.error_ratio is None:
+            return "the PCA leaves nothing out of the few images that it was fitted to, so what it does here is unknown"
+        return f"the PCA's error on them is {self.error_ratio:.2f} times that on those that it was fitted to"
 
     def to_dict(self) -> dict[str, Any]:
         """For a report."""
         return {
             "new_rows": self.new.count,
-            "error_ratio": round(self.error_ratio, 3),
+            "error_ratio": None if self.error_ratio is None else round(self.error_ratio, 3),
+            "told": self.told,
             "class_shift": round(self.class_shift, 3),
             "largest_shifts": {name: round(shift, 3) for name, shift in self.shifts()[:5]},
             "without_object": round(self.new.without_object / self.new.count, 3),

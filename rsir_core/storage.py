@@ -81,7 +81,7 @@ def reading_from(uri: str) -> Iterator[None]:
         ) from error
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What an error says, without line breaks and colours, which deltalake's have."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
 

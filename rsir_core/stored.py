@@ -19,6 +19,9 @@ PIECE: Final = 4096  # rows that are held at once: 20 MB of embeddings of 1,280
 KEYS: Final = pa.schema(
     [*(rows.EMBEDDINGS.field(name) for name in KEY), (FILE, pa.dictionary(pa.int32(), pa.string()))]
 )
+# `take` makes one array of each column, whose texts may then be more than 2 GiB: 40 million ids are.
+_LARGE: Final = pa.schema([*(pa.field(name, pa.large_string(), nullable=False) for name in KEY), KEYS.field(FILE)])
+_PART: Final = pa.schema([*(KEYS.field(name) for name in KEY), (FILE, pa.string())])
 
 
 def stored_keys(index: Index) -> pa.Table:
@@ -27,10 +30,14 @@ def stored_keys(index: Index) -> pa.Table:
     if not DeltaTable.is_deltatable(uri):
         return KEYS.empty_table()
     scanner = DeltaTable(uri).to_pyarrow_dataset().scanner(columns=[*KEY, "__filename"])
-    batches = [
-        [batch[name].cast(pa.string()) for name in KEY] + [batch["__filename"].cast(pa.string()).dictionary_encode()]
-        for batch in scanner.to_batches()
-    ]
+    with index.reading("embeddings"):
+        batches = [
+            [
+                *(batch[name].cast(pa.string()) for name in KEY),
+                batch["__filename"].cast(pa.string()).dictionary_encode(),
+            ]
+            for batch in scanner.to_batches()
+        ]
     table = pa.Table.from_batches([pa.RecordBatch.from_arrays(b, schema=KEYS) for b in batches], KEYS)
     return first_of(table.unify_dictionaries())
 
@@ -53,11 +60,9 @@ def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
     order = firsts.aggregate([("image", "first")]).sort_by("image_first")["file"]
     place = np.zeros(len(file.dictionary), np.int64)
     place[np.asarray(order)] = np.arange(len(order))
-    keys = keys.take(pa.array(np.argsort(place[np.asarray(file.indices)], kind="stable")))
-    return [
-        keys.slice(start, size).set_column(2, FILE, keys[FILE].slice(start, size).cast(pa.string()))
-        for start in range(0, len(keys), size)
-    ]
+    keys = keys.cast(_LARGE).take(pa.array(np.argsort(place[np.asarray(file.indices)], kind="stable")))
+    starts = range(0, len(keys), size)
+    return [keys.take(pa.array(np.arange(start, min(start + size, len(keys))))).cast(_PART) for start in starts]
 
 
 def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -16,7 +16,8 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import fsspec
@@ -220,7 +221,15 @@ class Index:
         from rsir_core.bundle import check_bundle, copy_bundle  # noqa: PLC0415 -- as above
 
         target = f"{self.uri}/bundle"
-        return (copy_bundle if copy else check_bundle)(models, target, views)
+        return (copy_bundle if copy else check_bundle)(models, target, views, self._described_with())
+
+    def _described_with(self) -> str | None:
+        """The bundle of its embeddings, all of which have the same; None: there are none."""
+        if not self._is_there("embeddings"):
+            return None
+        with self.reading("embeddings"):
+            found = self._open("embeddings").to_pyarrow_dataset().head(1, columns=[rows.BUNDLE])
+        return found[rows.BUNDLE][0].as_py() if len(found) else None
 
     def put_pca(self, pca: Pca) -> None:
         """Store a PCA under its fingerprint."""
@@ -231,14 +240,34 @@ class Index:
         names = [*KEY, *more]
         if not self._is_there(name):
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
-        with reading_from(self.table_uri(name)):
+        with self.reading(name):
             return _cast(self._open(name).to_pyarrow_dataset().to_table(columns=names), SCHEMAS[name]).select(names)
+
+    @contextmanager
+    def reading(self, name: TableName) -> Iterator[None]:
+        """What it means that a table's files cannot be read in the body.
+
+        Raises:
+            TableError: one is missing or damaged.
+            StorageError: the store does not answer, or refuses.
+        """
+        uri = self.table_uri(name)
+        try:
+            with reading_from(uri):
+                yield
+        except (FileNotFoundError, StorageError) as error:
+            if isinstance(error, StorageError) and not isinstance(error.__cause__, pa.ArrowInvalid):
+                raise
+            raise TableError(
+                f"{uri} has lost a file, or one is damaged ({one_line(error)}); copy it back, or remove that folder "
+                "and run jobs.index again, which makes it anew"
+            ) from error
 
     def scenes(self, tiling: str) -> pa.Table:
         """How scenes are cut by a tiling, schema `rows.SCENES`, once for each content; no row if none was."""
         if not self._is_there("scenes"):
             return rows.SCENES.empty_table()
-        with reading_from(self.table_uri("scenes")):
+        with self.reading("scenes"):
             found = self._open("scenes").to_pyarrow_dataset().to_table(filter=pc.field("tiling") == tiling)
         return _cast(found.select(rows.SCENES.names), rows.SCENES)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive import EXTENSIONS, THREADS, _below, list_images, root_of, under
+from rsir_core.archive import EXTENSIONS, THREADS, Root, _below, list_images, root_of, under
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
 from rsir_core.files import read_file
 
@@ -97,10 +97,11 @@ def test_every_image_of_any_store_is_listed_once_and_readable(paths: list[list[s
         ("s3://x.png/x.png", "x.png", "/b/x.png"),
         ("/data/s.tif#xywh=0,0,8,8&bands=1", "s.tif#xywh=0,0,8,8", "/b/s.tif#xywh=0,0,8,8&bands=1"),
         ("https://host/asset.tif", "item/visual", "https://host/asset.tif"),
+        ("zip://a/x.png::/data/old.zip", "a/x.png", "/b/a/x.png"),
     ],
 )
 def test_an_image_lies_under_its_archive_wherever_that_is(uri: str, image_id: str, moved: str) -> None:
-    assert under("/b/", uri, image_id) == moved
+    assert under(Root("/b/"), uri, image_id) == moved
     root = root_of(uri, image_id)
     assert uri == (moved if root is None else under(root, moved, image_id))
 

@@ -14,6 +14,8 @@ from rsir_core.classifier import (
     build_classifier,
     check_sides,
     load_start_weights,
+    resize_bytes,
+    resize_floats,
     settings_for,
     to_input,
 )
@@ -70,6 +72,13 @@ def test_bytes_are_resized_on_cpus_only() -> None:
         with Resizing() as seen:
             assert to_input(images((64, 80), (90, 70)), settings, device).shape == (2, 3, 64, 64)
         assert seen.types == {kind}
+
+
+def test_gpus_get_the_same_bytes_but_for_a_grey_level() -> None:
+    pixels = torch.randint(256, (2, 3, 90, 70), dtype=torch.uint8)
+    ours, theirs = (resize(pixels, (64, 64)) for resize in (resize_bytes, resize_floats))
+    assert ours.dtype == theirs.dtype == torch.uint8  # of which the batch is made
+    assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
 def test_a_side_that_a_backbone_does_not_take_is_said() -> None:

@@ -64,6 +64,22 @@ def test_learning_rates_that_cannot_be_are_refused(rate: float) -> None:
         FinetuneClassifierConfig(archive="a", models="m", learning_rate=rate)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("max-failure-rate", "5", "it takes 0 to 1"),
+        ("max-failure-rate", "nan", "it takes 0 to 1"),
+        ("image-seconds", "-5", "it takes 0.1 to 86400"),
+        ("commit-minutes", "-1", "it takes 0 or more"),
+        ("archive", "", "is empty; give a value, or leave it out"),
+        ("bbox", "", "is empty"),
+    ],
+)
+def test_values_that_would_undo_what_they_are_for_are_refused(option: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{option} {value}.*{message}" if value else f"--{option} {message}"):
+        index_config(*GIVEN, f"--{option}={value}")
+
+
 def test_choices_are_checked_in_files_too(tmp_path: Path) -> None:
     file = tmp_path / "detector.yaml"
     file.write_text("data: d\nmodels: m\nmodel: yolov9\n")

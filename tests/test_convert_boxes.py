@@ -257,6 +257,56 @@ def test_images_of_one_name_do_not_get_each_others_labels(tmp_path: Path) -> Non
     assert convert_boxes(config)["images_without_boxes"] == 1
 
 
+def test_an_image_without_labels_does_not_get_those_of_another_folder(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {name: [(0, BOX)] for name in "abcd"})
+    for folder, names in (("train", "bcd"), ("val", "a")):
+        (Path(config.boxes) / folder).mkdir()
+        for name in names:
+            shutil.move(Path(config.boxes) / f"{name}.txt", Path(config.boxes) / folder)
+    with pytest.raises(LabelError, match=r"would have their boxes in .*(val/a|train/.)\.txt .*, in two folders"):
+        convert_boxes(config)
+    assert convert_boxes(changed(config, boxes=str(Path(config.boxes) / "train")))["images_without_boxes"] == 1
+
+
+def test_coco_images_are_one_file_each(tmp_path: Path) -> None:
+    config = write(tmp_path, "coco", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    content = coco({"a": [(0, BOX)], "b": [(0, BOX)]})
+    content["images"][1]["file_name"] = "elsewhere/a.png"
+    Path(config.boxes).write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=r"a\.png and elsewhere/a\.png both seem to be a\.png"):
+        convert_boxes(config)
+    for name, key in (("images", 11), ("categories", 7)):
+        content = coco({"a": [(0, BOX)], "b": [(0, BOX)], "c": []})
+        content[name][-1]["id"] = key
+        Path(config.boxes).write_text(json.dumps(content))
+        with pytest.raises(LabelError, match=f"two of its {name} have the id {key}"):
+            convert_boxes(config)
+
+
+def test_a_quadrilateral_is_cut_before_it_is_boxed(tmp_path: Path) -> None:
+    """Of one that leans over the edge, what is inside lies in a part of its upright box."""
+    config = write(tmp_path, "dota", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    (Path(config.boxes) / "a.txt").write_text("-30 20 10 0 20 10 -20 30 tank 0\n")
+    with pytest.raises(LabelError, match="reaches outside its image"):
+        convert_boxes(config)
+    (x, y, width, height), *_ = converted(changed(config, clip=True))["a"].boxes.tolist()
+    assert (x - width / 2, y - height / 2) == pytest.approx((0, 0), abs=1e-5)
+    assert (x + width / 2) * WIDTH == pytest.approx(20, abs=1e-3) and (y + height / 2) * HEIGHT == pytest.approx(20)
+
+
+def test_what_is_left_of_a_box_must_be_something(tmp_path: Path) -> None:
+    config = write(tmp_path, "coco", {"a": [(0, Box(-50, 10, 0.0003, 40))], "b": [(0, BOX)]})
+    with pytest.raises(LabelError, match="is empty or outside its image"):
+        convert_boxes(changed(config, clip=True))
+
+
+@pytest.mark.parametrize("option", ["images", "boxes", "out"])
+def test_boxes_are_of_this_machine(tmp_path: Path, option: str) -> None:
+    config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    with pytest.raises(ConfigError, match=f"--{option} s3://bucket/x: boxes are kept in folders of this machine"):
+        convert_boxes(changed(config, **{option: "s3://bucket/x"}))
+
+
 def test_folders_are_places_and_labels_are_found_beside(tmp_path: Path) -> None:
     """As DOTA comes: train/images, train/labelTxt; COCO: a file per split."""
     config = write(tmp_path / "parts", "dota", {"a": [(0, BOX)], "b": [(1, BOX)]})
@@ -315,6 +365,7 @@ def test_what_a_format_does_not_allow(tmp_path: Path, form: str, text: str, mess
         ({"bbox": ["a", 2, 3, 4]}, "annotation 0: .*has no `bbox`"),
         ({"image_id": 1}, "annotation 0: image_id 1 is not in the file"),
         ({"category_id": None}, "annotation 0: category_id None is not in the file"),
+        ({"image_id": [1]}, r"annotation 0: image_id \[1\] is not in the file"),
     ],
 )
 def test_coco_entries_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jobs.boxes.data import BoxData, read_boxes
 from rsir_core.errors import LabelError
+from tests.rasters import gdal_file
 
 LINE = "1 0.5 0.25 0.2 0.1"
 
@@ -78,9 +79,16 @@ def test_places_may_be_lists_and_text_files(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) -> None:
     without = write(tmp_path)
-    with_test = write(tmp_path, test="images/val")
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "new.jpg")
+    settings = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/val", "images/new.jpg"]}))
+    with pytest.raises(LabelError, match=r"val/a\.jpg is in test and in train or val"):
+        read_boxes(str(tmp_path / "data.yaml"))
+    (tmp_path / "labels" / "new.txt").write_text(LINE)
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/new.jpg"}))
+    with_test = read_boxes(str(tmp_path / "data.yaml"))
     assert without.test == []
-    assert [image.file for image in with_test.test] == [str(tmp_path / "images" / "val" / "a.jpg")]
+    assert [image.file for image in with_test.test] == [str(tmp_path / "images" / "new.jpg")]
     assert with_test.digest() == without.digest()
     with pytest.raises(LabelError, match=r"test is .*none, which does not exist"):
         write(tmp_path, test="images/none")
@@ -96,8 +104,18 @@ def test_numbered_names(tmp_path: Path) -> None:
 )
 def test_the_digest_sees_what_is_trained_on(tmp_path: Path, change: dict[str, Sequence[str]]) -> None:
     before = write(tmp_path).digest()
-    assert write(tmp_path).digest() == before
-    assert write(tmp_path, **change).digest() != before  # type: ignore[arg-type]
+    assert read_boxes(str(tmp_path / "data.yaml")).digest() == before
+    for split in ("train", "val"):
+        (tmp_path / "labels" / split / "a.txt").write_text("\n".join(change.get("lines", [LINE])))
+    settings = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "names": change.get("names", settings["names"])}))
+    assert read_boxes(str(tmp_path / "data.yaml")).digest() != before
+
+
+def test_the_digest_sees_other_pictures_of_the_same_names(tmp_path: Path) -> None:
+    before = write(tmp_path).digest()
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "images" / "train" / "a.jpg")
+    assert read_boxes(str(tmp_path / "data.yaml")).digest() != before
 
 
 def test_what_a_set_must_have(tmp_path: Path) -> None:
@@ -155,3 +173,9 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"broken\.jpg cannot be opened as an image"):
         read_boxes(str(tmp_path / "data.yaml"))
     assert (tmp_path / "images" / "val" / "broken.jpg").read_bytes() == b"\xff\xd8\xff"  # left as it was
+
+
+def test_an_image_that_only_the_index_s_reader_knows_has_a_size(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "images" / "train" / "b.tif").write_bytes(gdal_file(np.ones((3, 20, 50), np.float32)))
+    assert read_boxes(str(tmp_path / "data.yaml")).train[1][1:3] == (20, 50)

@@ -16,9 +16,11 @@ from PIL import Image
 
 from jobs.boxes.data import read_boxes
 from jobs.config import FinetuneDetectorConfig
-from jobs.finetune_detector import _run_folder, finetune_detector
-from rsir_core.detector import Detector, DetectorSettings, build_detector
+from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
+from rsir_core.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
 from rsir_core.errors import ConfigError, LabelError, WeightsError
+from rsir_core.raster import read_picture
+from tests.rasters import gdal_file
 
 ROOT = Path(__file__).parents[1]
 SIDE = 64
@@ -27,7 +29,7 @@ SIDE = 64
 def draw_boxes(folder: Path, train: int = 16, val: int = 4) -> Path:
     """Bright tanks and dark ships on grey, one per image, with their boxes; returns the data.yaml."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
+    for split, count in (("train", train), ("val", val), ("test", val)):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
         for i in range(count):
@@ -38,7 +40,7 @@ def draw_boxes(folder: Path, train: int = 16, val: int = 4) -> Path:
             box = " ".join(str(v / SIDE) for v in (x + side / 2, y + side / 2, side, side))
             (folder / "labels" / split / f"{i}.txt").write_text(f"{i % 2} {box}\n")
     file = folder / "data.yaml"
-    splits = {"train": "images/train", "val": "images/val", "test": "images/val"}
+    splits = {"train": "images/train", "val": "images/val", "test": "images/test"}
     file.write_text(yaml.safe_dump({**splits, "names": ["ship", "tank"]}))
     return file
 
@@ -196,3 +198,30 @@ def test_a_checkpoint_of_ones_own_is_a_start(config: FinetuneDetectorConfig, tmp
     model = build_detector("yolov5n", 2)
     assert _start(model, str(file)) == len(saved.state_dict())
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in saved.state_dict().items())
+
+
+def test_the_detector_learns_of_the_pixels_that_it_will_see(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
+    """Those of the index's reader; where ultralytics' own reads the same, scaled as it scales."""
+    rng = np.random.default_rng(0)
+    train = Path(config.data).parent / "images" / "train"
+    Image.fromarray(rng.integers(256, size=(50, 90, 3), dtype=np.uint8)).save(train / "wide.png")
+    deep = rng.integers(200, 3000, (3, 80, SIDE)).astype(np.uint16)
+    (train / "deep.tif").write_bytes(gdal_file(deep))
+    with offline_ultralytics():
+        from ultralytics.data.base import BaseDataset  # noqa: PLC0415 -- not before it is offline
+
+        from jobs.training.detector import BoxTrainer  # noqa: PLC0415 -- as above
+    trainer = BoxTrainer(read_boxes(config.data), _overrides(config, tmp_path / "run", None))
+    for mode in ("train", "val"):
+        images = trainer.build_dataset("train", mode, 4)
+        for i, file in enumerate(images.im_files):
+            pixels, size, scaled = images.load_image(i)
+            picture = read_picture(file).pixels
+            assert pixels.shape[:2] == scaled and max(scaled) == SIDE and size == picture.shape[:2]
+            if file.endswith("deep.tif"):
+                assert picture.mean() > 100 and abs(float(pixels.mean()) - float(picture.mean())) < 3
+                continue
+            images.ims[i] = None
+            theirs = BaseDataset.load_image(images, i)
+            assert np.array_equal(pixels, theirs[0]) and (size, scaled) == theirs[1:]
+        assert (len(images.buffer) > 0) == (mode == "train")

@@ -248,6 +248,33 @@ def test_a_foreign_bundle_is_refused_with_both_named(indexed: IndexConfig, tmp_p
             index_archive(dataclasses.replace(indexed, views=4, dry_run=dry_run))
 
 
+def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
+    config: IndexConfig, tmp_path: Path
+) -> None:
+    moved = [tmp_path / "archive" / f"beach/{i:03}.png" for i in range(1, 18, 2)]
+    (tmp_path / "later").mkdir()
+    for file in moved:
+        file.rename(tmp_path / "later" / file.name)
+    assert index_archive(dataclasses.replace(config, components=2))["rows"] == 18 - len(moved)
+    for file in moved:
+        (tmp_path / "later" / file.name).rename(file)
+    assert index_archive(dataclasses.replace(config, components=12))["rows"] == 18
+    index = Index(config.index)
+    assert rows.to_matrix(index.features()["feature"]).shape == (18, 12)
+    assert index.pca(index.features()["pca"][0].as_py()).moments.count == 18
+
+
+def test_an_index_without_its_bundle_takes_none_but_that(indexed: IndexConfig, tmp_path: Path) -> None:
+    own = Index(indexed.index).bundle().fingerprint
+    shutil.rmtree(tmp_path / "index" / "bundle")
+    write_bundle(tmp_path / "other", seed=1)
+    for dry_run in (True, False):
+        with pytest.raises(BundleError, match=f"bundle is gone: the index was described with bundle {own}"):
+            index_archive(dataclasses.replace(indexed, models=str(tmp_path / "other"), dry_run=dry_run))
+    assert index_archive(indexed)["described"] == 0
+    assert Index(indexed.index).bundle().fingerprint == own
+
+
 def test_too_few_images_for_the_components(config: IndexConfig) -> None:
     with pytest.raises(TableError, match="--components 1 to 17"):
         index_archive(dataclasses.replace(config, components=18))

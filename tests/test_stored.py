@@ -16,7 +16,7 @@ from rsir_core.nomatch import NoMatch, has_no_match, put_no_match
 from rsir_core.pca import Moments
 from rsir_core.plan import semi
 from rsir_core.retention import vacuum
-from rsir_core.stored import FILE, by_file, first_of, stored_keys, stored_rows
+from rsir_core.stored import FILE, KEYS, by_file, first_of, stored_keys, stored_rows
 from rsir_core.table import Index
 from tests.test_table import D, K, embedding_rows, feature_rows, ids_of, store
 
@@ -56,6 +56,20 @@ def test_parts_are_the_same_in_whatever_order_the_files_were_written(tmp_path: P
             store(index, "embeddings", embedding_rows(written[place]))
         found.append([part["image_id"].to_pylist() for part in by_file(stored_keys(index), 4)])
     assert found == [[["a", "b", "e", "c"], ["d", "f"]]] * 2
+
+
+@pytest.mark.slow
+def test_more_than_2_gib_of_ids_are_parted() -> None:
+    """Which `take` refuses of texts with offsets of 32 bits."""
+    name = "x" * 1_000_000
+    ids = pa.chunked_array([[f"{chunk:03}{i:02}{name}" for i in range(20)] for chunk in range(110)])
+    file = pa.chunked_array([pa.array([f"{chunk % 2}.parquet"] * 20).dictionary_encode() for chunk in range(110)])
+    keys = pa.table([ids, pa.chunked_array([["1"] * 20] * 110), file], KEYS).unify_dictionaries()
+    parts = by_file(keys, 500)
+    assert [len(part) for part in parts] == [500, 500, 500, 500, 200]
+    found = [i[:5] for part in parts for i in part["image_id"].to_pylist()]
+    wanted = [f"{chunk:03}{i:02}" for half in (0, 1) for chunk in range(half, 110, 2) for i in range(20)]
+    assert found == wanted
 
 
 def test_a_part_of_many_files_gives_the_rows_that_are_asked_for_in_its_order(tmp_path: Path) -> None:

@@ -111,6 +111,25 @@ def test_an_index_where_nothing_can_be_is_said(tmp_path: Path) -> None:
         Index(str(tmp_path)).version()
 
 
+def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    tables: dict[TableName, pa.Table] = {"features": feature_rows(["a"]), "embeddings": embedding_rows(["a"])}
+    for name, table in tables.items():
+        store(index, name, table)
+        (file,) = (tmp_path / name).glob("*.parquet")
+        content = file.read_bytes()
+        for damaged in (None, content[: len(content) // 2], content[:-4] + b"none"):
+            file.unlink()
+            if damaged is not None:
+                file.write_bytes(damaged)
+            with pytest.raises(TableError, match=f"{name} has lost a file, or one is damaged .*copy it back"):
+                index.keys(name)
+            if name == "embeddings":
+                with pytest.raises(TableError, match="embeddings has lost a file"):
+                    stored_keys(index)
+            file.write_bytes(content)
+
+
 def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     with pytest.raises(TableError, match=r"jobs\.index"):

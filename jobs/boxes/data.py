@@ -6,6 +6,7 @@ does not change.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from rsir_core.errors import LabelError
+from rsir_core.errors import ImageError, LabelError
+from rsir_core.tiles import open_scene
 
+log = logging.getLogger(__name__)
 EXTENSIONS: Final = frozenset((".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 _ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter
 _TOLERANCE: Final = 0.01  # by which a box may reach over the image's edge, as ultralytics allows
@@ -44,11 +47,21 @@ class BoxData:
     test: list[BoxedImage] = field(default_factory=list)  # empty where the data.yaml names none
 
     def digest(self) -> str:
-        """A hash of the names, the files' paths and the boxes: what a training must not change under; without test."""
+        """A hash of the names, the files and the boxes: what a training must not change under; without test."""
         content = hashlib.sha256(repr(self.names).encode())
         for image in (*self.train, *self.val):
-            content.update(image.file.encode() + image.classes.tobytes() + image.boxes.tobytes())
+            content.update(f"{image.file} {state_of(image.file)}".encode())
+            content.update(image.classes.tobytes() + image.boxes.tobytes())
         return content.hexdigest()
+
+
+def state_of(file: str) -> str:
+    """What changes when a file does; empty: there is none."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_boxes(file: str) -> BoxData:
@@ -65,7 +78,21 @@ def read_boxes(file: str) -> BoxData:
     names = _names(file, settings.get("names"))
     root = _root(Path(file), settings)
     splits = ("train", "val", "test") if settings.get("test") else ("train", "val")
-    return BoxData(names, *(_read_split(file, settings, split, root, len(names)) for split in splits))
+    data = BoxData(names, *(_read_split(file, settings, split, root, len(names)) for split in splits))
+    _check_apart(file, data)
+    return data
+
+
+def _check_apart(file: str, data: BoxData) -> None:
+    """What is scored must be new to the detector. Small sets often judge epochs by what they train on."""
+    trained, judged, scored = ({image.file for image in part} for part in (data.train, data.val, data.test))
+    if both := scored & (trained | judged):
+        raise LabelError(
+            f"--data {file}: {min(both)} is in test and in train or val, so that its score would flatter; take it out "
+            "of one, or leave test away"
+        )
+    if both := trained & judged:
+        log.warning("%d images are in train and in val, which judges the epochs too kindly", len(both))
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -143,8 +170,12 @@ def image_size(file: str) -> tuple[int, int]:
         with Image.open(file) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, Image.DecompressionBombError) as error:
-        raise LabelError(f"{file} cannot be opened as an image: {error}; mend it or remove it") from error
+    except Exception:  # of a broken header nearly every built-in error; and it does not know all kinds of samples
+        try:
+            with open_scene(file) as dataset:
+                return int(dataset.height), int(dataset.width)
+        except ImageError as error:
+            raise LabelError(f"{file} cannot be opened as an image: {error}; mend it or remove it") from error
     return (width, height) if turned else (height, width)
 
 

@@ -6,12 +6,14 @@ nobody named goes through them unseen; what is needed here is the line to correc
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree
 
 from jobs.boxes.data import parse_line
+from jobs.boxes.polygons import Corners, around
 from rsir_core.errors import LabelError
 from rsir_core.regions import Box
 
@@ -30,6 +32,7 @@ class MarkedObject(NamedTuple):
     box: Box  # pixels of the image; edges as written, so that formats that count from 1 are a pixel off
     where: str  # file and line, or entry, for messages
     difficult: bool = False
+    corners: Corners = ()  # of a polygon, in pixels; empty: the box is all that was marked
 
 
 Reader = Callable[[Path, tuple[int, int], Sequence[str]], Iterator[MarkedObject]]
@@ -39,9 +42,12 @@ def read_yolo(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
     """`class x y width height`, or `class` and the corners of a polygon, as shares of an image of height × width."""
     height, width = size
     for number, line in _lines(file):
-        place, x, y, w, h = parse_line(file, number, line.split(), len(names))
+        words = line.split()
+        place, x, y, w, h = parse_line(file, number, words, len(names))
         box = Box((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-        yield MarkedObject(names[int(place)], box, f"{file}:{number}")
+        shares = [float(word) for word in words[1:]] if len(words) > 5 else []
+        corners = tuple((x * width, y * height) for x, y in zip(shares[0::2], shares[1::2], strict=True))
+        yield MarkedObject(names[int(place)], box, f"{file}:{number}", corners=corners)
 
 
 def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
@@ -53,8 +59,9 @@ def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
         values, rest = _numbers(words[:8]), words[8:]
         if len(values) < 8 or len(rest) not in (1, 2) or not set(rest[1:]) <= {"0", "1", "2"}:
             raise LabelError(f"{where}: {line!r} is not `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`; correct the line")
-        xs, ys = values[0::2], values[1::2]
-        yield MarkedObject(rest[0], Box(min(xs), min(ys), max(xs), max(ys)), where, rest[1:] not in ([], ["0"]))
+        corners = tuple(zip(values[0::2], values[1::2], strict=True))
+        if (box := around(corners)) is not None:
+            yield MarkedObject(rest[0], box, where, rest[1:] not in ([], ["0"]), corners)
 
 
 def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
@@ -114,6 +121,10 @@ def read_coco(file: Path) -> tuple[list[str], list[CocoImage]]:
         images = {
             i["id"]: CocoImage(str(i["file_name"]), (i.get("height"), i.get("width")), []) for i in content["images"]
         }
+        for name, known in (("categories", names), ("images", images)):
+            if len(known) < len(content[name]):
+                (twice, _), *_ = Counter(entry["id"] for entry in content[name]).most_common(1)
+                raise LabelError(f"{file}: two of its {name} have the id {twice}; number them anew")
     except (KeyError, TypeError) as error:
         raise LabelError(f"{file}: an entry of `images` or `categories` lacks {error}; correct the file") from error
     for number, entry in enumerate(content["annotations"]):
@@ -122,7 +133,7 @@ def read_coco(file: Path) -> tuple[list[str], list[CocoImage]]:
         if len(edges) != 4:
             raise LabelError(f"{where}: {str(entry)[:200]} has no `bbox` of x, y, width and height; correct it")
         for key, known in (("image_id", images), ("category_id", names)):
-            if entry.get(key) not in known:
+            if not isinstance(entry.get(key), int | str) or entry[key] not in known:
                 raise LabelError(f"{where}: {key} {entry.get(key)} is not in the file; correct the annotation")
         if not entry.get("iscrowd"):
             x, y, w, h = edges

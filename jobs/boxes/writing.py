@@ -27,13 +27,24 @@ class ImageToWrite(NamedTuple):
     objects: list[tuple[int, Box]]  # position of the class among the names, and the box in pixels
 
 
+def local_path(option: str, path: str) -> Path:
+    """A path on this machine: boxes are files beside links to images, which no bucket has.
+
+    Raises:
+        ConfigError: it is a URI.
+    """
+    if "://" in path:
+        raise ConfigError(f"{option} {path}: boxes are kept in folders of this machine; give a path")
+    return Path(path)
+
+
 def new_folder(out: str) -> Path:
     """Where `--out` says.
 
     Raises:
-        ConfigError: something is there already.
+        ConfigError: something is there already, or it is not of this machine.
     """
-    target = Path(out).absolute()
+    target = local_path("--out", out).absolute()
     if target.exists():
         raise ConfigError(f"--out {out} exists already; remove it, or give a new folder")
     return target

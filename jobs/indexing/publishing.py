@@ -12,7 +12,7 @@ from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from rsir_core import rows
-from rsir_core.archive import root_of, under
+from rsir_core.archive import Root, root_of, under
 from rsir_core.delta import WrittenFile
 from rsir_core.drift import ERROR, Drift, Mix, total
 from rsir_core.errors import TableError
@@ -59,7 +59,7 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     return total.fit(components)
 
 
-def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], root: str | None = None) -> Projected:
+def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], root: Root | None = None) -> Projected:
     """Write the features of stored embeddings (of `stored_keys`); the files are not committed yet.
 
     Args:
@@ -87,7 +87,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
     return write_features(index, features, len(wanted))
 
 
-def _under(root: str | None, described: pa.Table) -> pa.Table:
+def _under(root: Root | None, described: pa.Table) -> pa.Table:
     """Rows with the URIs that they have where their archive lies now."""
     if root is None:
         return described
@@ -143,13 +143,13 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
-def _root(plan: Plan, config: IndexConfig) -> str | None:
+def _root(plan: Plan, config: IndexConfig) -> Root | None:
     """Where the archive lies; None: it is a catalogue, whose images lie anywhere."""
     first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
     return root_of(first[0][rows.URI], first[0][rows.IMAGE_ID]) if first else None
 
 
-def has_moved(index: Index, root: str | None) -> bool:
+def has_moved(index: Index, root: Root | None) -> bool:
     """Whether published rows say that their archive lies elsewhere. All do if one does: a move publishes all anew."""
     if root is None:
         return False
@@ -181,7 +181,8 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
     if before is None or config.refit_pca:
         pca = fit_pca(index, current, config.components)
     elif len(before.components) != config.components:
-        pca = before.moments.fit(config.components)
+        grown = before.moments.count <= config.components < len(current)  # of so few images no PCA has so many
+        pca = fit_pca(index, current, config.components) if grown else before.moments.fit(config.components)
     else:
         pca = before
     root = _root(plan, config)

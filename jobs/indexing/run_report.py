@@ -8,10 +8,10 @@ import uuid
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.config import IndexConfig
 from jobs.indexing.progress import Progress
@@ -24,6 +24,7 @@ from rsir_core.table import Index
 log = logging.getLogger(__name__)
 
 FOLDERS: Final = 20  # that are told of by name, the largest first
+PIECE: Final = 100_000  # images
 _SECRET: Final = re.compile(r"(?<=//)[^/@\s]*@|(?<=\w)\?[^\s'\",;)]+")  # user and password of a URI, and a signature
 
 
@@ -36,10 +37,14 @@ def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]
     """How many of some images lie in each folder, and one of them."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for image_id in image_ids.to_pylist():
-        folder = f"{PurePosixPath(image_id).parent}/"
-        counts[folder] += 1
-        examples.setdefault(folder, image_id)
+    for start in range(0, len(image_ids), PIECE):  # so that no second copy of all ids is made
+        ids = image_ids.slice(start, PIECE)
+        folders = pc.replace_substring_regex(ids, pattern="[^/]*$", replacement="")
+        grouped = pa.table([folders, ids], ["folder", "id"]).group_by("folder", use_threads=False)
+        for row in grouped.aggregate([("id", "count"), ("id", "first")]).to_pylist():
+            folder = row["folder"] or "./"
+            counts[folder] += row["id_count"]
+            examples.setdefault(folder, row["id_first"])
     return {name: {"count": count, "example": examples[name]} for name, count in counts.most_common(FOLDERS)}
 
 
@@ -147,12 +152,12 @@ def readable(content: dict[str, Any]) -> str:
         lines += ["", "| failure | files | for example |", "| --- | --- | --- |"]
         lines += [f"| {kind} | {f['count']} | {_cell(f['example'])} |" for kind, f in content["failures"].items()]
     if drift:
+        shifts = ", ".join(f"{_cell(name)} {100 * shift:+.0f} %" for name, shift in drift["largest_shifts"].items())
         advice = "Fit the PCA again: --refit-pca." if drift["suggests_refit_pca"] else "The PCA can stay."
         lines += [
             "",
-            f"Drift of {drift['new_rows']} new rows: the PCA's error is {drift['error_ratio']} times that of the rows "
-            f"that it was fitted to; {100 * drift['class_shift']:.0f} % are of other classes than before "
-            f"({', '.join(f'{_cell(n)} {100 * s:+.0f} %' for n, s in drift['largest_shifts'].items())}); "
+            f"Drift of {drift['new_rows']} new rows: {drift['told']}; {100 * drift['class_shift']:.0f} % are of other "
+            f"classes than before ({shifts}); "
             f"{100 * drift['without_object']:.0f} % are without an object, "
             f"{100 * drift['without_object_before']:.0f} % before. {advice}",
         ]

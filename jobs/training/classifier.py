@@ -64,6 +64,7 @@ class Training:
         kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
         groups = [{"params": kernels, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, learning_rate)
+        steps = max(steps, 2)  # the last is of rate 0
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.15)
         return cls(model, optimizer, schedule)
 

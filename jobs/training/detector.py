@@ -5,11 +5,14 @@ Import it inside `offline_ultralytics()`, after which nothing here reaches for t
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -22,6 +25,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from jobs.boxes.data import BoxData, BoxedImage
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
+from rsir_core.raster import read_picture
 
 log = logging.getLogger(__name__)
 BEST: Final = "best.safetensors"
@@ -30,6 +34,10 @@ _QUIET_SECONDS: Final = 30.0  # at most so long without a line of progress
 
 class BoxDataset(YOLODataset):
     """The images of one split, labelled as `read_boxes` read them."""
+
+    ims: Any  # ultralytics fills these with None first
+    im_hw0: Any
+    im_hw: Any
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """The files of the split called `img_path`."""
@@ -50,6 +58,29 @@ class BoxDataset(YOLODataset):
             }
             for image in self._images()
         ]
+
+    def load_image(
+        self, i: int, rect_mode: bool = True, resize_short: bool = False
+    ) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+        """Its pixels (BGR), their size and that of the file, scaled so that the longer side is the network's.
+
+        The reader is that of the index, so that the detector learns of pixels as it will see them: ultralytics' own
+        takes the upper 8 of 16 bits, multiplies by alpha, and knows fewer formats.
+        """
+        if self.ims[i] is not None:  # one of those that mosaics are made of
+            cached: tuple[Any, tuple[int, int], tuple[int, int]] = self.ims[i], self.im_hw0[i], self.im_hw[i]
+            return cached
+        pixels = np.ascontiguousarray(read_picture(self.im_files[i]).pixels[..., ::-1])
+        height, width = pixels.shape[:2]
+        scale = self.imgsz / max(height, width)
+        shape = min(math.ceil(height * scale), self.imgsz), min(math.ceil(width * scale), self.imgsz)
+        scaled = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        if self.augment:
+            self.ims[i], self.im_hw0[i], self.im_hw[i] = scaled, (height, width), shape
+            self.buffer.append(i)
+            if 1 < len(self.buffer) >= self.max_buffer_length:
+                self.ims[self.buffer.pop(0)] = None
+        return scaled, (height, width), shape
 
     def _images(self) -> list[BoxedImage]:
         images: list[BoxedImage] = self.data["images"][self.img_path]
