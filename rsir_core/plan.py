@@ -87,7 +87,7 @@ def anti(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:
 
 
 def _join(left: pa.Table, right: pa.Table, on: list[str], kind: str) -> pa.Table:
-    if len(right) == 0:  # as on a first run, where a join would hold the keys three times
+    if len(left) == 0 or len(right) == 0:  # as on a first run, where a join would hold the keys twice more
         return left if kind == "left anti" else left.slice(0, 0)
     # Joined by key and position only: Arrow's join takes no list columns and promises no order.
     keys = left.select(on).append_column("position", pa.array(np.arange(len(left))))
