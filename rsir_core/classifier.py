@@ -27,6 +27,7 @@ EFFICIENTNET_LITE0 = "efficientnet_lite0"
 # Images per forward pass on a CPU. Larger ones take activations beyond 32 MB from the system at every layer and give
 # them back; with 32 images of 224 pixels the page faults of that cost more than efficientnet_lite0 (32 to 27 ms each).
 CPU_IMAGES = 4
+RESIZED = 1 << 26  # pixels that are resized at once: on GPUs they are floats then, 0.8 GB
 RANDOM = "random"  # instead of a weights file: train from scratch
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE = (127 / 255,) * 3, (128 / 255,) * 3
@@ -227,11 +228,14 @@ def resize_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
 
 
-def _by_shape(images: Sequence[Pixels]) -> list[list[int]]:
+def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
+    """Places of images of one shape, of no more of them than are resized at once."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, image in enumerate(images):
         groups[image.shape].append(i)
-    return list(groups.values())
+    for (height, width, _), places in groups.items():
+        most = max(1, RESIZED // (height * width))
+        yield from (places[start : start + most] for start in range(0, len(places), most))
 
 
 class Classifier:

@@ -53,15 +53,17 @@ def test_lite0_computes_what_its_weights_were_trained_for() -> None:
 
 
 class Resizing(TorchDispatchMode):
-    """Notes the type of numbers that is resized."""
+    """Notes the type of numbers that is resized, and how many images at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.types: set[torch.dtype] = set()
+        self.counts: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "upsample" in str(func):
             self.types.add(args[0].dtype)
+            self.counts.append(len(args[0]))
         return func(*args, **(kwargs or {}))
 
 
@@ -125,6 +127,15 @@ def test_input_is_normalised_and_resized() -> None:
     x = to_input([flat], settings, CPU)
     assert x.shape == (1, 3, 32, 32) and x.dtype == torch.float32
     assert x.abs().max() < 1e-6  # 127 is the mean
+
+
+def test_large_images_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, mixed = settings_for("resnet18", ("a", "b"), 32), images((64, 80), (90, 70), (64, 80), (64, 80))
+    together = to_input(mixed, settings, CPU)
+    monkeypatch.setattr("rsir_core.classifier.RESIZED", 2 * 64 * 80)
+    with Resizing() as seen:
+        assert torch.equal(to_input(mixed, settings, CPU), together)
+    assert sorted(seen.counts) == [1, 1, 2]
 
 
 def test_start_weights_by_path(tmp_path: Path) -> None:
