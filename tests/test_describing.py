@@ -26,7 +26,7 @@ def test_images_that_were_read_are_let_go(tmp_path: Path) -> None:
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f"{i:02}.png")
     listing = listing_table(list_images(str(tmp_path)))
-    reading = Reading.of(IndexConfig(archive=str(tmp_path), models="", index=""))
+    reading = Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))
 
     def read() -> pa.Table:
         return read_files(listing, reading)
@@ -56,7 +56,7 @@ def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tm
 
     stage.describer.describe = spoiled  # type: ignore[method-assign, assignment]
     listing = listing_table(list_images(str(tmp_path)))
-    found = stage(read_files(listing, Reading.of(IndexConfig(archive=str(tmp_path), models="", index=""))))
+    found = stage(read_files(listing, Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))))
     good = found.filter(found[rows.KIND].is_null())
     bad = found.filter(found[rows.KIND].is_valid())
     assert good[rows.IMAGE_ID].to_pylist() == ["0.png", "2.png"]
@@ -73,7 +73,7 @@ def test_batches_are_of_so_many_images_or_of_fewer_large_ones(tmp_path: Path, mo
         Image.new("RGB", (side, side)).save(tmp_path / f"{i:02}.png")
     (tmp_path / "05.png").write_bytes(b"no image")
     listing = listing_table(list_images(str(tmp_path)))
-    reading = Reading.of(IndexConfig(archive=str(tmp_path), models="", index=""))
+    reading = Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))
     monkeypatch.setattr("jobs.indexing.reading.HELD", 4 * 100 * 100 * 3)
     batches = list(read_batches(listing, reading, 8))
     assert [len(batch) for batch in batches] == [8, 8, 4, 8, 2]

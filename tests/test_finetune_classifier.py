@@ -236,8 +236,8 @@ def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneC
         finetune(dataclasses.replace(config, weights="nothing/there.pth"))
     with pytest.raises(LabelError, match="between 0 and 1"):
         finetune(dataclasses.replace(config, train_fraction=1.5))
-    with pytest.raises(ConfigError, match=r"--models .*\.jpg/models: the folder cannot be made"):
-        finetune(dataclasses.replace(config, models=f"{next(Path(config.archive).rglob('*.jpg'))}/models"))
+    with pytest.raises(ConfigError, match=r"--models .*/models: the folder cannot be made"):
+        finetune(dataclasses.replace(config, models=f"{next(Path(config.archive).rglob('*.png'))}/models"))
     with pytest.raises(WeightsError, match="nothing://"):
         finetune(dataclasses.replace(config, weights="nothing://bucket/resnet18.pth"))
     refused: dict[str, tuple[Any, ...]] = {"tau": (0, -0.1, 1.01, math.nan), "calibration_fraction": (-0.04, 1)}
