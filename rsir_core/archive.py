@@ -124,8 +124,8 @@ class Root(NamedTuple):
 
 def root_of(uri: str, image_id: str) -> Root | None:
     """Where the archive of an image, or of a scene's tile, lies; None: its URI has no id in it."""
-    place = uri.rfind(image_id)
-    if place < 0:
+    place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
+    if place < 0 and (place := uri.rfind(image_id)) < 0:
         return None
     end = place + len(image_id)
     _, chain, rest = uri[end:].partition("::")

@@ -162,10 +162,9 @@ class Evaluation:
         return region, size, "weighted" if arm.weighted else "plain"
 
     def _only_of_its_backbone(self, variation: Variation) -> bool:
-        """Whether no other bundle that is compared with describes images in that way too."""
-        return (
-            len({arm.variation.peer for arm in self.arms if arm.variation[:2] == variation[:2]} - {None, FROZEN}) <= 1
-        )
+        """Whether no other bundle that is compared with has the same one and describes as much of an image."""
+        alike = (arm.variation for arm in self.arms if arm.variation.backbone == variation.backbone)
+        return len({v.peer for v in alike if v.tau == variation.tau} - {None, FROZEN}) <= 1
 
     def name(self, arm: Arm) -> str:
         """In words."""

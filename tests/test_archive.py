@@ -98,6 +98,8 @@ def test_every_image_of_any_store_is_listed_once_and_readable(paths: list[list[s
         ("/data/s.tif#xywh=0,0,8,8&bands=1", "s.tif#xywh=0,0,8,8", "/b/s.tif#xywh=0,0,8,8&bands=1"),
         ("https://host/asset.tif", "item/visual", "https://host/asset.tif"),
         ("zip://a/x.png::/data/old.zip", "a/x.png", "/b/a/x.png"),
+        ("zip://x.png::/data/x.png.zip", "x.png", "/b/x.png"),
+        ("s3://bucket/we::ird/x.png", "x.png", "/b/x.png"),
     ],
 )
 def test_an_image_lies_under_its_archive_wherever_that_is(uri: str, image_id: str, moved: str) -> None:

@@ -1,7 +1,5 @@
 """Polygons in pixels of an image: what of one is inside, and the upright box around it."""
 
-from collections.abc import Callable
-
 from rsir_core.regions import Box
 
 Corner = tuple[float, float]  # x, y
@@ -18,16 +16,16 @@ def around(corners: Corners) -> Box | None:
 
 def clipped(corners: Corners, height: int, width: int) -> Corners:
     """What of a polygon is inside an image (Sutherland and Hodgman 1974), which may be nothing."""
-    for axis, edge, inside in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
-        corners = _cut(corners, lambda corner, axis=axis, edge=edge, inside=inside: inside * (corner[axis] - edge))  # type: ignore[misc]
+    for axis, edge, side in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        corners = _cut(corners, axis, edge, side)
     return corners
 
 
-def _cut(corners: Corners, inside: Callable[[Corner], float]) -> Corners:
-    """What of a polygon is where `inside`, which is linear, is not negative."""
+def _cut(corners: Corners, axis: int, edge: float, side: int) -> Corners:
+    """What of a polygon is at or above an edge along an axis (side 1), or at or below it (−1)."""
     kept: list[Corner] = []
     for a, b in zip((*corners[-1:], *corners[:-1]), corners, strict=True):
-        before, now = inside(a), inside(b)
+        before, now = (side * (corner[axis] - edge) for corner in (a, b))
         if before * now < 0:
             share = before / (before - now)
             kept.append((a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])))
