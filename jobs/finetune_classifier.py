@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import ray.data
 from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from safetensors.torch import save
 from torch import Tensor
 
 from jobs.cluster import joined
@@ -86,7 +87,8 @@ def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> 
 def finetune(config: FinetuneClassifierConfig) -> Summary:
     """Split, train, write the bundle."""
     began = time.monotonic()
-    labelled = label_images(list_images(config.archive), config.labels)
+    files = list(list_images(config.archive))
+    etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, split_list(config.unseen))
     taught = [image for image in images if image.split == "train"]
     classes = sorted({image.label for image in taught})
@@ -101,7 +103,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         can_be_read = set(readable(taught))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
-        state, metrics, folder = _train(config, settings, training, start)
+        state, metrics, folder = _train(config, settings, training, etags, start)
         settings, calibration = calibrate(config, settings, state, held_out, detector)
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
     fs, path = file_system(folder)
@@ -137,13 +139,28 @@ def _warn_of_a_wait(config: FinetuneClassifierConfig) -> None:
         )  # fmt: skip
 
 
+def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
+    """Of a training: what would make it another one is in it, so that a killed one is continued by the same only."""
+    content = hashlib.sha256(json.dumps([payload, etags], sort_keys=True, default=str).encode())
+    content.update(save(dict(start or {})))
+    return f"{RUN}{content.hexdigest()[:12]}"
+
+
 def _train(
     config: FinetuneClassifierConfig,
     settings: ClassifierSettings,
     images: Sequence[LabelledImage],
+    etags: Mapping[str, str],
     start: State | None,
 ) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Run or resume the training; returns the weights, the last metrics and the folder of runs, which may now go.
+
+    Args:
+        config: of the job.
+        settings: of the classifier.
+        images: to train on.
+        etags: of each of them, by URI.
+        start: what the backbone begins with; None: initial values.
 
     Raises:
         LabelError: an image cannot be read any more.
@@ -151,7 +168,6 @@ def _train(
     """
     effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
     payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
-    name = hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:12]
     fs, path = file_system(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
     storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
     scaling = ScalingConfig(
@@ -164,7 +180,7 @@ def _train(
         train_loop_config={**payload, "config": asdict(config), "start": ray.put(start)},
         scaling_config=scaling,
         run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
-            name=f"{RUN}{name}",
+            name=run_name(payload, [etags[image.uri] for image in images], start),
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
             # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
@@ -183,7 +199,9 @@ def _train(
     except WorkerGroupError as error:
         causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them
         if unread := [cause for cause in causes if isinstance(cause, ImageError)]:
-            raise LabelError(f"{unread[0]}; the same command goes on with the epoch that this has ended") from error
+            raise LabelError(
+                f"{unread[0]}; once it is back as it was, the same command goes on with this epoch"
+            ) from error
         if diverged := [cause for cause in causes if isinstance(cause, ConfigError)]:
             raise diverged[0] from error
         raise

@@ -19,7 +19,7 @@ import torchvision
 
 from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
 from jobs.evaluate import evaluate
-from jobs.finetune_classifier import finetune, readable
+from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.training.classifier import Pictures, train_worker
 from rsir_core import bundle
@@ -229,6 +229,20 @@ def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp
     resumed, undisturbed = (bundle.load_bundle(m) for m in (config.models, str(tmp_path / "undisturbed")))
     for name, tensor in undisturbed.classifier_state.items():
         torch.testing.assert_close(resumed.classifier_state[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_a_run_has_the_name_of_all_that_it_learns_from() -> None:
+    payload: dict[str, Any] = {"config": {"seed": 0}, "images": ["a", "b"]}
+    start = {"stem": torch.zeros(3), "head": torch.ones(2, dtype=torch.bfloat16)}
+    name = run_name(payload, ["1", "2"], start)
+    assert run_name(dict(payload), ["1", "2"], {key: tensor.clone() for key, tensor in start.items()}) == name
+    others = [
+        run_name(payload | {"config": {"seed": 1}}, ["1", "2"], start),
+        run_name(payload, ["1", "3"], start),  # a picture under its name
+        run_name(payload, ["1", "2"], start | {"stem": torch.ones(3)}),  # weights under theirs
+        run_name(payload, ["1", "2"], None),
+    ]
+    assert len({name, *others}) == 5
 
 
 def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneClassifierConfig) -> None:
