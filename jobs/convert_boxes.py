@@ -19,7 +19,7 @@ from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 
 log = logging.getLogger(__name__)
-SLIVER: Final = 0.5  # pixels; what is narrower is nothing to learn from
+SLIVER: Final = 0.5  # pixels; what is left of a box at the edge and is narrower says nothing of its object
 EMPTY: Final = Box(0.0, 0.0, 0.0, 0.0)
 Marked = dict[str, list[MarkedObject]]  # by the image's name
 
@@ -129,26 +129,27 @@ def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
     """An image without a label file must not get that of another folder's image of its name.
 
     Raises:
-        LabelError: images of one folder have theirs in several.
+        LabelError: images of one folder have theirs in several, and not all have one, so that who has none is a guess.
     """
+    guessed = {PurePosixPath(name).parent for name, file in files.items() if file is None}
     known: dict[PurePosixPath, tuple[str, str]] = {}
     for name, file in files.items():
-        if file is None:
+        if file is None or PurePosixPath(name).parent not in guessed:
             continue
         first, its = known.setdefault(PurePosixPath(name).parent, (name, file))
         if PurePosixPath(its).parent != PurePosixPath(file).parent:
             raise LabelError(
-                f"{first} and {name} would have their boxes in {its} and {file} of {boxes}, in two folders; give the "
-                "folder of these images' own label files"
+                f"{first} and {name} would have their boxes in {its} and {file} of {boxes}, in two folders, and others "
+                "beside them have none; put the label files of one folder's images into one folder"
             )
 
 
 def _check(
     config: ConvertBoxesConfig, names: Sequence[str], marked: Marked, sizes: Mapping[str, tuple[int, int]]
 ) -> tuple[dict[str, list[tuple[int, Box]]], Mapping[str, int]]:
-    """Class and box of each image's objects, and how many were difficult and clipped."""
+    """Class and box of each image's objects, and how many were difficult, clipped, and left out as slivers."""
     places = {name: place for place, name in enumerate(names)}
-    counts = Counter({"difficult": 0, "clipped": 0})
+    counts = Counter({"difficult": 0, "clipped": 0, "slivers": 0})
     checked: dict[str, list[tuple[int, Box]]] = {}
     for image, size in sizes.items():
         kept = checked[image] = []
@@ -163,19 +164,25 @@ def _check(
                 )
             box = _inside(found, size, config.clip)
             counts["clipped"] += box != found.box
-            kept.append((places[found.name], box))
+            if box is None:
+                counts["slivers"] += 1
+            else:
+                kept.append((places[found.name], box))
     return checked, counts
 
 
-def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box:
-    """The box, cut off at the image's edge where it reaches over it by less than a pixel, or may reach over it."""
+def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box | None:
+    """The box, cut off at the image's edge where it reaches over it by less than a pixel, or may reach over it.
+
+    None: what cutting leaves of it is nothing to learn from.
+    """
     (height, width), box = size, found.box
     inside = Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
     if found.corners and inside != box:
         inside = around(clipped(found.corners, height, width)) or EMPTY
     over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
     written = f"{found.where}: the box {box.x0:g},{box.y0:g} to {box.x1:g},{box.y1:g} of {found.name!r}"
-    if not (inside.x1 - inside.x0 >= SLIVER and inside.y1 - inside.y0 >= SLIVER):  # also where one is not a number
+    if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):  # also where one is not a number
         raise LabelError(
             f"{written} is empty or outside its image of {width}×{height} pixels; correct it or take it out"
         )
@@ -184,7 +191,8 @@ def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box:
             f"{written} reaches outside its image of {width}×{height} pixels; "
             "correct it, or pass --clip to cut such boxes off at the edge"
         )
-    return inside
+    narrow = min(inside.x1 - inside.x0, inside.y1 - inside.y0) < SLIVER
+    return None if narrow and inside != box else inside
 
 
 def _check_splits(written: Mapping[str, Sequence[ImageToWrite]], names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import ray.data
 from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -29,12 +30,12 @@ from rsir_core.classifier import ClassifierSettings, State, check_sides, setting
 from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.samples import MAX_PIXELS
-from rsir_core.storage import file_system, make_folder, one_line
+from rsir_core.storage import file_system, make_folder
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-START_MINUTES = 30  # as many tries of Ray Train, of a minute each
+START_TRIES = 120  # of Ray Train to get its workers, of a minute each and over a whole training
 IMAGE_SECONDS = 120.0  # after which an image that is not read cannot be, as `jobs.index` has it
 RUN = "classifier-"  # and what of its settings has an effect
 WITHOUT_EFFECT = ("json", "address", "models")  # on what is learnt: a run is resumed whatever they say
@@ -135,7 +136,7 @@ def _warn_of_a_wait(config: FinetuneClassifierConfig) -> None:
     if lacking := [f"{there.get(kind, 0):g} {kind}s" for kind, count in wanted.items() if count > there.get(kind, 0)]:
         log.warning(
             "the cluster has %s, %s were asked for: waiting for up to %d minutes for it to grow",
-            " and ".join(lacking), _wanted(config), START_MINUTES,
+            " and ".join(lacking), _wanted(config), START_TRIES,
         )  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def _train(
             storage_path=storage,
             checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
             # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_MINUTES),  # type: ignore[call-arg]
+            failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_TRIES),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": HUGE_PAGES},
         ),
     )
@@ -192,9 +193,11 @@ def _train(
     try:
         result = trainer.fit()
     except ControllerError as error:
+        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            raise
         raise ConfigError(
-            f"{_wanted(config)} were not there within {START_MINUTES} minutes ({one_line(error.controller_failure)}); "
-            "give fewer --workers, --num-cpus or --num-gpus, or let the cluster grow"
+            f"{_wanted(config)} were not there in {START_TRIES} tries of a minute; give fewer --workers, --num-cpus or "
+            "--num-gpus, or let the cluster grow"
         ) from error
     except WorkerGroupError as error:
         causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them

@@ -17,6 +17,7 @@ from torch import nn
 from jobs.boxes.data import BoxData, read_boxes, state_of
 from jobs.command import Summary, run
 from jobs.config import FinetuneDetectorConfig
+from rsir_core.archive import etag_of
 from rsir_core.bundle import State, write_detector
 from rsir_core.detector import (
     DetectorSettings,
@@ -24,7 +25,7 @@ from rsir_core.detector import (
     offline_ultralytics,
     take_start_weights,
 )
-from rsir_core.errors import ConfigError, WeightsError
+from rsir_core.errors import ConfigError, StorageError, WeightsError
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
 from rsir_core.storage import file_system, make_folder
@@ -95,13 +96,23 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
     else:
         folder = Path.home() / ".cache" / "rsir" / hashlib.sha256(config.models.encode()).hexdigest()[:16] / "detector"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WITHOUT_EFFECT}
-    content = json.dumps({**settings, "data": data.digest(), "start": state_of(config.weights or "")})
+    content = json.dumps({**settings, "data": data.digest(), "start": _state_of_start(config.weights)})
     note = folder / "settings.json"
     if not note.is_file() or note.read_text() != content:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         note.write_text(content)
     return folder
+
+
+def _state_of_start(weights: str | None) -> str:
+    """What changes when the start weights do; empty: there are none, or none that can be read."""
+    if weights is None or "://" not in weights:
+        return state_of(weights or "")
+    try:
+        return etag_of(weights)[0]
+    except (OSError, StorageError):
+        return ""  # which loading them will say
 
 
 def _clear(folder: Path) -> None:

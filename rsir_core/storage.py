@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def make_folder(option: str, uri: str) -> None:
-    """Make sure that a folder can be written to, before there is work that would be lost otherwise.
+    """Make sure that a folder of this machine can be written to, before there is work that would be lost otherwise.
+
+    Of others that is not asked: it could take making a bucket.
 
     Args:
         option: which gave it, in words of the command line.
@@ -47,9 +50,12 @@ def make_folder(option: str, uri: str) -> None:
     """
     try:
         fs, path = file_system(uri)
-        fs.makedirs(path, exist_ok=True)
+        if isinstance(fs, LocalFileSystem):
+            fs.makedirs(path, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
     except (OSError, StorageError) as error:
-        raise ConfigError(f"{option} {uri}: the folder cannot be made: {one_line(error)}") from error
+        raise ConfigError(f"{option} {uri}: the folder cannot be made or written to: {one_line(error)}") from error
 
 
 def put_file(uri: str, data: bytes) -> None:
@@ -81,7 +87,7 @@ def reading_from(uri: str) -> Iterator[None]:
         ) from error
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: Exception) -> str:
     """What an error says, without line breaks and colours, which deltalake's have."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
 

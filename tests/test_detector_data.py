@@ -81,9 +81,11 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
     without = write(tmp_path)
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "new.jpg")
     settings = yaml.safe_load((tmp_path / "data.yaml").read_text())
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/val", "images/new.jpg"]}))
-    with pytest.raises(LabelError, match=r"val/a\.jpg is in test and in train or val"):
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/train", "images/new.jpg"]}))
+    with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
         read_boxes(str(tmp_path / "data.yaml"))
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/val"}))
+    assert len(read_boxes(str(tmp_path / "data.yaml")).test) == 1  # as sets with two parts have it; that is said
     (tmp_path / "labels" / "new.txt").write_text(LINE)
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/new.jpg"}))
     with_test = read_boxes(str(tmp_path / "data.yaml"))

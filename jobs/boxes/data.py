@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from rsir_core.errors import ImageError, LabelError
-from rsir_core.tiles import open_scene
+from rsir_core.tiles import SceneFormatError, open_scene
 
 log = logging.getLogger(__name__)
 EXTENSIONS: Final = frozenset((".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
@@ -86,13 +86,14 @@ def read_boxes(file: str) -> BoxData:
 def _check_apart(file: str, data: BoxData) -> None:
     """What is scored must be new to the detector. Small sets often judge epochs by what they train on."""
     trained, judged, scored = ({image.file for image in part} for part in (data.train, data.val, data.test))
-    if both := scored & (trained | judged):
+    if both := scored & trained:
         raise LabelError(
-            f"--data {file}: {min(both)} is in test and in train or val, so that its score would flatter; take it out "
-            "of one, or leave test away"
+            f"--data {file}: {min(both)} is in test and in train, so that its score would flatter; take it out of one, "
+            "or leave test away"
         )
-    if both := trained & judged:
-        log.warning("%d images are in train and in val, which judges the epochs too kindly", len(both))
+    for name, others in (("train", trained), ("test", scored)):
+        if both := others & judged:
+            log.warning("%d images are in %s and in val, by which the best epoch is chosen", len(both), name)
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -170,12 +171,13 @@ def image_size(file: str) -> tuple[int, int]:
         with Image.open(file) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception:  # of a broken header nearly every built-in error; and it does not know all kinds of samples
+    except Exception as unknown:  # of a broken header nearly every built-in error; it does not know all samples either
         try:
             with open_scene(file) as dataset:
                 return int(dataset.height), int(dataset.width)
         except ImageError as error:
-            raise LabelError(f"{file} cannot be opened as an image: {error}; mend it or remove it") from error
+            why = unknown if isinstance(error, SceneFormatError) else error
+            raise LabelError(f"{file} cannot be opened as an image: {why}; mend it or remove it") from error
     return (width, height) if turned else (height, width)
 
 

@@ -23,6 +23,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from jobs.boxes.data import BoxData, BoxedImage
+from rsir_core.errors import ImageError, LabelError
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
 from rsir_core.raster import read_picture
@@ -70,7 +71,10 @@ class BoxDataset(YOLODataset):
         if self.ims[i] is not None:  # one of those that mosaics are made of
             cached: tuple[Any, tuple[int, int], tuple[int, int]] = self.ims[i], self.im_hw0[i], self.im_hw[i]
             return cached
-        pixels = np.ascontiguousarray(read_picture(self.im_files[i]).pixels[..., ::-1])
+        try:
+            pixels = np.ascontiguousarray(read_picture(self.im_files[i]).pixels[..., ::-1])
+        except ImageError as error:  # whose arguments a process of ultralytics' loader would lose
+            raise LabelError(f"{error}; mend it, or take it out of the data.yaml's images") from error
         height, width = pixels.shape[:2]
         scale = self.imgsz / max(height, width)
         shape = min(math.ceil(height * scale), self.imgsz), min(math.ceil(width * scale), self.imgsz)
