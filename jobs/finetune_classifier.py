@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy.typing as npt
 import ray.data
-from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from safetensors.torch import save
@@ -164,8 +172,7 @@ def _train(
         start: what the backbone begins with; None: initial values.
 
     Raises:
-        LabelError: an image cannot be read any more.
-        ConfigError: the loss is no number any more.
+        LabelError, ConfigError: see `_fit`.
     """
     effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
     payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
@@ -190,13 +197,28 @@ def _train(
         ),
     )
     _warn_of_a_wait(config)
+    result = _fit(trainer, _wanted(config))
+    if result.checkpoint is None:
+        raise RuntimeError("Ray Train reports no epoch, though there is one at least")
+    with result.checkpoint.as_directory() as folder:
+        state = trained_weights(folder)
+    return state, result.metrics or {}, storage
+
+
+def _fit(trainer: TorchTrainer, wanted: str) -> Result:
+    """What comes of a training; `wanted`: the workers that it asks for, in words.
+
+    Raises:
+        LabelError: an image cannot be read any more.
+        ConfigError: the loss is no number any more, or the workers never came.
+    """
     try:
-        result = trainer.fit()
+        return trainer.fit()
     except ControllerError as error:
         if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
             raise
         raise ConfigError(
-            f"{_wanted(config)} were not there in {START_TRIES} tries of a minute; give fewer --workers, --num-cpus or "
+            f"{wanted} were not there in {START_TRIES} tries of a minute; give fewer --workers, --num-cpus or "
             "--num-gpus, or let the cluster grow"
         ) from error
     except WorkerGroupError as error:
@@ -208,11 +230,6 @@ def _train(
         if diverged := [cause for cause in causes if isinstance(cause, ConfigError)]:
             raise diverged[0] from error
         raise
-    if result.checkpoint is None:
-        raise RuntimeError("Ray Train reports no epoch, though there is one at least")
-    with result.checkpoint.as_directory() as folder:
-        state = trained_weights(folder)
-    return state, result.metrics or {}, storage
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 from rsir_core.archive import list_images
-from rsir_core.plan import listing_table
+from rsir_core.plan import listing_table, make_plan
+from rsir_core.table import KEY, Index, TableName
 from tests.store import Store
 
 PER_FOLDER = 1000
@@ -44,6 +47,31 @@ def bucket(count: int) -> Iterator[str]:
             server.terminate()
 
 
+class Holding(Index):
+    """An index that holds all of a listing: its keys are made anew at each look, as reading tables makes them."""
+
+    listing: pa.Table
+
+    def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
+        """Those of the listing; no file has failed."""
+        if name == "failures":
+            return super().keys(name, more)
+        chunks = [batch.to_pylist() for batch in self.listing.select(KEY).to_batches()]
+        return pa.concat_tables([pa.Table.from_pylist(chunk, self.listing.select(KEY).schema) for chunk in chunks])
+
+
+def peaks(listing: pa.Table, before: int) -> dict[str, int]:
+    """Memory beyond `before` once a listing was compared with an empty index, and then with one that has all of it."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        index = Holding(folder)
+        index.listing = listing
+        for name, compared in (("first_run", Index(folder)), ("again", index)):
+            make_plan(compared, listing, retry_failed=False)
+            found[f"{name}_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return found
+
+
 def main() -> None:
     """One listing."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,6 +97,7 @@ def main() -> None:
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
             "bytes_per_image": round(table.nbytes / len(table), 1),
         }
+        result |= peaks(table, before)
     print(json.dumps(result))
 
 
