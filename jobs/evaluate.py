@@ -28,6 +28,7 @@ from rsir_core.errors import ConfigError
 from rsir_core.evaluation import Evaluation, Run, Scored
 from rsir_core.gallery import Strip
 from rsir_core.metrics import score_retrieval, top_confusion
+from rsir_core.nomatch import score_no_match
 from rsir_core.report import arms_table, write_report
 from rsir_core.storage import make_folder
 from rsir_core.unseen import score_unseen
@@ -68,11 +69,12 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 
 def of_probabilities(subject: Subject) -> dict[str, Any]:
-    """What `unseen` and `calibration` say of the rows as they are stored."""
+    """What `unseen`, `nomatch` and `calibration` say of the rows as they are stored."""
     feature, p = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
         "unseen": score_unseen(feature, p, labels, classifier.classes),
+        "no_match": score_no_match(feature, p, labels, classifier.classes),
         "calibration": score_calibration(p, labels, classifier.classes, classifier.temperature),
     }
 

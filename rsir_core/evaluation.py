@@ -53,7 +53,7 @@ class Run:
         confusion: (L, L), see `metrics.top_confusion`, by the main arm; labels in the order of names.
         strips: typical queries with what several arms rank first; none where that was not asked for.
         protocol: how all that came about.
-        findings: `unseen` and `calibration`, of its rows as they are stored; either may be None.
+        findings: `unseen`, `no_match` and `calibration`, of its rows as they are stored; each may be None.
     """
 
     seed: str | None

@@ -43,7 +43,7 @@ def _trained_on(protocol: Mapping[str, Any]) -> str:
 def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
     """A sentence for each part of the page, by its name; those of absent tables are empty."""
     also = {"unseen": _unseen, "no_match": _no_match, "calibration": _calibration, "duplicates": _duplicates}
-    found = {name: evaluation.findings.get("unseen" if name == "no_match" else name) for name in also}
+    found = {name: evaluation.findings.get(name) for name in also}
     return {
         "table5": _table5(evaluation) if tables["table5"] else "",
         "classes": _classes(evaluation),
@@ -176,16 +176,17 @@ def _unseen(found: Mapping[str, Any]) -> str:
 
 
 def _no_match(found: Mapping[str, Any]) -> str:
-    told = found["no_match"]
-    parts = [
-        f"{100 * told[way]['unseen_told']:.1f} % by the {way} distance "
-        f"({100 * told[way]['known_told_wrongly']:.1f} % of the images whose class is there are told so wrongly)"
-        for way in ("weighted", "plain")
-        if told[way]["threshold"] is not None
-    ]
-    if not parts:
-        return f"No threshold for “no match” can be promised: {told['null_queries']} queries are too few for it."
-    return f"Asked of an index without their classes, images of unseen ones are told “no match”: {', '.join(parts)}."
+    if found["threshold"] is None:
+        return f"No threshold for “no match” can be promised: {found['queries']:.0f} queries are too few for it."
+    unseen = found["unseen_told"]
+    also = "" if unseen is None else f", and so are {100 * unseen:.1f} % of the images of classes never seen"
+    return (
+        f"A query is told so where the nearest image lies {found['threshold']:.2f} or farther away by the plain "
+        f"distance: of queries whose class nothing was taken for, {100 * found['false_match_rate']:g} % then find a "
+        f"match. With each class left out in turn, {100 * found['false_matches']:.1f} % of its images find one, as "
+        f"others were taken for it. Of images whose class is there, {100 * found['told_wrongly']:.1f} % are told "
+        f"so{also}."
+    )
 
 
 def _calibration(found: Mapping[str, Any]) -> str:

@@ -1,23 +1,27 @@
-"""When the best row is too far to be a match: a threshold with a stated rate of false matches.
+"""When the nearest row is too far to be a match: a threshold with a stated rate of false matches.
 
 What a query meets that has nothing like it here is seen at the index's own rows: each of a sample asks, and only rows
-of other classes answer. The rate is so that of queries whose class the classifier knows and the index lacks; of classes
-that the classifier has never seen it says less (the README has what was measured).
+of other classes answer. The rate is so that of queries whose class the classifier knows and no row was taken for; where
+labels are known, `score_no_match` counts how much more it is with the rows that were taken for it wrongly, which are
+near. By the weighted distance it would be several times as much: one such row has weights near 0. So the plain distance
+decides, whatever ranks.
 """
 
 import json
-from typing import Final, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
 from rsir_core import search
-from rsir_core.search import Doubles, Floats
+from rsir_core.search import Doubles, Floats, Ints
 from rsir_core.storage import file_system, put_file
 from rsir_core.table import Index
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
-BLOCK: Final = 4096  # rows at once: 100 MB with so many queries
+BLOCK: Final = 4096  # rows at once: 35 MB with so many queries
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Sample(NamedTuple):
@@ -28,16 +32,15 @@ class Sample(NamedTuple):
 
 
 class NoMatch(NamedTuple):
-    """The thresholds of a version; of other models than these they mean nothing.
+    """The threshold of a version; of other models than these it means nothing.
 
     Attributes:
         bundle: fingerprint.
         pca: fingerprint.
-        queries: that the thresholds come from.
+        queries: that the threshold comes from.
         rows: that they were asked of.
         false_match_rate: which is so promised.
-        weighted_distance: below it the best row is a match; None: too few queries to promise that.
-        distance: the same for rankings by the distance alone.
+        distance: below it the nearest row is a match; None: too few queries to promise that.
     """
 
     bundle: str
@@ -45,7 +48,6 @@ class NoMatch(NamedTuple):
     queries: int
     rows: int
     false_match_rate: float
-    weighted_distance: float | None
     distance: float | None
 
     def to_json(self) -> bytes:
@@ -54,17 +56,17 @@ class NoMatch(NamedTuple):
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """The inverse of `to_json`."""
-        return cls(**json.loads(data))
+        """The inverse of `to_json`; what earlier versions stored besides is left out."""
+        stored = json.loads(data)
+        return cls(**{name: stored[name] for name in cls._fields})
 
-    def is_too_far(self, best: float, weighted: bool) -> bool | None:
-        """Whether a ranking whose best row is so far has no match; None: nothing can be promised."""
-        threshold = self.weighted_distance if weighted else self.distance
-        return None if threshold is None else best >= threshold
+    def is_too_far(self, nearest: float) -> bool | None:
+        """Whether a query whose nearest row is so far has no match; None: nothing can be promised."""
+        return None if self.distance is None else nearest >= self.distance
 
 
 def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilities: Floats) -> Doubles:
-    """Smallest distance from each query to a row of another class than its own; of parts of the rows take the minimum.
+    """Distance from each query to the nearest row of another class than its own; of parts of the rows take the minimum.
 
     O(m·n·K) time.
 
@@ -74,19 +76,15 @@ def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilitie
         class_probabilities: (n, C) of the rows.
 
     Returns:
-        (2, m): the weighted distance and the distance alone; infinite where all rows are of the query's class.
+        (m,): infinite where all rows are of the query's class.
     """
-    asked, asked_complement = search.classes(sample.class_probabilities), search.complements(sample.class_probabilities)
-    nearest = np.full((2, len(asked)), np.inf)
+    asked, classes = (search.classes(p) for p in (sample.class_probabilities, class_probabilities))
+    nearest = np.full(len(asked), np.inf)
     for start in range(0, len(feature), BLOCK):
-        p = class_probabilities[start : start + BLOCK]
-        classes = search.classes(p)
-        distance = search.distances(sample.feature, feature[start : start + BLOCK])  # (m, b)
-        distance[asked[:, None] == classes] = np.inf
-        nearest[1] = np.minimum(nearest[1], distance.min(axis=1))
-        distance *= search.query_weights(asked_complement, classes)
-        distance *= search.candidate_weights(search.complements(p), asked)
-        nearest[0] = np.minimum(nearest[0], distance.min(axis=1))
+        block = slice(start, start + BLOCK)
+        distance = search.distances(sample.feature, feature[block])  # (m, b)
+        distance[asked[:, None] == classes[block]] = np.inf
+        nearest = np.minimum(nearest, distance.min(axis=1))
     return nearest
 
 
@@ -101,21 +99,76 @@ def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
     return float(kth)
 
 
+def score_no_match(
+    feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
+) -> dict[str, Any] | None:
+    """How often a threshold tells labelled images rightly and wrongly; None: no label is a class of the classifier.
+
+    The threshold is that of an index of the images of known classes. Each of them asks it twice: without the images of
+    its label, which is a query that the index has nothing for, and without itself alone. All others ask it once.
+
+    Args:
+        feature: (n, K).
+        class_probabilities: (n, C).
+        labels: (n,).
+        classes: of the classifier.
+
+    Returns:
+        `false_match_rate` as stated, `queries` and `threshold` as `NoMatch` has them, and of the queries these shares:
+        `false_matches` of those without the images of their label, `told_wrongly` of those without themselves alone,
+        `unseen_told` of those of other labels (None: there are none). All None where there is no threshold.
+    """
+    names = np.asarray(labels)
+    known: Flags = np.isin(names, classes)
+    if not known.any():
+        return None
+    here = np.flatnonzero(known)
+    asking = np.random.default_rng(0).permutation(here)[:QUERIES]
+    sample = Sample(feature[asking], class_probabilities[asking])
+    limit = threshold(nearest_of_other_classes(sample, feature[here], class_probabilities[here]))
+    found: dict[str, Any] = {"false_match_rate": RATE, "queries": len(asking), "threshold": limit}
+    if limit is None:
+        return found | dict.fromkeys(("false_matches", "told_wrongly", "unseen_told"))
+    nearest, without = _nearest(feature, names, here)
+    return found | {
+        "false_matches": float((without[known] < limit).mean()),
+        "told_wrongly": float((nearest[known] >= limit).mean()),
+        "unseen_told": None if known.all() else float((nearest[~known] >= limit).mean()),
+    }
+
+
+def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple[Doubles, Doubles]:
+    """(n,) twice: of each row the distance to the nearest other one of those here, and to that of another label."""
+    nearest, without = np.empty(len(feature)), np.empty(len(feature))
+    for start in range(0, len(feature), QUERIES):
+        block = np.arange(start, min(start + QUERIES, len(feature)))
+        found = np.full((2, len(block)), np.inf)
+        for first in range(0, len(here), BLOCK):
+            rows = here[first : first + BLOCK]
+            distance = search.distances(feature[block], feature[rows])
+            distance[block[:, None] == rows] = np.inf  # itself
+            found[0] = np.minimum(found[0], distance.min(axis=1))
+            distance[labels[block][:, None] == labels[rows]] = np.inf
+            found[1] = np.minimum(found[1], distance.min(axis=1))
+        nearest[block], without[block] = found
+    return nearest, without
+
+
 def put_no_match(index: Index, version: int, known: NoMatch) -> None:
-    """Store the thresholds of a version of `features`."""
+    """Store the threshold of a version of `features`."""
     put_file(f"{index.no_match_uri}/{_name(version)}", known.to_json())
 
 
 def has_no_match(index: Index, version: int) -> bool:
-    """Whether the thresholds of just this version are stored."""
+    """Whether the threshold of just this version is stored."""
     fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
     return bool(fs.exists(f"{folder}/{_name(version)}"))
 
 
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
-    """The thresholds of a version, or of the newest before it with the same models; None: there are none yet.
+    """The threshold of a version, or of the newest before it with the same models; None: there is none yet.
 
-    A version is committed before its thresholds can be stored, so for a moment those of the one before it stand in.
+    A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
     fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
     if not fs.exists(folder):

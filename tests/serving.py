@@ -51,7 +51,7 @@ from rsir_core.table import Index
 Rows = list[dict[str, Any]]
 
 ONE = "beach/beach001.jpg"
-FARTHEST = (0.01, 0.5)  # as if the rows had said so: a weighted distance and a distance, from which on nothing matches
+FARTHEST = 0.5  # as if the rows had said so: the distance from which on nothing matches
 LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
 
 
@@ -78,7 +78,7 @@ def build_index(folder: Path, per_class: int) -> str:
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in rows.FEATURES.names}, rows.FEATURES)
     version = index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
-    put_no_match(index, version, NoMatch(features[rows.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, *FARTHEST))
+    put_no_match(index, version, NoMatch(features[rows.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST))
     return index.uri
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.nomatch import NoMatch, Sample, get_no_match, nearest_of_other_classes, put_no_match, threshold
+from rsir_core.nomatch import (
+    NoMatch,
+    Sample,
+    get_no_match,
+    nearest_of_other_classes,
+    put_no_match,
+    score_no_match,
+    threshold,
+)
 from rsir_core.search import Searcher
 from rsir_core.table import Index
 
@@ -20,14 +29,12 @@ def test_the_nearest_of_other_classes_is_what_the_search_finds_among_them(seed: 
     queries, rows = drawn(rng, 5), drawn(rng, n)
     whole = nearest_of_other_classes(queries, *rows)
     parts = [nearest_of_other_classes(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
-    np.testing.assert_array_equal(np.minimum(*parts), whole)
+    np.testing.assert_allclose(np.minimum(*parts), whole, rtol=1e-12)
     order, searcher = Searcher.of([f"{i:03}" for i in range(n)], *rows)
     classes = rows.class_probabilities.argmax(axis=1)[order]
     for i, (feature, p) in enumerate(zip(*queries, strict=True)):
-        for plain, found in ((False, whole[0, i]), (True, whole[1, i])):
-            hits = searcher.search(feature, p, 1, classes != p.argmax(), plain)
-            best = hits.distance if plain else hits.weighted_distance
-            assert found == (pytest.approx(best[0], rel=1e-9) if len(best) else np.inf)
+        best = searcher.search(feature, p, 1, classes != p.argmax(), plain=True).distance
+        assert whole[i] == (pytest.approx(best[0], rel=1e-9) if len(best) else np.inf)
 
 
 def test_no_more_than_the_stated_share_of_other_queries_lies_below_the_threshold() -> None:
@@ -46,13 +53,46 @@ def test_too_few_queries_promise_nothing() -> None:
 
 
 def test_it_is_stored_by_version_and_models_and_asked(tmp_path: Path) -> None:
-    index, known = Index(str(tmp_path)), NoMatch("b", "p", 1000, 2100, 0.01, 0.25, None)
+    index, known = Index(str(tmp_path)), NoMatch("b", "p", 1000, 2100, 0.01, 0.25)
     assert get_no_match(index, 3, "b", "p") is None
     put_no_match(index, 2, known)
     put_no_match(index, 10, known._replace(rows=5))
     put_no_match(index, 11, known._replace(pca="other"))
     assert [get_no_match(index, v, "b", "p") for v in (1, 2, 9)] == [None, known, known]
     assert get_no_match(index, 12, "b", "p") == known._replace(rows=5)  # those of another PCA mean nothing here
-    assert known.is_too_far(0.2, weighted=True) is False
-    assert known.is_too_far(0.25, weighted=True) is True
-    assert known.is_too_far(0.2, weighted=False) is None
+    assert [known.is_too_far(nearest) for nearest in (0.2, 0.25)] == [False, True]
+    assert known._replace(distance=None).is_too_far(0.2) is None
+    of_before = json.dumps({**known._asdict(), "weighted_distance": 0.1}).encode()  # by version 0.1
+    assert NoMatch.from_json(of_before) == NoMatch.from_json(known.to_json()) == known
+
+
+def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() -> None:
+    rng = np.random.default_rng(3)
+    labels = [str(name) for name in rng.choice(["a", "b", "c", "x"], 600)]
+    centre = {name: rng.normal(size=4) * 2 for name in "abcx"}
+    feature = np.stack([centre[name] + rng.normal(size=4) for name in labels]).astype(np.float32)
+    p = np.stack([rng.dirichlet([20 if c == name else 0.9 for c in "abc"]) for name in labels]).astype(np.float32)
+    here = np.flatnonzero(np.isin(labels, list("abc")))
+    found = score_no_match(feature, p, labels, list("abc"))
+    assert found is not None and found["queries"] == len(here)
+    null = nearest_of_other_classes(Sample(feature[here], p[here]), feature[here], p[here])
+    assert found["threshold"] == threshold(null)
+    order, searcher = Searcher.of([f"{i:03}" for i in here], feature[here], p[here])
+    rows = here[order]
+
+    def nearest(i: int, allowed: np.ndarray) -> float:
+        return float(searcher.search(feature[i], p[i], 1, allowed, plain=True).distance[0])
+
+    names = np.array(labels)
+    without = np.array([nearest(i, names[rows] != names[i]) for i in here.tolist()])
+    others = np.array([nearest(i, rows != i) for i in range(600)])
+    assert 0 < found["false_matches"] == pytest.approx(np.mean(without < found["threshold"]))
+    assert 0 < found["told_wrongly"] == pytest.approx(np.mean(others[here] >= found["threshold"]))
+    assert 0 < found["unseen_told"] == pytest.approx(np.mean(np.delete(others, here) >= found["threshold"]))
+
+
+def test_of_few_labelled_images_or_unknown_labels_nothing_is_said() -> None:
+    few = drawn(np.random.default_rng(0), 40)
+    assert score_no_match(*few, ["site"] * 40, list("abc")) is None
+    found = score_no_match(*few, ["a"] * 40, list("abc"))
+    assert found is not None and found["threshold"] is None and found["false_matches"] is None

@@ -20,7 +20,7 @@ from rsir_core.stored import FILE, KEYS, by_file, first_of, stored_keys, stored_
 from rsir_core.table import Index
 from tests.test_table import D, K, embedding_rows, feature_rows, ids_of, store
 
-NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5, 0.5)
+NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5)
 
 files = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True), max_size=4)
 

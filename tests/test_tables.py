@@ -190,7 +190,7 @@ def test_peers_of_one_backbone_have_names_of_their_own() -> None:
 def test_unseen_classes_are_a_table_of_what_was_found() -> None:
     def found(step: float) -> dict[str, Any]:
         ways = {way: {"map": step * i, "anmrr": 0.9 - step * i} for i, way in enumerate(("plain", "weighted", "auto"))}
-        return {"labels": ["lake"], "unseen": {"queries": 7, "sure": 0.5, **ways}, "known": None, "no_match": {}}
+        return {"labels": ["lake"], "unseen": {"queries": 7, "sure": 0.5, **ways}, "known": None}
 
     evaluation = some_evaluation(["key_region"], seeds=(0, 1))
     runs = [

@@ -1,4 +1,4 @@
-"""The thresholds of a published version, see `nomatch`: files are read where Ray has room, only minima come back."""
+"""The threshold of a published version, see `nomatch`: files are read where Ray has room, only minima come back."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ COLUMNS = [rows.FEATURE, rows.CLASS_PROBABILITIES]
 
 
 def state_no_match(index: Index) -> None:
-    """Store the thresholds of the newest version, unless they are, or it has no rows, or those of several models.
+    """Store the threshold of the newest version, unless it is, or there are no rows, or those of several models.
 
     O(rows · QUERIES) time on the cluster: about 15 s of a core per million rows.
     """
@@ -45,11 +45,10 @@ def state_no_match(index: Index) -> None:
     known = NoMatch(
         bundle,
         pca,
-        queries=nearest.shape[1],
+        queries=len(nearest),
         rows=sum(file.row_count for file in files),
         false_match_rate=RATE,
-        weighted_distance=threshold(nearest[0]),
-        distance=threshold(nearest[1]),
+        distance=threshold(nearest),
     )
     put_no_match(index, version, known)
 

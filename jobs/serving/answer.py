@@ -29,6 +29,7 @@ class Ranked(NamedTuple):
 
     keys: list[tuple[float, str]]  # what they are ordered by: a distance, then the image id
     encoded: list[bytes]  # each row as JSON, without its rank
+    nearest: float  # distance alone of the row that it is smallest of; infinite: none was there to be ranked
 
 
 class Recognised(NamedTuple):
@@ -70,7 +71,8 @@ class Answerer:
 
     def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
         """The best rows for a query, best first; may raise as `hits`."""
-        return self._ranked(self.hits(query, ranking), ranking.is_weighted(query))
+        hits = self.hits(query, ranking)
+        return self._ranked(hits, self.nearest(query, ranking, hits), ranking.is_weighted(query))
 
     def hits(self, query: Descriptor, ranking: Ranking) -> Hits:
         """The best rows for a query, best first, with their factors.
@@ -84,6 +86,13 @@ class Answerer:
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
         return hits
+
+    def nearest(self, query: Descriptor, ranking: Ranking, hits: Hits) -> float:
+        """The smallest distance alone among the rows of which hits are the best; infinite: there are no hits."""
+        if len(hits.rows) and ranking.is_weighted(query):
+            allowed = self._rows.passing(ranking.filter, self.edition.classes)
+            hits = self._rows.search(query.feature, query.class_probabilities, 1, allowed, plain=True)
+        return float(hits.distance[0]) if len(hits.rows) else np.inf
 
     def take(self, hits: Hits) -> pa.Table:
         """The rows of hits, of schema `resident.SCHEMA`, in their order."""
@@ -158,7 +167,7 @@ class Answerer:
             _stored_objects(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
         )  # fmt: skip
 
-    def _ranked(self, hits: Hits, weighted: bool) -> Ranked:
+    def _ranked(self, hits: Hits, nearest: float, weighted: bool) -> Ranked:
         found = self._rows.take(hits.rows)
         shown = found.select(list(ROW)).to_pylist()
         probability = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1, initial=0).tolist()
@@ -169,7 +178,7 @@ class Answerer:
             row[rows.GEOMETRY] = row[rows.GEOMETRY] and to_geojson(row[rows.GEOMETRY])
             encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
         key = hits.weighted_distance if weighted else hits.distance
-        return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded)
+        return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded, nearest)
 
 
 def _iso(microseconds: np.int64) -> str:

@@ -76,8 +76,8 @@ class AnswerRead:
             columns |= {name: found[name] for name in (rows.IMAGE_ID, rows.URI, rows.CLASS)}
             columns |= {name: getattr(hits, name) for name in FACTORS}
             columns[rows.RANK] = range(1, n + 1)
-            best = float((hits.weighted_distance if self._ranking.is_weighted(descriptor) else hits.distance)[0])
-            verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, best)
+            nearest = self._answerer.nearest(descriptor, self._ranking, hits)
+            verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, nearest)
             columns[rows.NO_MATCH] = [verdict.no_match] * n
             if self._ranking.near_duplicates:
                 columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist(), self._max_pixels)

@@ -131,7 +131,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
                     found = await backend.compared(source, found)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(found.results), media_type=GEOJSON)
-            verdict = verdict_on(backend.edition, ranking, query, found.best)
+            verdict = verdict_on(backend.edition, ranking, query, found.nearest)
             return Response(answer_json(backend.edition, query, found.results, verdict), media_type="application/json")
 
 

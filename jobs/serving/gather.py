@@ -20,7 +20,7 @@ class Found(NamedTuple):
     """What a query finds."""
 
     results: list[bytes]  # each as JSON
-    best: float | None  # what the very first is ordered by, on whatever page; None: no row is there to be ranked
+    nearest: float  # see `Ranked`, of all shares and whatever page
 
 
 class Backend(ABC):
@@ -132,7 +132,7 @@ def _ranked(parts: list[Ranked], ranking: Ranking) -> Found:
     merged = heapq.merge(*(zip(part.keys, part.encoded, strict=True) for part in parts))
     best = enumerate(islice(merged, ranking.offset, ranking.offset + ranking.k), ranking.offset + 1)
     results = [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]
-    return Found(results, min((part.keys[0][0] for part in parts if part.keys), default=None))
+    return Found(results, min(part.nearest for part in parts))
 
 
 def _span(bounds: list[FootprintJson]) -> FootprintJson | None:

@@ -101,10 +101,8 @@ class AnswerJson(TypedDict):
 
     version: int
     ranked_by: Literal["weighted_distance", "distance"]
-    no_match: bool | None  # nothing here is like the query; null: this index cannot say so
-    false_match_rate: (
-        float | None
-    )  # of queries whose class the model knows and the index lacks, the share that gets a match
+    no_match: bool | None  # nothing here is like the query, by the plain distance; null: this index cannot say so
+    false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
     query: QueryJson
     results: list[ResultJson]
 

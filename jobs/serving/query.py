@@ -145,17 +145,18 @@ class Verdict(NamedTuple):
 
     weighted: bool
     no_match: bool | None  # None: nothing can be promised, or nothing was ranked
-    false_match_rate: (
-        float | None
-    )  # of queries whose class the model knows and the index lacks, the share that gets one
+    false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
 
 
-def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, best: float | None) -> Verdict:
-    """What to say of a ranking whose best row is so far; near duplicates answer another question."""
+def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, nearest: float) -> Verdict:
+    """What to say of a query whose nearest row is so far, by the distance alone; near duplicates are another question.
+
+    Infinite is the distance where there is no row to be ranked.
+    """
     weighted, known = ranking.is_weighted(query), edition.no_match
-    if known is None or best is None or ranking.near_duplicates:
+    if known is None or nearest == np.inf or ranking.near_duplicates:
         return Verdict(weighted, None, None)
-    no_match = known.is_too_far(best, weighted)
+    no_match = known.is_too_far(nearest)
     return Verdict(weighted, no_match, None if no_match is None else known.false_match_rate)
 
 

@@ -122,7 +122,7 @@ async function search(words = "") {
 /** That what was found is no match, where the index can say so. */
 function unlike({ no_match, false_match_rate, results }) {
   if (!no_match || !results.length) return "";
-  const rate = `of images of a known class that is not in the index, ${percent(false_match_rate)} would still be taken for a match`;
+  const rate = `of images of a class that nothing here was taken for, ${percent(false_match_rate)} would still be said to have a match`;
   return `Nothing here seems to be like this image: what follows is only nearest (${rate}). `;
 }
 
