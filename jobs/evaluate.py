@@ -129,7 +129,11 @@ def _checked(config: EvaluateConfig) -> list[str | None]:
         raise ConfigError(
             f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {config.arms}, or drop this"
         )
-    if "table5" in sets and not config.peers:
+    if config.peers and "table5" not in sets:
+        raise ConfigError(
+            f"--peers {config.peers}: only table5 compares with them; add it to --arms {config.arms}, or drop this"
+        )
+    if "table5" in sets and not split_list(config.peers):
         raise ConfigError(
             "--arms table5 compares with whole images by other backbones; make a bundle of each, as by `python -m "
             "jobs.finetune_classifier --archive … --seed … --tau 1 --backbone vgg16 --models peers/vgg16` (and "

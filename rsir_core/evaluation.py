@@ -1,5 +1,6 @@
 """What was scored: every arm over one index, or over several that differ in their seed, with means and deviations."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 from rsir_core.arms import Arm, Variation
 from rsir_core.frozen import FROZEN
 from rsir_core.gallery import Strip
-from rsir_core.metrics import RECALL_LEVELS, Scores
+from rsir_core.metrics import PRECISION_AT, RECALL_LEVELS, Scores
 from rsir_core.search import Doubles, Ints
 
 
@@ -105,6 +106,12 @@ class Evaluation:
         """Precision among the first k, by k."""
         found = [scores.precision_at for scores in self.of(arm)]
         return {k: Spread.of([precision[k] for precision in found]) for k in found[0]}
+
+    @property
+    def highest_precision_at(self) -> dict[int, float]:
+        """That of a perfect ranking: of a query with NG relevant images only NG can be right, mean over queries."""
+        relevant_rows = [NG for run in self.runs for n in Counter(run.labels).values() for NG in [n - 1] * n if NG]
+        return {k: float(np.mean(np.minimum(relevant_rows, k)) / k) for k in PRECISION_AT}
 
     def recall_precision(self, arm: Arm) -> Doubles:
         """Interpolated precision at each of RECALL_LEVELS, mean over queries and seeds."""

@@ -1,6 +1,6 @@
 """What the figures of an evaluation say, each table in a sentence or two that hold whatever came out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rsir_core.arms import Arm
@@ -28,16 +28,17 @@ def lead(evaluation: Evaluation) -> str:
     return (
         f"{queries:,} queries, each against the {images - 1:,} other images of {len(set(run.labels))} classes; "
         f"{backbone}, {region}{'' if variation.tau == 1 else centred}, {evaluation.words(main)[1]}, "
-        f"{evaluation.words(main)[2]} distance.{seeds}{_trained_on(run.protocol)}"
+        f"{evaluation.words(main)[2]} distance.{seeds}{_trained_on([run.protocol for run in evaluation.runs])}"
     )
 
 
-def _trained_on(protocol: Mapping[str, Any]) -> str:
+def _trained_on(protocols: Sequence[Mapping[str, Any]]) -> str:
     """That the figures flatter, where they do; empty where they do not, or nobody knows."""
-    if str(protocol.get("images", "")).startswith("all"):
+    if str(protocols[0].get("images", "")).startswith("all"):
         return " Images that the models were trained on are among them, as no split file was given."
-    count = (protocol.get("images_trained_on") or {}).get("own")
-    return f" The models were trained on {count:,} of them." if count else ""
+    most = max((protocol.get("images_trained_on") or {}).get("own") or 0 for protocol in protocols)
+    which = "The models" if len(protocols) == 1 else "Models of a seed"
+    return f" {which} were trained on {most:,} of them: the figures flatter." if most else ""
 
 
 def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
@@ -125,13 +126,14 @@ def _confusion(evaluation: Evaluation) -> str:
 
 def _gallery(evaluation: Evaluation) -> str:
     ways: dict[str, list[bool]] = {}
-    for strip in evaluation.runs[0].strips:
+    for strip in (strip for run in evaluation.runs for strip in run.strips):
         ways.setdefault(strip.way, []).extend(strip.right)
     told = [f"“{way}” finds {sum(right)} of {len(right)}" for way, right in ways.items()]
+    seeds = f"all {len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else "those shown"
     return (
         "Of the two classes of the paper's figure, where there are such, the median query by average precision; of the "
-        "classes of lowest mAP a bad one, below which one in ten queries of the class is. Among the images shown, "
-        f"{', '.join(told)} right.{_beside_figure5(evaluation)}"
+        "classes of lowest mAP a bad one, than which only a tenth of the class's queries score worse. Of the first "
+        f"images of {seeds}, {', '.join(told)} right.{_beside_figure5(evaluation)}"
     )
 
 

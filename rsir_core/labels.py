@@ -47,14 +47,12 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
     if labels_csv is None:
         pairs = [(image.uri, folder_label(image.image_id)) for image in files]
     else:
-        rows = read_rows(labels_csv, ("uri", "label"))
+        rows = _labelled(labels_csv, read_rows(labels_csv, ("uri", "label")))
         known = {k: f.uri for f in files for k in (f.image_id, f.uri)}
         if unknown := [row["uri"] for row in rows if row["uri"] not in known]:
             raise LabelError(f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}")
         labels: dict[str, str] = {}
         for row in rows:
-            if not row["label"].strip():
-                raise LabelError(f"{labels_csv}: {row['uri']} has an empty label; leave its row out, or give it one")
             if labels.setdefault(known[row["uri"]], row["label"]) != row["label"]:
                 other = labels[known[row["uri"]]]
                 raise LabelError(f"{labels_csv}: {row['uri']} is labelled {other} and {row['label']}; leave one out")
@@ -126,12 +124,26 @@ def read_split(uri: str) -> list[LabelledImage]:
     """Read a split CSV.
 
     Raises:
-        LabelError: it cannot be read, lacks a column, or has another word than train and test.
+        LabelError: it cannot be read, lacks a column, has an empty label or another word than train and test, or says
+            two things of one image.
     """
-    rows = read_rows(uri, LabelledImage._fields)
+    rows = _labelled(uri, read_rows(uri, LabelledImage._fields))
     if wrong := [row["split"] for row in rows if row["split"] not in {"train", "test"}]:
         raise LabelError(f"{uri}: split is {wrong[0]!r} in {len(wrong)} rows; it takes train and test")
-    return [LabelledImage(row["uri"], row["label"], "train" if row["split"] == "train" else "test") for row in rows]
+    images: dict[str, LabelledImage] = {}
+    for row in rows:
+        image = LabelledImage(row["uri"], row["label"], "train" if row["split"] == "train" else "test")
+        if (other := images.setdefault(image.uri, image)) != image:
+            said = " and ".join(f"{i.label}, {i.split}" for i in (other, image))
+            raise LabelError(f"{uri}: {image.uri} has two rows: {said}; leave one out")
+    return list(images.values())
+
+
+def _labelled(uri: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows without the white space around their labels."""
+    if empty := [row["uri"] for row in rows if not row["label"].strip()]:
+        raise LabelError(f"{uri}: {empty[0]} has an empty label; leave its row out, or give it one")
+    return [{**row, "label": row["label"].strip()} for row in rows]
 
 
 def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -34,7 +34,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
     by_name: dict[str, PaperTable | None] = {
         "table3": tables.table3(), "figure4": tables.figure4(), "table4": tables.table4(), "table5": tables.table5(),
         "objects": tables.objects(), "views": tables.views(), "classes": tables.classes(),
-        "baseline": tables.baseline(), "unseen": tables.unseen(),
+        "objects_per_class": tables.objects_per_class(), "baseline": tables.baseline(), "unseen": tables.unseen(),
     }  # fmt: skip
     arms = {arm: _arm(evaluation, arm) for arm in evaluation.arms}
     return template.render(
@@ -43,6 +43,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         map=evaluation.map(main),
         anmrr=evaluation.anmrr(main),
         precision=evaluation.precision_at(main),
+        ceiling=_ceiling(evaluation),
         accuracy=evaluation.accuracy,
         comparable=tables.comparable,
         paper=paper.MAIN,
@@ -81,6 +82,12 @@ def _behind(cells: Cells, group: str, measure: str) -> bool:
     if ours is None or theirs is None:
         return False
     return ours.mean < theirs.mean - 0.00005 if measure == "map" else ours.mean > theirs.mean + 0.00005
+
+
+def _ceiling(evaluation: Evaluation) -> list[float]:
+    """The precisions of a perfect ranking; empty where all are 1."""
+    most = list(evaluation.highest_precision_at.values())
+    return most if min(most) < 1 else []
 
 
 def _gallery(strips: Sequence[Strip]) -> list[list[dict[str, Any]]]:

@@ -147,6 +147,16 @@ def test_peers_are_asked_for_before_anything_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+def test_arms_that_say_nothing_are_refused(made_up: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--peers p: only table5 .*--arms key_region"):
+        score(made_up, tmp_path, arms="key_region", peers="p")
+    with pytest.raises(ConfigError, match="--arms table5 compares"):
+        score(made_up, tmp_path, arms="table5", peers=" , ")
+    with pytest.raises(ConfigError, match=r"--arms objects: .* has no detector"):
+        score(made_up, tmp_path, arms="objects")
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_weights_that_cannot_be_used_are_found_out_first(made_up: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--weights w\.pth: only the arm frozen .*--arms key_region,whole_image"):
         score(made_up, tmp_path, arms="key_region,whole_image", weights="w.pth")

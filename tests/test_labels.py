@@ -93,6 +93,18 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
         read_split(str(csv))
     with pytest.raises(StorageError, match="s4"):
         read_split("s4://bucket/split.csv")
+    for line, words in (
+        ("a,b ,test", None),
+        ("a,b,train", "a has two rows: b, test and b, train; leave one out"),
+        ("a,c,test", "b, test and c, test"),
+        ("c,  ,test", "c has an empty label"),
+    ):
+        csv.write_text(f"uri,label,split\na,b,test\n{line}\n")
+        if words is None:
+            assert read_split(str(csv)) == [LabelledImage("a", "b", "test")]
+            continue
+        with pytest.raises(LabelError, match=words):
+            read_split(str(csv))
     csv.write_text("uri,label\na,b\n")
     with pytest.raises(LabelError, match="uri,label,split"):
         read_split(str(csv))

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from rsir_core import paper
 from rsir_core.arms import ARM_SETS, ArmSet
 from rsir_core.evaluation import Evaluation
+from rsir_core.metrics import PRECISION_AT
 from rsir_core.report import csv_lines, write_report
 from rsir_core.report_page import PLOTS, render
 from rsir_core.tables import Tables
@@ -237,6 +239,46 @@ def test_what_was_not_found_out_has_no_place_on_the_page() -> None:
     page = Parsed(page_of(some_evaluation(["key_region"])))
     for heading in ("What the figures rest on", "never seen", "baseline", "Figure 5", "Table 3", "the paper:"):
         assert heading not in page.text
+
+
+def test_a_perfect_precision_is_told_where_it_is_less_than_1() -> None:
+    evaluation = some_evaluation(["key_region"], seeds=(0, 1))
+    counts = Counter(evaluation.runs[0].labels)
+    assert {n - 1 for n in counts.values()} < set(range(1, 50))
+    relevant_rows = [counts[label] - 1 for label in evaluation.runs[0].labels]
+    told = [f"{100 * sum(min(NG, k) / k for NG in relevant_rows) / len(relevant_rows):.2f}" for k in PRECISION_AT]
+    assert f"at most, as classes are small{''.join(told)}" in Parsed(page_of(evaluation)).text
+
+
+def test_the_gallery_tells_of_all_seeds(tmp_path: Path) -> None:
+    evaluation = some_evaluation(["key_region"], seeds=(3, 4))
+    runs = [
+        replace(run, strips=[some_strip(tmp_path, "river", right)])
+        for run, right in zip(evaluation.runs, ([True, True], [True, False]), strict=True)
+    ]
+    text = " ".join(Parsed(page_of(replace(evaluation, runs=runs))).text.split())
+    assert "finds 3 of 4 right" in text and "Shown are those of the first seed, 3;" in text
+
+
+def test_a_seed_whose_models_have_seen_its_queries_is_told() -> None:
+    evaluation = some_evaluation(["key_region"], seeds=(0, 1))
+    counts = ({"own": 0}, {"own": 521})
+    runs = [
+        replace(run, protocol={**run.protocol, "images_trained_on": count})
+        for run, count in zip(evaluation.runs, counts, strict=True)
+    ]
+    assert "trained on 521 of them: the figures flatter" in page_of(replace(evaluation, runs=runs))
+
+
+@pytest.mark.slow
+def test_the_paper_stands_beside_ours_on_a_desktop(chromium: Any, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page_of(some_evaluation(EVERY, UC_MERCED, seeds=(0, 1))))
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.get((tmp_path / "report.html").as_uri())
+    wide = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert [table.text[:80] for table in chromium.execute_script(wide)] == []
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from rsir_core import rows
 from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
 from rsir_core.bundle import Bundle, read_settings
 from rsir_core.classifier import ClassifierSettings
-from rsir_core.errors import TableError
+from rsir_core.errors import ConfigError, TableError
 from rsir_core.frozen import frozen_bundle
 from rsir_core.metrics import PROTOCOL
 from rsir_core.table import Index
@@ -47,6 +47,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
 
     Raises:
         TableError: no index, or an empty one.
+        ConfigError: arms that need a detector, of an index without.
         LabelError: rows and labels do not fit.
         BundleError: a bundle is missing.
         WeightsError: those of the arm `frozen` cannot be had, or do not fit.
@@ -86,6 +87,11 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         bundles = {"own": f"{index.uri}/bundle", **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
+    if "objects" in sets and not own.detector:
+        raise ConfigError(
+            f"--arms {config.arms}: what described {index.uri} has no detector, so there are no objects to compare; "
+            "jobs.finetune_detector adds one to a bundle, or leave objects out"
+        )
     frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
