@@ -14,7 +14,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
-from jobs.boxes.data import BoxData, read_boxes, state_of
+from jobs.boxes.data import BoxData, BoxedImage, read_boxes, state_of
 from jobs.command import Summary, run
 from jobs.config import FinetuneDetectorConfig
 from rsir_core.archive import etag_of
@@ -25,9 +25,10 @@ from rsir_core.detector import (
     offline_ultralytics,
     take_start_weights,
 )
-from rsir_core.errors import ConfigError, StorageError, WeightsError
+from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, WeightsError
 from rsir_core.letterbox import STRIDE
 from rsir_core.precision import trains_in_bfloat16
+from rsir_core.raster import read_picture
 from rsir_core.storage import file_system, make_folder
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,13 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
 
     Raises:
         ConfigError: a setting that cannot be.
-        LabelError: the data.yaml or the labels are missing or contradictory.
+        LabelError: the data.yaml or the labels are missing or contradictory, or an image cannot be read.
         WeightsError: the start weights cannot be read or are of another network.
     """
     start = time.monotonic()
     _check(config)
     data = read_boxes(config.data)
+    _check_pixels(data.test)
     make_folder("--models", config.models)
     folder = _run_folder(config, data)
     with offline_ultralytics():
@@ -83,6 +85,15 @@ def _check(config: FinetuneDetectorConfig) -> None:
         raise ConfigError(f"num-gpus is {config.num_gpus}; the detector trains on one GPU (1) or on CPUs (0)")
     if config.num_gpus > torch.cuda.device_count():
         raise ConfigError("num-gpus is 1, but no GPU can be used here; give 0 to train on CPUs")
+
+
+def _check_pixels(images: list[BoxedImage]) -> None:
+    """Read those that only the score reads, which would else fail once hours of training are over."""
+    for image in images:
+        try:
+            read_picture(image.file)
+        except ImageError as error:
+            raise LabelError(f"{error}; mend it, or take it out of the data.yaml's test images") from error
 
 
 def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
@@ -144,7 +155,11 @@ def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSett
     from jobs.training.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
 
     log.info("scoring the best epoch on the %d test images", len(data.test))
-    return score_boxes(settings, state, data.test, 2 * config.batch_size, "cuda" if config.num_gpus else "cpu")
+    device = "cuda" if config.num_gpus else "cpu"
+    scores = score_boxes(settings, state, data.test, 2 * config.batch_size, device)
+    of_classes = ", ".join(f"{name} {score:.2f}" for name, score in scores["map50_per_class"].items())
+    log.info("mAP50 on the test images: %.3f (%s)", scores["map50"], of_classes)
+    return scores
 
 
 def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:

@@ -176,6 +176,16 @@ def test_labels_are_checked_first(config: FinetuneDetectorConfig, tmp_path: Path
     assert not Path(config.models).exists()
 
 
+def test_test_images_are_read_before_training(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
+    drawn = tmp_path / "boxes" / "images" / "test" / "0.png"
+    Image.open(drawn).save(cut := drawn.with_suffix(".jpg"))
+    drawn.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1000])  # its header is whole
+    with pytest.raises(LabelError, match=r"test/0\.jpg.*; mend it, or take it out of the data\.yaml's test images"):
+        finetune_detector(config)
+    assert not Path(config.models).exists()
+
+
 def test_a_bundle_that_cannot_be_written_is_found_out_first(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--models .*file/models: the folder cannot be made"):
