@@ -180,7 +180,7 @@ def test_test_images_are_read_before_training(config: FinetuneDetectorConfig, tm
     drawn = tmp_path / "boxes" / "images" / "test" / "0.png"
     Image.open(drawn).save(cut := drawn.with_suffix(".jpg"))
     drawn.unlink()
-    cut.write_bytes(cut.read_bytes()[:-1000])  # its header is whole
+    cut.write_bytes(cut.read_bytes()[:-200])  # its header is whole
     with pytest.raises(LabelError, match=r"test/0\.jpg.*; mend it, or take it out of the data\.yaml's test images"):
         finetune_detector(config)
     assert not Path(config.models).exists()
