@@ -143,7 +143,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except MemoryError as error:
         raise refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
     except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
-        raise refused(name, "too_large", f"is refused: {error}") from error
+        raise refused(name, "too_large", f"has too many pixels ({error}); make it smaller") from error
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
         why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
         if is_memory(why):

@@ -155,7 +155,7 @@ def rgb(dataset: Any, bands: list[int], name: str, view: View = WHOLE) -> Noted:
     """
     samples, valid = read_samples(dataset, bands, view)
     if not valid.any():
-        raise refused(name, "no_data", "has no valid pixel, only nodata; leave it out")
+        raise refused(name, "no_data", "has no valid pixel, only nodata; leave it out, or choose one with data")
     colours = sum(kind != ColorInterp.alpha for kind in dataset.colorinterp)
     notes = [f"bands {', '.join(map(str, bands))} of {dataset.count}"] if colours != len(bands) else []
     if dataset.colorinterp[bands[0] - 1] == ColorInterp.palette:

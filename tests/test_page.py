@@ -197,16 +197,16 @@ def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, c
 
     other = "river/river000.jpg"  # two classes are looked for at once, so that neither is sure
     page.open(f"?image_id={ONE}")
-    assert "not sure" not in page.text("#status")
+    assert "looks alone" not in page.text("#status")
     page.open(f"?image_id={ONE}&good={other}")
-    assert "Ordered by looks alone, as the class of this image is not sure" in page.text("#status")
+    assert "Ordered by looks alone: the model is only" in page.text("#status")
     assert ranked("auto")["ranked_by"] == "distance"
     for order, parts in (("weighted", 3), ("plain", 1)):
         choice = Select(page.driver.find_element(By.ID, "order"))
         page.search(lambda choice=choice, order=order: choice.select_by_value(order))  # type: ignore[misc]
         assert page.names() == [row["image_id"] for row in ranked(order)["results"]]
         assert page.address()["order"] == [order]
-        assert "not sure" not in page.text("#status")
+        assert "looks alone" not in page.text("#status")
         assert page.text("#grid li:nth-child(2) .product").startswith("distance") == (order == "plain")
         (card,) = page.all("#grid li:nth-child(2) .card")
         assert card.accessible_name.count(" × ") == (0 if order == "plain" else 2)  # the factors, for who hears them
@@ -413,7 +413,7 @@ def test_only_copies(page: Page) -> None:
     assert page.address()["copies"] == ["1"]
     kinds = [item.text for item in page.all("#grid .kind")]
     assert kinds[0] == "the same picture" and set(kinds[1:]) <= {"another picture"}
-    assert page.text("#status").startswith("The index has no copy of this picture besides it: these only look like it.")
+    assert page.text("#status").startswith("The index has no copy of this picture besides it.")
 
 
 def test_an_upload_that_is_there_already_is_told_from_look_alikes(page: Page, index: str, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ from tests.serving import LIMITS, ONE, Rows, png, upload
         ({"image_id": ONE, "k": 9, "offset": 42}, 422, "9 from offset 42"),
         ({"image_id": ONE, "bbox": [0, -91, 1, 1]}, 422, "bbox"),
         ({"image_id": ONE, "bbox": [0, 50, 10, 40]}, 422, "its south 50 lies north of its north 40"),
+        ({"image_id": ONE, "start": "2020"}, 422, "start: "),  # not so many seconds since 1970
+        ({"image_id": ONE, "end": 2020}, 422, "ISO 8601, as 2024-01-15"),
         ({"image_id": ONE, "start": "2026-02-01", "end": "2026-01-01T00:00:00Z"}, 422, "start: 2026-02-01T00:00:00"),
         ({"feature": ["x"] * 9000, "class_probabilities": [1]}, 422, "and 8995 more"),
         ({"feature": [0] * 10_001, "class_probabilities": [1]}, 422, "feature: List should have at most 10000"),

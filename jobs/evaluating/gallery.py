@@ -29,7 +29,7 @@ def choose_queries(scores: Scores, labels: Sequence[str]) -> dict[int, str]:
     typical = [label for label in FIGURE_5 if label in per_label]
     lowest = sorted(set(per_label) - set(typical), key=lambda label: (per_label[label].map, label))
     chosen = [(label, 0.5, "a median query") for label in typical]
-    chosen += [(label, 0.1, "a bad query") for label in lowest[: QUERIES - len(chosen)]]
+    chosen += [(label, 0.1, "among the worst tenth of its class") for label in lowest[: QUERIES - len(chosen)]]
     return dict(_query(per_label[label], quantile, words) for label, quantile, words in chosen)
 
 

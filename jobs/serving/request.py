@@ -26,7 +26,18 @@ def _utc(time: datetime | None) -> datetime | None:
     return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
 
 
+def _time(value: Any) -> Any:
+    """By ISO 8601 alone: pydantic's own would take 2020 for so many seconds since 1970."""
+    if value is None or isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("it takes a time in ISO 8601, as 2024-01-15 or 2024-01-15T10:00Z") from error
+
+
 JsonText = BeforeValidator(_list)
+Time = Annotated[datetime, BeforeValidator(_time)]
 Number = FiniteFloat
 Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
 LONGEST: Final = 10_000  # list: each part that is wrong costs time to be told
@@ -74,10 +85,11 @@ class SearchRequest(BaseModel):
         JsonText,
         Field(description="only footprints that meet west, south, east, north (degrees; west > east: over ±180°)"),
     ] = None
-    start: Annotated[
-        datetime | None, Field(description="only images taken at this time or later (UTC if not said)")
+    start: Annotated[Time | None, Field(description="only images taken at this time or later (UTC if not said)")] = None
+    end: Annotated[
+        Time | None,
+        Field(description="only images taken at this time or earlier; a day alone is its first moment: add T23:59:59"),
     ] = None
-    end: Annotated[datetime | None, Field(description="only images taken at this time or earlier")] = None
     where: Annotated[
         list[tuple[str, Operator, str | int | float | bool | Annotated[list[str | int | float], MANY]]],
         JsonText,

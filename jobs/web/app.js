@@ -36,6 +36,7 @@ function complain(error) {
 function show(view) {
   $("results").hidden = view !== "results";
   $("archive").hidden = view !== "archive";
+  $("unlike").hidden ||= view !== "results";
 }
 
 /** Ask something else, as a new place in the history. */
@@ -100,6 +101,7 @@ async function search(words = "") {
   }
   const began = performance.now();
   const answer = await fetchResults(0, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
+  const seconds = ((performance.now() - began) / 1000).toFixed(2);
   if (answer === null) show("archive");
   if (!answer) return;
   keepVersion(answer.version);
@@ -113,32 +115,34 @@ async function search(words = "") {
   showMarks();
   show("results");
   explain(answer.ranked_by);
-  say(unlike(answer) + unsure(answer) + copies(answer) + `${count(n, "result")} in ${((performance.now() - began) / 1000).toFixed(2)} s, nearest first.` + (n ? "" : ` ${whyNone()}`));
+  $("legend").hidden = !n;
+  $("unlike").hidden = !isUnlike(answer);
+  $("unlike").textContent = isUnlike(answer) ? unlike(answer) : "";
+  say(n ? `${unsure(answer)}${copies(answer)}${count(n, "result")} in ${seconds} s, nearest first.` : whyNone() || "The index has no image.");
   if (document.activeElement?.closest(".controls")) return;  // who filters goes on filtering
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
 }
 
-/** That what was found is no match, where the index can say so. */
-function unlike({ no_match, false_match_rate, results }) {
-  if (!no_match || !results.length) return "";
-  const rate = `of images of a class that nothing here was taken for, ${percent(false_match_rate)} would still be said to have a match`;
-  return `Nothing here seems to be like this image: what follows is only nearest (${rate}). `;
-}
+const isUnlike = ({ no_match, results }) => no_match === true && results.length > 0;
+
+/** That what was found is no match, as far as the index can say so. */
+const unlike = ({ false_match_rate }) => `Nothing in the index seems to match this image; these are only the nearest. (Of images of a known class that nothing here was taken for, ${percent(false_match_rate)} would still be called a match.)`;
 
 /** How many of what may be a copy are one, told from pixels. */
 function copies({ query, results }) {
   if (!results.some((result) => result.same_picture)) return "";
-  const others = results.filter((result) => isSamePicture(result) && result.image_id !== query.image_id).length;
-  const besides = query.image_id === null ? "" : " besides it";
-  if (!others) return `The index has no copy of this picture${besides}: these only look like it. `;
-  return `The index has ${others === 1 ? "one copy" : `${others} copies`} of this picture${besides}. `;
+  const others = results.filter((result) => result.image_id !== query.image_id);
+  const n = others.filter(isSamePicture).length;
+  if (!others.length) return results.length < asked.k ? `${noCopy(" besides it")} ` : "";
+  if (!n) return "None of these is known to be a copy of this picture; they look like it. ";
+  return `${n === 1 ? "One of these is a copy" : `${n} of these are copies`} of this picture. `;
 }
 
 /** That the class was left out of it, where it was the page's choice. */
 function unsure({ ranked_by, query }) {
   if (asked.order !== "auto" || asked.copies || ranked_by !== "distance") return "";
-  return `Ordered by looks alone, as the class of this image is not sure (${percent(query.probability)}). `;
+  return `Ordered by looks alone: the model is only ${percent(query.probability)} sure of the class. `;
 }
 
 /** How the results are to be read. */
@@ -150,8 +154,12 @@ function explain(rankedBy) {
 }
 
 function whyNone() {
-  if (asked.copies) return "The index has no copy of this picture" + (isFiltered({ ...asked, copies: false }) ? " that passes the filters." : ".");
+  if (asked.copies) return noCopy("");
   return isFiltered(asked) ? "No image passes the filters." : "";
+}
+
+function noCopy(besides) {
+  return `The index has no copy of this picture${besides}${isFiltered({ ...asked, copies: false }) ? " that passes the filters" : ""}.`;
 }
 
 /** The next page, after those that are shown. */
@@ -260,6 +268,7 @@ async function start() {
   asked = blank(index);
   $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
+  $("of-object").hidden = !index.has_detector;
   setUpFilters(index, () => go(readFilters()));
   $("legend").open = !narrow.matches;
   follow();

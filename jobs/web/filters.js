@@ -73,5 +73,6 @@ function say() {
   const { classes, from, to } = readFilters();
   $("filter-says").textContent = classes.length ? classes.map(readable).join(", ") : "all";
   $("dates-say").textContent = from || to ? [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" ") : "any time";
+  $("order").disabled = $("copies").checked;  // which are those nearest by looks
   $("reset").hidden = !isFiltered(readFilters());
 }

@@ -31,7 +31,7 @@ export function percent(probability) {
 
 /** 0.0123, or 1.2×10⁻⁷ where there would be too many zeros. */
 export function number(value) {
-  if (value === 0 || value >= 0.001) return String(Number(value.toPrecision(2)));
+  if (value === 0 || value >= 0.001) return String(Number(value.toPrecision(value >= 0.1 ? 3 : 2)));
   const [digits, exponent] = value.toExponential(1).split("e");
   return `${digits}×10${[...exponent].map((character) => SUPERSCRIPT[character]).join("")}`;
 }
