@@ -127,13 +127,15 @@ class Answerer:
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesJson:
         """The first images by id whose id contains a text (whatever its case), of one class or of all."""
-        found = self._rows.table.select([rows.IMAGE_ID, rows.CLASS])
+        shown = [rows.IMAGE_ID, rows.CLASS]
+        found = self._rows.table.select(shown).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
             found = found.filter(pc.equal(found[rows.CLASS], of_class))
         if contains:
             found = found.filter(pc.match_substring(found[rows.IMAGE_ID], contains, ignore_case=True))
         best = pc.select_k_unstable(found, min(first, len(found)), [(rows.IMAGE_ID, "ascending")])
-        return {"total": len(found), "images": found.take(best).to_pylist()}
+        best = self._rows.take(found["row"].to_numpy()[best.to_numpy()])
+        return {"total": len(found), "images": best.select(shown).to_pylist()}
 
     def held(self) -> Held:
         """What there is to ask for."""
