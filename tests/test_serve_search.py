@@ -80,7 +80,12 @@ def test_a_ranking_looks_through_its_filter_once(index: str, monkeypatch: pytest
     answerer, passing = Answerer(open_edition(index)), Resident.passing
     asked: list[Any] = []
     (query,) = answerer.stored([ONE], []).values()
-    monkeypatch.setattr(Resident, "passing", lambda *of: asked.append(of) or passing(*of))
+
+    def counted(*of: Any) -> Any:
+        asked.append(of)
+        return passing(*of)
+
+    monkeypatch.setattr(Resident, "passing", counted)
     answerer.rank(query, Ranking(1, distance="weighted"))
     assert len(asked) == 1
 
