@@ -22,7 +22,7 @@ class Resident:
     """A version's rows, or a share of them.
 
     Per row, 4·(K + C) bytes to rank it by and 24 to find it by its image id and URI are in memory. The rest lies in a
-    temporary file without a name; the system keeps what is asked for often.
+    temporary file without a name (as Linux has them); the system keeps what is asked for often.
 
     Attributes:
         table: the rows, of `SCHEMA`, mapped.
@@ -102,12 +102,12 @@ class Resident:
 
 def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
     """The tables as one, one chunk each, in a file that goes with the last that refers to it."""
-    with tempfile.NamedTemporaryFile(prefix="rsir-rows-") as file:
+    with tempfile.TemporaryFile() as file:  # never with a name, which a process that is killed would leave
         with pa.ipc.new_file(file, SCHEMA) as writer:
             for table in tables:
                 writer.write_table(table.combine_chunks())
         file.flush()
-        return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+        return pa.ipc.open_file(pa.memory_map(f"/proc/self/fd/{file.fileno()}")).read_all()
 
 
 def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:

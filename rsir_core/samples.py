@@ -23,7 +23,7 @@ Range = tuple[float, float]  # of samples: what becomes 0 and what becomes 255
 Mask = npt.NDArray[np.bool_]
 
 MAX_PIXELS: Final = 100_000_000
-PER_PIXEL: Final = 16  # bytes that a file may have, and samples that its decoder may have to touch, per allowed pixel
+PER_PIXEL: Final = 16  # bytes that a file may have, and its decoder may have to touch, per allowed pixel
 
 # All that is read is the file given: no sidecar, no neighbour, no network; one thread, since workers are the
 # parallelism; and what libjpeg only warns of (data missing inside a TIFF's tile) is an error.
@@ -97,7 +97,8 @@ def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, lea
     """
     read = len(bands) if dataset.interleaving == Interleaving.band else dataset.count
     touched = max(least, *(height * width for height, width in dataset.block_shapes)) * read
-    check_size(name, touched, PER_PIXEL * max_pixels, "samples")
+    size = touched * np.dtype(dataset.dtypes[0]).itemsize
+    check_size(name, size, PER_PIXEL * max_pixels, "bytes of samples")
 
 
 def colour_bands(dataset: Any, name: str) -> list[int]:

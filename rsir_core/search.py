@@ -163,7 +163,8 @@ class Searcher:
         key = hits.distance if plain else hits.weighted_distance
         if (key[1:] > key[:-1]).all():
             return hits.first(k)
-        tied = pa.table([key, self._ids.take(pa.array(hits.rows))], ["key", "id"])
+        ids = [self._ids[row].as_py() for row in hits.rows.tolist()]  # `take` would first join all chunks of all ids
+        tied = pa.table([key, pa.array(ids, pa.string())], ["key", "id"])
         best = pc.select_k_unstable(tied, min(k, len(tied)), [("key", "ascending"), ("id", "ascending")])
         return hits.take(best.to_numpy())
 

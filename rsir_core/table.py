@@ -104,16 +104,15 @@ class Index:
         """The rows of a version (default: the newest), sorted by image id; schema `rows.FEATURES`.
 
         Raises:
-            TableError: no such version.
+            TableError: no such version, or a file of it is missing or damaged.
         """
         names = list(columns) if columns is not None else rows.FEATURES.names
-        dataset = self._open("features", version).to_pyarrow_dataset()
+        opened = self._open("features", version)
+        dataset = opened.to_pyarrow_dataset()
         wanted = dict.fromkeys([rows.IMAGE_ID, *names])
         stored = [name for name in wanted if name in dataset.schema.names]
-        try:
+        with self._reading_features([file.name for file in files_of(opened)], f"a file of version {version}"):
             table = dataset.to_table(columns=stored).sort_by(rows.IMAGE_ID)
-        except FileNotFoundError as error:
-            raise TableError(_gone(f"a file of version {version} of {self.uri}")) from error
         return _cast(rows.completed(table).select(list(wanted)), rows.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[TableFile]:
@@ -131,14 +130,15 @@ class Index:
 
     def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
         """A file's rows, schema `rows.FEATURES`, as they lie in it, and their runs; None: it was written without."""
-        parquet = self._parquet(file.name)
-        table = _whole(parquet.read(rows.FEATURES.names))
+        with self._parquet(file.name) as parquet:
+            table = parquet.read(rows.FEATURES.names)
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
-        return table, None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
+        return _whole(table), None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def read_columns(self, file: TableFile, names: Sequence[str]) -> pa.Table:
         """Some columns of a file's rows, as they lie in it."""
-        return self._parquet(file.name).read(names)
+        with self._parquet(file.name) as parquet:
+            return parquet.read(names)
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
         """Fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
@@ -149,26 +149,47 @@ class Index:
         names = [rows.BUNDLE, rows.PCA]
         found: set[tuple[str, str]] = set()
         for file in self.feature_files(version):
-            table = self._parquet(file.name, names).read(names)
+            with self._parquet(file.name, names) as parquet:
+                table = parquet.read(names)
             pairs = table.group_by(names).aggregate([])
             found |= set(zip(*(pairs[name].to_pylist() for name in names), strict=True))
         return found
 
     def first_row(self, file: TableFile) -> pa.Table:
         """A file's first row, schema `rows.FEATURES`; the file has one."""
-        batches = self._parquet(file.name).iter_batches(1, columns=rows.FEATURES.names)
-        return _whole(pa.Table.from_batches([next(batches)]))
+        with self._parquet(file.name) as parquet:
+            batch = next(parquet.iter_batches(1, columns=rows.FEATURES.names))
+        return _whole(pa.Table.from_batches([batch]))
 
-    def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
-        fs, path = fsspec.core.url_to_fs(self.table_uri("features"))
+    @contextmanager
+    def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+        """A file of `features`, to be read in the body."""
+        fs, path = fsspec.core.url_to_fs(f"{self.table_uri('features')}/{name}")
+        with (
+            self._reading_features([name], name),
+            pq.ParquetFile(path, filesystem=fs, read_dictionary=list(as_dictionary)) as parquet,
+        ):
+            yield parquet
+
+    @contextmanager
+    def _reading_features(self, names: Sequence[str], what: str) -> Iterator[None]:
+        """As `reading`, of files of `features`, which go with the last version that is kept and has them."""
         try:
-            return pq.ParquetFile(f"{path}/{name}", filesystem=fs, read_dictionary=list(as_dictionary))
-        except FileNotFoundError as error:
-            raise TableError(_gone(f"{path}/{name}")) from error
+            with self.reading("features"):
+                yield
+        except TableError as error:
+            lost = isinstance(error.__cause__, FileNotFoundError)
+            if lost and not {file.name for file in self.table_files("features")}.issuperset(names):
+                raise TableError(
+                    f"{what} of {self.uri} is gone: its version is older than what jobs.index --vacuum keeps; ask for "
+                    "a newer one"
+                ) from error
+            raise
 
     def _row_count(self, name: str) -> int:
         """Of a file that somebody wrote without saying it."""
-        return int(self._parquet(name).metadata.num_rows)
+        with self._parquet(name) as parquet:
+            return int(parquet.metadata.num_rows)
 
     def embeddings(self, features: pa.Table) -> rows.Floats:
         """The stored embeddings (n, D) float32 of feature rows, in their order.
@@ -345,7 +366,7 @@ class Index:
         removed: list[TableFile] = []
         kept: list[WrittenFile] = []
         for file in self.feature_files():
-            ids = self._parquet(file.name).read([rows.IMAGE_ID])[rows.IMAGE_ID]
+            ids = self.read_columns(file, [rows.IMAGE_ID])[rows.IMAGE_ID]
             stays = ~np.asarray(pc.is_in(ids, leaving))
             if stays.all():
                 continue
@@ -391,10 +412,6 @@ class Index:
             if version is None:
                 raise TableError(f"the index at {self.uri} cannot be read: {one_line(error)}") from error
             raise TableError(f"{self.uri} has no version {version} any more: {one_line(error)}") from error
-
-
-def _gone(what: str) -> str:
-    return f"{what} is gone: its version is older than what jobs.index --vacuum keeps; ask for a newer one"
 
 
 def _whole(features: pa.Table) -> pa.Table:

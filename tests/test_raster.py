@@ -294,6 +294,14 @@ def test_the_pixel_limit_is_exact(kind: str) -> None:
     assert kind_of(data, 48 * 64 - 1) == "too_large"
 
 
+def test_what_a_decoder_touches_is_limited_in_bytes() -> None:
+    samples = np.arange(16 * 32 * 32).reshape(16, 32, 32) % 251
+    assert kind_of(gdal_file(samples.astype(np.float64), interleave="pixel"), 32 * 32) == "too_large"
+    for dtype in (np.uint8, np.uint16, np.float32):
+        data = gdal_file(samples[:4].astype(dtype), interleave="pixel")
+        assert decode(data, "photo", 32 * 32).pixels.shape == (32, 32, 3)
+
+
 def bombs() -> dict[str, bytes]:
     """Small files that say they are 16,000 pixels wide and high."""
     image, side = Image.new("RGB", (16, 16)), 16_000

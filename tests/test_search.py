@@ -4,6 +4,7 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +75,23 @@ def test_a_saturated_class_is_ordered_by_distance_and_comes_before_the_others() 
     assert order[hits.rows].tolist() == [1, 2, 0, 3]
     assert (np.diff(hits.weighted_distance) > 0).all()
     assert hits.weighted_distance[0] == float(SMALLEST) ** 2  # 1e-76: far from the edge of float64
+
+
+class OneByOne:
+    """Ids of which nothing joins the chunks."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self._ids = ids
+
+    def __getitem__(self, row: int) -> pa.Scalar:
+        return pa.scalar(self._ids[row])
+
+
+def test_a_tie_looks_at_the_ids_of_the_hits_alone() -> None:
+    _, searcher = Searcher.of(["c", "a", "b"], np.zeros((3, 2), np.float32), np.full((3, 2), 0.5, np.float32))
+    searcher._ids = OneByOne(["c", "a", "b"])
+    hits = searcher.search(np.zeros(2, np.float32), np.full(2, 0.5, np.float32), 2)
+    assert hits.rows.tolist() == [1, 2]
 
 
 def test_an_identical_image_is_at_zero_and_ties_go_to_the_smaller_id() -> None:

@@ -123,6 +123,18 @@ def test_too_many_bytes_are_found_while_reading(headers: list[tuple[bytes, bytes
     assert read == chunks_read
 
 
+@pytest.mark.parametrize(("name", "value"), [(b"image_id", b"+2AA-"), (b"+2AA-", b"x")])
+def test_a_form_of_texts_that_are_none_is_refused(name: bytes, value: bytes) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="' + name + b'"\r\n\r\n' + value + b"\r\n--B--\r\n"
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    kind = (b"content-type", b"multipart/form-data; boundary=B; charset=utf-7")
+    with pytest.raises(QueryError, match="not UTF-8 text; send the form in UTF-8"):
+        asyncio.run(read_search(Request({"type": "http", "method": "POST", "headers": [kind]}, receive), LIMITS))
+
+
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_any_class_name_can_be_sent_in_a_form(names: list[str]) -> None:
     assert SearchRequest.model_validate({"classes": json.dumps(names)}).classes == names

@@ -15,6 +15,7 @@ from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_edition
 from rsir_core import rows
 from rsir_core.regions import Box
+from rsir_core.resident import Resident
 from tests.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -73,6 +74,20 @@ def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, st
 
 
 # Ranking
+
+
+def test_a_ranking_looks_through_its_filter_once(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answerer, passing = Answerer(open_edition(index)), Resident.passing
+    asked: list[Any] = []
+    (query,) = answerer.stored([ONE], []).values()
+
+    def counted(*of: Any) -> Any:
+        asked.append(of)
+        return passing(*of)
+
+    monkeypatch.setattr(Resident, "passing", counted)
+    answerer.rank(query, Ranking(1, distance="weighted"))
+    assert len(asked) == 1
 
 
 def brute_force(stored: Rows, query: dict[str, Any]) -> list[tuple[float, str]]:

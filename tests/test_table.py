@@ -127,6 +127,16 @@ def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
             if name == "embeddings":
                 with pytest.raises(TableError, match="embeddings has lost a file"):
                     stored_keys(index)
+            else:
+                (stored,) = index.feature_files()
+                for read in (
+                    index.features,
+                    index.models,
+                    lambda stored=stored: index.first_row(stored),
+                    lambda stored=stored: index.read_features(stored),
+                ):
+                    with pytest.raises(TableError, match="features has lost a file, or one is damaged"):
+                        read()
             file.write_bytes(content)
 
 

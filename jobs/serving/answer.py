@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,8 @@ from rsir_core.table import Index
 
 ALIKE: Final = 50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
+
+Allowed = npt.NDArray[np.bool_] | None  # which rows of an answerer may be ranked; None: all
 
 
 class Ranked(NamedTuple):
@@ -70,27 +73,30 @@ class Answerer:
         return {name: self._descriptor(row) for name, row in found.items() if row is not None}
 
     def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
-        """The best rows for a query, best first; may raise as `hits`."""
-        hits = self.hits(query, ranking)
-        return self._ranked(hits, self.nearest(query, ranking, hits), ranking.is_weighted(query))
+        """The best rows for a query, best first; may raise as `passing`."""
+        allowed = self.passing(ranking)
+        hits = self.hits(query, ranking, allowed)
+        return self._ranked(hits, self.nearest(query, ranking, allowed, hits), ranking.is_weighted(query))
 
-    def hits(self, query: Descriptor, ranking: Ranking) -> Hits:
-        """The best rows for a query, best first, with their factors.
+    def passing(self, ranking: Ranking) -> Allowed:
+        """Which rows pass the ranking's filter, which takes a look at each; None: all.
 
         Raises:
             QueryError: 422, a filter that the index cannot apply.
         """
-        allowed = self._rows.passing(ranking.filter, self.edition.classes)
+        return self._rows.passing(ranking.filter, self.edition.classes)
+
+    def hits(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Hits:
+        """The best rows for a query among those allowed (see `passing`), best first, with their factors."""
         plain = not ranking.is_weighted(query)
         hits = self._rows.search(query.feature, query.class_probabilities, ranking.first, allowed, plain)
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
         return hits
 
-    def nearest(self, query: Descriptor, ranking: Ranking, hits: Hits) -> float:
+    def nearest(self, query: Descriptor, ranking: Ranking, allowed: Allowed, hits: Hits) -> float:
         """The smallest distance alone among the rows of which hits are the best; infinite: there are no hits."""
         if len(hits.rows) and ranking.is_weighted(query):
-            allowed = self._rows.passing(ranking.filter, self.edition.classes)
             hits = self._rows.search(query.feature, query.class_probabilities, 1, allowed, plain=True)
         return float(hits.distance[0]) if len(hits.rows) else np.inf
 
@@ -127,13 +133,15 @@ class Answerer:
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesJson:
         """The first images by id whose id contains a text (whatever its case), of one class or of all."""
-        found = self._rows.table.select([rows.IMAGE_ID, rows.CLASS])
+        shown = [rows.IMAGE_ID, rows.CLASS]
+        found = self._rows.table.select(shown).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
             found = found.filter(pc.equal(found[rows.CLASS], of_class))
         if contains:
             found = found.filter(pc.match_substring(found[rows.IMAGE_ID], contains, ignore_case=True))
         best = pc.select_k_unstable(found, min(first, len(found)), [(rows.IMAGE_ID, "ascending")])
-        return {"total": len(found), "images": found.take(best).to_pylist()}
+        best = self._rows.take(found["row"].to_numpy()[best.to_numpy()])
+        return {"total": len(found), "images": best.select(shown).to_pylist()}
 
     def held(self) -> Held:
         """What there is to ask for."""

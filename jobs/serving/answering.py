@@ -6,7 +6,7 @@ The arrangement is that of `describing`; the rows of the index lie in the actors
 import io
 import time
 import uuid
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ray.data import Dataset
 from jobs.config import QueryConfig
 from jobs.indexing.describing import Stages, through
 from jobs.indexing.reading import FAILURE, Reading, images_of, read_batches
-from jobs.serving.answer import FACTORS, Answerer
+from jobs.serving.answer import FACTORS, Allowed, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
 from rsir_core.duplicates import kinds_of
@@ -55,10 +55,15 @@ class AnswerRead:
         bad = batch.filter(batch["pixels"].is_null())
         return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
 
+    @cached_property
+    def _allowed(self) -> Allowed:
+        """The same for all queries."""
+        return self._answerer.passing(self._ranking)
+
     def _answer(self, query: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         recognised = self._answerer.recognise(descriptor)
         descriptor = descriptor if recognised is None else recognised.query
-        hits = self._answerer.hits(descriptor, self._ranking)
+        hits = self._answerer.hits(descriptor, self._ranking, self._allowed)
         n, found = len(hits.rows), self._answerer.take(hits)
         top = int(descriptor.class_probabilities.argmax())
         region = descriptor.region and descriptor.region._asdict()
@@ -76,7 +81,7 @@ class AnswerRead:
             columns |= {name: found[name] for name in (rows.IMAGE_ID, rows.URI, rows.CLASS)}
             columns |= {name: getattr(hits, name) for name in FACTORS}
             columns[rows.RANK] = range(1, n + 1)
-            nearest = self._answerer.nearest(descriptor, self._ranking, hits)
+            nearest = self._answerer.nearest(descriptor, self._ranking, self._allowed, hits)
             verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, nearest)
             columns[rows.NO_MATCH] = [verdict.no_match] * n
             if self._ranking.near_duplicates:

@@ -118,8 +118,19 @@ async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
             values = form.getlist(name)
             if any(isinstance(value, UploadFile) for value in values):
                 raise QueryError(f"{name}: a file; send the file as `image`")
+            if not all(_is_text(value) for value in [name, *values]):
+                raise QueryError(f"{name!a}: not UTF-8 text; send the form in UTF-8")
             fields[name] = values if len(values) > 1 else values[0]
         return SearchRequest.model_validate(fields), None if image is None else await image.read()
+
+
+def _is_text(decoded: Any) -> bool:
+    """Whether there is no half of a surrogate pair in it, which some charsets (UTF-7) decode to."""
+    try:
+        decoded.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def request_body(limits: Limits) -> dict[str, Any]:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 Call = tuple[int, str, tuple[Any, ...]]  # version, method of its answerer, arguments
 
 BATCH: Final = 8  # on one CPU thread more would only make the first of them wait
-DECODED_AT_ONCE: Final = 2  # each takes up to 20 bytes per pixel that is allowed, for a moment
+DECODED_AT_ONCE: Final = 2  # each takes up to 55 bytes per allowed pixel for a moment: 4 bands of float32 in one block
 LARGE: Final = 12_000_000  # bytes of a picture, of which many must not wait side by side
 TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
