@@ -69,6 +69,8 @@ class FinetuneClassifierConfig(RayJobConfig):
         super().__post_init__()
         if not 0 < self.tau <= 1:
             raise ConfigError(f"--tau {self.tau}: it takes more than 0 and at most 1")
+        if not 0 < self.train_fraction < 1:
+            raise ConfigError(f"--train-fraction {self.train_fraction}: it takes more than 0 and less than 1")
         if not 0 <= self.calibration_fraction < 1:
             raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
         if not 0 < self.learning_rate < math.inf:
@@ -198,6 +200,7 @@ class IndexConfig(DescribingConfig):
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
         _check_views(self.views)
+        _ = self.wanted, self.tiling  # options that are not what they should be
 
     @property
     def wanted(self) -> Wanted | None:
