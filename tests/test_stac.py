@@ -139,6 +139,12 @@ def test_items_are_chosen(catalogue: str) -> None:
     assert ids(catalogue, collections=("s2",), start=LATE, asset="visual") == ["s2/a.tif"]
 
 
+def test_bounds_on_either_side_of_the_antimeridian_meet_there() -> None:
+    at = item("a", LATE, 179, {})  # to 180°
+    assert Wanted(bbox=Footprint(-180, 0, -170, 50)).takes(at) and Wanted(bbox=Footprint(-180, 0, 180, 50)).takes(at)
+    assert not Wanted(bbox=Footprint(-179, 0, -170, 50)).takes(at)
+
+
 def test_an_item_collection_on_a_store_is_listed() -> None:
     items = [item("a", LATE, 10, {"visual": image("a.tif", updated="1")}), item("b", LATE, 10, {"x": image(
         "https://example.org/b.tif?signature=1", updated="2")})]  # fmt: skip
