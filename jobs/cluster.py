@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset
+from ray.exceptions import RayTaskError
 
-from rsir_core.errors import ConfigError
+from rsir_core.errors import ConfigError, RsirError
 
 
 @contextmanager
@@ -24,12 +26,16 @@ def joined(address: str | None) -> Iterator[None]:
 
     Raises:
         ConfigError: no cluster answers at the address.
+        RsirError: as a worker has raised it, without Ray's traceback.
     """
     DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
     DataContext.get_current().execution_no_progress_timeout_s = -1  # spot GPUs may be awaited for more than 30 minutes
+    DataContext.get_current().raise_original_map_exception = True  # Ray Data keeps nothing of it but text otherwise
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data.exceptions").addFilter(_is_unforeseen)
     if ray.is_initialized():
-        yield
+        with _raising_what_workers_do():
+            yield
         return
     # Left to itself Ray would join whatever cluster it finds on this machine, which may be another user's.
     submitted = "RAY_ADDRESS" in os.environ  # as Ray tells a submitted job which cluster is its own
@@ -39,9 +45,25 @@ def joined(address: str | None) -> Iterator[None]:
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
     try:
-        yield
+        with _raising_what_workers_do():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _raising_what_workers_do() -> Iterator[None]:
+    try:
+        yield
+    except RayTaskError as error:  # its message has the worker's traceback
+        if isinstance(error.cause, RsirError):
+            raise error.cause from None
+        raise
+
+
+def _is_unforeseen(_: logging.LogRecord) -> bool:
+    """Whether the error being handled is none of ours, which Ray Data would take for a bug of Ray, at length."""
+    return not isinstance(getattr(sys.exception(), "cause", None), RsirError)
 
 
 def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.storage import one_line
 
 Summary = Mapping[str, Any]
 C = TypeVar("C", bound="JobConfig")
@@ -58,7 +59,9 @@ def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:
     Raises:
         ConfigError: the file cannot be read, has an unknown key, or a value of the wrong kind.
     """
-    parser = argparse.ArgumentParser(prog, description=config.__doc__, formatter_class=argparse.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=config.__doc__, formatter_class=argparse.HelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these keys")
     fields = {f.name: f for f in dataclasses.fields(config)}
     hints = typing.get_type_hints(config)
@@ -154,10 +157,10 @@ def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[
         settings = parse(config, f"python -m jobs.{prog}", argv)
         summary = job(settings)
     except ConfigError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
         return 2
     except RsirError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

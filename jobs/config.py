@@ -43,7 +43,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     unseen: str | None = option(
         "comma-separated labels that are not trained on: all their images test, and evaluate tells them apart", None
     )
-    seed: int = option("of the split, the initial head, and the order and augmentation of images", 0, least=0)
+    seed: int = option(
+        "seed of the random split, the initial head, and the order and augmentation of images", 0, least=0
+    )
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
         "URI of the state dict to start from (.safetensors, .pth); default: those the backbone ships", None
@@ -69,6 +71,8 @@ class FinetuneClassifierConfig(RayJobConfig):
         super().__post_init__()
         if not 0 < self.tau <= 1:
             raise ConfigError(f"--tau {self.tau}: it takes more than 0 and at most 1")
+        if not 0 < self.train_fraction < 1:
+            raise ConfigError(f"--train-fraction {self.train_fraction}: it takes more than 0 and less than 1")
         if not 0 <= self.calibration_fraction < 1:
             raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
         if not 0 < self.learning_rate < math.inf:
@@ -97,7 +101,7 @@ class FinetuneDetectorConfig(JobConfig):
     epochs: int = option("passes over the training images", 100, least=1)
     batch_size: int = option("images per step", 16, least=1)
     image_size: int = option("side in pixels to which images are letterboxed", 640, least=1)
-    seed: int = option("of initialisation, order and augmentation", 0, least=0)
+    seed: int = option("seed of the initial weights, order and augmentation", 0, least=0)
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, least=0)
     threads: int = option("CPU threads", 2, least=1)
     min_score: float = option("confidence from which a detection counts as an object", 0.25, least=0, most=1)
@@ -126,7 +130,7 @@ class ConvertBoxesConfig(JobConfig):
     test: str | None = option("as --train; default, where nothing else is given: --test-fraction of the images", None)
     val_fraction: float = option("share of the training images that the epochs are judged on", 0.1, least=0, most=1)
     test_fraction: float = option("share of the images that the detector is scored on; 0: none", 0.1, least=0, most=1)
-    seed: int = option("of the shares", 0, least=0)
+    seed: int = option("seed of the random split", 0, least=0)
     difficult: Literal["keep", "drop"] = option("objects that voc and dota mark as difficult", "keep")
     clip: bool = option("cut boxes off at the image's edge; default: a box over it is an error", False)
 
@@ -155,7 +159,7 @@ class ProposeBoxesConfig(DescribingConfig):
         "share of the strongest activation above which a place belongs to an object", 0.4, least=0, most=1
     )
     val_fraction: float = option("share of the images that the detector's epochs are judged on", 0.1, least=0, most=1)
-    seed: int = option("of that share", 0, least=0)
+    seed: int = option("seed of the random choice of val images", 0, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +202,7 @@ class IndexConfig(DescribingConfig):
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
         _check_views(self.views)
+        _ = self.wanted, self.tiling  # options that are not what they should be
 
     @property
     def wanted(self) -> Wanted | None:
@@ -363,4 +368,4 @@ class DemoConfig(RayJobConfig):
     epochs: int = option("classifier epochs", 4, least=1)
     detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, least=1)
     port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, least=0, most=65_535)
-    seed: int = option("of the drawn archive, the split and both trainings", 0, least=0)
+    seed: int = option("seed of the drawn archive, the split and both trainings", 0, least=0)

@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from jobs.boxes.data import EXTENSIONS, image_size, read_lines
+from jobs.boxes.data import image_size, read_lines
 from jobs.boxes.formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
 from jobs.boxes.polygons import around, clipped
 from jobs.boxes.splits import SPLITS, NamedFiles, split_images, stem
 from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
 from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
+from rsir_core.archive import EXTENSIONS
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 

@@ -1,5 +1,6 @@
 """The whole way, by the commands that a user would type: draw, fine-tune, index, evaluate, serve, query, picture."""
 
+import hashlib
 import json
 import logging
 import shlex
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 from rich.console import Console
 
 from jobs.command import Summary, run
@@ -24,6 +26,7 @@ from jobs.demo_scenes import write_archive, write_boxes
 from rsir_core.errors import RsirError
 from rsir_core.files import read_file
 from rsir_core.labels import LabelledImage, read_split
+from rsir_core.storage import file_system
 
 PER_CLASS: Final = 30
 WITH_BOXES: Final = 240  # scenes for the detector
@@ -204,7 +207,11 @@ def _drawn(steps: Steps, config: DemoConfig, folder: Path) -> Path:
 
 def _folder_name(config: DemoConfig) -> str:
     """Each archive has a folder of its own, so that no other's detector or rows get in."""
-    return f"drawn-{config.seed}" if config.archive is None else config.archive.rstrip("/").rsplit("/", 1)[-1]
+    if config.archive is None:
+        return f"drawn-{config.seed}"
+    fs, path = file_system(config.archive)
+    uri = str(Path(path).resolve()) if isinstance(fs, LocalFileSystem) else config.archive.rstrip("/")
+    return f"{uri.rsplit('/', 1)[-1]}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
 def _free_port() -> int:

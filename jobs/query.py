@@ -15,7 +15,7 @@ from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.plan import listing_table
-from rsir_core.storage import file_system
+from rsir_core.storage import file_system, reading_from
 
 log = logging.getLogger(__name__)
 MAX_K = 10_000
@@ -56,7 +56,9 @@ def answer_queries(config: QueryConfig) -> Summary:
     if not 1 <= config.k <= MAX_K:
         raise ConfigError(f"--k {config.k}: it takes 1 to {MAX_K:,}")
     fs, out = file_system(config.out.rstrip("/"))
-    if fs.exists(out) and (not fs.isdir(out) or fs.ls(out)):
+    with reading_from(config.out):
+        is_taken = fs.exists(out) and (not fs.isdir(out) or fs.ls(out))
+    if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
     edition = open_edition(config.index)
     _check_classes(config, edition)

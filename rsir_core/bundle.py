@@ -20,7 +20,7 @@ from rsir_core.classifier import ClassifierSettings
 from rsir_core.detector import DetectorSettings
 from rsir_core.errors import BundleError
 from rsir_core.regions import TAU
-from rsir_core.storage import file_system, put_file
+from rsir_core.storage import file_system, put_file, reading_from
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -72,6 +72,7 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
 
     Raises:
         BundleError: missing, incomplete, damaged, of another format, or not the bundle asked for.
+        StorageError: the store does not answer, or refuses.
     """
     manifest = _whole_manifest(uri, fingerprint)
     detector = manifest["detector"]
@@ -132,9 +133,10 @@ def copy_bundle(source: str, target: str, views: int | None = None, used: str | 
     manifest, is_there = _checked(source, target, views, used)
     if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
-        names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
-        for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
-            put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
+        with reading_from(source):
+            names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
+            for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
+                put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
         _put_manifest(target, manifest)  # last
     return str(manifest["fingerprint"])
 
@@ -221,11 +223,11 @@ def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
 def _read_manifest(uri: str) -> dict[str, Any] | None:
     fs, path = file_system(uri.rstrip("/"))
     try:
-        manifest = json.loads(fs.cat_file(f"{path}/{MANIFEST}"))
+        with reading_from(f"{uri}/{MANIFEST}"):
+            data: bytes = fs.cat_file(f"{path}/{MANIFEST}")
+        manifest = json.loads(data)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise BundleError(f"{uri}/{MANIFEST} cannot be read: {error}") from error
     except ValueError as error:
         raise BundleError(f"{uri}/{MANIFEST} is no JSON ({error}); write the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -236,7 +238,8 @@ def _read_manifest(uri: str) -> dict[str, Any] | None:
 def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, Tensor]:
     fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
     try:
-        data: bytes = fs.cat_file(f"{path}/{part['file']}")
+        with reading_from(f"{uri}/{part['file']}"):
+            data: bytes = fs.cat_file(f"{path}/{part['file']}")
     except FileNotFoundError as error:
         raise BundleError(f"the bundle {uri} lacks {part['file']}; copy it again or write the bundle again") from error
     if hashlib.sha256(data).hexdigest() != part["sha256"]:

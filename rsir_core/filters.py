@@ -16,11 +16,10 @@ import pyarrow.dataset as ds
 from rsir_core import rows
 from rsir_core.clusters import Clusters, Ranges
 from rsir_core.errors import QueryError
-from rsir_core.footprint import Footprint
+from rsir_core.footprint import Footprint, arcs, meets
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 Mask = npt.NDArray[np.bool_]
-EVERYWHERE: Final = (-180.0, 180.0)
 # Rows between two spans up to which they are tested as one: to begin a span takes as long as to test so many.
 GAP: Final = 100_000
 
@@ -90,7 +89,7 @@ class Filter:
         if self.end is not None:
             tests.append(pc.field(rows.TIME) <= pa.scalar(self.end, rows.UTC))
         if self.bbox is not None:
-            tests.append(_meets(self.bbox))
+            tests.append(meets(self.bbox, *(pc.field(rows.BBOX, name) for name in rows.BBOX_FIELDS)))
         tests += [_holds(schema.field(column), asked, value) for column, asked, value in self.where]
         return functools.reduce(operator.and_, tests) if tests else None
 
@@ -107,7 +106,7 @@ class Filter:
         if self.bbox is not None:
             west, south, east, north = ranges.bbox.T
             mask &= (south <= self.bbox.north) & (north >= self.bbox.south)
-            mask &= np.any([(west <= high) & (east >= low) for low, high in _longitudes(self.bbox)], axis=0)
+            mask &= np.any([(west <= high) & (east >= low) for low, high in arcs(self.bbox)], axis=0)
         return mask
 
 
@@ -160,25 +159,6 @@ def _evaluate(table: pa.Table, test: pc.Expression) -> Mask:
         raise QueryError(f"where: a value does not go with its column ({error})") from error
     mask: Mask = np.asarray(passed.fill_null(False))
     return mask
-
-
-def _meets(bbox: Footprint) -> pc.Expression:
-    """Whether a row's footprint and this one have a point in common."""
-    xmin, ymin, xmax, ymax = (pc.field(rows.BBOX, name) for name in rows.BBOX_FIELDS)
-    longitudes = []
-    for west, east in _longitudes(bbox):
-        over, under = xmin <= east, xmax >= west
-        longitudes.append((over & under) | ((xmin > xmax) & (over | under)))  # the latter: over the antimeridian
-    return (ymin <= bbox.north) & (ymax >= bbox.south) & functools.reduce(operator.or_, longitudes)
-
-
-def _longitudes(bbox: Footprint) -> list[tuple[float, float]]:
-    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
-    low, high = EVERYWHERE
-    if bbox.west > bbox.east:
-        return [(bbox.west, high), (low, bbox.east)]
-    edges = [(low, low), (high, high)] if bbox.west == low or bbox.east == high else []
-    return [(bbox.west, bbox.east), *edges]
 
 
 def _microseconds(time: datetime) -> int:

@@ -1,5 +1,7 @@
 """Where and when on earth an image was taken: its outline in lon/lat, and the time of acquisition."""
 
+import functools
+import operator
 import re
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -12,6 +14,7 @@ from rasterio.windows import Window
 from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
 
 LON_LAT: Final = "OGC:CRS84"
+EVERYWHERE: Final = (-180.0, 180.0)
 # 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31), but not in the middle of a longer number.
 _DATE: Final = re.compile(
     r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:[T_-]([01]\d|2[0-3])[:-]?([0-5]\d)[:-]?([0-5]\d)(?:\.\d+)?Z?)?(?!\d)"
@@ -39,6 +42,32 @@ class Ground(NamedTuple):
     bbox: Footprint
     polygon: bytes
     crs: str
+
+
+def meets(bbox: Footprint, west: Any, south: Any, east: Any, north: Any) -> Any:
+    """Whether bounds and a footprint have a point in common; either may cross the antimeridian.
+
+    Args:
+        bbox: the footprint.
+        west: of the bounds, as are the others: numbers, or columns, of which this gives an expression.
+        south: its latitude.
+        east: its longitude.
+        north: its latitude.
+    """
+    shared = []
+    for first, last in arcs(bbox):
+        over, under = west <= last, east >= first
+        shared.append((over & under) | ((west > east) & (over | under)))  # the latter: over the antimeridian
+    return (south <= bbox.north) & (north >= bbox.south) & functools.reduce(operator.or_, shared)
+
+
+def arcs(bbox: Footprint) -> list[tuple[float, float]]:
+    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
+    low, high = EVERYWHERE
+    if bbox.west > bbox.east:
+        return [(bbox.west, high), (low, bbox.east)]
+    edges = [(low, low), (high, high)] if bbox.west == low or bbox.east == high else []
+    return [(bbox.west, bbox.east), *edges]
 
 
 def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:

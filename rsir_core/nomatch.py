@@ -15,7 +15,7 @@ import numpy as np
 
 from rsir_core import search
 from rsir_core.search import Doubles, Floats, Ints
-from rsir_core.storage import file_system, put_file
+from rsir_core.storage import file_system, put_file, reading_from
 from rsir_core.table import Index
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
@@ -162,7 +162,8 @@ def put_no_match(index: Index, version: int, known: NoMatch) -> None:
 def has_no_match(index: Index, version: int) -> bool:
     """Whether the threshold of just this version is stored."""
     fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    return bool(fs.exists(f"{folder}/{_name(version)}"))
+    with reading_from(index.no_match_uri):
+        return bool(fs.exists(f"{folder}/{_name(version)}"))
 
 
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
@@ -171,13 +172,14 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
     fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    if not fs.exists(folder):
-        return None
-    names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}
-    for name in sorted((name for name in names if name <= _name(version)), reverse=True):
-        known = NoMatch.from_json(fs.cat_file(f"{folder}/{name}"))
-        if (known.bundle, known.pca) == (bundle, pca):
-            return known
+    with reading_from(index.no_match_uri):
+        if not fs.exists(folder):
+            return None
+        names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}
+        for name in sorted((name for name in names if name <= _name(version)), reverse=True):
+            known = NoMatch.from_json(fs.cat_file(f"{folder}/{name}"))
+            if (known.bundle, known.pca) == (bundle, pca):
+                return known
     return None
 
 

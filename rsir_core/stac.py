@@ -16,7 +16,7 @@ from pystac.utils import make_absolute_href
 
 from rsir_core.archive import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
-from rsir_core.footprint import Footprint
+from rsir_core.footprint import Footprint, meets
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store
 AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
@@ -52,7 +52,7 @@ class Wanted:
             return False
         if self.end is not None and (first is None or first > self.end):
             return False
-        return self.bbox is None or (item.bbox is not None and _meet(self.bbox, _footprint(item.bbox)))
+        return self.bbox is None or (item.bbox is not None and bool(meets(self.bbox, *_footprint(item.bbox))))
 
 
 class _Files(DefaultStacIO):
@@ -216,19 +216,6 @@ def _footprint(bbox: list[float]) -> Footprint:
     """Of four numbers, or of six with heights."""
     half = len(bbox) // 2
     return Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1])
-
-
-def _meet(one: Footprint, other: Footprint) -> bool:
-    """Whether two bounds have a point in common; either may cross the antimeridian."""
-    return (
-        one.south <= other.north
-        and other.south <= one.north
-        and any(a[0] <= b[1] and b[0] <= a[1] for a in _longitudes(one) for b in _longitudes(other))
-    )
-
-
-def _longitudes(bbox: Footprint) -> list[tuple[float, float]]:
-    return [(bbox.west, bbox.east)] if bbox.west <= bbox.east else [(bbox.west, 180.0), (-180.0, bbox.east)]
 
 
 def item_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def put_file(uri: str, data: bytes) -> None:
     """
     try:
         _put(uri, data)
-    except OSError as error:
+    except RsirError:
+        raise
+    except Exception as error:  # each store has its own family of errors
         raise not_written(uri, error) from error
 
 
@@ -96,7 +98,7 @@ def not_written(uri: str, error: Exception) -> StorageError:
     """What a failed write means to who reads the job's last line."""
     return StorageError(
         f"{uri} cannot be written ({type(error).__name__}: {one_line(error)}); check space, network and "
-        "credentials, then run the same command again: it goes on where it ended"
+        "credentials, then run the same command again"
     )
 
 
@@ -125,7 +127,9 @@ def create_file(uri: str, data: bytes) -> bool:
     """
     try:
         return _create(uri, data)
-    except OSError as error:
+    except RsirError:
+        raise
+    except Exception as error:  # each store has its own family of errors
         raise not_written(uri, error) from error
 
 

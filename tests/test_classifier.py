@@ -162,9 +162,12 @@ def test_says_what_is_wrong_with_weights(tmp_path: Path) -> None:
     assert load_start_weights(model, "resnet18", RANDOM) == RANDOM
 
 
-def test_names_the_file_to_pass_where_weights_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError("Network is unreachable"), RuntimeError("invalid hash value")])
+def test_names_the_file_to_pass_where_weights_cannot_be_downloaded(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def offline(*_: object, **__: object) -> None:
-        raise OSError("Network is unreachable")
+        raise error
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: "/nowhere")

@@ -1,4 +1,4 @@
-"""What the jobs share of Ray: taking what a dataset yields."""
+"""What the jobs share of Ray: joining it, and taking what a dataset yields."""
 
 import threading
 
@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from jobs.cluster import rows_of, tables_of
+from jobs.cluster import joined, rows_of, tables_of
+from rsir_core.errors import ImageError, StorageError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -37,3 +38,25 @@ def test_each_row_comes_once_in_tables_as_large_as_asked(at_least: int) -> None:
     assert sorted(n for table in tables for n in table["number"].to_pylist()) == [n for n in range(28) if n % 3]
     assert all(len(table) >= at_least for table in tables[:-1]) and len(tables[-1])
     assert list(tables_of(numbers(1), at_least)) == []
+
+
+def full(_: pa.Table) -> pa.Table:
+    raise StorageError("the disk is full; make room")
+
+
+@ray.remote(num_cpus=1)
+def unreadable() -> None:
+    raise ImageError("a.png is cut off", "decode", "corrupt")
+
+
+def test_what_a_worker_raises_is_raised_here(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StorageError) as full_, joined(None):
+        list(rows_of(ray.data.range(1).map_batches(full, batch_format="pyarrow")))
+    with pytest.raises(StorageError), joined(None):
+        ray.data.range(1).map_batches(full, batch_format="pyarrow").take_all()
+    with pytest.raises(ImageError) as unreadable_, joined(None):
+        ray.get(unreadable.remote())
+    assert (str(full_.value), str(unreadable_.value)) == ("the disk is full; make room", "a.png is cut off")
+    assert "Traceback" not in capfd.readouterr().err
+    with pytest.raises(ZeroDivisionError, match="Traceback"), joined(None):
+        ray.data.range(1).map(lambda row: {"x": 1 // row["id"]}).take_all()

@@ -92,14 +92,14 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         return {"rows": 3}
 
     def failed(_: IndexConfig) -> dict[str, object]:
-        raise ArchiveError("no archive at a; check the URI")
+        raise ArchiveError("no archive at a;\n  check the URI")
 
     assert run(done, IndexConfig, "index", [*GIVEN, "--json"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == '{"rows": 3}'
     assert run(failed, IndexConfig, "index", GIVEN) == 1
     assert capsys.readouterr().err.splitlines() == ["index: no archive at a; check the URI"]
     assert run(done, IndexConfig, "index", ["--config", "/none.yaml"]) == 2
-    for argv in ([], ["--what"], [*GIVEN, "--components", "x"]):
+    for argv in ([], ["--what"], [*GIVEN, "--components", "x"], [*GIVEN, "--component", "3"]):
         with pytest.raises(SystemExit) as exit_:
             run(done, IndexConfig, "index", argv)
         assert exit_.value.code == 2

@@ -200,6 +200,14 @@ def test_a_class_that_is_not_known(tmp_path: Path, form: str) -> None:
         assert read_boxes(convert_boxes(names)["data"]).names == expected
 
 
+def test_what_the_index_lists_is_converted(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(1, BOX)]})
+    Image.new("RGB", (WIDTH, HEIGHT)).save(Path(config.images) / "a.jpg")
+    (Path(config.images) / "a.jpg").rename(Path(config.images) / "a.jfif")
+    (Path(config.images) / "a.png").unlink()
+    assert set(converted(config)) == {"a", "b"}
+
+
 def test_an_image_on_a_pixels_edge_is_cut_off(tmp_path: Path) -> None:
     """Formats count from 0 or 1."""
     config = write(tmp_path, "voc", {"a": [(0, Box(-1, 0, WIDTH + 0.5, 20))], "b": [(1, BOX)]})

@@ -1,5 +1,6 @@
 """The demo's own parts: which queries it asks, what it reads from answers, and the picture it makes of them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,11 @@ def test_fewer_classes_than_queries_give_one_each() -> None:
 
 
 def test_every_archive_has_a_folder_of_its_own() -> None:
-    configs = [DemoConfig(), DemoConfig(seed=1), DemoConfig(archive="s3://bucket/images/"), DemoConfig(archive="x/y")]
-    assert [_folder_name(c) for c in configs] == ["drawn-0", "drawn-1", "images", "y"]
+    given = ["/2023/images", "/2024/images", "s3://2024/images/", "x/drawn-0", "..", ".", "/"]
+    names = [_folder_name(config) for config in (DemoConfig(), *(DemoConfig(archive=archive) for archive in given))]
+    assert names[0] == "drawn-0" and len(set(names)) == len(names) and not any("/" in name for name in names)
+    assert all(re.fullmatch(r".*-[0-9a-f]{8}", name) for name in names[1:])
+    assert _folder_name(DemoConfig(archive="x/y/../y/")) == _folder_name(DemoConfig(archive="./x/y"))
 
 
 def result(uri: Path, class_name: str, object_box: Box | None) -> dict[str, object]:

@@ -203,5 +203,5 @@ def test_a_listing_with_tiles_changes_with_the_scene_and_how_it_is_read() -> Non
 )
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        _ = IndexConfig(archive="a", models="m", index="i", **options).tiling
+        IndexConfig(archive="a", models="m", index="i", **options)
     assert IndexConfig(archive="a", models="m", index="i").tiling is None

@@ -139,6 +139,12 @@ def test_items_are_chosen(catalogue: str) -> None:
     assert ids(catalogue, collections=("s2",), start=LATE, asset="visual") == ["s2/a.tif"]
 
 
+def test_bounds_on_either_side_of_the_antimeridian_meet_there() -> None:
+    at = item("a", LATE, 179, {})  # to 180°
+    assert Wanted(bbox=Footprint(-180, 0, -170, 50)).takes(at) and Wanted(bbox=Footprint(-180, 0, 180, 50)).takes(at)
+    assert not Wanted(bbox=Footprint(-179, 0, -170, 50)).takes(at)
+
+
 def test_an_item_collection_on_a_store_is_listed() -> None:
     items = [item("a", LATE, 10, {"visual": image("a.tif", updated="1")}), item("b", LATE, 10, {"x": image(
         "https://example.org/b.tif?signature=1", updated="2")})]  # fmt: skip
@@ -181,9 +187,9 @@ def test_what_is_no_catalogue(tmp_path: Path) -> None:
 def test_options_of_catalogues(options: dict[str, str]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(ConfigError, match=f"--{name} {value}"):
-        _ = IndexConfig(archive="x.json", models="m", index="i", **options).wanted  # type: ignore[arg-type]
+        IndexConfig(archive="x.json", models="m", index="i", **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"catalogues.*folder"):
-        _ = IndexConfig(archive="folder", models="m", index="i", **options).wanted  # type: ignore[arg-type]
+        IndexConfig(archive="folder", models="m", index="i", **options)  # type: ignore[arg-type]
     assert IndexConfig(archive="folder", models="m", index="i").wanted is None
     given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
     assert given == Wanted(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=Footprint(1, 2, 3, 4))

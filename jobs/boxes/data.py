@@ -18,11 +18,11 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
+from rsir_core.archive import EXTENSIONS
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.tiles import SceneFormatError, open_scene
 
 log = logging.getLogger(__name__)
-EXTENSIONS: Final = frozenset((".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 _ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter
 _TOLERANCE: Final = 0.01  # by which a box may reach over the image's edge, as ultralytics allows
 
