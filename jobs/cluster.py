@@ -13,6 +13,7 @@ from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.storage import one_line
 
 
 @contextmanager
@@ -26,6 +27,7 @@ def joined(address: str | None) -> Iterator[None]:
 
     Raises:
         ConfigError: no cluster answers at the address.
+        RsirError: one of this machine does not start.
         RsirError: as a worker has raised it, without Ray's traceback.
     """
     DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
@@ -44,6 +46,10 @@ def joined(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError) as error:
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
+    except Exception as error:  # a plain one, where its own processes do not come up
+        raise RsirError(
+            f"Ray did not start ({one_line(error)}); see that this machine has memory, disk and time for it, then try again"
+        ) from error
     try:
         with _raising_what_workers_do():
             yield

@@ -420,7 +420,7 @@ def test_an_upload_that_is_there_already_is_told_from_look_alikes(page: Page, in
     page.click("#copies")
     Image.open(uploaded_path(index, ONE)).save(tmp_path / "again.jpg", quality=95)
     page.search(lambda: upload(page, tmp_path / "again.jpg"))
-    assert "The index has one copy of this picture." in page.text("#status")
+    assert "One of these is a copy of this picture." in page.text("#status")
     first = page.all("#grid .card")[0]
     assert page.all("#grid .kind.same")[0].text == "the same picture, saved or scaled anew"
     assert "the same picture, saved or scaled anew" in first.accessible_name

@@ -15,7 +15,7 @@ from jobs.serving.batch import Batcher
 from jobs.serving.query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
 from jobs.serving.shelf import Shelf
 from rsir_core.duplicates import Kind
-from rsir_core.errors import BundleError, ImageError, QueryError, TableError
+from rsir_core.errors import BundleError, ImageError, QueryError, StorageError, TableError
 from rsir_core.heap import keep_activations
 from rsir_core.raster import Picture
 from rsir_core.regions import Box
@@ -52,6 +52,8 @@ def refusing(call: Callable[P, T]) -> Callable[P, T | Refusal]:
             return Refusal(error.message, error.status)
         except (TableError, BundleError) as error:  # a version that this replica had not loaded, and cannot any more
             return Refusal(str(error), 404)
+        except StorageError as error:  # it may answer again
+            return Refusal(str(error), 503)
 
     return wrapped
 
