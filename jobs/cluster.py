@@ -48,7 +48,7 @@ def joined(address: str | None) -> Iterator[None]:
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
     except Exception as error:  # a plain one, where its own processes do not come up
         raise RsirError(
-            f"Ray did not start ({one_line(error)}); see that this machine has memory, disk and time for it, then try again"
+            f"Ray did not start ({one_line(error)}); see that this machine has memory and time for it, then try again"
         ) from error
     try:
         with _raising_what_workers_do():
