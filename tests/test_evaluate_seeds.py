@@ -63,7 +63,7 @@ def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Pa
         assert arm["precision_at_recall"]["0.5"] == pytest.approx(np.mean(curves), abs=1e-12)
     for label, told in metrics["per_class"].items():
         check(told, lambda found, label=label: found["per_class"][label], FIGURES)  # type: ignore[misc]
-    kept = (*FIGURES, "accuracy", "queries", "database", "unseen", "calibration")
+    kept = (*FIGURES, "accuracy", "queries", "database", "unseen", "no_match", "calibration")
     assert metrics["seeds"] == [
         {"seed": seed, **{name: found[name] for name in kept}} for seed, found in zip(SEEDS, alone, strict=True)
     ]
