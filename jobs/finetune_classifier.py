@@ -73,11 +73,16 @@ def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     found = uris.map_batches(why_unreadable, batch_size=32).take_all()  # type: ignore[arg-type]
     messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
     if refused := [row["message"] for row in found if row["refused"]]:
-        raise LabelError(f"{len(refused)} training images are refused by their store, for example: {refused[0]}")
+        raise LabelError(
+            f"{len(refused)} training images are refused by their store, for example: {refused[0]}; "
+            "check credentials and network, then run this again"
+        )
     for message in messages.values():
         log.warning("left out: %s", message)
     if len(messages) == len(images):
-        raise LabelError(f"none of the {len(images)} training images can be read, for example: {message}")
+        raise LabelError(
+            f"none of the {len(images)} training images can be read, for example: {message}; check the archive"
+        )
     return [image for image in images if image.uri not in messages]
 
 

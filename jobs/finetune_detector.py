@@ -191,7 +191,7 @@ def _start(model: nn.Module, weights: str) -> int:
     from ultralytics.nn.tasks import load_checkpoint  # noqa: PLC0415 -- offline since the trainer was imported
 
     if not Path(weights).is_file():  # else ultralytics looks for it on the network
-        raise WeightsError(f"--weights {weights} does not exist")
+        raise WeightsError(f"--weights {weights} does not exist; give a file of this machine")
     try:
         saved, _ = load_checkpoint(weights)
     except Exception as error:  # a pickle may raise anything

@@ -109,7 +109,10 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
             proposed.append(ImageToWrite(uri, image_id, (row["height"], row["width"]), boxes))
     count = round(len(proposed) * config.val_fraction)
     if not 0 < count < len(proposed):
-        raise LabelError(f"{len(proposed)} of {len(images)} training images have a box: too few to train and judge")
+        raise LabelError(
+            f"{len(proposed)} of {len(images)} training images have a box: too few to train and judge by "
+            f"--val-fraction {config.val_fraction}; pass another, or a larger archive"
+        )
     val = set(random.Random(config.seed).sample(range(len(proposed)), count))  # noqa: S311 -- a draw, no secret
     splits = {name: [p for i, p in enumerate(proposed) if (i in val) == (name == "val")] for name in ("train", "val")}
     data = write_boxes(config.out, bundle.classes, splits, {"proposals.jpg": _draw(proposed, bundle.classes)})

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 PAGE: Final = 1000  # keys of a request; S3 gives no more
 REQUESTS: Final = 16  # at once; as many pages are held
-PARTS: Final = 32  # of the keys, at most; the last page of each is asked for in part for nothing
+PARTS: Final = 32  # of the keys, at most; for each, one last page is fetched that belongs in part to the next
 LOOKS: Final = 64  # requests, at most, that look for the folders in one
 
 Entry = Mapping[str, Any]  # name, size and ETag, as fsspec calls them

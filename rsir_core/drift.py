@@ -111,7 +111,9 @@ class Drift:
     def told(self) -> str:
         """The error ratio in a sentence."""
         if self.error_ratio is None:
-            return "the PCA leaves nothing out of the few images that it was fitted to, so what it does here is unknown"
+            return (
+                "the PCA was fitted to so few images that it leaves nothing of them out: its error here tells nothing"
+            )
         return f"the PCA's error on them is {self.error_ratio:.2f} times that on those that it was fitted to"
 
     def to_dict(self) -> dict[str, Any]:

@@ -50,7 +50,10 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
         rows = _labelled(labels_csv, read_rows(labels_csv, ("uri", "label")))
         known = {k: f.uri for f in files for k in (f.image_id, f.uri)}
         if unknown := [row["uri"] for row in rows if row["uri"] not in known]:
-            raise LabelError(f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}")
+            raise LabelError(
+                f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}; correct "
+                "them, or pass the archive that they are of"
+            )
         labels: dict[str, str] = {}
         for row in rows:
             if labels.setdefault(known[row["uri"]], row["label"]) != row["label"]:
@@ -59,7 +62,8 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
         pairs = sorted(labels.items())
     if len({label for _, label in pairs}) < 2:
         raise LabelError(
-            f"found {len({label for _, label in pairs})} class in {len(pairs)} images; at least 2 are needed"
+            f"found {len({label for _, label in pairs})} class in {len(pairs)} images; at least 2 are needed: put the "
+            "images into a folder per class, or pass --labels"
         )
     return pairs
 

@@ -116,8 +116,8 @@ class Lease:
             if holder is not None and not holder.is_gone and _is_alive(index, holder, ttl, beat):
                 raise LeaseError(
                     f"another run is changing {index}: {holder.name}, since {holder.since}, last heard of at "
-                    f"{holder.renewed}; wait for its end, or end it: its lease expires at once where this machine can "
-                    f"see that, else {ttl:.0f} s after its last sign of life"
+                    f"{holder.renewed}; wait for its end. If it is dead, its lease is free at once on the machine that "
+                    f"it ran on, elsewhere {ttl:.0f} s after its last renewal"
                 )
             lease = cls(index, generation + 1, Holder.this(), beat)
             create_file(_file(index, generation + 1), lease._holder.to_bytes())

@@ -17,9 +17,8 @@ from rsir_core.table import SCHEMAS, Index
 def vacuum(index: Index, days: float) -> int:
     """Remove what no version of the last `days` days refers to; returns the number of files.
 
-    Versions of that time can be read as before; an older one has lost its files if others came into their place since.
-    Without a new version of any table, since the rows stay the same. Not while another run writes: what it has not
-    committed after `days` days would go.
+    Versions from that time stay readable; older ones may have lost files. No table gets a new version, as its rows stay
+    the same. Not while another run writes: files that it has not committed within `days` days would be removed.
     """
     removed = 0
     for name in SCHEMAS:

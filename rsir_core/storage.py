@@ -39,7 +39,7 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
 def make_folder(option: str, uri: str) -> None:
     """Make sure that a folder of this machine can be written to, before there is work that would be lost otherwise.
 
-    Of others that is not asked: it could take making a bucket.
+    Folders in object stores are not checked: that could mean making a bucket.
 
     Args:
         option: which gave it, in words of the command line.
@@ -74,7 +74,7 @@ def put_file(uri: str, data: bytes) -> None:
 
 @contextmanager
 def reading_from(uri: str) -> Iterator[None]:
-    """What a store's failure to answer, while the body reads there, means to who reads the job's last line.
+    """Turn a store's failure, while the body reads there, into an error whose text can be a job's last line.
 
     Raises:
         StorageError: it does not answer, or refuses. What is not there stays a FileNotFoundError.
@@ -95,7 +95,7 @@ def one_line(error: Exception) -> str:
 
 
 def not_written(uri: str, error: Exception) -> StorageError:
-    """What a failed write means to who reads the job's last line."""
+    """Turn a store's failure to write into an error whose text can be a job's last line."""
     return StorageError(
         f"{uri} cannot be written ({type(error).__name__}: {one_line(error)}); check space, network and "
         "credentials, then run the same command again"

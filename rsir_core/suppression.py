@@ -23,11 +23,11 @@ def suppress(candidates: Tensor, min_score: float) -> list[tuple[float, int, lis
     """
     from torchvision.ops import batched_nms, box_convert  # noqa: PLC0415 -- makes a cache folder when it is imported
 
-    boxes, (score, name) = candidates[:4].T.float(), candidates[4:].float().max(dim=0)  # A × 4, A, A
-    place = name * len(score) + torch.arange(len(score), device=score.device)
+    boxes, (score, of_class) = candidates[:4].T.float(), candidates[4:].float().max(dim=0)  # A × 4, A, A
+    place = of_class * len(score) + torch.arange(len(score), device=score.device)
     chosen = torch.nonzero(score >= min_score).flatten()
     chosen = chosen[place[chosen].argsort()]
     chosen = chosen[score[chosen].argsort(descending=True, stable=True)][:LOOKED_AT]
-    boxes, score, name = boxes[chosen], score[chosen], name[chosen]
-    kept = batched_nms(box_convert(boxes, "cxcywh", "xyxy"), score, name, OVERLAP).sort().values[:MOST]
-    return list(zip(score[kept].tolist(), name[kept].tolist(), boxes[kept].tolist(), strict=True))
+    boxes, score, of_class = boxes[chosen], score[chosen], of_class[chosen]
+    kept = batched_nms(box_convert(boxes, "cxcywh", "xyxy"), score, of_class, OVERLAP).sort().values[:MOST]
+    return list(zip(score[kept].tolist(), of_class[kept].tolist(), boxes[kept].tolist(), strict=True))

@@ -18,7 +18,7 @@ from rsir_core.errors import QueryError, RsirError, TableError
 from rsir_core.nomatch import get_no_match, has_no_match
 from rsir_core.table import Index
 
-KEEP: Final = 60.0  # seconds that an older version stays after its last query, and that nothing else is asked for
+KEEP: Final = 60.0  # seconds that an older version stays loaded after its last query; meanwhile no other old one is
 RETRY: Final = 60.0  # seconds after which a newest version that could not be loaded is tried again
 
 log = logging.getLogger("ray.serve")
@@ -87,7 +87,7 @@ class Library:
         """That of a version, or of the newest, for one query.
 
         Raises:
-            QueryError: 404, there is no such version; 503, others are being asked for.
+            QueryError: 404, there is no such version; 503, another old one is in use.
         """
         if version is None:
             version = self._current
