@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import ray
@@ -14,6 +14,10 @@ from ray.exceptions import RayTaskError
 
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage import one_line
+
+# Where Ray Data logs an error with its traceback, as it may be a bug of Ray; and what it adds to an error's message.
+_TRACEBACKS: Final = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
+_RETRIES: Final = "\nFailed to apply UDF transform after"
 
 
 @contextmanager
@@ -27,14 +31,14 @@ def joined(address: str | None) -> Iterator[None]:
 
     Raises:
         ConfigError: no cluster answers at the address.
-        RsirError: one of this machine does not start.
-        RsirError: as a worker has raised it, without Ray's traceback.
+        RsirError: none starts on this machine; or, as a worker has raised it, without Ray's traceback.
     """
     DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
     DataContext.get_current().execution_no_progress_timeout_s = -1  # spot GPUs may be awaited for more than 30 minutes
     DataContext.get_current().raise_original_map_exception = True  # Ray Data keeps nothing of it but text otherwise
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data.exceptions").addFilter(_is_unforeseen)
+    for name in _TRACEBACKS:
+        logging.getLogger(name).addFilter(_is_unforeseen)
     if ray.is_initialized():
         with _raising_what_workers_do():
             yield
@@ -62,14 +66,17 @@ def _raising_what_workers_do() -> Iterator[None]:
     try:
         yield
     except RayTaskError as error:  # its message has the worker's traceback
-        if isinstance(error.cause, RsirError):
-            raise error.cause from None
-        raise
+        if (cause := error.cause) is None or not isinstance(cause, RsirError):
+            raise
+        message, *more = cause.args
+        cause.args = str(message).partition(_RETRIES)[0], *more
+        raise cause from None
 
 
-def _is_unforeseen(_: logging.LogRecord) -> bool:
-    """Whether the error being handled is none of ours, which Ray Data would take for a bug of Ray, at length."""
-    return not isinstance(getattr(sys.exception(), "cause", None), RsirError)
+def _is_unforeseen(record: logging.LogRecord) -> bool:
+    """Whether the error that is told of is none of ours, which Ray Data would take for a bug of Ray, at length."""
+    error = record.exc_info[1] if record.exc_info else sys.exception()
+    return not isinstance(getattr(error, "cause", None), RsirError)
 
 
 def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:

@@ -52,11 +52,9 @@ def unreadable() -> None:
 def test_what_a_worker_raises_is_raised_here(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StorageError) as full_, joined(None):
         list(rows_of(ray.data.range(1).map_batches(full, batch_format="pyarrow")))
-    with pytest.raises(StorageError), joined(None):
-        ray.data.range(1).map_batches(full, batch_format="pyarrow").take_all()
     with pytest.raises(ImageError) as unreadable_, joined(None):
         ray.get(unreadable.remote())
     assert (str(full_.value), str(unreadable_.value)) == ("the disk is full; make room", "a.png is cut off")
     assert "Traceback" not in capfd.readouterr().err
-    with pytest.raises(ZeroDivisionError, match="Traceback"), joined(None):
+    with pytest.raises(ZeroDivisionError, match="in <lambda>"), joined(None):
         ray.data.range(1).map(lambda row: {"x": 1 // row["id"]}).take_all()
