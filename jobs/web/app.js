@@ -127,7 +127,7 @@ async function search(words = "") {
 const isUnlike = ({ no_match, results }) => no_match === true && results.length > 0;
 
 /** That what was found is no match, as far as the index can say so. */
-const unlike = ({ false_match_rate }) => `Nothing in the index seems to match this image; these are only the nearest. (Of images of a known class that nothing here was taken for, ${percent(false_match_rate)} would still be called a match.)`;
+const unlike = ({ false_match_rate }) => `Nothing ${isFiltered(asked) ? "that passes the filters" : "in the index"} seems to match this image; these are only the nearest. (Of images of a known class that nothing here was taken for, ${percent(false_match_rate)} would still be called a match.)`;
 
 /** How many of what may be a copy are one, told from pixels. */
 function copies({ query, results }) {
