@@ -405,6 +405,16 @@ def test_a_result_and_its_footprint_are_lit_together(map_page: Page, placed: Pla
     assert map_page.driver.switch_to.active_element.accessible_name.startswith(f"Rank {lit.split('-')[1]}:")
 
 
+def test_a_query_that_is_like_nothing_is_told_so(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&class=forest")
+    answer = client.post("/search", json={"image_id": ONE, "classes": ["forest"], "distance": "auto"}).json()
+    assert answer["no_match"] is True
+    assert page.text("#unlike").startswith("Nothing that passes the filters seems to match this image")
+    assert page.driver.find_element(By.ID, "unlike").is_displayed()
+    page.search(lambda: page.click("#reset"))  # it finds itself
+    assert not page.driver.find_element(By.ID, "unlike").is_displayed()
+
+
 def test_only_copies(page: Page) -> None:
     page.open(f"?image_id={ONE}")
     page.search(lambda: page.click("#copies"))
