@@ -1,9 +1,9 @@
 """What a store says is one line that names the place and the remedy, whatever family its error is of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec import get_filesystem_class
 
 from jobs.config import QueryConfig
 from jobs.query import answer_queries
@@ -13,23 +13,24 @@ from rsir_core.nomatch import get_no_match, has_no_match
 from rsir_core.storage import create_file, put_file
 from rsir_core.table import Index
 
-URI = "memory://store/x"
-
-
-class NoCredentialsError(Exception):
-    """As botocore's: no OSError."""
+URI = "s3://bucket/x"
 
 
 @pytest.fixture
-def _refusing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise NoCredentialsError("Unable to locate credentials")
+def _without_credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """S3's own client, which finds none and so asks nobody."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    get_filesystem_class("s3").clear_instance_cache()
+    yield
+    get_filesystem_class("s3").clear_instance_cache()
 
-    for method in ("_open", "cat_file", "pipe_file", "exists", "ls"):
-        monkeypatch.setattr(MemoryFileSystem, method, refuse)
 
-
-@pytest.mark.usefixtures("_refusing")
+@pytest.mark.usefixtures("_without_credentials")
 @pytest.mark.parametrize(
     "action",
     [
@@ -45,7 +46,7 @@ def _refusing(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_store_without_credentials(action: Callable[[], object]) -> None:
-    words = r"memory:/+store/x.*NoCredentialsError.*credentials"
+    words = r"(s3://)?bucket/x.*NoCredentialsError.*credentials"
     with pytest.raises((StorageError, WeightsError), match=words) as error:
         action()
     assert len(str(error.value).splitlines()) == 1
