@@ -1,5 +1,6 @@
 """The endpoint keeps what its OpenAPI promises, whatever that allows to ask (schemathesis)."""
 
+import json
 from typing import Any
 
 import httpx
@@ -35,11 +36,23 @@ def operations(url: str) -> list[Any]:
     return [one.ok() for one in found if isinstance(one, Ok)]
 
 
+def is_valid(case: Any) -> bool:
+    """Whether its body is one that the operation takes; bytes count as text, and a form sends no empty list."""
+    sent = json.loads(json.dumps(case.body, default=lambda _: ""))
+    if case.media_type == "multipart/form-data" and isinstance(sent, dict):
+        sent = {name: value for name, value in sent.items() if value != []}
+    return any(body.is_valid(sent) for body in case.operation.body if body.media_type == case.media_type)
+
+
 def check(operation: Any, mode: GenerationMode, *more: Any) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
     def keeps(case: Any) -> None:
-        case.call_and_validate(checks=[*CHECKS, *more])
+        response = case.call()
+        # No check counts a refusal for size as one, nor sees that what it has made wrong for one branch suits another.
+        unfit = response.status_code == 413 or is_valid(case)
+        left_out = [negative_data_rejection] if unfit else []
+        case.validate_response(response, checks=[*CHECKS, *(one for one in more if one not in left_out)])
 
     keeps()
 
