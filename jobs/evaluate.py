@@ -69,7 +69,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 
 def of_probabilities(subject: Subject) -> dict[str, Any]:
-    """What `unseen`, `nomatch` and `calibration` say of the rows as they are stored."""
+    """What `unseen`, `no_match` and `calibration` say of the rows as they are stored."""
     feature, p = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
