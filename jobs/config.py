@@ -14,6 +14,8 @@ from rsir_core.regions import VIEWS, ObjectRule
 from rsir_core.scenes import Tiling
 from rsir_core.stac import Wanted, is_catalogue
 
+GUARDED_FROM = 20  # published images from which on --max-gone-rate holds
+
 
 @dataclasses.dataclass(frozen=True)
 class RayJobConfig(JobConfig):
@@ -191,8 +193,16 @@ class IndexConfig(DescribingConfig):
     commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, least=1)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0, least=0)
     max_failure_rate: float = option(
-        "share of the images not published yet that may fail before the run does; one always may, unless it is 0",
+        "share of the images not published yet that may fail; with more the run does all it can and exits 3, or, where "
+        "the store refuses so many, ends before it publishes; one may always fail, unless this is 0",
         0.05,
+        least=0,
+        most=1,
+    )
+    max_gone_rate: float = option(
+        f"share of the published images that may be gone from the archive, where {GUARDED_FROM} or more are published; "
+        "with more the run ends before it changes anything",
+        0.2,
         least=0,
         most=1,
     )
