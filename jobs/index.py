@@ -16,6 +16,7 @@ from jobs.indexing.gone import check_gone
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import is_published, publish
+from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
 from rsir_core import rows
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 def index_archive(config: IndexConfig) -> Summary:
     """One run of the job."""
+    if config.versions:
+        return list_versions(config)
+    if config.restore is not None:
+        return restore_version(config, config.restore)
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:

@@ -264,6 +264,22 @@ def test_of_few_published_images_any_may_go(indexed: IndexConfig, tmp_path: Path
     assert index_archive(indexed)["gone"] == 6  # of 18
 
 
+def test_after_a_restore_the_next_run_brings_the_archive_s_state_again(indexed: IndexConfig, tmp_path: Path) -> None:
+    index, first = Index(indexed.index), Index(indexed.index).features()
+    (tmp_path / "archive" / "airport" / "000.png").unlink()
+    draw(tmp_path / "archive", 18, 3)
+    changed = index_archive(dataclasses.replace(indexed, compact=True))
+    assert changed["rows"] == 20 and len(index.keys("embeddings")) == 20  # the embedding of what is gone went
+    restored = index_archive(IndexConfig(index=index.uri, restore=1))
+    assert (restored["rows"], restored["version"]) == (18, index.version())
+    assert index.features().equals(first)
+    draw(tmp_path / "archive", 0, 1)  # and what is gone comes back: it is described again
+    shutil.copystat(Path(first["uri"][0].as_py()).parent / "003.png", tmp_path / "archive" / "airport" / "000.png")
+    again = index_archive(indexed)
+    assert (again["described"], again["rows"], again["failed"]) == (1, 21, 0)
+    assert len(set(index.features()["pca"].to_pylist())) == 1
+
+
 def test_a_killed_run_is_continued(config: IndexConfig, tmp_path: Path) -> None:
     index = Index(config.index)
     options = {"archive": config.archive, "models": config.models, "index": config.index, "components": K,
