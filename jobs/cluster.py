@@ -12,6 +12,7 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
+from jobs.resources import Needs, provided
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage import one_line
 
@@ -21,16 +22,17 @@ _RETRIES: Final = "\nFailed to apply UDF transform after"
 
 
 @contextmanager
-def joined(address: str | None) -> Iterator[None]:
+def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     """Connect to Ray and leave it at the end, so that no line of a worker follows the job's summary.
 
     A process that is connected already stays so: several jobs in one process, as in tests, share its cluster.
 
     Args:
         address: a cluster's; None joins the one that a submitted job belongs to, else starts one on this machine.
+        needs: without which the body would wait: said at once of this machine, and time and again of a cluster.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: no cluster answers at the address, or this machine has not what is needed.
         RsirError: none starts on this machine; or, as a worker has raised it, without Ray's traceback.
     """
     DataContext.get_current().enable_progress_bars = False  # the jobs say in images what is done and what remains
@@ -39,8 +41,9 @@ def joined(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in _TRACEBACKS:
         logging.getLogger(name).addFilter(_is_unforeseen)
+    needs = needs or Needs("")
     if ray.is_initialized():
-        with _raising_what_workers_do():
+        with provided(needs, can_grow=True), _raising_what_workers_do():
             yield
         return
     # Left to itself Ray would join whatever cluster it finds on this machine, which may be another user's.
@@ -55,7 +58,7 @@ def joined(address: str | None) -> Iterator[None]:
             f"Ray did not start ({one_line(error)}); see that this machine has memory and time for it, then try again"
         ) from error
     try:
-        with _raising_what_workers_do():
+        with provided(needs, can_grow=address is not None or submitted), _raising_what_workers_do():
             yield
     finally:
         ray.shutdown()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from jobs.command import JobConfig, option
+from jobs.resources import Needs
 from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.errors import ConfigError
 from rsir_core.filters import Filter
@@ -20,6 +21,12 @@ GUARDED_FROM = 20  # published images from which on --max-gone-rate holds
 @dataclasses.dataclass(frozen=True)
 class RayJobConfig(JobConfig):
     """What every job on Ray takes."""
+
+    @property
+    def needs(self) -> Needs:
+        """What a cluster must have for the job to begin: a GPU for one actor, where it is asked for."""
+        gpus: float = getattr(self, "num_gpus", 0.0)
+        return Needs(f"--num-gpus {gpus:g}", gpus)
 
     address: str | None = option(
         "Ray cluster to join (`auto`, `ray://…`); default: the job's own, else a local one", None
@@ -85,6 +92,12 @@ class FinetuneClassifierConfig(RayJobConfig):
             )
         _check_views(self.views)
         _ = self.recipe  # a part that it does not have
+
+    @property
+    def needs(self) -> Needs:
+        """What all workers take together."""
+        options = f"--workers {self.workers} --num-cpus {self.num_cpus} --num-gpus {self.num_gpus:g}"
+        return Needs(options, self.workers * self.num_gpus, self.workers * self.num_cpus)
 
     @property
     def recipe(self) -> Recipe:

@@ -61,7 +61,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
             f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
             "compare indexes that were made alike"
         )
-    with joined(config.address) if subjects[0].again else nullcontext():
+    with joined(config.address, config.needs) if subjects[0].again else nullcontext():
         runs = [evaluate_subject(subject, config) for subject in subjects]
     first = subjects[0]
     duplicates, pairs = find_duplicates(first.index.features(first.version), of_seed(config.split, first.seed))

@@ -113,7 +113,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     make_folder("--models", config.models)
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
-    with joined(config.address):
+    with joined(config.address, config.needs):
         can_be_read = set(readable(taught))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
@@ -141,16 +141,6 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
 def _wanted(config: FinetuneClassifierConfig) -> str:
     gpus = f" and {config.num_gpus:g} GPUs" if config.num_gpus else ""
     return f"{config.workers} workers of {config.num_cpus} CPUs{gpus}"
-
-
-def _warn_of_a_wait(config: FinetuneClassifierConfig) -> None:
-    there = ray.cluster_resources()
-    wanted = {"CPU": config.workers * config.num_cpus, "GPU": config.workers * config.num_gpus}
-    if lacking := [f"{there.get(kind, 0):g} {kind}s" for kind, count in wanted.items() if count > there.get(kind, 0)]:
-        log.warning(
-            "the cluster has %s, %s were asked for: waiting for up to %d minutes for it to grow",
-            " and ".join(lacking), _wanted(config), START_TRIES,
-        )  # fmt: skip
 
 
 def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
@@ -201,7 +191,6 @@ def _train(
             worker_runtime_env={"env_vars": HUGE_PAGES},
         ),
     )
-    _warn_of_a_wait(config)
     result = _fit(trainer, _wanted(config))
     if result.checkpoint is None:
         raise RuntimeError("Ray Train reports no epoch, though there is one at least")

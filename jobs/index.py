@@ -69,7 +69,7 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
-        with joined(config.address):
+        with joined(config.address, config.needs):
             report.begin("describe")
             _describe(commits, config, (plan, scenes), report)
             _name_failed_files(report)

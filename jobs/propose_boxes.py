@@ -148,7 +148,7 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
     _, uris, places = zip(*images, strict=True)
     table = pa.table({"image": range(len(images)), "uri": uris, "place": places})
     blocks = [table.slice(start, config.batch_size) for start in range(0, len(table), config.batch_size)]
-    with joined(config.address):
+    with joined(config.address, config.needs):
         stage = ray.data.from_arrow(blocks).map_batches(
             ProposeStage,
             fn_constructor_args=(

@@ -67,7 +67,7 @@ def answer_queries(config: QueryConfig) -> Summary:
     tally = Tally(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
-        with joined(config.address):
+        with joined(config.address, config.needs):
             for written in rows_of(answer_files(config, edition, listing, unfinished)):
                 tally.take(written)
         for name, schema in (("results", rows.RESULTS), ("failures", rows.QUERY_FAILURES)):

@@ -1,13 +1,18 @@
 """What the jobs share of Ray: joining it, and taking what a dataset yields."""
 
+import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import ray.data
 
 from jobs.cluster import joined, rows_of, tables_of
-from rsir_core.errors import ImageError, StorageError
+from jobs.resources import Needs, provided
+from rsir_core.errors import ConfigError, ImageError, StorageError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -58,3 +63,47 @@ def test_what_a_worker_raises_is_raised_here(capfd: pytest.CaptureFixture[str]) 
     assert "Traceback" not in capfd.readouterr().err
     with pytest.raises(ZeroDivisionError, match="in <lambda>"), joined(None):
         ray.data.range(1).map(lambda row: {"x": 1 // row["id"]}).take_all()
+
+
+# What a cluster lacks
+
+
+def test_a_machine_without_what_is_needed_is_told_at_once() -> None:
+    with (
+        pytest.raises(
+            ConfigError, match=r"--num-gpus 2 needs 2 GPUs of which there are 1 on this machine; ask for less"
+        ),
+        provided(Needs("--num-gpus 2", 2), can_grow=False),
+    ):
+        pass
+    with provided(Needs("--num-gpus 1", 1, 2), can_grow=False):
+        pass
+
+
+def test_a_cluster_that_grows_is_waited_for_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Growing(Needs):
+        """As `Needs`, of a cluster that gets its second GPU after it was asked for three times."""
+
+        asked = 0
+
+        def lacking(self) -> str | None:
+            Growing.asked += 1
+            return super().lacking() if Growing.asked < 4 else None
+
+    with provided(Growing("--num-gpus 2", 2), can_grow=True, every=0.01):
+        while "has what" not in caplog.text:
+            threading.Event().wait(0.01)
+    assert caplog.text.count("waiting for the cluster to grow: --num-gpus 2 needs 2 GPUs of which there are 1") == 2
+
+
+def test_gpus_that_a_local_ray_has_not_end_the_job_with_one_line(index: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.query", "--queries", str(Path(index).parent / "archive"), "--index", index,
+               "--out", str(tmp_path / "answers"), "--num-gpus", "1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(
+        "query: --num-gpus 1 needs 1 GPUs of which there are 0 on this machine"
+    )
+    assert not (tmp_path / "answers").exists()
