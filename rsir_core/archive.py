@@ -1,10 +1,12 @@
 """From an archive's URI to its image files; local or any store that fsspec opens."""
 
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 from fsspec.implementations.local import LocalFileSystem
@@ -51,6 +53,8 @@ _ETAGS: Final = (
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 _SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
 
+log = logging.getLogger(__name__)
+
 
 class ImageFile(NamedTuple):
     """One file of the archive that should be an image.
@@ -80,10 +84,12 @@ def list_images(archive: str) -> Iterator[ImageFile]:
     before subfolders (on S3: see `bucket`). Holds the listings of a few folders, never that of the archive. Symbolic
     links are followed, except back into a folder that is being listed.
 
+    A symbolic link into a folder that may not be read, or that leads in a circle, is passed over as a dangling one is.
+
     Raises:
         ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed; at once where it
-            can be known at once, else while iterating. A subfolder that is denied is an error as well: left out, its
-            images would count as gone.
+            can be known at once, else while iterating. A subfolder of its own that is denied is an error as well: left
+            out, its images would count as gone.
     """
     fs, root = _open(archive)
     try:
@@ -191,7 +197,14 @@ def _walk(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
 
 def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
     images, folders = [], []
-    for entry in sorted(_entries(fs, folder), key=lambda entry: str(entry["name"])):
+    try:
+        entries = _entries(fs, folder)
+    except PermissionError as error:
+        if not (isinstance(fs, LocalFileSystem) and _is_linked(root, folder)):
+            raise
+        log.warning("%s is passed over: it is reached by a link and may not be read (%s)", folder, error)
+        return [], []
+    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
         path = entry["name"].rstrip("/")
         name = path.rpartition("/")[2]
         if path == folder or name.startswith(".") or name == _SKIPPED:
@@ -201,6 +214,11 @@ def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
         elif entry["type"] == "file" and _is_image(name):
             images.append(_image_file(fs, archive, root, entry))
     return images, folders
+
+
+def _is_linked(root: str, folder: str) -> bool:
+    """Whether a local folder of an archive is reached by a symbolic link."""
+    return os.path.realpath(folder) != str(Path(os.path.realpath(root)) / os.path.relpath(folder, root))
 
 
 def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
@@ -214,7 +232,11 @@ def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
 
 def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
     """A broken link counts as a file, to fail when it is read; what is no image is not looked at."""
-    if not (is_folder := entry.is_dir()) and not _is_image(entry.name):
+    try:
+        is_folder = entry.is_dir()
+    except OSError:  # a link that leads in a circle, or to where nobody may look
+        is_folder = False
+    if not is_folder and not _is_image(entry.name):
         return {"name": entry.path, "type": "other"}
     try:
         status = entry.stat()

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import fsspec
-
 from rsir_core.errors import FailureKind, ImageError
+from rsir_core.storage import opened
 
 _FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
 
@@ -33,7 +32,7 @@ def open_file(uri: str) -> BinaryIO:
     """
     with reading(uri):
         if "://" in uri:
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = opened(uri)
             file: BinaryIO = fs.open(path, "rb", block_size=_FETCHED, cache_type="readahead")
             return file
         _check_local(uri, sys.maxsize)
@@ -70,7 +69,7 @@ def _check_local(uri: str, max_bytes: int) -> None:
 
 
 def _read_remote(uri: str, max_bytes: int) -> bytes:
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = opened(uri)
     size = fs.info(path).get("size")
     if size is not None:
         _check_size(uri, size, max_bytes)

@@ -15,9 +15,13 @@ from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
 
 LON_LAT: Final = "OGC:CRS84"
 EVERYWHERE: Final = (-180.0, 180.0)
-# 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31), but not in the middle of a longer number.
+# 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31, T1010Z, or the six digits right behind the
+# eight of the date), but not in the middle of a longer number.
+_HOUR, _MINUTE, _SECOND = "(?:[01]\\d|2[0-3])", "[0-5]\\d", "[0-5]\\d"
 _DATE: Final = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:[T_-]([01]\d|2[0-3])[:-]?([0-5]\d)[:-]?([0-5]\d)(?:\.\d+)?Z?)?(?!\d)"
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<mark>[-_]?)(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
+    rf"(?:(?:[T_-]|(?<=\d{{8}}))(?P<hour>{_HOUR})[:-]?(?P<minute>{_MINUTE})[:-]?(?P<second>{_SECOND})(?:\.\d+)?Z?"
+    rf"|T(?P<h>{_HOUR}):?(?P<m>{_MINUTE})Z?)?(?!\d)"
 )
 
 
@@ -83,15 +87,18 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
         longitudes, latitudes = transform(dataset.crs, LON_LAT, xs, ys)
     except (RasterioError, CPLE_BaseError):  # a local engineering grid, or bounds outside of its projection
         return None
-    bbox = _around_the_globe(Footprint(*bounds))
+    bbox = around_the_globe(Footprint(*bounds))
     if bbox is None:
         return None
     rings = _outline(list(zip(longitudes, latitudes, strict=True)), bbox)
     return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), dataset.crs.to_string())
 
 
-def _around_the_globe(found: Footprint) -> Footprint | None:
-    """With longitudes within ±180°: some rasters count them to 360, or on across the antimeridian."""
+def around_the_globe(found: Footprint) -> Footprint | None:
+    """With longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
+
+    West of the antimeridian's west > east stays as it is. None: these are no bounds on earth.
+    """
     west, south, east, north = found
     if not (abs(west) <= 540 and abs(east) <= 540 and -90 <= south <= north <= 90):
         return None
@@ -124,13 +131,15 @@ def time_of(dataset: Any) -> datetime | None:
 def time_in(uri: str) -> datetime | None:
     """The first date, with its time of day if there is one, in a file's name, as UTC; None: there is none.
 
-    As satellites' products are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…, 2023-07-12.tif.
+    As satellites' products and drones' pictures are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…,
+    2023-07-12.tif, DJI_20230712153012_0001_D.jpg.
     """
     path = uri.partition("?")[0] if "://" in uri else uri  # not when a link was signed
-    for year, _, month, day, *clock in _DATE.findall(path.rpartition("/")[2]):
-        hour, minute, second = (int(part or 0) for part in clock)
+    for found in _DATE.finditer(path.rpartition("/")[2]):
+        date = (int(found[part]) for part in ("year", "month", "day"))
+        clock = (found["hour"] or found["h"], found["minute"] or found["m"], found["second"])
         try:
-            return datetime(int(year), int(month), int(day), hour, minute, second, tzinfo=UTC)
+            return datetime(*date, *(int(part or 0) for part in clock), tzinfo=UTC)
         except ValueError:  # the 40th of a month: some other number
             continue
     return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 import pystac
@@ -16,12 +16,15 @@ from pystac.utils import make_absolute_href
 
 from rsir_core.archive import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
-from rsir_core.footprint import Footprint, meets
+from rsir_core.footprint import Footprint, around_the_globe, meets
+from rsir_core.storage import links_of
+from rsir_core.tiles import Tile
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store
 AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 Source = pystac.Item | str  # an item, or where it is
+_ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, beside letters, digits and -._
 ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
 
 
@@ -52,7 +55,7 @@ class Wanted:
             return False
         if self.end is not None and (first is None or first > self.end):
             return False
-        return self.bbox is None or (item.bbox is not None and bool(meets(self.bbox, *_footprint(item.bbox))))
+        return self.bbox is None or (item.bbox is not None and bool(meets(self.bbox, *_footprint(item))))
 
 
 class _Files(DefaultStacIO):
@@ -112,7 +115,7 @@ def _items(catalogue: str, files: _Files) -> Iterator[Source]:
         if document.get("type") == "FeatureCollection":
             if any(link.get("rel") == "next" for link in document.get("links", [])):
                 raise ArchiveError(f"{catalogue} is one page of several (it links to the next); save all in one file")
-            yield from pystac.ItemCollection.from_dict(document)
+            yield from (_item(feature, i, catalogue) for i, feature in enumerate(document.get("features") or [], 1))
             return
         top = pystac.read_dict(document, href=catalogue, stac_io=files)
         if isinstance(top, pystac.Item):
@@ -123,6 +126,20 @@ def _items(catalogue: str, files: _Files) -> Iterator[Source]:
         raise
     except Exception as error:  # each store has its own family of errors, and pystac raises any of broken documents
         raise _unreadable(catalogue, error) from error
+
+
+def _item(feature: Any, number: int, catalogue: str) -> pystac.Item:
+    """An item of an item collection.
+
+    Raises:
+        ArchiveError: it is none; the message names it.
+    """
+    name = feature.get("id") if isinstance(feature, dict) else None
+    try:
+        return pystac.Item.from_dict(feature)
+    except Exception as error:  # pystac raises any of broken documents
+        said = f"item {name!r}" if name else f"feature {number}"
+        raise _unreadable(f"{catalogue}: {said} ({number} of its features)", error) from error
 
 
 def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
@@ -156,11 +173,13 @@ def _unreadable(what: str, error: Exception) -> ArchiveError:
 
 def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
     asset = _asset(item, key)
+    asset.href = _without_marks(asset.href)
     href = asset.get_absolute_href() if item.get_self_href() else None
     href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
-    if _is_remote(catalogue) and not all(_is_remote(link) for link in href.split("::")):
+    if _is_remote(catalogue) and not all(_is_remote(link) for link in links_of(href)):
         raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
-    name = item.id + PurePosixPath(urlsplit(href).path).suffix
+    href = _as_it_lies(href)
+    name = item.id + _suffix(href)
     more = asset.extra_fields
     said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
     etag, size = (str(said), int(more.get("file:size") or -1)) if said else _as_stored(href)
@@ -185,20 +204,57 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
     images = {
         name: asset
         for name, asset in item.assets.items()
-        if (asset.media_type or "").startswith(MEDIA_TYPES)
-        or PurePosixPath(urlsplit(asset.href).path).suffix.lower() in EXTENSIONS
+        if (asset.media_type or "").startswith(MEDIA_TYPES) or _suffix(asset.href).lower() in EXTENSIONS
     }
-    wanted = ["visual"] if key is None else [key]
-    roles = [] if key else [n for role in ROLES for n, asset in images.items() if role in (asset.roles or [])]
-    best = next((name for name in [*wanted, *roles] if name in images), None)
-    if best is None and key is None and len(images) == 1:
-        (best,) = images
-    if best is None:
-        sought = key or "`visual`, or of the role data"
-        raise ArchiveError(
-            f"item {item.id} has no image asset {sought}; it has {', '.join(item.assets)}; choose one with --asset"
-        )
-    return images[best]
+    if (best := "visual" if key is None else key) in images:
+        return images[best]
+    if key is None:
+        roles = ([name for name, asset in images.items() if role in (asset.roles or [])] for role in ROLES)
+        several = next((names for names in roles if names), list(images))
+        if len(several) == 1:
+            return images[several[0]]
+        if several:  # which is which, only who made them knows: bands apart, a mask, a DEM
+            raise ArchiveError(f"item {item.id} has {len(several)} images ({', '.join(several)}); choose with --asset")
+    raise ArchiveError(
+        f"item {item.id} has no image asset {key or '`visual`, or of the role data'}; it has {', '.join(item.assets)}; "
+        "choose one with --asset"
+    )
+
+
+def _suffix(href: str) -> str:
+    """The extension of the file that an href leads to, whatever else is in its name."""
+    tile = Tile.parse(href)
+    path = urlsplit(href).path if href.startswith(("http:", "https:")) else tile.scene if tile else href
+    return PurePosixPath(path).suffix
+
+
+def _without_marks(href: str) -> str:
+    """An href with `#` and `?` in a file's name encoded, which pystac would take for a fragment and a query."""
+    tile = Tile.parse(href)
+    scene, fragment = (tile.scene, href[len(tile.scene) :]) if tile else (href, "")
+    if scene.startswith(("http:", "https:")) or ("#" not in scene and "?" not in scene):
+        return href
+    return scene.replace("#", "%23").replace("?", "%3F") + fragment
+
+
+def _as_it_lies(href: str) -> str:
+    """The file that an href names, which is percent-encoded as URIs are; but one of just that name comes first.
+
+    By HTTP the href goes to the server as it is.
+    """
+    if "%" not in href or href.startswith(("http:", "https:")):
+        return href
+    tile = Tile.parse(href)
+    scene, fragment = (tile.scene, href[len(tile.scene) :]) if tile else (href, "")
+    return href if _is_there(scene) else unquote(scene) + fragment
+
+
+def _is_there(uri: str) -> bool:
+    try:
+        etag_of(uri)
+    except Exception:  # each store has its own family of errors
+        return False
+    return True
 
 
 def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
@@ -212,10 +268,21 @@ def _utc(time: datetime | None) -> datetime | None:
     return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
-def _footprint(bbox: list[float]) -> Footprint:
-    """Of four numbers, or of six with heights."""
+def _footprint(item: pystac.Item) -> Footprint:
+    """Bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
+
+    Raises:
+        ArchiveError: they are no degrees.
+    """
+    bbox = list(item.bbox or ())
     half = len(bbox) // 2
-    return Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1])
+    try:
+        found = around_the_globe(Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1]))
+    except (IndexError, TypeError):
+        found = None
+    if found is None:
+        raise ArchiveError(f"item {item.id} has the bbox {bbox}, which is none in degrees; correct it, or omit --bbox")
+    return found
 
 
 def item_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -234,5 +301,15 @@ def item_of(result: dict[str, Any]) -> dict[str, Any]:
         **({"bbox": [bbox[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]} if bbox else {}),
         "properties": {**time, **{f"rsir:{name}": value for name, value in result.items()}},
         "links": [],
-        "assets": {"image": {"href": uri, "roles": ["data"]}},
+        "assets": {"image": {"href": href_of(uri), "roles": ["data"]}},
     }
+
+
+def href_of(uri: str) -> str:
+    """The URI of a file, or of a tile, by the rules for URIs: what they do not allow in names is percent-encoded."""
+    tile = Tile.parse(uri)
+    scene, fragment = (tile.scene, uri[len(tile.scene) :]) if tile else (uri, "")
+    if scene.startswith(("http:", "https:")):  # encoded already, and perhaps signed
+        return uri
+    protocol, mark, path = scene.rpartition("://") if "://" in scene else ("", "", scene)
+    return f"{protocol}{mark}{quote(path, safe=_ALLOWED)}{fragment}"

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rsir_core.errors import ConfigError, RsirError, StorageError
 
+_HOLDERS: Final = ("zip", "tar", "libarchive")  # protocols of files that hold others, which may be local paths
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 
 
@@ -25,7 +26,7 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
         StorageError: the protocol is unknown, or not installed.
     """
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
+        found = opened(uri, **options)
     except ImportError as error:
         protocol = uri.partition("://")[0]
         extra = _EXTRAS.get(protocol)
@@ -34,6 +35,23 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
     except Exception as error:
         raise StorageError(f"{uri} is no URI that fsspec opens: {error}") from error
     return found
+
+
+def opened(uri: str, **options: Any) -> tuple[Any, str]:
+    """What holds a URI, and its path there, as `fsspec.core.url_to_fs`; but `::` in a name is no chain of stores."""
+    if "::" in uri and len(links_of(uri)) == 1:
+        protocol, mark, _ = uri.partition("://")
+        fs = fsspec.filesystem(protocol if mark else "file", **options)
+        return fs, str(fs._strip_protocol(uri))
+    found: tuple[Any, str] = fsspec.core.url_to_fs(uri, **options)
+    return found
+
+
+def links_of(uri: str) -> list[str]:
+    """The URIs of a chain, as `zip://a.jpg::s3://bucket/photos.zip` is one of two; any other is one of one."""
+    first, *others = uri.split("::")
+    is_chain = all("://" in link for link in others) or first.partition("://")[0] in _HOLDERS
+    return [first, *others] if others and is_chain else [uri]
 
 
 def make_folder(option: str, uri: str) -> None:

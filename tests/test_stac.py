@@ -106,7 +106,7 @@ def test_few_items_are_held(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> 
     ("change", "words"),
     [
         ({"links": [{"rel": "next", "href": "https://host/items?page=2"}]}, "one page of several"),
-        ({"bbox": [1]}, "items.json: item one cannot be read"),
+        ({"bbox": [1]}, "item one has the bbox"),
         ({"file:size": None}, ""),
     ],
 )
@@ -160,7 +160,7 @@ def test_an_item_collection_on_a_store_is_listed() -> None:
 @pytest.mark.parametrize(
     ("assets", "words"),
     [
-        ({"a": image("a.tif"), "b": image("b.tif")}, "a, b; choose one with --asset"),
+        ({"a": image("a.tif"), "b": image("b.tif")}, "2 images \\(a, b\\); choose with --asset"),
         ({"meta": pystac.Asset("m.xml")}, "meta"),
         ({"visual": image("file:///etc/passwd.tif", updated="1")}, "local file file:///etc/passwd.tif"),
         ({"visual": image("simplecache::file:///etc/a.tif", updated="1")}, "local file simplecache::file:///etc/a.tif"),

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.convertors import Convertor, register_url_convertor
 
 from jobs.serving.gather import Backend
 from jobs.serving.journal import Entry, Journal, Record
@@ -36,6 +37,21 @@ from rsir_core.raster import read_picture
 WEB: Final = Path(__file__).parents[1] / "web"
 GEOJSON: Final = "application/geo+json"
 THUMBNAILS_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
+
+
+class _ImageId(Convertor[str]):
+    """A path with whatever characters an image's name has, line breaks too, which `path` refuses."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("image_id", _ImageId())
 
 
 @dataclass(frozen=True)
@@ -228,7 +244,7 @@ def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
         async with library.lend(None) as backend:
             return await backend.images(contains, of_class, offset, limit)
 
-    @app.get("/thumbnail/{image_id:path}", response_class=Response, summary="A small JPEG of an indexed image")
+    @app.get("/thumbnail/{image_id:image_id}", response_class=Response, summary="A small JPEG of an indexed image")
     async def thumbnail(image_id: str) -> Response:
         async with library.lend(None) as backend:
             (stored,) = await backend.stored([image_id], [])
