@@ -148,4 +148,4 @@ def _unmatched(
 def _tell(what: str, remedy: str, drop: bool) -> None:
     if not drop:
         raise LabelError(f"{what}; {remedy}, or pass --unmatched drop to do without these boxes")
-    log.warning("%s; they are left out", what)
+    log.warning("%s; these boxes are left out", what)
