@@ -59,7 +59,7 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
         **{f"{split}_boxes": sum(len(image.objects) for image in written[split]) for split in SPLITS},
         "images_without_boxes": sum(not objects for objects in checked.values()),
         "images_left_out": len(images.names) - len(members),
-        "unmatched": found.unmatched,
+        "unmatched_labels": found.unmatched,
         **counts,
     }
 

@@ -407,7 +407,7 @@ def test_hidden_files_are_left_out(tmp_path: Path, form: str) -> None:
     if form == "coco":
         Path(config.boxes).write_text(json.dumps(coco({**objects, **{name: [(0, BOX)] for name in hidden}})))
     done = convert_boxes(changed(config, val=str(listed)))
-    assert (done["train_images"], done["val_images"], done["images_left_out"], done["unmatched"]) == (1, 1, 0, 0)
+    assert (done["train_images"], done["val_images"], done["images_left_out"], done["unmatched_labels"]) == (1, 1, 0, 0)
     assert {Path(i.file).stem for i in (*read_boxes(done["data"]).train, *read_boxes(done["data"]).val)} == {"a", "b"}
 
 
@@ -462,12 +462,13 @@ def test_label_files_of_no_image_are_refused_by_name(tmp_path: Path, form: str) 
     beside = {
         "classes.txt": "tank\nship\n",
         "train.txt": "./images/a.png\n",
+        "val.txt": "".join(f"{number:03}\n" for number in range(20)),
         "empty" + ending: "",
         "a.tif.aux.xml": "<PAMDataset></PAMDataset>",
     }
     for name, text in beside.items():
         (Path(config.boxes) / name).write_text(text)
-    assert convert_boxes(config)["unmatched"] == 0
+    assert convert_boxes(config)["unmatched_labels"] == 0
     shutil.rmtree(config.out)
     (Path(config.boxes) / f"a{ending}").rename(Path(config.boxes) / f"A{ending}")
     with pytest.raises(
@@ -475,7 +476,7 @@ def test_label_files_of_no_image_are_refused_by_name(tmp_path: Path, form: str) 
     ):
         convert_boxes(config)
     done = convert_boxes(changed(config, unmatched="drop"))
-    assert (done["unmatched"], done["images_without_boxes"]) == (1, 1)
+    assert (done["unmatched_labels"], done["images_without_boxes"]) == (1, 1)
 
 
 def test_labels_of_images_in_no_split_are_of_an_image(tmp_path: Path) -> None:
@@ -485,7 +486,7 @@ def test_labels_of_images_in_no_split_are_of_an_image(tmp_path: Path) -> None:
         (tmp_path / f"{split}.txt").write_text(name)
         places[split] = str(tmp_path / f"{split}.txt")
     done = convert_boxes(changed(config, **places))
-    assert (done["images_left_out"], done["unmatched"]) == (2, 0)
+    assert (done["images_left_out"], done["unmatched_labels"]) == (2, 0)
 
 
 def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
@@ -495,7 +496,7 @@ def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
         LabelError, match=r"1 listed images, such as c\.png of .*boxes\.json, are not below .*images; give"
     ):
         convert_boxes(config)
-    assert convert_boxes(changed(config, unmatched="drop"))["unmatched"] == 1
+    assert convert_boxes(changed(config, unmatched="drop"))["unmatched_labels"] == 1
     (Path(config.images) / "a.png").rename(Path(config.images) / "x.png")
     (Path(config.images) / "b.png").unlink()
     with pytest.raises(LabelError, match=r"3 listed images, such as a\.png"):

@@ -2,7 +2,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -89,6 +89,9 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/train", "images/new.jpg"]}))
     with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
         read_boxes(str(tmp_path / "data.yaml"))
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/../images/train"}))
+    with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
+        read_boxes(str(tmp_path / "data.yaml"))
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/val"}))
     assert len(read_boxes(str(tmp_path / "data.yaml")).test) == 1  # as sets with two parts have it; that is said
     (tmp_path / "labels" / "new.txt").write_text(LINE)
@@ -114,7 +117,7 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
         {"test": "None"},
     ],
 )
-def test_settings_as_ultralytics_takes_them(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_settings_as_ultralytics_takes_them(tmp_path: Path, settings: dict[str, Any]) -> None:
     data = write(tmp_path, **settings)
     assert data.names == (("class_0", "class_1") if settings.get("names", 1) is None else ("tank", "ship"))
     assert [Path(i.file).resolve() for i in (*data.train, *data.val)] == [
@@ -173,7 +176,8 @@ def test_labels_are_found_however_they_are_spelt(
         (tmp_path / "labels" / normalize(label, name)).parent.mkdir(parents=True)
         Image.new("RGB", (40, 30)).save(tmp_path / "images" / normalize(image, f"{name}.jpg"))
         (tmp_path / "labels" / normalize(label, name + ending)).write_text(LINE)
-    (tmp_path / "list.txt").write_text(normalize(label, "./images/val/Köln/ü.jpg"), "utf-8")
+    spellings = [normalize(form, "./images/val/Köln/ü.jpg") for form in (image, label)]  # one image
+    (tmp_path / "list.txt").write_text("\n".join(spellings), "utf-8")
     write(tmp_path, val="list.txt")
     for split in ("train", "val"):
         (tmp_path / "labels" / split / "a.txt").write_text("")

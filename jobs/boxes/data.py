@@ -109,10 +109,11 @@ def _read_split(settings: DataYaml, split: str, paths: PathFinder, labels: Label
             "--data %s: test is %s, which does not exist; there will be no score on it", settings.file, places[0]
         )
         return []
-    files = sorted({image for place in places for image in _list(settings.file, split, place)})
+    listed = {image for place in places for image in _list(settings.file, split, place)}
+    files = sorted({str(paths.find(Path(image)) or image) for image in listed})
     if not files:
         raise LabelError(f"--data {settings.file}: no image in {split} ({', '.join(map(str, places))})")
-    read = [_read_image(str(paths.find(Path(file)) or file), settings, labels) for file in files]
+    read = [_read_image(file, settings, labels) for file in files]
     if not any(len(image.boxes) for image, _ in read):
         raise LabelError(
             f"--data {settings.file}: none of the {len(files)} images of {split} has a box; the labels of {files[0]} "
@@ -120,8 +121,8 @@ def _read_split(settings: DataYaml, split: str, paths: PathFinder, labels: Label
         )
     if over := [image.file for image, is_over in read if is_over]:
         log.warning(
-            "%d images of %s have boxes that reach over the edge and are cut off there, such as %s: see %s",
-            *(len(over), split, over[0], labels.of(over[0])),
+            "%d images of %s have boxes that reach over the edge and are cut off there, such as those of %s",
+            *(len(over), split, labels.of(over[0])),
         )
     return [image for image, _ in read]
 

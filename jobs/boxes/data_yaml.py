@@ -118,7 +118,10 @@ def _places(root: Path, given: object) -> list[Path]:
 
 def _place(root: Path, given: str) -> Path:
     place, without = root / given, root / given.removeprefix(_UP)
-    return without if not place.exists() and without.exists() else place
+    place = without if not place.exists() and without.exists() else place
+    return (
+        place.resolve() if ".." in place.parts else place
+    )  # so that an image has one path, by which splits are compared
 
 
 def _keypoints(file: str, shape: object) -> int:

@@ -111,8 +111,8 @@ class LabelFormat(NamedTuple):
 
 LABEL_FORMATS: Final = {
     "yolo": LabelFormat(".txt", read_yolo, MARK),
-    "dota": LabelFormat(".txt", read_dota, re.compile(rb"^\s*([-+.\deE]+\s+){8}\S", re.MULTILINE)),
-    "nwpu": LabelFormat(".txt", read_nwpu, re.compile(rb"^\s*\(.*\d\s*\)", re.MULTILINE)),
+    "dota": LabelFormat(".txt", read_dota, re.compile(rb"^[ \t]*([-+.\deE]+[ \t]+){8}\S", re.MULTILINE)),
+    "nwpu": LabelFormat(".txt", read_nwpu, re.compile(rb"^\s*\(\s*-?\d+\s*,\s*-?\d+\s*\)", re.MULTILINE)),
     "voc": LabelFormat(".xml", read_voc, re.compile(rb"<object\b")),
 }
 

@@ -78,8 +78,8 @@ class LabelFiles:
         lost = {_in_small_letters(label_file(image)): image for image in without}
         unmatched = list(self._unmatched())
         for file in unmatched:
-            if image := lost.get(_in_small_letters(file)):
-                raise LabelError(f"{file} seems to be of {image}, which would be without boxes; spell both names alike")
+            if alike := lost.get(_in_small_letters(file)):
+                raise LabelError(f"{file} seems to be of {alike}, which would be without boxes; spell both names alike")
         if unmatched:
             log.warning(
                 "%d label files are of no image, such as %s; %d of %d images have none%s",

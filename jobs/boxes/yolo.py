@@ -8,7 +8,7 @@ from typing import Final
 
 from rsir_core.errors import LabelError
 
-MARK: Final = re.compile(rb"^\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*$", re.MULTILINE)  # a line that marks an object
+MARK: Final = re.compile(rb"^[ \t]*\d+(\.0*)?([ \t]+[-+.\deE]+){4,}\s*$", re.MULTILINE)  # a line that marks an object
 _TOLERANCE: Final = 0.01  # by which ultralytics lets centre and size be outside 0 to 1
 Values = tuple[float, ...]  # class, x centre, y centre, width, height; shares of the image's sides
 
