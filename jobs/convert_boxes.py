@@ -20,6 +20,7 @@ from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
 from rsir_core.archive import EXTENSIONS
 from rsir_core.errors import ConfigError, LabelError
+from rsir_core.names import composed
 from rsir_core.regions import Box
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
     words = config.classes.split(",")
     with suppress(OSError):  # a list that is too long for a file's name
         words = read_lines(Path(config.classes)) if Path(config.classes).is_file() else words
-    names = tuple(word.strip() for word in words if word.strip())
+    names = tuple(composed(word.strip()) for word in words if word.strip())
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--classes {config.classes} names {', '.join(names) or 'nothing'}; name each class once")
     return names

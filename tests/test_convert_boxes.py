@@ -437,6 +437,20 @@ def test_names_of_any_unicode_form_are_matched(tmp_path: Path, form: str, image:
     assert (done["val_images"], done["val_boxes"], done["images_without_boxes"]) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("form", ["voc", "dota", "coco"])
+def test_a_class_has_one_name_in_any_unicode_form(tmp_path: Path, form: str) -> None:
+    config = write(tmp_path, form, {name: [(0, BOX), (1, BOX)] for name in "ab"})
+    files = [Path(config.boxes)] if form == "coco" else sorted(Path(config.boxes).iterdir())
+    for file, unicode_form in zip(files, ("NFC", "NFD"), strict=False):
+        text = file.read_text().replace("tank", normalize("NFC" if unicode_form == "NFC" else "NFD", "Öltank"))
+        file.write_text(text, "utf-8")
+    names = read_boxes(convert_boxes(changed(config, classes=None))["data"]).names
+    assert set(names) == {"ship", normalize("NFC", "Öltank")}
+    shutil.rmtree(config.out)
+    given = normalize("NFD", "Öltank,ship")
+    assert convert_boxes(changed(config, classes=given))["classes"] == 2
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_case_of_an_ending_does_not_matter(tmp_path: Path, form: str) -> None:
     config = write(tmp_path, form, {"a": [(0, BOX)], "v1.Tank": [(1, BOX)]})

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jobs.boxes.formats import MarkedObject, numbers
 from rsir_core.errors import LabelError
+from rsir_core.names import composed
 from rsir_core.regions import Box
 
 Id = int | float | str  # 1 and 1.0 are one id, as for pycocotools, whose dictionaries compare them; "1" is another
@@ -45,10 +46,14 @@ def read_coco(file: Path) -> tuple[list[str], list[CocoImage]]:
             raise LabelError(f"{where}: iscrowd is {entry['iscrowd']!r}; give 0 or 1")
         if not crowd[0]:
             x, y, w, h = edges
-            found = MarkedObject(str(categories[entry["category_id"]]["name"]), Box(x, y, x + w, y + h), where)
+            found = MarkedObject(_name(categories[entry["category_id"]]), Box(x, y, x + w, y + h), where)
             images[entry["image_id"]].objects.append(found)
     ordered = sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0]))
-    return [str(category["name"]) for _, category in ordered], list(images.values())
+    return [_name(category) for _, category in ordered], list(images.values())
+
+
+def _name(category: Mapping[str, Any]) -> str:
+    return composed(str(category["name"]))
 
 
 def _read_json(file: Path) -> dict[str, Any]:

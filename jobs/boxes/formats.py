@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from jobs.boxes.polygons import Corners, around
 from jobs.boxes.yolo import MARK, parse_line
 from rsir_core.errors import LabelError
+from rsir_core.names import composed
 from rsir_core.regions import Box
 
 NWPU_CLASSES: Final = (
@@ -26,7 +27,7 @@ _DOTA_HEADER: Final = ("imagesource:", "gsd:")
 class MarkedObject(NamedTuple):
     """One object as somebody marked it; nothing is known of it but that it could be read."""
 
-    name: str
+    name: str  # of the class; in Unicode's composed form where the annotation has it
     box: Box  # pixels of the image; edges as written, so that formats that count from 1 are a pixel off
     where: str  # file and line, or entry, for messages
     difficult: bool = False
@@ -59,7 +60,7 @@ def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
             raise LabelError(f"{where}: {line!r} is not `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`; correct the line")
         corners = tuple(zip(values[0::2], values[1::2], strict=True))
         if (box := around(corners)) is not None:
-            yield MarkedObject(rest[0], box, where, rest[1:] not in ([], ["0"]), corners)
+            yield MarkedObject(composed(rest[0]), box, where, rest[1:] not in ([], ["0"]), corners)
 
 
 def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
@@ -83,7 +84,7 @@ def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterato
     root = _read_xml(file)
     check_size(str(file), size, root.findtext("size/height"), root.findtext("size/width"))
     for number, entry in enumerate(root.iter("object"), 1):
-        where, name = f"{file}: object {number}", (entry.findtext("name") or "").strip()
+        where, name = f"{file}: object {number}", composed((entry.findtext("name") or "").strip())
         written = [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
         edges = numbers(written)
         if not name or not edges:
