@@ -148,6 +148,9 @@ class ConvertBoxesConfig(JobConfig):
     seed: int = option("seed of the random split", 0, least=0)
     difficult: Literal["keep", "drop"] = option("objects that voc and dota mark as difficult", "keep")
     clip: bool = option("cut boxes off at the image's edge; default: a box over it is an error", False)
+    unmatched: Literal["error", "drop"] = option(
+        "label files, and images that a COCO file lists, of which there is no image", "error"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,24 +5,27 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from jobs.boxes.data import image_size, read_lines
-from jobs.boxes.formats import NWPU_CLASSES, READERS, MarkedObject, check_coco_size, read_coco
+from jobs.boxes.data import image_size
+from jobs.boxes.formats import NWPU_CLASSES, MarkedObject
+from jobs.boxes.marked import Marked, read_coco_files, read_label_files
+from jobs.boxes.named import NamedFiles
 from jobs.boxes.polygons import around, clipped
-from jobs.boxes.splits import SPLITS, NamedFiles, split_images, stem
+from jobs.boxes.splits import SPLITS, split_images
 from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
+from jobs.boxes.yolo import read_lines
 from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
 from rsir_core.archive import EXTENSIONS
 from rsir_core.errors import ConfigError, LabelError
+from rsir_core.names import composed
 from rsir_core.regions import Box
 
 log = logging.getLogger(__name__)
 SLIVER: Final = 0.5  # pixels; what is left of a box at the edge and is narrower says nothing of its object
 EMPTY: Final = Box(0.0, 0.0, 0.0, 0.0)
-Marked = dict[str, list[MarkedObject]]  # by the image's name
 
 
 def convert_boxes(config: ConvertBoxesConfig) -> Summary:
@@ -36,19 +39,15 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
     for option in ("images", "boxes", "out"):
         local_path(f"--{option}", getattr(config, option))
     images = NamedFiles(config.images, EXTENSIONS)
-    coco = _read_coco(config, images) if config.format == "coco" else None
+    coco = read_coco_files(config, images) if config.format == "coco" else None
     places = {split: getattr(config, split) for split in SPLITS}
     shares = {"val": config.val_fraction, "test": config.test_fraction}
-    splits = split_images(images, sorted(coco[1]) if coco else images.names, places, shares, config.seed)
+    splits = split_images(images, sorted(coco.marked) if coco else images.names, places, shares, config.seed)
     members = [name for split in SPLITS for name in splits[split]]
     sizes = {name: image_size(str(images.path(name))) for name in members}
-    if coco:
-        names, marked = coco
-    else:
-        marked = _read_labels(config, sizes, given or ())
-        names = sorted({found.name for objects in marked.values() for found in objects})
-    names = list(given or names)
-    checked, counts = _check(config, names, marked, sizes)
+    found = coco or read_label_files(config, images, sizes, given or ())
+    names = list(given or found.names)
+    checked, counts = _check(config, names, found.marked, sizes)
     written = {
         split: [ImageToWrite(str(images.path(n).absolute()), n, sizes[n], checked[n]) for n in splits[split]]
         for split in SPLITS
@@ -61,6 +60,7 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
         **{f"{split}_boxes": sum(len(image.objects) for image in written[split]) for split in SPLITS},
         "images_without_boxes": sum(not objects for objects in checked.values()),
         "images_left_out": len(images.names) - len(members),
+        "unmatched_labels": found.unmatched,
         **counts,
     }
 
@@ -77,72 +77,10 @@ def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
     words = config.classes.split(",")
     with suppress(OSError):  # a list that is too long for a file's name
         words = read_lines(Path(config.classes)) if Path(config.classes).is_file() else words
-    names = tuple(word.strip() for word in words if word.strip())
+    names = tuple(composed(word.strip()) for word in words if word.strip())
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--classes {config.classes} names {', '.join(names) or 'nothing'}; name each class once")
     return names
-
-
-def _read_coco(config: ConvertBoxesConfig, images: NamedFiles) -> tuple[list[str], Marked]:
-    """The names of all files' categories, and the objects of each image that they list."""
-    names: dict[str, None] = {}
-    marked: Marked = {}
-    owner: dict[str, str] = {}
-    for file in map(Path, config.boxes.split(",")):
-        found, listed = read_coco(file)
-        names |= dict.fromkeys(found)
-        for image in listed:
-            name = images.find(image.file_name, str(file))
-            if name is None:
-                raise LabelError(f"{file}: {image.file_name} is not below {images.folder}; give another --images")
-            if owner.setdefault(name, image.file_name) != image.file_name:
-                raise LabelError(
-                    f"{file}: {owner[name]} and {image.file_name} both seem to be {name} of {images.folder}; give the "
-                    "folder that holds all of them"
-                )
-            check_coco_size(image, f"{file}: {image.file_name}", image_size(str(images.path(name))))
-            marked.setdefault(name, []).extend(image.objects)
-    return list(names), marked
-
-
-def _read_labels(config: ConvertBoxesConfig, sizes: Mapping[str, tuple[int, int]], names: Sequence[str]) -> Marked:
-    """The objects of each image: those of the label file at its path below --boxes, else of the one of its name."""
-    ending, read = READERS[config.format]
-    labels = NamedFiles(config.boxes, (ending,))
-    files = {name: labels.find(stem(name) + ending, name) for name in sizes}
-    owner: dict[str, str] = {}
-    for name, file in files.items():
-        if file is not None and stem(owner.setdefault(file, name)) != stem(name):
-            raise LabelError(
-                f"{file} of {config.boxes} may be of {owner[file]} or of {name}; put label files into folders as their "
-                "images are, an empty one where there is no object"
-            )
-    _check_folders(config.boxes, files)
-    if not any(files.values()):
-        first = next(iter(files))
-        raise LabelError(f"no image has a label file: {first} none called {stem(first)}{ending} below {config.boxes}")
-    return {
-        name: [] if file is None else list(read(labels.path(file), sizes[name], names)) for name, file in files.items()
-    }
-
-
-def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
-    """An image without a label file must not get that of another folder's image of its name.
-
-    Raises:
-        LabelError: images of one folder have theirs in several, and not all have one, so that who has none is a guess.
-    """
-    guessed = {PurePosixPath(name).parent for name, file in files.items() if file is None}
-    known: dict[PurePosixPath, tuple[str, str]] = {}
-    for name, file in files.items():
-        if file is None or PurePosixPath(name).parent not in guessed:
-            continue
-        first, its = known.setdefault(PurePosixPath(name).parent, (name, file))
-        if PurePosixPath(its).parent != PurePosixPath(file).parent:
-            raise LabelError(
-                f"{first} and {name} would have their boxes in {its} and {file} of {boxes}, in two folders, and others "
-                "beside them have none; put the label files of one folder's images into one folder"
-            )
 
 
 def _check(

@@ -51,7 +51,8 @@ _ETAGS: Final = (
     "modificationTime",
 )
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
-_SKIPPED: Final = "_delta_log"  # a table beside the images; it can be long, and none of it is imagery
+# Folders that hold no imagery: a table beside the images, whose log can be long, and what a Mac adds to its zip files.
+_SKIPPED: Final = ("_delta_log", "__MACOSX")
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def _list(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
 def _flat(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
     for entry in Bucket(quick(fs), root).entries():
         below = entry["name"][len(root) :]
-        if "/." not in below and f"/{_SKIPPED}/" not in below and _is_image(below):
+        if not is_hidden(below) and _is_image(below):
             yield _image_file(fs, archive, root, entry)
 
 
@@ -207,7 +208,7 @@ def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
     for entry in sorted(entries, key=lambda entry: str(entry["name"])):
         path = entry["name"].rstrip("/")
         name = path.rpartition("/")[2]
-        if path == folder or name.startswith(".") or name == _SKIPPED:
+        if path == folder or is_hidden(name):
             continue  # the first: object stores list a folder's own marker in it
         if entry["type"] == "directory":
             folders.append(path)
@@ -227,7 +228,7 @@ def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = fs.ls(folder, detail=True)
         return found
     with os.scandir(folder or "/") as entries:
-        return [_local_entry(entry) for entry in entries if not entry.name.startswith(".")]
+        return [_local_entry(entry) for entry in entries if not is_hidden(entry.name)]
 
 
 def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
@@ -279,6 +280,16 @@ def _below(root: str, path: str) -> str:
 def _printable(path: str) -> str:
     r"""A path as text that a table can hold: bytes that are not UTF-8 as \xNN (such a file then fails as missing)."""
     return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_hidden(path: str) -> bool:
+    """Say whether a file is left out of listings: it or a folder around it has a dot in front, or is in `_SKIPPED`.
+
+    Args:
+        path: below the folder that is listed, with /; what that folder itself is called does not matter.
+    """
+    path = f"/{path}/"
+    return "/." in path or any(f"/{name}/" in path for name in _SKIPPED)
 
 
 def _is_image(path: str) -> bool:

@@ -3,13 +3,14 @@
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from sklearn.model_selection import train_test_split
 
 from rsir_core.archive import ImageFile
 from rsir_core.errors import LabelError
+from rsir_core.names import NamedValues
 from rsir_core.storage import file_system
 
 Split = Literal["train", "test"]
@@ -38,7 +39,8 @@ def folder_label(image_id: str) -> str:
 def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
     """(uri, label) of every labelled image, by uri: from `uri,label` rows, else from folder names.
 
-    A row's uri may also be the image id (the path below the archive); images without a row are left out.
+    A row's uri may also be the image id (the path below the archive), and of another Unicode form than the file's name;
+    images without a row are left out.
 
     Raises:
         LabelError: rows that name no image of the archive, an empty or a second label, or fewer than two classes.
@@ -48,16 +50,16 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
         pairs = [(image.uri, folder_label(image.image_id)) for image in files]
     else:
         rows = _labelled(labels_csv, read_rows(labels_csv, ("uri", "label")))
-        known = {k: f.uri for f in files for k in (f.image_id, f.uri)}
-        if unknown := [row["uri"] for row in rows if row["uri"] not in known]:
+        known = NamedValues({k: f.uri for f in files for k in (f.image_id, f.uri)})
+        named = [(row, known.get(row["uri"])) for row in rows]
+        if unknown := [row["uri"] for row, uri in named if uri is None]:
             raise LabelError(
                 f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}; correct "
                 "them, or pass the archive that they are of"
             )
         labels: dict[str, str] = {}
-        for row in rows:
-            if labels.setdefault(known[row["uri"]], row["label"]) != row["label"]:
-                other = labels[known[row["uri"]]]
+        for row, uri in named:
+            if uri is not None and (other := labels.setdefault(uri, row["label"])) != row["label"]:
                 raise LabelError(f"{labels_csv}: {row['uri']} is labelled {other} and {row['label']}; leave one out")
         pairs = sorted(labels.items())
     if len({label for _, label in pairs}) < 2:
@@ -151,17 +153,58 @@ def _labelled(uri: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV that has at least these columns.
+    """Read the rows of a CSV that has at least these columns, the first of which says what a row is about.
+
+    Empty lines, and lines of commas only, are passed over.
 
     Raises:
-        LabelError: it cannot be read, has no rows, or lacks a column.
+        LabelError: it cannot be read, has no rows, lacks a column or has it twice, or a row has more or fewer fields
+            than the header, or nothing in the first of the columns; with the line.
     """
     try:
         fs, path = file_system(uri)
         with fs.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(f"{uri}: cannot be read as CSV: {error}") from error
-    if not rows or any(row.get(column) is None for row in rows for column in columns):
-        raise LabelError(f"{uri}: expected rows with the columns {','.join(columns)}")
+            (_, header), *lines = [*_records(uri, file)] or [(0, [])]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{uri}: cannot be read as CSV: {error}; save it as CSV in UTF-8") from error
+    header = [name.strip() for name in header]
+    if wrong := [column for column in columns if header.count(column) != 1]:
+        raise LabelError(
+            f"{uri}: expected rows with the columns {','.join(columns)}, each once, but {wrong[0]} is there "
+            f"{header.count(wrong[0])} times; its first line is {','.join(header)!r}"
+        )
+    if not lines:
+        raise LabelError(f"{uri}: expected rows with the columns {','.join(columns)}, but there is only the header")
+    rows = [_row(f"{uri}:{number}", header, fields) for number, fields in lines]
+    if unnamed := [number for (number, _), row in zip(lines, rows, strict=True) if not row[columns[0]].strip()]:
+        raise LabelError(f"{uri}:{unnamed[0]}: {columns[0]} is empty; give it, or remove the line")
     return rows
+
+
+def _records(uri: str, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record that has any, and the line that it begins on; a quoted field may have several lines."""
+    reader, line = csv.reader(file, strict=True), 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:  # strict: a quotation mark that is not closed would swallow the rows after it
+        raise LabelError(
+            f"{uri}:{line}: cannot be read as CSV: {error}; close each quotation mark right before a comma or the "
+            "line's end, and double one that is part of a name"
+        ) from error
+
+
+def _row(where: str, header: list[str], fields: list[str]) -> dict[str, str]:
+    if len(fields) == len(header):
+        return dict(zip(header, fields, strict=True))
+    remedy = (
+        "put a name that contains a comma into double quotes"
+        if len(fields) > len(header)
+        else "give every column, with nothing between its commas where it is empty"
+    )
+    raise LabelError(
+        f"{where}: {','.join(fields)[:200]!r} has {len(fields)} fields, but the header {','.join(header)!r} has "
+        f"{len(header)}; {remedy}"
+    )

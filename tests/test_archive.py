@@ -49,6 +49,7 @@ def kind_of(uri: object, max_bytes: int = 100) -> FailureKind:
 def test_lists_images_only_in_order_of_names(tmp_path: Path) -> None:
     write(tmp_path, "b/2.JPG", "b/1.tif", "a/z.Jp2", "c.png", "a/deep/er/x.webp", "airport 1/ü.jpeg")
     write(tmp_path, "a/z.jp2.aux.xml", "b/1.tfw", "readme.txt", ".hidden.jpg", ".git/x.jpg", "_delta_log/x.jpg", "jpg")
+    write(tmp_path, "__MACOSX/x.jpg", "a/.ipynb_checkpoints/z-checkpoint.jpg", "b/._1.jpg")
     assert ids(tmp_path) == ["c.png", "a/z.Jp2", "a/deep/er/x.webp", "airport 1/ü.jpeg", "b/1.tif", "b/2.JPG"]
 
 

@@ -5,7 +5,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from rsir_core.regions import Box
 
 ROOT = Path(__file__).parents[1]
 NWPU = ROOT.parent / "shared" / "data" / "nwpu_vhr10"
+ODD = ROOT.parent / "shared" / "data" / "odd_inputs"
 NAMES = ["tank", "ship"]
 WIDTH, HEIGHT = 60, 40
 Object = tuple[int, Box]  # position among the names; pixels
@@ -88,16 +90,16 @@ BOX = Box(10.0, 5.0, 30.0, 20.0)
 
 def write(folder: Path, form: str, objects: Objects) -> ConvertBoxesConfig:
     """Images and boxes of one format, and how to convert them."""
-    (folder / "images").mkdir(parents=True)
     for name in objects:
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images" / f"{name}.png")
     boxes = folder / ("boxes.json" if form == "coco" else "boxes")
     if form == "coco":
         boxes.write_text(json.dumps(coco(objects)))
     else:
         ending, text = TEXTS[form]
-        boxes.mkdir()
         for name, members in objects.items():
+            (boxes / name).parent.mkdir(parents=True, exist_ok=True)
             (boxes / (name + ending)).write_text(text(members))
     places = {"format": form, "images": str(folder / "images"), "boxes": str(boxes), "out": str(folder / "out")}
     return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)  # type: ignore[arg-type]
@@ -385,6 +387,229 @@ def test_coco_entries_that_cannot_be(tmp_path: Path, change: dict[str, Any], mes
     Path(config.boxes).write_text(json.dumps(content))
     with pytest.raises(LabelError, match=message):
         convert_boxes(config)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_hidden_files_are_left_out(tmp_path: Path, form: str) -> None:
+    objects = {"a": [(0, BOX)], "b": [(1, BOX)]}
+    hidden = ("._a", ".ipynb_checkpoints/a-checkpoint", "__MACOSX/._b", "__MACOSX/c")
+    config = write(tmp_path, form, objects)
+    listed = tmp_path / "val.txt"
+    lines = ["a.png", *(f"{name}.png" for name in hidden), *(f"{config.images}/{name}.png" for name in hidden)]
+    listed.write_text("\n".join(lines))
+    for name in hidden:
+        (Path(config.images) / name).parent.mkdir(exist_ok=True)
+        (Path(config.images) / f"{name}.png").write_bytes(b"no image")
+        if form != "coco":
+            ending, text = TEXTS[form]
+            (Path(config.boxes) / name).parent.mkdir(exist_ok=True)
+            (Path(config.boxes) / f"{name}{ending}").write_text(text([(0, BOX)]))
+    if form == "coco":
+        Path(config.boxes).write_text(json.dumps(coco({**objects, **{name: [(0, BOX)] for name in hidden}})))
+    done = convert_boxes(changed(config, val=str(listed)))
+    assert (done["train_images"], done["val_images"], done["images_left_out"], done["unmatched_labels"]) == (1, 1, 0, 0)
+    assert {Path(i.file).stem for i in (*read_boxes(done["data"]).train, *read_boxes(done["data"]).val)} == {"a", "b"}
+
+
+def test_a_list_must_name_images_though_they_lie_in_a_hidden_folder(tmp_path: Path) -> None:
+    config = write(tmp_path / ".cache", "yolo", {"a": [(0, BOX)], "b": [(1, BOX)]})
+    listed = tmp_path / "val.txt"
+    listed.write_text(f"{config.images}/a.png\n")
+    assert convert_boxes(changed(config, val=str(listed)))["val_images"] == 1
+    for missing in (f"{config.images}/c.png", "/home/.cache/c.png", "../c.png"):
+        listed.write_text(f"{missing}\n")
+        with pytest.raises(LabelError, match=r"val\.txt:1: .*c\.png is no image"):
+            convert_boxes(changed(config, val=str(listed)))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("image", ["NFC", "NFD"])
+def test_names_of_any_unicode_form_are_matched(tmp_path: Path, form: str, image: Literal["NFC", "NFD"]) -> None:
+    label: Literal["NFC", "NFD"] = "NFD" if image == "NFC" else "NFC"
+    config = write(tmp_path, form, {normalize(label, "Köln/ü"): [(0, BOX)], "b": [(1, BOX)]})
+    file, other = (Path(config.images) / normalize(f, "Köln/ü.png") for f in (image, label))
+    file.parent.mkdir()
+    other.rename(file)
+    other.parent.rmdir()
+    listed = tmp_path / "val.txt"
+    listed.write_text(normalize(label, "Köln/ü.png"), "utf-8")
+    done = convert_boxes(changed(config, val=str(listed)))
+    assert (done["val_images"], done["val_boxes"], done["images_without_boxes"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("form", ["voc", "dota", "coco"])
+def test_a_class_has_one_name_in_any_unicode_form(tmp_path: Path, form: str) -> None:
+    config = write(tmp_path, form, {name: [(0, BOX), (1, BOX)] for name in "ab"})
+    files = [Path(config.boxes)] if form == "coco" else sorted(Path(config.boxes).iterdir())
+    for file, unicode_form in zip(files, ("NFC", "NFD"), strict=False):
+        text = file.read_text().replace("tank", normalize("NFC" if unicode_form == "NFC" else "NFD", "Öltank"))
+        file.write_text(text, "utf-8")
+    names = read_boxes(convert_boxes(changed(config, classes=None))["data"]).names
+    assert set(names) == {"ship", normalize("NFC", "Öltank")}
+    shutil.rmtree(config.out)
+    given = normalize("NFD", "Öltank,ship")
+    assert convert_boxes(changed(config, classes=given))["classes"] == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_case_of_an_ending_does_not_matter(tmp_path: Path, form: str) -> None:
+    config = write(tmp_path, form, {"a": [(0, BOX)], "v1.Tank": [(1, BOX)]})
+    for name in ("a", "v1.Tank"):
+        (Path(config.images) / f"{name}.png").rename(Path(config.images) / f"{name}.PNG")
+        if form != "coco":
+            file = Path(config.boxes) / (name + TEXTS[form][0])
+            file.rename(file.with_suffix(file.suffix.upper()))
+    listed = tmp_path / "val.txt"
+    listed.write_text("a.png")
+    done = convert_boxes(changed(config, val=str(listed)))
+    assert (done["val_images"], done["val_boxes"], done["train_boxes"], done["images_without_boxes"]) == (1, 1, 1, 0)
+    for other in ("A.png", "v1.tank"):  # that of a name does: they may be two images
+        listed.write_text(other)
+        with pytest.raises(LabelError, match="is no image"):
+            convert_boxes(changed(config, val=str(listed)))
+
+
+@pytest.mark.parametrize("form", TEXTS)
+def test_label_files_of_no_image_are_refused_by_name(tmp_path: Path, form: str) -> None:
+    config = write(tmp_path, form, {name: [(0, BOX), (1, BOX)] for name in "abcdef"})
+    ending = TEXTS[form][0]
+    beside = {
+        "classes.txt": "tank\nship\n",
+        "train.txt": "./images/a.png\n",
+        "val.txt": "".join(f"{number:03}\n" for number in range(20)),
+        "empty" + ending: "",
+        "a.tif.aux.xml": "<PAMDataset></PAMDataset>",
+    }
+    for name, text in beside.items():
+        (Path(config.boxes) / name).write_text(text)
+    assert convert_boxes(config)["unmatched_labels"] == 0
+    shutil.rmtree(config.out)
+    (Path(config.boxes) / f"a{ending}").rename(Path(config.boxes) / f"A{ending}")
+    with pytest.raises(
+        LabelError, match=rf"1 of \d+ files of .*such as A{ending}, .*match no image.*a\.png.*--unmatched"
+    ):
+        convert_boxes(config)
+    done = convert_boxes(changed(config, unmatched="drop"))
+    assert (done["unmatched_labels"], done["images_without_boxes"]) == (1, 1)
+
+
+def test_labels_of_images_in_no_split_are_of_an_image(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {name: [(0, BOX)] for name in "abcd"})
+    places = {}
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / f"{split}.txt").write_text(name)
+        places[split] = str(tmp_path / f"{split}.txt")
+    done = convert_boxes(changed(config, **places))
+    assert (done["images_left_out"], done["unmatched_labels"]) == (2, 0)
+
+
+def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
+    config = write(tmp_path, "coco", {name: [(0, BOX)] for name in "abc"})
+    (Path(config.images) / "c.png").unlink()
+    with pytest.raises(
+        LabelError, match=r"1 listed images, such as c\.png of .*boxes\.json, are not below .*images; give"
+    ):
+        convert_boxes(config)
+    assert convert_boxes(changed(config, unmatched="drop"))["unmatched_labels"] == 1
+    (Path(config.images) / "a.png").rename(Path(config.images) / "x.png")
+    (Path(config.images) / "b.png").unlink()
+    with pytest.raises(LabelError, match=r"3 listed images, such as a\.png"):
+        convert_boxes(changed(config, unmatched="drop"))
+
+
+def test_a_name_without_its_ending_is_not_guessed(tmp_path: Path) -> None:
+    config = write(tmp_path, "yolo", {name: [(0, BOX)] for name in "abc"})
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "val.txt").write_text("a")
+    with pytest.raises(LabelError, match=r"val\.txt:1: a may be a\.jpg or a\.png of .*; write the whole path"):
+        convert_boxes(changed(config, val=str(tmp_path / "val.txt")))
+
+
+def edited(content: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """JSON with every id of one type changed."""
+    if isinstance(content, list):
+        return [edited(entry, kind, change) for entry in content]
+    if isinstance(content, dict):
+        return {
+            k: change(v) if k in ("id", "image_id", "category_id") and isinstance(v, kind) else edited(v, kind, change)
+            for k, v in content.items()
+        }
+    return content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: edited(content, int, float),
+        lambda content: edited(content, int, str),
+        lambda content: {**content, "images": edited(content["images"], int, float)},  # pandas, where an id is missing
+        lambda content: {**content, "annotations": [{**a, "iscrowd": "0"} for a in content["annotations"]]},
+        lambda content: {**content, "annotations": [{**a, "iscrowd": None} for a in content["annotations"]]},
+        lambda content: {
+            **content, "annotations": [{**a, "bbox": list(map(str, a["bbox"]))} for a in content["annotations"]]
+        },
+        lambda content: {
+            **content, "images": [{**i, "width": float(WIDTH), "height": str(HEIGHT)} for i in content["images"]]
+        },
+        lambda content: {**content, "categories": [*content["categories"], {"id": "9", "name": "road"}]},
+    ],
+)  # fmt: skip
+def test_coco_files_as_pycocotools_reads_them(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    config = changed(write(tmp_path, "coco", {"a": [(0, BOX)], "b": [(1, BOX)]}), classes=None)
+    Path(config.boxes).write_text(json.dumps(change(json.loads(Path(config.boxes).read_text()))))
+    data = read_boxes(convert_boxes(config)["data"])
+    assert data.names[:2] == ("tank", "ship")  # numbers in their order, then texts
+    found = {Path(image.file).stem: image.classes.tolist() for image in (*data.train, *data.val)}
+    assert found == {"a": [[0.0]], "b": [[1.0]]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "message"),
+    [
+        ("images", "a.png", r"entry number 0 \(from 0\) of `images`, a\.png, has no `id`"),
+        ("images", {"id": None, "file_name": "a.png"}, "entry number 0 .* has no `id` that is a number or a text"),
+        ("images", {"id": [10], "file_name": "a.png"}, "entry number 0 .* has no `id`"),
+        ("images", {"id": 10}, "entry number 0 .* has no `file_name`"),
+        ("images", {"id": 11.0, "file_name": "a.png"}, "two of its images have the id 11"),
+        ("categories", {"id": 7, "name": None}, "entry number 0 .* of `categories`.* has no `name`"),
+        ("annotations", "a", "annotation number 0, a, is no JSON object"),
+        ("annotations", {"image_id": 10, "category_id": 3, "bbox": None}, "annotation number 0: .*has no `bbox`"),
+        ("annotations", {"image_id": "10", "category_id": 3, "bbox": [1, 1, 9, 9]},
+         "annotation number 0: image_id '10' is not in the file, but 10 is; write all ids as numbers"),
+        ("annotations", {"image_id": 10, "category_id": "3", "bbox": [1, 1, 9, 9]},
+         "annotation number 0: category_id '3' is not in the file, but 3 is"),
+        ("annotations", {"image_id": float("nan"), "category_id": 3, "bbox": [1, 1, 9, 9]}, "image_id nan is not in"),
+        ("annotations", {"image_id": 10, "category_id": 3, "bbox": [1, 1, 9, 9], "iscrowd": "no"}, "iscrowd is 'no'"),
+    ],
+)  # fmt: skip
+def test_coco_entries_are_named(tmp_path: Path, kind: str, entry: Any, message: str) -> None:
+    config = write(tmp_path, "coco", {"a": [(0, BOX)], "b": [(0, BOX)]})
+    content = json.loads(Path(config.boxes).read_text())
+    content[kind][0] = entry
+    Path(config.boxes).write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=rf"boxes\.json: .*{message}"):
+        convert_boxes(config)
+
+
+@pytest.mark.skipif(not ODD.is_dir(), reason="the odd inputs are not beside this repository")
+@pytest.mark.parametrize(
+    ("form", "folder", "boxes", "classes"),
+    [
+        ("voc", "04_labels_not_found_silently/upper", "boxes", ("roof",)),
+        ("coco", "15_coco_ids", "floats.json", ("roof",)),
+        ("coco", "15_coco_ids", "mixed.json", ("roof", "road")),
+    ],
+)
+def test_odd_sets_keep_all_their_boxes(
+    tmp_path: Path, form: Literal["voc", "coco"], folder: str, boxes: str, classes: tuple[str, ...]
+) -> None:
+    out = str(tmp_path / "out")
+    config = ConvertBoxesConfig(
+        format=form, images=str(ODD / folder / "images"), boxes=str(ODD / folder / boxes), out=out, val_fraction=0.25
+    )
+    done = convert_boxes(config)
+    assert sum(done[f"{split}_boxes"] for split in ("train", "val", "test")) == 4
+    assert (done["images_without_boxes"], read_boxes(done["data"]).names) == (0, classes)
 
 
 def test_images_that_differ_in_their_endings_only(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -8,9 +11,11 @@ import yaml
 from PIL import Image
 
 from jobs.boxes.data import BoxData, read_boxes
+from rsir_core.detector import offline_ultralytics
 from rsir_core.errors import LabelError
 from tests.rasters import gdal_file
 
+ODD = Path(__file__).parents[2] / "shared" / "data" / "odd_inputs"
 LINE = "1 0.5 0.25 0.2 0.1"
 
 
@@ -84,6 +89,9 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/train", "images/new.jpg"]}))
     with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
         read_boxes(str(tmp_path / "data.yaml"))
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/../images/train"}))
+    with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
+        read_boxes(str(tmp_path / "data.yaml"))
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/val"}))
     assert len(read_boxes(str(tmp_path / "data.yaml")).test) == 1  # as sets with two parts have it; that is said
     (tmp_path / "labels" / "new.txt").write_text(LINE)
@@ -92,12 +100,150 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
     assert without.test == []
     assert [image.file for image in with_test.test] == [str(tmp_path / "images" / "new.jpg")]
     assert with_test.digest() == without.digest()
-    with pytest.raises(LabelError, match=r"test is .*none, which does not exist"):
-        write(tmp_path, test="images/none")
+    assert write(tmp_path, test="images/none").test == []  # as Roboflow's exports have it; that is said
 
 
-def test_numbered_names(tmp_path: Path) -> None:
-    assert write(tmp_path, names={1: "ship", 0: "tank"}).names == ("tank", "ship")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"names": {1: "ship", 0: "tank"}},
+        {"names": {"1": "ship", "0": "tank"}},
+        {"nc": 2},
+        {"nc": "2"},
+        {"nc": 2.0},
+        {"names": None, "nc": 2},
+        {"val": None, "validation": "images/val"},
+        {"train": "../images/train", "val": ["../images/val"]},
+        {"test": "None"},
+    ],
+)
+def test_settings_as_ultralytics_takes_them(tmp_path: Path, settings: dict[str, Any]) -> None:
+    data = write(tmp_path, **settings)
+    assert data.names == (("class_0", "class_1") if settings.get("names", 1) is None else ("tank", "ship"))
+    assert [Path(i.file).resolve() for i in (*data.train, *data.val)] == [
+        tmp_path / "images" / split / "a.jpg" for split in ("train", "val")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line", ["0 0.97 0.5 0.1 0.2", "1 1.01 0.5 0.2 0.1", "0 0.5 0.5 1.01 1", "0 0.005 -0.01 0.2 0.1"]
+)
+def test_a_box_that_ultralytics_trains_on_is_cut_off_at_the_edge(tmp_path: Path, line: str) -> None:
+    (image,) = write(tmp_path, [line]).train
+    (x, y, w, h), *_ = image.boxes.tolist()
+    left, upper, right, lower = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    assert min(left, upper) >= -1e-6 and max(right, lower) <= 1 + 1e-6
+    given_x, given_y, given_w, given_h = map(float, line.split()[1:])
+    assert (left, right) == pytest.approx((max(given_x - given_w / 2, 0), min(given_x + given_w / 2, 1)), abs=1e-6)
+    assert (upper, lower) == pytest.approx((max(given_y - given_h / 2, 0), min(given_y + given_h / 2, 1)), abs=1e-6)
+    with offline_ultralytics():
+        from ultralytics.data.utils import verify_image_label  # noqa: PLC0415
+    label = tmp_path / "labels" / "train" / "a.txt"
+    assert len(verify_image_label((image.file, str(label), "", False, 2, 0, 0, False))[1]) == 1
+
+
+def test_keypoints_of_a_pose_are_no_polygon(tmp_path: Path) -> None:
+    data = write(tmp_path, [f"{LINE} 0.1 0.1 0.9 0.9", LINE], kpt_shape=[2, 2])
+    assert np.allclose(data.train[0].boxes, [[0.5, 0.25, 0.2, 0.1]])
+
+
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path)
+    train = tmp_path / "images" / "train"
+    for name in ("._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "__MACOSX/b.jpg"):
+        (train / name).parent.mkdir(exist_ok=True)
+        (train / name).write_bytes(b"no image")
+    (tmp_path / "labels" / "train" / "._a.txt").write_bytes(b"\0\x05")
+    every = [f"./{path.relative_to(tmp_path)}" for path in sorted(train.rglob("*.jpg"))]
+    (tmp_path / "list.txt").write_text("\n".join([*every, *(str(tmp_path / line) for line in every)]))
+    assert len(every) == 4
+    for given in ("images/train", "list.txt"):
+        data = write(tmp_path, train=given)
+        assert [Path(image.file).name for image in data.train] == ["a.jpg"]
+    hidden = tmp_path / ".sets"  # what is around a set does not matter
+    assert len(write(hidden).train) == 1
+
+
+@pytest.mark.parametrize(("image", "label"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("ending", [".txt", ".TXT"])
+def test_labels_are_found_however_they_are_spelt(
+    tmp_path: Path, image: Literal["NFD", "NFC"], label: Literal["NFD", "NFC"], ending: str
+) -> None:
+    for split in ("train", "val"):
+        name = f"{split}/Köln/ü"
+        (tmp_path / "images" / normalize(image, name)).parent.mkdir(parents=True)
+        (tmp_path / "labels" / normalize(label, name)).parent.mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / normalize(image, f"{name}.jpg"))
+        (tmp_path / "labels" / normalize(label, name + ending)).write_text(LINE)
+    spellings = [normalize(form, "./images/val/Köln/ü.jpg") for form in (image, label)]  # one image
+    (tmp_path / "list.txt").write_text("\n".join(spellings), "utf-8")
+    write(tmp_path, val="list.txt")
+    for split in ("train", "val"):
+        (tmp_path / "labels" / split / "a.txt").write_text("")
+    data = read_boxes(str(tmp_path / "data.yaml"))
+    assert [len(i.boxes) for i in (*data.train, *data.val) if "K" in i.file] == [1, 1]
+
+
+def test_a_label_file_that_may_be_of_two_images(tmp_path: Path) -> None:
+    write(tmp_path)
+    for form in ("NFC", "NFD"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / normalize(form, "ü.jpg"))
+    label = tmp_path / "labels" / "train" / "\u00fc.txt"
+    label.write_text(LINE)
+    with pytest.raises(LabelError, match=r"may be of '.*\\.*\.jpg' or of '.*\\.*\.jpg'; rename one"):
+        read_boxes(str(tmp_path / "data.yaml"))
+    (tmp_path / "labels" / "train" / "u\u0308.txt").write_text(LINE)
+    assert [len(image.boxes) for image in read_boxes(str(tmp_path / "data.yaml")).train] == [1, 1, 1]
+
+
+def test_labels_of_no_image_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path)
+    labels = tmp_path / "labels" / "train"
+    for name in ("b.jpg", "unlisted.jpg"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / name)
+    (tmp_path / "list.txt").write_text("./images/train/a.jpg\n./images/train/b.jpg\n")
+    for name, text in (("classes.txt", "tank\nship"), ("unlisted.txt", LINE), ("._c.txt", LINE), ("c.txt", LINE)):
+        (labels / name).write_text(text)
+    settings = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "train": "list.txt"}))
+    assert len(read_boxes(str(tmp_path / "data.yaml")).train) == 2
+    (said,) = caplog.messages
+    assert said.startswith(f"1 label files are of no image, such as {labels / 'c.txt'}; 1 of 3 images have none")
+    assert said.endswith(f"{tmp_path / 'images' / 'train' / 'b.jpg'}")
+    (labels / "c.txt").rename(labels / "B.txt")
+    with pytest.raises(LabelError, match=r"B\.txt seems to be of .*b\.jpg, which would be without boxes"):
+        read_boxes(str(tmp_path / "data.yaml"))
+
+
+def test_labels_beside_what_a_link_leads_to_are_found(tmp_path: Path) -> None:
+    """Ultralytics resolves links before it looks for labels."""
+    write(tmp_path / "real")
+    write(tmp_path / "linked")
+    shutil.rmtree(tmp_path / "linked" / "labels")
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "linked" / "images" / split)
+        (tmp_path / "linked" / "images" / split).symlink_to(tmp_path / "real" / "images" / split)
+    data = read_boxes(str(tmp_path / "linked" / "data.yaml"))
+    assert [len(image.boxes) for image in (*data.train, *data.val)] == [1, 1]
+
+
+@pytest.mark.skipif(not ODD.is_dir(), reason="the odd inputs are not beside this repository")
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("03_hidden_files_in_boxes/apple_double", "03_hidden_files_in_boxes/checkpoints"),
+        *(f"05_data_yaml_of_ultralytics/{n}" for n in ("roboflow", "validation", "nc_only", "string_keys", "edge")),
+    ],
+)
+def test_odd_sets_that_ultralytics_trains_on_are_read(folder: str) -> None:
+    data = read_boxes(str(ODD / folder / "data.yaml"))
+    assert data.names == ("class_0" if folder.endswith("nc_only") else "roof",)
+    for split, images in (("train", data.train), ("valid", data.val)):
+        (image,) = images
+        assert Path(image.file).resolve() == (ODD / folder / split / "images" / "a.jpg").resolve()
+        expected = [0.96, 0.5, 0.08, 0.2] if folder.endswith("edge") else [0.25, 0.25, 0.2, 0.2]
+        assert np.allclose(image.boxes, [expected])
 
 
 @pytest.mark.parametrize(
@@ -129,6 +275,14 @@ def test_what_a_set_must_have(tmp_path: Path) -> None:
         ({"train": None}, "train is missing"),
         ({"val": "images/valid"}, "val is .*valid, which does not exist"),
         ({"val": "labels"}, "no image in val"),
+        ({"names": None, "nc": 0}, "names is None"),
+        ({"names": None, "nc": "two"}, "nc is 'two'; give the number"),
+        ({"nc": 3}, "nc is 3, but names has 2"),
+        ({"names": {"one": "a", "two": "b"}}, "numbered from 0"),
+        ({"names": {"0": "a", 0: "b"}}, "numbered from 0"),
+        ({"path": 5}, "path is 5; give the folder"),
+        ({"path": "coco8"}, "path is coco8, which is neither beside the data.yaml nor in the working directory"),
+        ({"kpt_shape": 17}, "kpt_shape is 17"),
     ):
         with pytest.raises(LabelError, match=message):
             write(tmp_path, **settings)
@@ -156,7 +310,10 @@ def test_a_data_yaml_that_is_none(tmp_path: Path) -> None:
         ("0 0.5 0.5 nan 0.1", "empty or outside"),
         ("0 0.5 0.5 0 0.1", "empty or outside"),
         ("0 120 80 20 10", "empty or outside"),
-        ("0 0.98 0.5 0.2 0.1", "empty or outside"),
+        ("0 1.011 0.5 0.2 0.1", "empty or outside"),
+        ("0 0.5 -0.011 0.2 0.1", "empty or outside"),
+        ("0 0.5 0.5 1.011 0.1", "empty or outside"),
+        ("0 1.009 0.5 0.01 0.1", "empty or outside"),
     ],
 )
 def test_lines_that_cannot_be(tmp_path: Path, line: str, message: str) -> None:

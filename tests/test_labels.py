@@ -1,10 +1,14 @@
+import unicodedata
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.evaluating.labels import match
 from rsir_core.archive import ImageFile
 from rsir_core.errors import LabelError, StorageError
 from rsir_core.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
@@ -42,6 +46,70 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path: Path, rows: str
     with pytest.raises(LabelError, match=words):
         label_images(FILES, str(csv))
     csv.write_text("uri,label\nb/1.jpg,y\na/0.jpg,x\n/archive/a/0.jpg,x\n")
+    assert label_images(FILES, str(csv)) == [("/archive/a/0.jpg", "x"), ("/archive/b/1.jpg", "y")]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_found_in_any_unicode_form(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text("uri,label\n" + unicodedata.normalize(form, "köln/ü.jpg,x\n/archive/é.jpg,y\n"), "utf-8")
+    names = [unicodedata.normalize("NFD" if form == "NFC" else "NFC", name) for name in ("köln/ü.jpg", "é.jpg")]
+    files = [ImageFile(name, f"/archive/{name}", "1", 1) for name in names]
+    assert set(label_images(files, str(csv))) == {(files[0].uri, "x"), (files[1].uri, "y")}
+    index = pa.table({"uri": [file.uri for file in files], "image_id": names})
+    for before in ("/archive", "/Volumes/archive"):  # the one that was indexed, and its copy from a Mac
+        written = [unicodedata.normalize(form, f"{before}/{name}") for name in names]
+        assert match(written, index) == {written[0]: 0, written[1]: 1}
+
+
+def test_the_exact_spelling_comes_first(tmp_path: Path) -> None:
+    names = [unicodedata.normalize("NFC", "ü.jpg"), unicodedata.normalize("NFD", "ü.jpg")]
+    files = [ImageFile(name, f"/archive/{name}", "1", 1) for name in names]
+    csv = tmp_path / "labels.csv"
+    csv.write_text(f"uri,label\n{names[1]},x\n{names[0]},y\n", "utf-8")
+    assert dict(label_images(files, str(csv))) == {files[0].uri: "y", files[1].uri: "x"}
+    one = pa.table({"uri": [files[0].uri], "image_id": names[:1]})
+    with pytest.raises(LabelError, match=r"/\\xfc\.jpg' and '/archive/u\\u0308\.jpg' both end in the image id"):
+        match([file.uri for file in files], one)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("uri,label\na,x\nb, c.jpg,y\n", r"labels\.csv:3: 'b, c\.jpg,y' has 3 fields, but the header .* has 2; put"),
+        ("uri,label\n\n\na\n", r"labels\.csv:4: 'a' has 1 fields, but the header .* has 2; give every column"),
+        ("uri,label,by\na,x,me\nb,y\n", r"labels\.csv:3: 'b,y' has 2 fields"),
+        ('uri,label\n"a\nb",x\nc,x,y\n', r"labels\.csv:4: 'c,x,y' has 3 fields"),  # a name with a line break in it
+        ('uri,label\na,"x\nb,y\nc,z\n', r"labels\.csv:2: cannot be read as CSV: .*quotation mark"),
+        ('uri,label\n"a"b,x\n', r"labels\.csv:2: cannot be read as CSV: .*quotation mark"),
+        ("uri,label\na,x\n,y\n", r"labels\.csv:3: uri is empty"),
+        ("uri,label,label\na,x,y\n", "label is there 2 times; its first line is 'uri,label,label'"),
+        ("uri;label\na;x\n", "columns uri,label, each once, but uri is there 0 times; its first line is 'uri;label'"),
+        ("\n\n", "uri is there 0 times; its first line is ''"),
+        ("", "uri is there 0 times; its first line is ''"),
+        ("uri,label\n\n,\n", "there is only the header"),
+    ],
+)
+def test_a_csv_that_cannot_be_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text(text)
+    with pytest.raises(LabelError, match=message):
+        label_images(FILES, str(csv))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffuri,label\r\na/0.jpg,x\r\nb/1.jpg,y\r\n",  # as Excel writes it
+        "\ufeff\nuri,label\n\na/0.jpg,x\n  \nb/1.jpg,y\n\n",
+        "uri,label,,\na/0.jpg,x,,\nb/1.jpg,y,,\n,,,\n",  # a table that somebody has deleted columns and rows of
+        "by,uri , label\nme,a/0.jpg,x\nme,b/1.jpg, y\n",
+        '"uri","label"\n"a/0.jpg","x"\n"b/1.jpg","y"',
+    ],
+)
+def test_a_csv_as_tables_are_saved_is_read(tmp_path: Path, text: str) -> None:
+    csv = tmp_path / "labels.csv"
+    csv.write_text(text, "utf-8", newline="")
     assert label_images(FILES, str(csv)) == [("/archive/a/0.jpg", "x"), ("/archive/b/1.jpg", "y")]
 
 

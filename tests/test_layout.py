@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = [  # one a line: several people add to it
     "errors",
+    "names",
     "rows",
     "storage",
     "files",

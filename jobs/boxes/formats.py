@@ -1,20 +1,19 @@
-"""The common formats of boxes, read: YOLO text, COCO JSON, Pascal VOC XML, DOTA text and NWPU VHR-10 text.
+"""The formats that have a label file per image, read: YOLO text, Pascal VOC XML, DOTA text and NWPU VHR-10 text.
 
-`supervision` and `globox` read the first three, but neither DOTA nor NWPU, and a box outside its image or a class that
-nobody named goes through them unseen; what is needed here is the line to correct.
+`supervision` and `globox` read the first two (and COCO, see `coco`), but neither DOTA nor NWPU, and a box outside its
+image or a class that nobody named goes through them unseen; what is needed here is the line to correct.
 """
 
-import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree
 
-from jobs.boxes.data import parse_line
 from jobs.boxes.polygons import Corners, around
+from jobs.boxes.yolo import MARK, parse_line
 from rsir_core.errors import LabelError
+from rsir_core.names import composed
 from rsir_core.regions import Box
 
 NWPU_CLASSES: Final = (
@@ -28,7 +27,7 @@ _DOTA_HEADER: Final = ("imagesource:", "gsd:")
 class MarkedObject(NamedTuple):
     """One object as somebody marked it; nothing is known of it but that it could be read."""
 
-    name: str
+    name: str  # of the class; in Unicode's composed form where the annotation has it
     box: Box  # pixels of the image; edges as written, so that formats that count from 1 are a pixel off
     where: str  # file and line, or entry, for messages
     difficult: bool = False
@@ -56,12 +55,12 @@ def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
         if line.startswith(_DOTA_HEADER):
             continue
         where, words = f"{file}:{number}", line.split()
-        values, rest = _numbers(words[:8]), words[8:]
+        values, rest = numbers(words[:8]), words[8:]
         if len(values) < 8 or len(rest) not in (1, 2) or not set(rest[1:]) <= {"0", "1", "2"}:
             raise LabelError(f"{where}: {line!r} is not `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`; correct the line")
         corners = tuple(zip(values[0::2], values[1::2], strict=True))
         if (box := around(corners)) is not None:
-            yield MarkedObject(rest[0], box, where, rest[1:] not in ([], ["0"]), corners)
+            yield MarkedObject(composed(rest[0]), box, where, rest[1:] not in ([], ["0"]), corners)
 
 
 def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
@@ -83,11 +82,11 @@ def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
 def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
     """Each `object` with a `name` and a `bndbox`."""
     root = _read_xml(file)
-    _check_size(str(file), size, root.findtext("size/height"), root.findtext("size/width"))
+    check_size(str(file), size, root.findtext("size/height"), root.findtext("size/width"))
     for number, entry in enumerate(root.iter("object"), 1):
-        where, name = f"{file}: object {number}", (entry.findtext("name") or "").strip()
+        where, name = f"{file}: object {number}", composed((entry.findtext("name") or "").strip())
         written = [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
-        edges = _numbers(written)
+        edges = numbers(written)
         if not name or not edges:
             raise LabelError(
                 f"{where} ({name or 'without name'}): it needs `name` and `bndbox` with xmin, ymin, xmax and ymax, but "
@@ -97,69 +96,26 @@ def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterato
         yield MarkedObject(name, Box(*edges), where, difficult)
 
 
-READERS: Final[dict[str, tuple[str, Reader]]] = {  # the ending of a label file, and what reads it
-    "yolo": (".txt", read_yolo),
-    "dota": (".txt", read_dota),
-    "nwpu": (".txt", read_nwpu),
-    "voc": (".xml", read_voc),
-}
+class LabelFormat(NamedTuple):
+    """A format that has a label file per image.
 
-
-class CocoImage(NamedTuple):
-    """An image that a COCO file lists."""
-
-    file_name: str
-    size: tuple[Any, Any]  # height and width as written; None: not given
-    objects: list[MarkedObject]
-
-
-def read_coco(file: Path) -> tuple[list[str], list[CocoImage]]:
-    """The names of the categories by their ids, and the images; crowds, which are no single object, are left out."""
-    content = _read_coco(file)
-    try:
-        names = {c["id"]: str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
-        images = {
-            i["id"]: CocoImage(str(i["file_name"]), (i.get("height"), i.get("width")), []) for i in content["images"]
-        }
-        for name, known in (("categories", names), ("images", images)):
-            if len(known) < len(content[name]):
-                (twice, _), *_ = Counter(entry["id"] for entry in content[name]).most_common(1)
-                raise LabelError(f"{file}: two of its {name} have the id {twice}; number them anew")
-    except (KeyError, TypeError) as error:
-        raise LabelError(f"{file}: an entry of `images` or `categories` lacks {error}; correct the file") from error
-    for number, entry in enumerate(content["annotations"]):
-        where = f"{file}: annotation {entry.get('id', f'number {number}')}" if isinstance(entry, dict) else str(file)
-        edges = _numbers(entry["bbox"]) if isinstance(entry, dict) and isinstance(entry.get("bbox"), list) else []
-        if len(edges) != 4:
-            raise LabelError(f"{where}: {str(entry)[:200]} has no `bbox` of x, y, width and height; correct it")
-        for key, known in (("image_id", images), ("category_id", names)):
-            if not isinstance(entry.get(key), int | str) or entry[key] not in known:
-                raise LabelError(f"{where}: {key} {entry.get(key)} is not in the file; correct the annotation")
-        if not entry.get("iscrowd"):
-            x, y, w, h = edges
-            found = MarkedObject(names[entry["category_id"]], Box(x, y, x + w, y + h), where)
-            images[entry["image_id"]].objects.append(found)
-    return list(names.values()), list(images.values())
-
-
-def check_coco_size(image: CocoImage, file: str, size: tuple[int, int]) -> None:
-    """Refuse an image of another size than the one that was marked.
-
-    Raises:
-        LabelError: it is.
+    Attributes:
+        ending: of its files.
+        read: what reads one.
+        mark: what a file that marks an object contains, as bytes, however wrong it is; other files may have its ending.
     """
-    _check_size(file, size, *image.size)
+
+    ending: str
+    read: Reader
+    mark: re.Pattern[bytes]
 
 
-def _read_coco(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabelError(f"{file} cannot be read as JSON: {error}; give a COCO file") from error
-    lists = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
-        raise LabelError(f"{file} is no COCO file of boxes: it needs the lists {', '.join(lists)}")
-    return content
+LABEL_FORMATS: Final = {
+    "yolo": LabelFormat(".txt", read_yolo, MARK),
+    "dota": LabelFormat(".txt", read_dota, re.compile(rb"^[ \t]*([-+.\deE]+[ \t]+){8}\S", re.MULTILINE)),
+    "nwpu": LabelFormat(".txt", read_nwpu, re.compile(rb"^\s*\(\s*-?\d+\s*,\s*-?\d+\s*\)", re.MULTILINE)),
+    "voc": LabelFormat(".xml", read_voc, re.compile(rb"<object\b")),
+}
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
@@ -182,9 +138,18 @@ def _read_xml(file: Path) -> ElementTree.Element:
         raise LabelError(f"{file}: {error}") from error
 
 
-def _check_size(where: str, size: tuple[int, int], *written: Any) -> None:
-    """An annotation tool that saw another size than the file has now has put its boxes elsewhere; 0 is unknown."""
-    given = _numbers(written)
+def check_size(where: str, size: tuple[int, int], *written: Any) -> None:
+    """Refuse an image of another size than the one that was marked, whose boxes are elsewhere.
+
+    Args:
+        where: for the message.
+        size: of the image, height and width.
+        written: height and width as the annotation has them; nothing or 0: unknown.
+
+    Raises:
+        LabelError: the sizes differ.
+    """
+    given = numbers(written)
     if all(given) and given not in ([], list(size)):
         raise LabelError(
             f"{where}: the boxes are of an image of {given[1]:g}×{given[0]:g} pixels, but it has {size[1]}×{size[0]}; "
@@ -192,8 +157,8 @@ def _check_size(where: str, size: tuple[int, int], *written: Any) -> None:
         )
 
 
-def _numbers(texts: Iterable[Any]) -> list[float]:
-    """All of them as numbers, or nothing."""
+def numbers(texts: Iterable[Any]) -> list[float]:
+    """Read all of them as numbers; none where one is no number."""
     try:
         return [float(text) for text in texts]
     except (TypeError, ValueError):

@@ -1,67 +1,15 @@
 """Which images of a folder train, judge the epochs, and are kept for the score: by lists, or by a seed."""
 
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.boxes.formats import read_coco
+from jobs.boxes.coco import read_coco
+from jobs.boxes.named import NamedFiles, is_hidden_entry
 from rsir_core.errors import ConfigError, LabelError
 
 SPLITS: Final = ("train", "val", "test")
-
-
-class NamedFiles:
-    """Files below a folder, found again by what lists and annotations call them.
-
-    Attributes:
-        folder: where they are.
-        names: their paths below it, with /, sorted.
-    """
-
-    def __init__(self, folder: str, endings: Iterable[str]) -> None:
-        """List the folder.
-
-        Raises:
-            ConfigError: it is none, or has no file with one of the endings.
-        """
-        self.folder = Path(folder)
-        endings = frozenset(endings)
-        files = (p for p in self.folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
-        self.names = sorted(p.relative_to(folder).as_posix() for p in files)
-        if not self.names:
-            raise ConfigError(f"there is no file of {', '.join(sorted(endings))} below {folder}; give another folder")
-        self._by_path = {key: name for name in self.names for key in (stem(name), name)}
-        self._by_last: dict[str, list[str]] = defaultdict(list)
-        for name in self.names:
-            last = name.rpartition("/")[2]
-            for key in {last, stem(last)}:
-                self._by_last[key].append(name)
-
-    def path(self, name: str) -> Path:
-        """Where the file of that name is."""
-        return self.folder / name
-
-    def find(self, entry: str, where: str) -> str | None:
-        """The name of `a/b.jpg` or `a/b`: its longest end that is a path below the folder, else the one file called so.
-
-        Raises:
-            LabelError: several files are called so.
-        """
-        parts = entry.replace("\\", "/").split("/")
-        for start in range(len(parts)):
-            if name := self._by_path.get("/".join(parts[start:])):
-                return name
-        found = self._by_last.get(parts[-1], [])
-        if len(found) > 1:
-            raise LabelError(f"{where}: {entry} may be {found[0]} or {found[1]} of {self.folder}; name its folder too")
-        return found[0] if found else None
-
-
-def stem(name: str) -> str:
-    """A path without its ending."""
-    return name.removesuffix(Path(name).suffix)
 
 
 def split_images(
@@ -110,11 +58,15 @@ def _members(images: NamedFiles, known: frozenset[str], split: str, place: str) 
                 f"--{split} {place}: no image of {images.folder} is below this folder; give one of its own"
             )
         return below
-    return [_member(images, known, entry, where) for entry, where in _entries(split, path)]
+    members = (_member(images, known, entry, where) for entry, where in _entries(split, path))
+    return [name for name in members if name]
 
 
-def _member(images: NamedFiles, known: frozenset[str], entry: str, where: str) -> str:
+def _member(images: NamedFiles, known: frozenset[str], entry: str, where: str) -> str | None:
+    """The name of an image; None: it is a hidden file."""
     name = images.find(entry, where)
+    if name is None and is_hidden_entry(entry, images.folder):
+        return None
     if name not in known:
         what = "no image" if name is None else "an image without an entry in --boxes"
         raise LabelError(f"{where}: {entry} is {what} of {images.folder}; correct the list, or give another --images")

@@ -11,7 +11,7 @@ import fsspec
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from jobs.boxes.data import label_file
+from jobs.boxes.yolo import label_file
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
 

@@ -10,6 +10,7 @@ from rsir_core import rows
 from rsir_core.bundle import SPLIT
 from rsir_core.errors import LabelError
 from rsir_core.labels import folder_label, read_split
+from rsir_core.names import NamedValues, tell_apart
 
 log = logging.getLogger(__name__)
 
@@ -51,25 +52,30 @@ def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
     """The row of each URI that has one.
 
     By URI; where not one URI is known, the archive has moved since, and an image id that ends the URI's path counts.
+    Either may have another Unicode form than the index has.
 
     Raises:
         LabelError: two URIs end in one image id.
     """
-    known = {uri: i for i, uri in enumerate(features[rows.URI].to_pylist())}
-    if places := {uri: known[uri] for uri in uris if uri in known}:
-        return places
-    known = {image_id: i for i, image_id in enumerate(features[rows.IMAGE_ID].to_pylist())}
+    known = NamedValues({uri: i for i, uri in enumerate(features[rows.URI].to_pylist())})
+    places = {uri: place for uri in uris if (place := known.get(uri)) is not None}
+    if not places:
+        known = NamedValues({image_id: i for i, image_id in enumerate(features[rows.IMAGE_ID].to_pylist())})
+        for uri in uris:
+            parts = uri.split("/")
+            endings = ("/".join(parts[start:]) for start in range(len(parts)))
+            place = next((found for ending in endings if (found := known.get(ending)) is not None), None)
+            if place is not None:
+                places[uri] = place
     owner: dict[int, str] = {}
-    for uri in uris:
-        parts = uri.split("/")
-        endings = ("/".join(parts[start:]) for start in range(len(parts)))
-        place = next((known[ending] for ending in endings if ending in known), None)
-        if place is not None and owner.setdefault(place, uri) != uri:
+    for uri, place in places.items():
+        if owner.setdefault(place, uri) != uri:
+            first, second = tell_apart(owner[place], uri)
             raise LabelError(
-                f"{owner[place]} and {uri} both end in the image id {features[rows.IMAGE_ID][place]}; "
+                f"{first} and {second} both end in the image id {features[rows.IMAGE_ID][place]}; "
                 "pass a split file with the URIs of the index"
             )
-    return {uri: place for place, uri in owner.items()}
+    return places
 
 
 def count_trained_on(bundle: str, features: pa.Table) -> int | None:
