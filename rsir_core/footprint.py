@@ -3,17 +3,18 @@
 import functools
 import operator
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from rasterio._err import CPLE_BaseError  # what transform_bounds lets through is not a RasterioError
-from rasterio.errors import RasterioError
-from rasterio.warp import transform, transform_bounds
+import numpy as np
 from rasterio.windows import Window
 
 from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
+from rsir_core.placement import Doubles, placement_of
 
-LON_LAT: Final = "OGC:CRS84"
+SEGMENTS: Final = 32  # of each side of an edge
+LATTICE: Final = 65  # points across and down
 EVERYWHERE: Final = (-180.0, 180.0)
 # 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31, T1010Z, or the six digits right behind the
 # eight of the date), but not in the middle of a longer number.
@@ -41,11 +42,13 @@ class Ground(NamedTuple):
         bbox: its bounds.
         polygon: its outline as WKB, lon/lat; two where it crosses the antimeridian.
         crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
+        note: on what that rests where it is no transform: ground control points, RPCs; None: a transform.
     """
 
     bbox: Footprint
     polygon: bytes
     crs: str
+    note: str | None = None
 
 
 def meets(bbox: Footprint, west: Any, south: Any, east: Any, north: Any) -> Any:
@@ -75,23 +78,86 @@ def arcs(bbox: Footprint) -> list[tuple[float, float]]:
 
 
 def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
-    """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth."""
-    if dataset.crs is None or dataset.transform.is_identity:
+    """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth.
+
+    The bounds hold every pixel's centre that is on earth: they come from points all along the edge and, where some of
+    the edge is off the earth (disks of geostationary satellites, global projections), from points all over.
+    """
+    placement = placement_of(dataset)
+    if placement is None:
         return None
-    x, y, width, height = (0, 0, dataset.width, dataset.height) if window is None else window.flatten()
-    corners = [(x, y), (x, y + height), (x + width, y + height), (x + width, y), (x, y)]
-    a, b, c, d, e, f, *_ = dataset.transform
-    xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
-    try:
-        bounds = transform_bounds(dataset.crs, LON_LAT, min(xs), min(ys), max(xs), max(ys))
-        longitudes, latitudes = transform(dataset.crs, LON_LAT, xs, ys)
-    except (RasterioError, CPLE_BaseError):  # a local engineering grid, or bounds outside of its projection
-        return None
-    bbox = around_the_globe(Footprint(*bounds))
+    frame = (0, 0, dataset.width, dataset.height) if window is None else window.flatten()
+    longitudes, latitudes = placement.place(*edge(*frame))
+    if np.isfinite(longitudes).all() and np.isfinite(latitudes).all():
+        longitudes = np.unwrap(longitudes, period=360)
+        bbox = _around(longitudes, latitudes)
+    else:
+        bbox = _of_what_is_on_earth(*placement.place(*lattice(*frame)))
+    bbox = bbox and around_the_globe(bbox)
     if bbox is None:
         return None
-    rings = _outline(list(zip(longitudes, latitudes, strict=True)), bbox)
-    return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), dataset.crs.to_string())
+    rings = _outline(longitudes, latitudes, bbox, max(frame[2:]))
+    return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
+
+
+def edge(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
+    """Pixel coordinates of points along a rectangle's edge, `SEGMENTS` a side, closed."""
+    steps = np.arange(SEGMENTS) / SEGMENTS
+    ones = np.ones(SEGMENTS)
+    xs = np.concatenate([steps * 0, steps, ones, 1 - steps, [0]]) * width + x
+    ys = np.concatenate([steps, ones, 1 - steps, steps * 0, [0]]) * height + y
+    return xs, ys
+
+
+def lattice(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
+    """Pixel coordinates of points all over a rectangle, row by row."""
+    steps = np.linspace(0, 1, LATTICE)
+    xs, ys = np.meshgrid(steps * width + x, steps * height + y)
+    return xs.ravel(), ys.ravel()
+
+
+def _around(longitudes: Doubles, latitudes: Doubles) -> Footprint:
+    """Bounds of what a closed line of points encloses, its longitudes without a jump."""
+    south, north = _ends(latitudes)
+    if np.abs(latitudes).max() <= 90:  # between two points nothing lies beyond a pole
+        south, north = max(south, -90.0), min(north, 90.0)
+    if abs(longitudes[-1] - longitudes[0]) > 180:  # once around a pole
+        is_south = np.mean(latitudes) < 0
+        return Footprint(-180.0, -90.0 if is_south else south, 180.0, north if is_south else 90.0)
+    west, east = _ends(longitudes)
+    return Footprint(west, south, east, north)
+
+
+def _ends(values: Doubles) -> tuple[float, float]:
+    """The least and the greatest of an edge's values, between the points as well: each side is nearly a parabola."""
+    sides = np.stack([values[i * SEGMENTS : (i + 1) * SEGMENTS + 1] for i in range(4)])
+    bend = np.abs(np.diff(sides, 2)).max() / 8
+    bend = bend if bend > 1e-9 else 0.0
+    return float(values.min() - bend), float(values.max() + bend)
+
+
+def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> Footprint | None:
+    """Bounds of those points of a lattice that are on earth, and of what may lie between them and the others."""
+    there = np.isfinite(longitudes) & np.isfinite(latitudes)
+    if not there.any():
+        return None
+    turns, heights = (np.where(there, values, np.nan).reshape(LATTICE, LATTICE) for values in (longitudes, latitudes))
+    step = max(_largest_step((np.diff(turns, axis=axis) + 180) % 360 - 180 for axis in (0, 1)), 1e-9)
+    rise = _largest_step(np.diff(heights, axis=axis) for axis in (0, 1))
+    known = np.sort(np.mod(longitudes[there], 360))
+    gaps = np.diff(known, append=known[0] + 360)
+    widest = int(gaps.argmax())
+    south, north = max(-90.0, latitudes[there].min() - rise), min(90.0, latitudes[there].max() + rise)
+    if gaps[widest] <= 2 * step or max(-south, north) >= 90:  # all around, or a pole is in it
+        return Footprint(-180.0, float(south), 180.0, float(north))
+    west, span = known[(widest + 1) % len(known)] - step, 360 - gaps[widest] + 2 * step
+    west = (west + 180) % 360 - 180
+    return Footprint(float(west), float(south), float(west + span), float(north))
+
+
+def _largest_step(steps: Iterable[Doubles]) -> float:
+    found = [np.nanmax(np.abs(step)) for step in steps if not np.isnan(step).all()]
+    return float(max(found, default=180.0))
 
 
 def around_the_globe(found: Footprint) -> Footprint | None:
@@ -109,15 +175,32 @@ def around_the_globe(found: Footprint) -> Footprint | None:
     return Footprint(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
 
 
-def _outline(corners: Ring, bbox: Footprint) -> list[Ring]:
-    """A ring through the corners; where that is none on a plane, as across ±180° or around a pole, the bounds' own."""
+def _outline(longitudes: Doubles, latitudes: Doubles, bbox: Footprint, pixels: int) -> list[Ring]:
+    """A ring through the corners, or along a bent edge; the bounds' own where these are none on a plane, as at a pole.
+
+    Args:
+        longitudes: of points along the edge, see `edge`, as are the latitudes.
+        latitudes: of the same points.
+        bbox: the bounds.
+        pixels: along the longer side: a ring may be off by half a pixel.
+    """
     west, south, east, north = bbox
     if west > east:
         return [rectangle(west, south, 180.0, north), rectangle(-180.0, south, east, north)]
-    longitudes = [longitude for longitude, _ in corners]
-    if max(longitudes) - min(longitudes) >= 180 or min(longitudes) < west - 1e-6 or max(longitudes) > east + 1e-6:
+    if (
+        not np.isfinite(longitudes).all()
+        or np.ptp(longitudes) >= 180
+        or longitudes.min() < west - 1e-6
+        or (longitudes.max() > east + 1e-6)
+    ):
         return [rectangle(*bbox)]
-    return [corners]
+    latitudes = np.clip(latitudes, south, north)
+    corners = slice(None, None, SEGMENTS)
+    chord = [np.interp(np.arange(len(v)), np.arange(len(v))[corners], v[corners]) for v in (longitudes, latitudes)]
+    off = max(np.abs(longitudes - chord[0]).max(), np.abs(latitudes - chord[1]).max())
+    if off <= max(east - west, north - south) / pixels / 2:
+        longitudes, latitudes = longitudes[corners], latitudes[corners]
+    return [list(zip(longitudes.tolist(), latitudes.tolist(), strict=True))]
 
 
 def time_of(dataset: Any) -> datetime | None:

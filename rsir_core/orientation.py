@@ -1,18 +1,35 @@
-"""Which way up a picture is to be seen: the orientation of EXIF."""
+"""Which way up a picture is to be seen: the orientation of EXIF, XMP and TIFF."""
 
+import io
+import re
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # H×W×3
+Metadata = Mapping[Any, Any]  # as Pillow calls it: `image.info`
+
+_TAG: Final = 0x0112
+_VALUES: Final = {1: "B", 3: "H", 4: "I"}  # struct's letter of TIFF's BYTE, SHORT and LONG
+_XMP: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 
 
-def upright(pixels: Pixels, exif: bytes) -> Pixels:
-    """The picture as EXIF orientation (1 to 8) says it is to be seen."""
-    orientation = _orientation(exif.removeprefix(b"Exif\0\0"))
-    if orientation >= 5:
+def upright(pixels: Pixels, metadata: Metadata) -> Pixels:
+    """The picture as its metadata say it is to be seen: by EXIF, else by XMP, as Pillow's `exif_transpose` does."""
+    exif: bytes = metadata.get("exif", b"")
+    found = _tag(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
+    if found is None and (xmp := _XMP.search(_xmp(metadata))) is not None:
+        found = int(xmp[1])
+    return turned(pixels, found or 1)
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """A picture that is stored in an orientation (1 to 8; others count as 1) as it is to be seen."""
+    if 5 <= orientation <= 8:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
@@ -21,17 +38,35 @@ def upright(pixels: Pixels, exif: bytes) -> Pixels:
     return pixels
 
 
-def _orientation(tiff: bytes) -> int:
-    """The orientation tag in the first directory of a TIFF, which EXIF is too; 1 where it cannot be had.
+def orientation_in(tiff: BinaryIO) -> int:
+    """The orientation (1 to 8) that a TIFF says of its first page; 1 where it says none. GDAL keeps it to itself."""
+    found = _tag(tiff)
+    return found if found is not None and 1 <= found <= 8 else 1
 
-    By hand, since Pillow's EXIF warns and fails on what else may be wrong in it, and GDAL keeps this tag to itself.
+
+def _xmp(metadata: Metadata) -> bytes:
+    found = metadata.get("xmp", metadata.get("XML:com.adobe.xmp", b""))
+    return found.encode() if isinstance(found, str) else bytes(found)
+
+
+def _tag(tiff: BinaryIO) -> int | None:
+    """The orientation tag in the first directory of a TIFF, which EXIF is too; None where it cannot be had.
+
+    By hand, since Pillow's EXIF warns and fails on what else may be wrong in it.
     """
     with suppress(KeyError, struct.error):  # not a TIFF; cut off
-        order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if (tag, kind) == (0x0112, 3):  # Orientation, SHORT
-                return value if 1 <= value <= 8 else 1
-    return 1
+        head = tiff.read(16)
+        order = {b"II": "<", b"MM": ">"}[head[:2]]
+        (version,) = struct.unpack_from(order + "H", head, 2)
+        # Of a BigTIFF offsets and counts have 8 bytes.
+        place, counted, entry = {42: ("I", "H", "HHI4s"), 43: ("Q", "Q", "HHQ8s")}[version]
+        (start,) = struct.unpack_from(order + place, head, 4 if version == 42 else 8)
+        tiff.seek(start)
+        (count,) = struct.unpack(order + counted, tiff.read(struct.calcsize(order + counted)))
+        size = struct.calcsize(order + entry)
+        entries = tiff.read(min(count, 65_535) * size)
+        for at in range(0, len(entries) - size + 1, size):
+            tag, kind, _, value = struct.unpack_from(order + entry, entries, at)
+            if tag == _TAG and kind in _VALUES:
+                return int(struct.unpack_from(order + _VALUES[kind], value)[0])
+    return None

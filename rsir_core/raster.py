@@ -5,6 +5,7 @@ ragged edge of an orthophoto), not paint: what it hides in part keeps its colour
 """
 
 import io
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,7 +29,8 @@ from rasterio.windows import Window
 from rsir_core.errors import ImageError
 from rsir_core.files import read_file
 from rsir_core.footprint import Ground, ground_of, time_of
-from rsir_core.orientation import upright
+from rsir_core.orientation import Metadata, orientation_in, turned, upright
+from rsir_core.placement import placement_of
 from rsir_core.samples import (
     GDAL,
     MAX_PIXELS,
@@ -40,14 +42,16 @@ from rsir_core.samples import (
     check_blocks,
     check_size,
     colour_bands,
-    is_memory,
     quiet,
+    refusal,
     refused,
     rgb,
 )
-from rsir_core.tiles import JPEG_2000, TIFF, Tile, open_scene, read_tile
+from rsir_core.tiles import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
 
 MAX_SCANS: Final = 100  # of a JPEG, as GDAL has it; encoders write about ten. Each is a pass over all of its pixels
+# Cameras and archives pad a file there; libjpeg has decoded all pixels by then, and says so first of anything else.
+_BEFORE_ITS_END: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN: Final = b"\xff\xda"  # its marker, which cannot stand in the coded pixels
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
@@ -78,7 +82,7 @@ class Pictures:
     """Reads one picture after the other; the scene of the last tile stays open, for the next one."""
 
     def __init__(self) -> None:
-        self._opened, self._scene, self._dataset = ExitStack(), "", None
+        self._opened, self._scene, self._dataset, self._orientation = ExitStack(), "", None, 1
 
     def read(self, uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
         """See `read_picture`."""
@@ -88,9 +92,11 @@ class Pictures:
         if self._scene != tile.scene:
             self.close()
             self._dataset = self._opened.enter_context(open_scene(tile.scene))
+            self._orientation = orientation_of_scene(self._dataset, tile.scene)
             self._scene = tile.scene
         try:
-            return replace(_picture(read_tile(self._dataset, tile, max_pixels)), window=tile.window)
+            found = read_tile(self._dataset, tile, max_pixels, self._orientation)
+            return replace(_picture(found), window=tile.window)
         except Exception as error:  # opened again for the next one: what is open may be broken, or its connection
             self._scene = ""
             self._opened.__exit__(type(error), error, error.__traceback__)  # `open_scene` says what it means
@@ -128,7 +134,8 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Raises:
         ImageError: stage `decode`; kind `empty`, `too_large` (found before allocating), `unsupported`, `no_data`, or
-            `corrupt`: also a file that ends before its pixels do, and a JPEG that libjpeg has a complaint about.
+            `corrupt`: also a file that ends before its pixels do, and a JPEG that libjpeg has a complaint about, other
+            than of bytes between its pixels and its end.
     """
     if not data:
         raise refused(name, "empty", "is empty (0 bytes); write it again")
@@ -145,15 +152,13 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
         raise refused(name, "too_large", f"has too many pixels ({error}); make it smaller") from error
     except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
-        why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
-        if is_memory(why):
-            raise refused(name, "memory", f"does not fit into memory ({why}); lower the pixel limit") from error
-        raise refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
+        raise refusal(name, error, "lower the pixel limit") from error
     return _picture(found)
 
 
 def _picture(found: Decoded) -> Picture:
-    return Picture(np.ascontiguousarray(found.pixels), "; ".join(found.notes) or None, found.time, found.ground)
+    notes = [*found.notes, *([found.ground.note] if found.ground and found.ground.note else [])]
+    return Picture(np.ascontiguousarray(found.pixels), "; ".join(notes) or None, found.time, found.ground)
 
 
 def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
@@ -166,9 +171,26 @@ def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
     if space not in ("YCbCr", "RGB", "Gray"):  # Pillow knows which CMYK and YCCK are stored inverted, as by Adobe
         return _pillow(JpegImageFile, data, name, max_pixels)
     check_size(name, height * width, max_pixels)
-    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: libjpeg's warnings are errors, no grey filling
-    exif = data.find(b"Exif\0\0", 0, 65_536)
-    return Decoded(pixels if exif < 0 else upright(pixels, data[exif : exif + 65_536]), [])
+    notes: list[str] = []
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: libjpeg's warnings are errors, no grey filling
+    except ValueError as error:
+        if (extra := _BEFORE_ITS_END.search(str(error))) is None:
+            raise
+        pixels, notes = (
+            simplejpeg.decode_jpeg(data, "RGB", strict=False),
+            [f"{extra[1]} bytes after the pixels left out"],
+        )
+    return Decoded(upright(pixels, _exif_of_jpeg(data)), notes)
+
+
+@quiet()
+def _exif_of_jpeg(data: bytes) -> Metadata:
+    """The metadata before the pixels, as Pillow finds it; Pillow is asked only where there may be some."""
+    if b"Exif\0\0" not in data and b"ns.adobe.com/xap" not in data:
+        return {}
+    with JpegImageFile(io.BytesIO(data)) as image:
+        return image.info
 
 
 def _png(data: bytes, name: str, max_pixels: int) -> Decoded:
@@ -189,7 +211,7 @@ def _pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, na
             notes += blacken(pixels, rgba[..., 3] > 0, name)
         else:
             pixels = np.array(image.convert("RGB"))
-        return Decoded(upright(pixels, image.info.get("exif", b"")), notes)
+        return Decoded(upright(pixels, image.info), notes)
 
 
 @quiet()
@@ -201,8 +223,8 @@ def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
         lab = dataset.photometric == PhotometricInterp.cielab
         pixels, notes = _lab(dataset, data, name) if lab else rgb(dataset, bands, name)
         notes += [f"page 1 of {len(dataset.subdatasets)}"] if dataset.subdatasets else []
-        if driver == "GTiff" and dataset.transform.is_identity:  # pixels turn, a georeference would not
-            pixels = upright(pixels, data)
+        if driver == "GTiff" and placement_of(dataset) is None:  # pixels turn, a georeference would not
+            pixels = turned(pixels, orientation_in(io.BytesIO(data)))
         return Decoded(pixels, notes, time_of(dataset), ground_of(dataset))
 
 

@@ -1,6 +1,7 @@
 """From an open raster's samples, of whatever type and number of bands, to 8-bit RGB: all of it, or a window."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio._err import CPLE_OutOfMemoryError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from rsir_core.errors import FailureKind, ImageError
@@ -74,12 +75,31 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)  # an alpha band counts beside it, see `alpha_bands`
         yield
 
 
-def is_memory(error: BaseException) -> bool:
-    """Whether memory ended inside of GDAL or a decoder."""
-    return "cannot allocate" in str(error) or isinstance(error, CPLE_OutOfMemoryError)
+# What GDAL, libtiff and libjpeg-turbo say of files that are whole and that this build of theirs does not read.
+_NOT_BUILT_IN: Final = re.compile(
+    r"missing codec|data precision \d+|JPEG process: SOF|[Aa]rithmetic (entropy )?coding|compression scheme \S+ is not|"
+    r"not compiled in|codec .* not (available|supported)|Lossless JPEG"
+)
+
+
+def refusal(name: str, error: BaseException, smaller: str) -> ImageError:
+    """What it means that GDAL or a decoder failed: memory, a codec that it has not, or a damaged file.
+
+    Args:
+        name: of the file.
+        error: as it was raised; rasterio says "read failed", and GDAL's reason is the cause.
+        smaller: what to do where memory ended.
+    """
+    why = error.__cause__ or error
+    if "cannot allocate" in str(why) or isinstance(why, CPLE_OutOfMemoryError):
+        return refused(name, "memory", f"does not fit into memory ({why}); {smaller}")
+    if _NOT_BUILT_IN.search(str(why)):
+        return refused(name, "unsupported", f"needs a decoder that is not built in ({why}); convert it")
+    return refused(name, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}")
 
 
 def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, least: int = 0) -> None:
@@ -95,7 +115,7 @@ def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, lea
     Raises:
         ImageError: `too_large`.
     """
-    read = len(bands) if dataset.interleaving == Interleaving.band else dataset.count
+    read = len(bands) + len(alpha_bands(dataset, bands)) if dataset.interleaving == Interleaving.band else dataset.count
     touched = max(least, *(height * width for height, width in dataset.block_shapes)) * read
     size = touched * np.dtype(dataset.dtypes[0]).itemsize
     check_size(name, size, PER_PIXEL * max_pixels, "bytes of samples")
@@ -133,6 +153,21 @@ def named_bands(dataset: Any, wanted: str, name: str) -> list[int]:
 
 def mask_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
     """What can hide pixels of the bands: an alpha band, a mask, a nodata value."""
+    flags = _gdal_flags(dataset, bands)
+    return (flags | {MaskFlags.alpha}) - {MaskFlags.all_valid} if alpha_bands(dataset, bands) else flags
+
+
+def alpha_bands(dataset: Any, bands: list[int]) -> list[int]:
+    """Numbers (from 1) of the bands that hide pixels of the others.
+
+    GDAL sees an alpha band only where it is the last of two or four, of unsigned integers, and where there is no nodata
+    value. Pictures of drones have near infrared before it.
+    """
+    kinds = enumerate(dataset.colorinterp, 1)
+    return [number for number, kind in kinds if kind == ColorInterp.alpha and number not in bands]
+
+
+def _gdal_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
     return {flag for band in bands for flag in dataset.mask_flag_enums[band - 1]}
 
 
@@ -143,8 +178,13 @@ def read_samples(dataset: Any, bands: list[int], view: View = WHOLE) -> tuple[np
     resampling = Resampling.nearest if exact else Resampling.average
     samples = dataset.read(bands, window=view.window, out_shape=shape, resampling=resampling)
     valid = np.isfinite(samples) if samples.dtype.kind == "f" else np.broadcast_to(np.True_, samples.shape)
-    if MaskFlags.all_valid not in mask_flags(dataset, bands):
+    flags = _gdal_flags(dataset, bands)
+    if MaskFlags.all_valid not in flags:
         valid = valid & (dataset.read_masks(bands, window=view.window, out_shape=shape) > 0)
+    if MaskFlags.alpha not in flags and (alpha := alpha_bands(dataset, bands)):
+        shape = shape and (len(alpha), *shape[1:])
+        seen = dataset.read(alpha, window=view.window, out_shape=shape, resampling=resampling) > 0  # which no NaN is
+        valid = valid & seen.all(axis=0)
     return samples, valid
 
 

@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
-from math import cos, radians
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rasterio._err import CPLE_BaseError  # what transform lets through is not a RasterioError
+from pyproj import Geod
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError
-from rasterio.warp import transform
 
 from rsir_core import rows
 from rsir_core.errors import ImageError
-from rsir_core.footprint import LON_LAT
+from rsir_core.placement import Placement, placement_of
 from rsir_core.reader import Facts, Reader, allow
 from rsir_core.samples import (
     Mask,
@@ -35,8 +32,6 @@ from rsir_core.tiles import Recipe, SceneFormatError, bands_of, open_scene
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
 LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
 LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
-_METRES_PER_DEGREE: Final = 111_320  # of latitude, on average; of longitude at the equator
-
 _FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
 SURVEYED: Final = pa.schema([*rows.SCENES, *_FAILURE])
 
@@ -117,12 +112,13 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
 
 def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
     """Pixels that so many metres are, across and down, in the middle of the scene."""
-    if dataset.crs is None or dataset.transform.is_identity:
-        raise refused(uri, "unsupported", "is not georeferenced; give the size of tiles in pixels (--tile)")
-    try:
-        across, down = _metres_per_pixel(dataset)
-    except (CRSError, CPLE_BaseError) as error:
-        raise refused(uri, "unsupported", f"is not on earth ({error}); give the size of tiles in pixels") from error
+    placement = placement_of(dataset)
+    if placement is None:
+        what = "is not georeferenced" if dataset.crs is None else "is georeferenced, but not on earth"
+        raise refused(uri, "unsupported", f"{what}; give the size of tiles in pixels (--tile)")
+    across, down = _metres_per_pixel(placement, dataset.width / 2, dataset.height / 2)
+    if not 0 < min(across, down) < np.inf:
+        raise refused(uri, "unsupported", "has its middle not on earth; give the size of tiles in pixels (--tile)")
     size = round(metres / across), round(metres / down)
     if min(size) < LEAST_SIDE:
         pixels = f"has pixels of {across:.3g} × {down:.3g} m"
@@ -130,20 +126,14 @@ def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
     return size
 
 
-def _metres_per_pixel(dataset: Any) -> tuple[float, float]:
-    """Across and down, in the middle of a scene."""
-    a, b, c, d, e, f, *_ = dataset.transform
-    across, down = float(np.hypot(a, d)), float(np.hypot(b, e))
-    x, y = dataset.width / 2, dataset.height / 2
-    _, (latitude,) = transform(dataset.crs, LON_LAT, [a * x + b * y + c], [d * x + e * y + f])
-    if not abs(latitude) < 90:
-        raise CRSError(f"its middle is at latitude {latitude:g}")
-    if dataset.crs.is_geographic:
-        return across * _METRES_PER_DEGREE * cos(radians(latitude)), down * _METRES_PER_DEGREE
-    _, factor = dataset.crs.linear_units_factor
-    if 'PROJECTION["Mercator' in dataset.crs.to_wkt():  # whose metres grow towards the poles
-        factor *= cos(radians(latitude))
-    return across * factor, down * factor
+def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, float]:
+    """Across and down, around a point of a scene, on the ellipsoid; not finite: it is not on earth."""
+    xs, ys = np.array([x - 0.5, x + 0.5, x, x]), np.array([y, y, y - 0.5, y + 0.5])
+    longitude, latitude = placement.place(xs, ys)
+    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        return np.inf, np.inf
+    _, _, metres = Geod(ellps="WGS84").inv(longitude[::2], latitude[::2], longitude[1::2], latitude[1::2])
+    return float(metres[0]), float(metres[1])
 
 
 def _sampled(dataset: Any, bands: list[int], cut: Cut) -> tuple[Range | None, Mask]:

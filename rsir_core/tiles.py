@@ -20,6 +20,8 @@ from rasterio.windows import Window
 from rsir_core.errors import ImageError
 from rsir_core.files import open_file, reading
 from rsir_core.footprint import ground_of, time_of
+from rsir_core.orientation import orientation_in, turned
+from rsir_core.placement import placement_of
 from rsir_core.samples import (
     GDAL,
     Decoded,
@@ -28,8 +30,8 @@ from rsir_core.samples import (
     check_blocks,
     check_size,
     colour_bands,
-    is_memory,
     quiet,
+    refusal,
     refused,
     rgb,
 )
@@ -170,10 +172,7 @@ def open_scene(uri: str) -> Iterator[Any]:
             for fault in faults:
                 with reading(uri):
                     raise fault from error
-            why = error.__cause__ or error  # rasterio says "read failed", GDAL's reason is the cause
-            if is_memory(why):
-                raise refused(uri, "memory", f"does not fit into memory ({why}); take smaller tiles") from error
-            raise refused(uri, "corrupt", f"cannot be decoded: {type(why).__name__}: {why}") from error
+            raise refusal(uri, error, "take smaller tiles") from error
 
 
 def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb", **_: Any) -> _Handle:
@@ -183,8 +182,8 @@ def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb"
     return _Handle(file, faults)
 
 
-def read_tile(dataset: Any, tile: Tile, max_pixels: int) -> Decoded:
-    """A window of an open scene.
+def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -> Decoded:
+    """A window of an open scene, turned as the whole scene is to be seen; the window is that of the samples as stored.
 
     Raises:
         ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data`, or `corrupt`: it reaches outside.
@@ -200,7 +199,20 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int) -> Decoded:
     check_blocks(dataset, bands, name, max_pixels)
     shape = (size[1], size[0]) if recipe.size else None
     pixels, notes = rgb(dataset, bands, name, View(window, shape, recipe.stretch))
-    return Decoded(pixels, notes, time_of(dataset), ground_of(dataset, window))
+    ground = ground_of(dataset, window)
+    return Decoded(turned(pixels, orientation), notes, time_of(dataset), ground)
+
+
+def orientation_of_scene(dataset: Any, uri: str) -> int:
+    """The orientation (1 to 8) that an open TIFF is to be seen by; 1 where it is georeferenced, and lies as stored.
+
+    Raises:
+        ImageError: stage `read`, the file cannot be read.
+    """
+    if dataset.driver != "GTiff" or placement_of(dataset) is not None:
+        return 1
+    with reading(uri), open_file(uri) as file:
+        return orientation_in(file)
 
 
 def bands_of(dataset: Any, wanted: tuple[int, ...], name: str) -> list[int]:

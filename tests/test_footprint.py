@@ -67,7 +67,7 @@ def edge_points(dataset: Any) -> tuple[list[float], list[float]]:
 def test_real_rasters_lie_where_each_point_of_their_edge_does(file: Path) -> None:
     with opened(file.read_bytes()) as dataset:
         if dataset.crs is None:
-            assert bounds_of(dataset) is None
+            assert (bounds_of(dataset) is None) == (not dataset.gcps[0])
             return
         lon, lat = edge_points(dataset)
         footprint = bounds_of(dataset)
@@ -115,7 +115,8 @@ def test_across_the_antimeridian_west_is_more_than_east(crs: str, bounds: tuple[
         ((170, 0, 180, 1), (170, 0, 180, 1)),
         ((180, 0, 190, 1), (-180, 0, -170, 1)),
         ((-190, 0, -180, 1), (170, 0, 180, 1)),
-        ((0, 0, 1, 91), None),  # pixels, called degrees
+        ((0, 0, 1, 100), None),  # pixels, called degrees
+        ((0, -90.125, 1, 90.125), (0, -90, 1, 90)),  # pixels' centres on the poles
         ((0, 0, 5000, 1), None),
     ],
 )

@@ -19,6 +19,7 @@ ORDER = [  # one a line: several people add to it
     "heap",
     "archive",
     "geometry",
+    "placement",
     "footprint",
     "orientation",
     "samples",

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import fsspec
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from jobs.boxes.yolo import label_file
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.regions import Box
+from rsir_core.storage import opened
 
 EDGE: Final = 1.0  # pixel by which a box may reach over its image: formats count from 0 or 1, and round
 
@@ -109,7 +109,7 @@ def write_boxes(
 def _write_image(folder: Path, image: ImageToWrite) -> None:
     link = folder / "images" / image.name
     link.parent.mkdir(parents=True, exist_ok=True)
-    fs, path = fsspec.core.url_to_fs(image.uri)
+    fs, path = opened(image.uri)
     if isinstance(fs, LocalFileSystem):
         link.symlink_to(Path(path).absolute())
     else:

@@ -1,0 +1,99 @@
+"""From a raster's pixels to longitude and latitude: by its transform, its ground control points or its RPCs."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from rasterio.rpc import RPC
+from rasterio.transform import GCPTransformer, RPCTransformer
+
+LON_LAT: Final = "OGC:CRS84"
+
+Doubles = npt.NDArray[np.float64]
+Points = tuple[Doubles, Doubles]  # longitudes and latitudes in degrees; infinite: not on earth
+
+
+class Placement(NamedTuple):
+    """Where a raster's pixels lie.
+
+    Attributes:
+        place: of pixel coordinates x and y (n,), from the outer corner of the first pixel: longitudes and latitudes.
+        crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
+        note: on what the place rests, where that is no transform; None: a transform.
+    """
+
+    place: Callable[[Doubles, Doubles], Points]
+    crs: str
+    note: str | None = None
+
+
+def placement_of(dataset: Any) -> Placement | None:
+    """Find where an open rasterio dataset lies; None: it is not georeferenced, or in no way known on earth."""
+    try:
+        if dataset.crs is not None and not dataset.transform.is_identity:
+            return _by_transform(dataset)
+        points, crs = dataset.gcps
+        if len(points) >= 3 and crs is not None:
+            return _by_control_points(points, crs)
+        if (rpcs := dataset.rpcs) is not None:
+            return _by_rpcs(rpcs)
+    except ProjError:  # a local engineering grid
+        return None
+    return None
+
+
+def _by_transform(dataset: Any) -> Placement:
+    a, b, c, d, e, f, *_ = dataset.transform
+    to_degrees = _to_degrees(dataset.crs.to_wkt())
+    # Of a global grid whose pixels' centres lie on the poles, the outer half of these pixels is beyond them.
+    beyond = (abs(d) + abs(e)) / 2 if dataset.crs.is_geographic else 0.0
+
+    def place(x: Doubles, y: Doubles) -> Points:
+        across, up = a * x + b * y + c, d * x + e * y + f
+        if beyond:
+            up = np.where((np.abs(up) > 90) & (np.abs(up) <= 90 + beyond * (1 + 1e-9)), np.sign(up) * 90.0, up)
+        return to_degrees(across, up)
+
+    return Placement(place, dataset.crs.to_string())
+
+
+def _by_control_points(points: Any, crs: Any) -> Placement:
+    to_degrees = _to_degrees(crs.to_wkt())
+
+    def place(x: Doubles, y: Doubles) -> Points:
+        with GCPTransformer(points, tps=True) as transformer:  # through each of them; a polynomial would miss some
+            across, up = transformer.xy(y, x, offset="ul")
+        return to_degrees(np.asarray(across, np.float64), np.asarray(up, np.float64))
+
+    return Placement(place, crs.to_string(), f"placed by {len(points)} ground control points")
+
+
+def _by_rpcs(rpcs: RPC) -> Placement:
+    height = float(rpcs.height_off)
+
+    def place(x: Doubles, y: Doubles) -> Points:
+        with RPCTransformer(rpcs, rpc_height=height) as transformer:
+            longitude, latitude = transformer.xy(y, x, offset="ul")
+        return np.asarray(longitude, np.float64), np.asarray(latitude, np.float64)
+
+    return Placement(place, "EPSG:4326", f"placed by RPCs at a height of {height:g} m, without terrain")
+
+
+@lru_cache(64)
+def _to_degrees(wkt: str) -> Callable[[Doubles, Doubles], Points]:
+    """What brings coordinates of a reference system to longitude and latitude.
+
+    Raises:
+        ProjError: it is in no way known on earth.
+    """
+    transformer = Transformer.from_crs(wkt, LON_LAT, always_xy=True)
+
+    def to_degrees(across: Doubles, up: Doubles) -> Points:
+        longitude, latitude = transformer.transform(across, up, errcheck=False)
+        return np.asarray(longitude, np.float64), np.asarray(latitude, np.float64)
+
+    return to_degrees
