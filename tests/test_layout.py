@@ -54,6 +54,7 @@ ORDER = [  # one a line: several people add to it
     "stored",
     "leftover",
     "drift",
+    "last_run",
     "retention",
     "lookup",
     "search",
