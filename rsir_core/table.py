@@ -9,6 +9,7 @@ no_match/     by version of features: from where on the best row is no match
 bundle/       the model bundle that everything here was described with
 lease/        who may change the index
 runs/         a report of each run
+last_run.json what the newest run came to, for monitoring
 """
 
 import base64

@@ -1,5 +1,7 @@
 """What is written for clusters fits them: Kubernetes' and Ray's own schemas, and our own command line."""
 
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -7,15 +9,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cloudcoil.models.prometheus_operator.v1 as prometheus_operator
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from jobs.command import from_mapping, parse
 from jobs.config import IndexConfig, ServeConfig
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "k8s").glob("*.yaml"))}
+DASHBOARD = json.loads((ROOT / "k8s" / "dashboard.json").read_text())
 CLUSTERS: dict[str, dict[str, Any]] = {
     "cluster": MANIFESTS["cluster"]["spec"],
     "index": MANIFESTS["index"]["spec"]["rayClusterSpec"],
@@ -42,6 +47,81 @@ def test_the_nightly_run_never_overlaps_and_its_command_is_ours() -> None:
     assert "--no-wait" not in pod["command"] and pod["command"][-1] == "--"  # the pod lives as long as the run
     assert f"http://{MANIFESTS['cluster']['metadata']['name']}-head-svc:8265" in pod["command"]
     assert index_options(pod["args"]) == index_options(shlex.split(MANIFESTS["index"]["spec"]["entrypoint"]))
+
+
+@pytest.mark.parametrize("name", ["account", "store", "ingress"])
+def test_what_is_kubernetes_own_satisfies_its_schemas(name: str) -> None:
+    check_as_kubernetes(MANIFESTS[name])
+
+
+@pytest.mark.parametrize("name", ["podmonitor", "alerts"])
+def test_what_is_prometheus_operators_satisfies_its_schemas(name: str) -> None:
+    kind = getattr(prometheus_operator, MANIFESTS[name]["kind"])
+    assert kind.model_validate(MANIFESTS[name]).kind == kind.__name__
+    with pytest.raises(ValidationError):  # the schema is one that refuses
+        kind.model_validate({**MANIFESTS[name], "spec": {"podMetricsEndpoints": 1, "groups": 1}})
+
+
+def test_alerts_are_rules_that_prometheus_takes(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool, of the package prometheus, is not installed")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(MANIFESTS["alerts"]["spec"]))
+    tests = yaml.safe_load((ROOT / "tests" / "alerts.yaml").read_text())
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump({**tests, "rule_files": ["rules.yaml"]}))
+    done = subprocess.run(
+        [promtool, "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_are_exported() -> None:
+    """As Ray names them: with `ray_` before, counters with `_total` behind, histograms in three parts."""
+    rooms = [ROOT / "jobs" / "serving" / "meters.py", ROOT / "jobs" / "indexing" / "progress.py"]
+    made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(rsir_\w+)"', "".join(room.read_text() for room in rooms))
+    suffixes = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
+    exported = {f"ray_{name}{suffix}" for kind, name in made for suffix in suffixes[kind]}
+    rules = [rule["expr"] for group in MANIFESTS["alerts"]["spec"]["groups"] for rule in group["rules"]]
+    shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    asked = set(re.findall(r"ray_rsir_\w+", " ".join(rules + shown)))
+    assert asked and asked <= exported
+    assert {f"ray_{name}" for _, name in made if "last_" in name} <= asked | {"ray_rsir_last_run_drift"}
+
+
+def test_the_monitor_reads_the_port_that_every_pod_has() -> None:
+    (read,) = MANIFESTS["podmonitor"]["spec"]["podMetricsEndpoints"]
+    for cluster in CLUSTERS.values():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            (container,) = group["template"]["spec"]["containers"]
+            assert read["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_pods_are_the_account_and_know_the_store_and_have_no_rights() -> None:
+    for cluster in CLUSTERS.values():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            assert pod["serviceAccountName"] == MANIFESTS["account"]["metadata"]["name"]
+            (source,) = container["envFrom"]
+            assert source["secretRef"]["name"] == MANIFESTS["store"]["metadata"]["name"]
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_requests_from_outside_reach_the_endpoint_by_tls_and_only_where_it_is_ready() -> None:
+    ingress, endpoint = MANIFESTS["ingress"]["spec"], MANIFESTS["serve"]
+    (rule,) = ingress["rules"]
+    assert [rule["host"]] == ingress["tls"][0]["hosts"]
+    service = rule["http"]["paths"][0]["backend"]["service"]
+    assert service["name"] == f"{endpoint['metadata']['name']}-serve-svc"
+    assert service["port"]["number"] == yaml.safe_load(endpoint["spec"]["serveConfigV2"])["http_options"]["port"]
+    (group,) = endpoint["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "serve"}
+    assert "local_raylet_healthz" in container["livenessProbe"]["exec"]["command"][-1]  # says nothing of the queries
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

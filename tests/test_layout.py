@@ -56,6 +56,7 @@ ORDER = [  # one a line: several people add to it
     "stored",
     "leftover",
     "drift",
+    "last_run",
     "lookup",
     "search",
     "resident",

@@ -22,6 +22,7 @@ import pytest
 from jobs.serving.query import open_edition
 from rsir_core import rows
 from rsir_core.errors import TableError
+from rsir_core.last_run import LastRun, put_last_run
 from rsir_core.table import Index
 from tests.bodies import bodies
 from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
@@ -199,6 +200,16 @@ def test_requests_are_counted_and_logged(served: httpx.Client, endpoint: Endpoin
     wanted = {"rsir_requests", "rsir_stage_ms", "rsir_uploads", "rsir_rows", "rsir_version"}
     while missing := [name for name in wanted if f"ray_{name}" not in metrics(endpoint)]:
         assert endpoint.process.poll() is None, missing
+
+
+@pytest.mark.ray
+def test_what_the_last_index_run_came_to_is_exported(served: httpx.Client, endpoint: Endpoint, changing: Index) -> None:
+    put_last_run(changing, LastRun(1234.0, "done", None, {"corrupt": 3}, 1.5, 0.25, True))
+    gauges = ("time", "good_run_time", "run_failed", "run_drift", "run_class_shift", "run_suggests_refit")
+    while missing := [name for name in gauges if not re.search(rf"ray_rsir_last_\w*{name}\{{", metrics(endpoint))]:
+        served.get("/healthz")  # the ingress exports what it knows with each request
+        assert endpoint.process.poll() is None, missing
+    assert re.search(r"ray_rsir_last_good_run_time\{[^}]*\} 1234(\.0)?$", metrics(endpoint), re.MULTILINE)
 
 
 def logged(log: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from jobs.config import IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core import rows
 from rsir_core.drift import Drift
+from rsir_core.last_run import LastRun, put_last_run
 from rsir_core.plan import Plan
 from rsir_core.storage import put_file
 from rsir_core.table import Index
@@ -101,6 +102,13 @@ class RunReport:
         name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
         put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
         put_file(f"{self._index.uri}/runs/{name}.md", readable(content).encode())
+        put_last_run(self._index, self._last_run(content["outcome"]))
+
+    def _last_run(self, outcome: str) -> LastRun:
+        """Sum the run up for monitoring."""
+        failed, drift = dict(self.progress.failures) if self.progress else {}, self.drift
+        known = (None, None, False) if drift is None else (drift.error_ratio, drift.class_shift, drift.suggests_refit)
+        return LastRun(time.time(), outcome, None, failed, *known)
 
     def to_dict(self, outcome: str) -> dict[str, Any]:
         """All of it, without secrets."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 from jobs.serving.gather import Backend
 from jobs.serving.query import Edition, open_edition
 from rsir_core.errors import QueryError, RsirError, TableError
+from rsir_core.last_run import LastRun, get_last_run
 from rsir_core.nomatch import get_no_match, has_no_match
 from rsir_core.table import Index
 
@@ -51,12 +52,16 @@ class Library:
         index: URI.
         fleet: what loads and answers.
 
+    Attributes:
+        last_run: what the newest run of the index job came to, as of the last refresh; None: that is not known.
+
     Raises:
         TableError, BundleError: there is nothing complete to serve.
     """
 
     def __init__(self, index: str, fleet: Fleet) -> None:
         self._index, self._fleet = index, fleet
+        self.last_run: LastRun | None = None
         newest = open_edition(index)
         self._current = newest.version
         self._backends = {newest.version: fleet.backend(newest)}
@@ -112,6 +117,7 @@ class Library:
                 await self._swap(newest)
             self._backends = {v: backend for v, backend in self._backends.items() if self._is_wanted(v)}
             await self._fleet.hold(self.versions)
+        self.last_run = await asyncio.to_thread(get_last_run, Index(self._index))
 
     @asynccontextmanager
     async def refreshing(self, every: float) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 
 from jobs.serving.journal import Entry
 from jobs.serving.library import Library
+from rsir_core.last_run import LastRun
 
 STAGES_MS: Final = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 6e4]
 
@@ -32,6 +33,7 @@ class Meters:
         self._uploads = Counter("rsir_uploads", "uploads described", tag_keys=("object",))
         self._rows = Gauge("rsir_rows", "images in the version that is served")
         self._version = Gauge("rsir_version", "version of the index that is served")
+        self._last_run = LastRunMeters()
 
     def __call__(self, entry: Entry) -> None:
         """Take note of a request."""
@@ -43,4 +45,35 @@ class Meters:
         edition = self._library.edition
         self._rows.set(edition.images)
         self._version.set(edition.version)
+        self._last_run(self._library.last_run)
         log.info("request", extra={"request": dataclasses.asdict(entry), "log_to_stderr": False})
+
+
+class LastRunMeters:
+    """Export what the newest run of the index job came to; the job's own metrics end with the job."""
+
+    def __init__(self) -> None:
+        self._time = Gauge("rsir_last_run_time", "Unix seconds at which the newest index run ended")
+        self._good = Gauge("rsir_last_good_run_time", "Unix seconds at which the newest run that was done ended")
+        self._failed = Gauge("rsir_last_run_failed", "images that the newest run cannot describe", tag_keys=("kind",))
+        self._drift = Gauge("rsir_last_run_drift", "PCA error on the newest run's new images, as a multiple of the old")
+        self._shift = Gauge("rsir_last_run_class_shift", "share of its new images by which the class mix moved")
+        self._refit = Gauge("rsir_last_run_suggests_refit", "1: its new images advise jobs.index --refit-pca")
+        self._told: LastRun | None = None
+        self._kinds: set[str] = set()
+
+    def __call__(self, run: LastRun | None) -> None:
+        """Set the gauges where the run is another one than before."""
+        if run is None or run == self._told:
+            return
+        self._told = run
+        self._kinds |= run.failed.keys()
+        for kind in self._kinds:  # a kind that the run before had and this one has not is 0 now
+            self._failed.set(run.failed.get(kind, 0), {"kind": kind})
+        self._time.set(run.time)
+        if run.good_time is not None:
+            self._good.set(run.good_time)
+        for gauge, value in ((self._drift, run.drift), (self._shift, run.class_shift)):
+            if value is not None:
+                gauge.set(value)
+        self._refit.set(int(run.suggests_refit))
