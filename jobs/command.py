@@ -15,14 +15,15 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage import one_line
 
-Summary = Mapping[str, Any]
+Summary = Mapping[str, Any]  # of a job; its `problem`, if it has one, makes the exit code 3
+EXIT: Final = "Exit status: 0 done, 1 failed, 2 bad usage, 3 done but with more failures than allowed (jobs.index)."
 C = TypeVar("C", bound="JobConfig")
 
 
@@ -60,7 +61,7 @@ def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:
         ConfigError: the file cannot be read, has an unknown key, or a value of the wrong kind.
     """
     parser = argparse.ArgumentParser(
-        prog, description=config.__doc__, formatter_class=argparse.HelpFormatter, allow_abbrev=False
+        prog, description=config.__doc__, epilog=EXIT, formatter_class=argparse.HelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these keys")
     fields = {f.name: f for f in dataclasses.fields(config)}
@@ -147,7 +148,10 @@ def _checked(source: str, name: str, value: Any, hint: Any) -> Any:
 
 
 def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[str] | None = None) -> int:
-    """Parse, run the job, print its summary; returns the exit code: 0 done, 1 failed, 2 bad usage."""
+    """Parse, run the job, print its summary; returns the exit code.
+
+    0: done. 1: failed. 2: bad usage. 3: done, and the summary's `problem` says what was not as it should be.
+    """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
@@ -169,4 +173,7 @@ def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[
         print(json.dumps(summary), flush=True)
     else:
         print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
+    if (problem := summary.get("problem")) is not None:
+        print(f"{prog}: {one_line(problem)}", file=sys.stderr)
+        return 3
     return 0

@@ -14,6 +14,8 @@ from rsir_core.regions import VIEWS, ObjectRule
 from rsir_core.scenes import Tiling
 from rsir_core.stac import Wanted, is_catalogue
 
+GUARDED_FROM = 20  # published images from which on --max-gone-rate holds
+
 
 @dataclasses.dataclass(frozen=True)
 class RayJobConfig(JobConfig):
@@ -166,9 +168,17 @@ class ProposeBoxesConfig(DescribingConfig):
 class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
-    archive: str = option("URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json)")
-    models: str = option("URI of the model bundle")
+    archive: str = option(
+        "URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json); required, but for "
+        "--versions and --restore", None,
+    )  # fmt: skip
+    models: str = option("URI of the model bundle; required, but for --versions and --restore", None)
     index: str = option("URI of the index to make or update")
+    versions: bool = option("list the index's versions (time, rows, run, bundle, PCA) and do nothing else", False)
+    restore: int | None = option(
+        "publish this older version again, as a new one; the next ordinary run brings the index to the archive's state",
+        None,
+    )
     components: int = option("dimensions of the features (K of the PCA)", 19, least=1)
     views: int | None = option(
         "instead of the bundle's: turned views of each key region that are averaged, of queries' too; 1, 2 or 4", None
@@ -184,25 +194,49 @@ class IndexConfig(DescribingConfig):
     bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option("merge small files, which many small runs leave, and drop embeddings of gone images", False)
-    vacuum: bool = option("remove files that only versions older than --keep-days refer to, and unused PCAs", False)
+    vacuum: bool = option(
+        "remove files that only versions older than --keep-days refer to, unused PCAs, and reports of older runs", False
+    )
     keep_days: float = option("days for which --vacuum keeps every version readable, at most 30", 7.0)
     dry_run: bool = option("say what would be done, by folder, and write nothing", False)
     retry_failed: bool = option("try files again that failed before and have not changed", False)
     commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, least=1)
     commit_minutes: float = option("minutes after which a commit is made in any case", 10.0, least=0)
     max_failure_rate: float = option(
-        "share of the images not published yet that may fail before the run does; one always may, unless it is 0",
+        "share of the images not published yet that may fail; with more the run does all it can and exits 3, or, where "
+        "the store refuses so many, ends before it publishes; one may always fail, unless this is 0",
         0.05,
+        least=0,
+        most=1,
+    )
+    max_gone_rate: float = option(
+        f"share of the published images that may be gone from the archive, where {GUARDED_FROM} or more are published; "
+        "with more the run ends before it changes anything",
+        0.2,
         least=0,
         most=1,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_what_is_asked()
         if not 0 <= self.keep_days <= 30:
             raise ConfigError(f"--keep-days {self.keep_days}: give 0 to 30; Delta's own log goes back no further")
         _check_views(self.views)
         _ = self.wanted, self.tiling  # options that are not what they should be
+
+    def _check_what_is_asked(self) -> None:
+        """One of three: an ordinary run, --versions or --restore; the latter two take nothing besides."""
+        alone = [name for name in ("versions", "restore") if getattr(self, name) not in (None, False)]
+        if not alone:
+            if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
+                raise ConfigError(f"missing: {', '.join(missing)}")
+            return
+        for field in dataclasses.fields(self):
+            if field.name not in ("index", "json", alone[0]) and getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    f"--{field.name.replace('_', '-')} has no effect with --{alone[0]}, which takes --index alone"
+                )
 
     @property
     def wanted(self) -> Wanted | None:
@@ -212,7 +246,7 @@ class IndexConfig(DescribingConfig):
             ConfigError: an option that is not what it should be, or that is not about this archive.
         """
         given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
-        if not is_catalogue(self.archive):
+        if self.archive is None or not is_catalogue(self.archive):
             if given:
                 raise ConfigError(
                     f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)"

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from dataclasses import replace
+from typing import Final
 
 from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
@@ -11,9 +12,11 @@ from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits, Committer
 from jobs.indexing.compacting import compact
 from jobs.indexing.describing import actor_count, describe_files
+from jobs.indexing.gone import check_gone
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import is_published, publish
+from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
 from rsir_core import rows
@@ -24,16 +27,24 @@ from rsir_core.plan import Plan, anti, listing_table, make_plan
 from rsir_core.stac import list_items
 from rsir_core.table import Index
 
+NAMED_FILES: Final = 10  # that failed, on the terminal
+
 log = logging.getLogger(__name__)
 
 
 def index_archive(config: IndexConfig) -> Summary:
     """One run of the job."""
+    if config.versions:
+        return list_versions(config)
+    if config.restore is not None:
+        return restore_version(config, config.restore)
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
         bundle = index.adopt_bundle(config.models, config.views, copy=False)
-        plan, scenes = _plan(index, config, bundle, None)
+        plan, scenes = _plan(index, config, None)
+        check_gone(index, plan, config)
+        plan = _without_leftovers(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
@@ -41,7 +52,7 @@ def index_archive(config: IndexConfig) -> Summary:
         return {**_summary(index, plan, scenes, None, began), **folders, "dry_run": True}
     with Lease.take(index.uri) as lease, RunReport(index, config) as report:
         plan, scenes = bring_up_to_date(Commits(index, lease), config, report)
-        return _summary(index, plan, scenes, report.progress, began)
+        return {**_summary(index, plan, scenes, report.progress, began), "problem": report.problem}
 
 
 def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
@@ -51,14 +62,17 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan, scenes = _plan(index, config, bundle.fingerprint, commits)
+    plan, scenes = _plan(index, config, commits)
     report.planned(plan)
+    check_gone(index, plan, config)
+    plan = _without_leftovers(index, plan, bundle.fingerprint, commits)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
         with joined(config.address):
             report.begin("describe")
             _describe(commits, config, (plan, scenes), report)
+            _name_failed_files(report)
             report.begin("publish")
             report.drift = publish(commits, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
@@ -75,13 +89,12 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
     return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig, bundle: str, commits: Commits | None) -> tuple[Plan, Scenes]:
-    """With the archive's scenes, whose tiles are in the listing already, and without what is described already.
+def _plan(index: Index, config: IndexConfig, commits: Commits | None) -> tuple[Plan, Scenes]:
+    """List and compare; with the archive's scenes, whose tiles are in the listing already.
 
     Args:
         index: the index.
         config: of the job.
-        bundle: the fingerprint of its model bundle.
         commits: of the run; None: nothing may be written.
     """
     wanted = config.wanted
@@ -95,20 +108,32 @@ def _plan(index: Index, config: IndexConfig, bundle: str, commits: Commits | Non
             "%d that have failed before are left out; --retry-failed tries them again, as after a change of --tile, "
             "--bands, --max-pixels or --image-seconds", plan.left_out,
         )  # fmt: skip
+    return plan, scenes
+
+
+def _without_leftovers(index: Index, plan: Plan, bundle: str, commits: Commits | None) -> Plan:
+    """Commit what a run that ended has described and not committed, and leave it out of the plan.
+
+    Args:
+        index: the index.
+        plan: of this run.
+        bundle: the fingerprint of its model bundle.
+        commits: of the run; None: nothing may be written.
+    """
     left = leftovers(index, plan.to_describe, bundle)
     if len(left) == 0:
-        return plan, scenes
+        return plan
     log.info("%d of these are described already, by a run that ended before it committed them", len(left))
     if commits is not None:
         commits.take_over(left)
-    return replace(plan, to_describe=anti(plan.to_describe, left)), scenes
+    return replace(plan, to_describe=anti(plan.to_describe, left))
 
 
 def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
     plan, scenes = todo
     total = len(plan.to_describe) + len(scenes.unreadable)
     report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
-    # With what earlier runs have described and not published: else a run that failed for its few bad files would leave
+    # With what earlier runs have described and not published: else a run that the store's refusals ended would leave
     # ever fewer good ones beside them.
     committer = Committer(commits, config, report.progress, max(total, plan.new + plan.changed))
     for written in scenes.failures:
@@ -117,6 +142,16 @@ def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], 
         for written in rows_of(describe_files(config, plan.to_describe)):
             committer.take(written)
     committer.finish(plan.stale_failures)
+    report.problem = committer.problem
+
+
+def _name_failed_files(report: RunReport) -> None:
+    """Tell the first files that failed; all are in the run's report and in the table `failures`."""
+    failed = report.progress.failed_files if report.progress else []
+    for file in failed[:NAMED_FILES]:
+        log.warning("failed (%s): %s", file[rows.KIND], file[rows.MESSAGE])
+    if len(failed) > NAMED_FILES:
+        log.warning("and %d more; all are in the report of this run, in runs/ of the index", len(failed) - NAMED_FILES)
 
 
 def _summary(index: Index, plan: Plan, scenes: Scenes, progress: Progress | None, began: float) -> Summary:

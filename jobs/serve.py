@@ -103,6 +103,8 @@ def serve_index(config: ServeConfig) -> Summary:
         RsirError: the port is taken, Ray Serve is in use, or the deployments do not start.
     """
     started = time.monotonic()
+    if config.tokens is not None:
+        Tokens.read(config.tokens)  # before anything is started that takes its time
     edition = open_edition(config.index)
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"

@@ -42,6 +42,14 @@ def files_of(table: DeltaTable) -> list[TableFile]:
     return sorted(TableFile(unquote(path), -1 if count is None else count) for path, count in found)
 
 
+def sized_files_of(table: DeltaTable) -> list[WrittenFile]:
+    """List the files of a table's version as they were committed, by name; -1 rows: who wrote one did not say."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    found = zip(*columns, strict=True)
+    return sorted(WrittenFile(unquote(path), size, -1 if count is None else count) for path, size, count in found)
+
+
 def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
     """A table to change, made where there is none (at version 0).
 

@@ -46,10 +46,15 @@ class ImageError(RsirError):
     @property
     def is_refused(self) -> bool:
         """Whether that says something of the store rather than of the file: credentials expire, networks fail."""
-        return self.stage == "read" and self.kind in REFUSED
+        return is_refusal(self.stage, self.kind)
 
     def __str__(self) -> str:
         return self.message
+
+
+def is_refusal(stage: str | None, kind: str | None) -> bool:
+    """Say whether a failure tells of the store rather than of the file: credentials expire, networks fail."""
+    return stage == "read" and kind in REFUSED
 
 
 class LabelError(RsirError):

@@ -27,6 +27,7 @@ class Plan:
         new: images that are neither published nor known to fail.
         changed: images that are published (or known to fail) with another etag.
         gone: image ids that are published and no longer listed.
+        published: how many images are published.
         stale_failures: `image_id` and `etag` of failures that no longer hold: changed, gone, described since, or to be
             tried again.
     """
@@ -37,6 +38,7 @@ class Plan:
     new: int
     changed: int
     gone: pa.Array
+    published: int
     stale_failures: pa.Table
 
 
@@ -65,6 +67,7 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
         new=len(anti(unknown, known, [rows.IMAGE_ID])),
         changed=len(semi(unknown, known, [rows.IMAGE_ID])),
         gone=anti(published, listing, [rows.IMAGE_ID])[rows.IMAGE_ID].combine_chunks(),
+        published=len(published),
         stale_failures=anti(failed, keep_failures, KEY),
     )
 

@@ -1,4 +1,4 @@
-"""What nobody needs any more goes: files of versions that are old enough, or never committed; PCAs; thresholds."""
+"""Remove what nobody needs any more: files of old versions or of none, PCAs, thresholds and reports of runs."""
 
 import math
 import time
@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from rsir_core import rows
 from rsir_core.table import SCHEMAS, Index
+from rsir_core.versions import versions_of
 
 
 def vacuum(index: Index, days: float) -> int:
@@ -33,7 +34,21 @@ def vacuum(index: Index, days: float) -> int:
                 fs.rm_file(file)
             removed += len(there)
     before = time.time() - 86_400 * days
-    return removed + _remove_pcas(index, before) + _remove_no_match(index, before)
+    return removed + _remove_pcas(index, before) + _remove_no_match(index, before) + _remove_reports(index, before)
+
+
+def _remove_reports(index: Index, before: float) -> int:
+    """Remove reports of runs before a time (Unix seconds), but for those of versions that can still be read."""
+    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    old = {file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before}
+    if old and index.table_version("features"):
+        kept = {version.run for version in versions_of(index) if version.readable}
+        old = {name for name in old if name.rpartition("/")[2].rpartition(".")[0] not in kept}
+    for name in old:
+        fs.rm_file(name)
+    return len(old)
 
 
 def _remove_no_match(index: Index, before: float) -> int:

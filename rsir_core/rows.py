@@ -38,6 +38,7 @@ STAGE: Final = "stage"
 KIND: Final = "kind"
 MESSAGE: Final = "message"
 
+FAILURE_COLUMNS: Final = (URI, STAGE, KIND, MESSAGE)  # what is told of a file that cannot be described
 BBOX_FIELDS: Final = ("xmin", "ymin", "xmax", "ymax")  # GeoParquet's names
 UTC: Final = pa.timestamp("us", "UTC")
 VECTOR: Final = pa.list_(pa.field("element", pa.float32()))  # the element name that Parquet and Delta prescribe

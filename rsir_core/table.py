@@ -235,6 +235,12 @@ class Index:
                 f"{path} is of another format (no {error}); index with the version that wrote it"
             ) from error
 
+    def has_pca(self, fingerprint: str) -> bool:
+        """Whether a PCA that rows refer to is there."""
+        fs, path = fsspec.core.url_to_fs(self._pca_uri(fingerprint), use_listings_cache=False)
+        with reading_from(self.uri):
+            return bool(fs.exists(path))
+
     # What the index job changes
 
     def adopt_bundle(self, models: str, views: int | None = None, copy: bool = True) -> str:

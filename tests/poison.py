@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rsir_core.errors import FailureKind
+from rsir_core.errors import FailureKind, ImageError
 from rsir_core.raster import Picture, read_picture
 from rsir_core.reader import Facts
 from rsir_core.survey import look_into
@@ -26,6 +26,8 @@ KINDS: dict[str, FailureKind] = {
 def read_poisoned(uri: str, max_pixels: int) -> Picture:
     """As `read_picture`, but for names of poison."""
     swallow(uri)
+    if Path(uri).stem.startswith("refused"):
+        raise ImageError(f"{uri}: the store refuses access", "read", "denied")
     return read_picture(uri, max_pixels)
 
 

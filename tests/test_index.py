@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,35 +182,102 @@ def test_another_number_of_components_and_a_refit_describe_nothing(indexed: Inde
     assert pca.moments.count == 24
 
 
-def test_too_many_failures_publish_nothing_and_are_tried_again(config: IndexConfig, tmp_path: Path) -> None:
-    broken = [tmp_path / "archive" / f"bad{i}.jpg" for i in range(5)]
-    for file in broken:
-        file.write_bytes(b"bad")
-    with pytest.raises(ArchiveError, match=r"of 24 files failed .*corrupt.*--max-failure-rate 0\.1.*For example"):
-        index_archive(config)
-    with pytest.raises(TableError):
-        Index(config.index).version()
-    for file in broken:
-        file.unlink()
-    again = index_archive(config)  # one of what is left to do, as what the failed run had described is kept
-    assert (again["rows"], again["failed"]) == (18, 1)
-    assert len(table_of(Index(config.index), "embeddings")) == 18  # none twice
-    assert index_archive(dataclasses.replace(config, retry_failed=True))["failed"] == 1
-    with pytest.raises(ArchiveError, match="1 of 1 files failed"):
-        index_archive(dataclasses.replace(config, retry_failed=True, max_failure_rate=0.0))
-    assert len(table_of(Index(config.index), "failures")) == 1
-
-
-def test_a_run_that_failed_for_its_failures_publishes_once_so_many_are_allowed(
-    config: IndexConfig, tmp_path: Path
+def test_too_many_failures_are_recorded_and_named_and_keep_nothing_else_from_being_done(
+    indexed: IndexConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for i in range(5):
-        (tmp_path / "archive" / f"bad{i}.jpg").write_bytes(b"bad")
-    for _ in range(2):  # what is described meanwhile does not make the bad ones a greater share
-        with pytest.raises(ArchiveError, match=r"of 24 files failed"):
-            index_archive(config)
-    allowed = index_archive(dataclasses.replace(config, max_failure_rate=0.25))
-    assert (allowed["rows"], allowed["failed"]) == (18, 6)
+    """Night after night: good images are published, gone ones go, files are merged; only the exit status complains."""
+    config = dataclasses.replace(indexed, compact=True, vacuum=True, keep_days=0.0)
+    draw(tmp_path / "archive", 18, 5)
+    (gone := tmp_path / "archive" / "airport" / "000.png").unlink()
+    bad = [f"bad{i:02}.jpg" for i in range(12)]
+    for name in bad:
+        (tmp_path / "archive" / name).write_bytes(b"bad")
+    night = index_archive(config)
+    assert (night["described"], night["failed"], night["gone"], night["rows"]) == (5, 12, 1, 22)
+    assert night["problem"].startswith("done, with more failures than --max-failure-rate 0.1 allows: 12 of 17 files")
+    index = Index(config.index)
+    assert gone.name not in [Path(i).name for i in index.features()["image_id"].to_pylist()]
+    assert table_of(index, "failures")["image_id"].to_pylist() == [*bad, "broken.jpg"]
+    assert len(index.table_files("features")) == 1  # merged
+    report = json.loads(max((Path(config.index) / "runs").glob("*.json")).read_text())
+    assert report["outcome"] == night["problem"]
+    assert sorted(Path(file["uri"]).name for file in report["failed_files"]) == bad
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("failed (corrupt)")]
+    assert len(told) == 10 and "and 2 more" in caplog.text
+    again = index_archive(config)
+    assert (again["failed"], again["problem"], again["version"]) == (0, None, night["version"])
+
+
+def test_one_failure_is_no_rate_unless_none_is_allowed(indexed: IndexConfig) -> None:
+    retried = dataclasses.replace(indexed, retry_failed=True)
+    assert index_archive(retried)["problem"] is None
+    none_allowed = index_archive(dataclasses.replace(retried, max_failure_rate=0.0))
+    assert "1 of 1 files (1 corrupt)" in none_allowed["problem"]
+    assert len(table_of(Index(indexed.index), "failures")) == 1
+
+
+def test_what_the_store_refuses_in_mass_ends_the_run_before_it_publishes(
+    indexed: IndexConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "archive", 18, 4)
+    for name in ("refused1.png", "refused2.png"):
+        shutil.copy(tmp_path / "archive" / "airport" / "018.png", tmp_path / "archive" / name)
+    monkeypatch.setattr("jobs.index.describe_files", partial(describe_files, function=read_poisoned))
+    before = Index(indexed.index).version()
+    with pytest.raises(ArchiveError, match=r"the store refused 2 of 6 files \(2 denied\); nothing was published"):
+        index_archive(indexed)
+    index = Index(indexed.index)
+    assert index.version() == before and len(table_of(index, "failures")) == 1  # nothing was the files' fault
+    monkeypatch.undo()
+    after = index_archive(indexed)
+    assert (after["rows"], after["problem"]) == (24, None)
+
+
+def test_a_wrong_archive_does_not_empty_the_index(
+    config: IndexConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path / "archive", 18, 6)
+    first = index_archive(config)
+    draw(tmp_path / "wrong", 100, 1)
+    wrong = dataclasses.replace(config, archive=str(tmp_path / "wrong"))
+    message = (
+        rf"24 of 24 published images are not in --archive {tmp_path}/wrong \(8 of airport/, 8 of beach/, 8 of forest/\)"
+        rf".*--max-gone-rate 0\.2 .*shares no image.*lie in {tmp_path}/archive.*--max-gone-rate 1$"
+    )
+    with pytest.raises(ArchiveError, match=message):
+        index_archive(wrong)
+    dry = index_archive(dataclasses.replace(wrong, dry_run=True))
+    assert (dry["gone"], dry["dry_run"]) == (24, True) and "would end here: 24 of 24" in caplog.text
+    assert Index(config.index).version() == first["version"]
+    for i in range(0, 15, 3):  # 5 of 24 are more than a fifth
+        (tmp_path / "archive" / "airport" / f"{i:03}.png").unlink()
+    with pytest.raises(ArchiveError, match=r"5 of 24 .*\(5 of airport/\).*it has 19 of them.*--max-gone-rate 0\.21$"):
+        index_archive(config)
+    draw(tmp_path / "archive", 0, 1)
+    assert index_archive(config)["gone"] == 4
+    assert index_archive(dataclasses.replace(wrong, max_gone_rate=1.0))["rows"] == 1
+
+
+def test_of_few_published_images_any_may_go(indexed: IndexConfig, tmp_path: Path) -> None:
+    for i in range(0, 18, 3):
+        (tmp_path / "archive" / "airport" / f"{i:03}.png").unlink()
+    assert index_archive(indexed)["gone"] == 6  # of 18
+
+
+def test_after_a_restore_the_next_run_brings_the_archive_s_state_again(indexed: IndexConfig, tmp_path: Path) -> None:
+    index, first = Index(indexed.index), Index(indexed.index).features()
+    (tmp_path / "archive" / "airport" / "000.png").unlink()
+    draw(tmp_path / "archive", 18, 3)
+    changed = index_archive(dataclasses.replace(indexed, compact=True))
+    assert changed["rows"] == 20 and len(index.keys("embeddings")) == 20  # the embedding of what is gone went
+    restored = index_archive(IndexConfig(index=index.uri, restore=1))
+    assert (restored["rows"], restored["version"]) == (18, index.version())
+    assert index.features().equals(first)
+    draw(tmp_path / "archive", 0, 1)  # and what is gone comes back: it is described again
+    shutil.copystat(Path(first["uri"][0].as_py()).parent / "003.png", tmp_path / "archive" / "airport" / "000.png")
+    again = index_archive(indexed)
+    assert (again["described"], again["rows"], again["failed"]) == (1, 21, 0)
+    assert len(set(index.features()["pca"].to_pylist())) == 1
 
 
 def test_a_killed_run_is_continued(config: IndexConfig, tmp_path: Path) -> None:

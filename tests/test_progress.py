@@ -26,7 +26,10 @@ class Clock:
 
 
 def written(count: int, began: float, ended: float, **failures: str) -> dict[str, Any]:
-    kinds = {"reasons": json.dumps(dict.fromkeys(failures, count)), "examples": json.dumps(failures)}
+    failed = [
+        {"uri": f"{kind}.jpg", "stage": "decode", "kind": kind, "message": text} for kind, text in failures.items()
+    ]
+    kinds = {"failures": json.dumps(failed * count)}
     return {
         "table": "failures" if failures else "embeddings", "row_count": count, "began": began, "ended": ended,
         "reading": 0.25 * (ended - began), "describing": 0.5 * (ended - began), "writing": 0.0, **kinds,

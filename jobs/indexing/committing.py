@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
@@ -14,6 +14,8 @@ from rsir_core.lease import Lease
 from rsir_core.leftover import taken_over
 from rsir_core.retention import vacuum
 from rsir_core.table import SCHEMAS, Index, TableName
+
+SILENT_FROM: Final = 20  # files: where so many or more are asked for and none can be read in time, it is the store
 
 
 class Commits:
@@ -62,8 +64,8 @@ class Commits:
 class Committer:
     """Commits what workers wrote, every so many rows or minutes; it sees file metadata only.
 
-    Failures are committed last, by `finish`: a run that fails for their number has not recorded them, so the next one
-    tries those files again.
+    Failures are committed last, by `finish`: a run that ends because the store refuses has not recorded them, so the
+    next one tries those files again.
 
     Args:
         commits: of the run.
@@ -82,13 +84,14 @@ class Committer:
         """Note one file; commit when enough has gathered.
 
         Raises:
-            ArchiveError: more files failed than allowed.
+            ArchiveError: the store refuses more files than may fail.
         """
         self._progress.take(written)
         file = WrittenFile(written["name"], written["size"], written["row_count"])
         if written["table"] == "failures":
             self._failures.append(file)
-            self._check()
+            if self._are_too_many(self._progress.refused):
+                self._give_up(f"the store refused {self._progress.refused} of {self._unpublished} files")
         else:
             self._pending.append(file)
         late = time.monotonic() - self._committed > 60 * self._config.commit_minutes
@@ -96,8 +99,16 @@ class Committer:
             self._commit()
 
     def finish(self, stale_failures: pa.Table) -> None:
-        """Commit the rest, and new failures in place of those that no longer hold."""
+        """Commit the rest, and new failures in place of those that no longer hold.
+
+        Raises:
+            ArchiveError: many files were asked for, and the store has answered for none.
+        """
         self._commit()
+        progress = self._progress
+        unanswered = progress.refused + progress.failures["timeout"]
+        if progress.described == 0 and unanswered == progress.failed >= SILENT_FROM:
+            self._give_up(f"none of {progress.failed} files was read")
         self._commits.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
         if self._failures:
             self._commits.commit("failures", self._failures, "append")
@@ -107,14 +118,29 @@ class Committer:
             self._commits.commit("embeddings", self._pending, "append")
         self._pending, self._committed = [], time.monotonic()
 
-    def _check(self) -> None:
-        progress, most = self._progress, self._config.max_failure_rate
-        # One file is no rate: where few are new, it would keep all others from being published, night after night.
-        if progress.failed > most * self._unpublished and (progress.failed > 1 or most == 0):
-            self._commit()  # what was described is good
-            kinds = progress.failures.most_common(3)
-            reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
-            raise ArchiveError(
-                f"{progress.failed} of {self._unpublished} files failed ({reasons}), more than --max-failure-rate "
-                f"{most} allows; nothing was published. For example: {progress.examples[kinds[0][0]]}"
-            )
+    @property
+    def problem(self) -> str | None:
+        """What a run that is done is still not content with: more failures than allowed; None: there are not."""
+        failed = self._progress.failed
+        if not self._are_too_many(failed):
+            return None
+        reasons = ", ".join(f"{count} {kind}" for kind, count in self._progress.failures.most_common(3))
+        return (
+            f"done, with more failures than --max-failure-rate {self._config.max_failure_rate:g} allows: {failed} of "
+            f"{self._unpublished} files ({reasons}); all others are published"
+        )
+
+    def _are_too_many(self, failed: int) -> bool:
+        """One file is no rate: where few are new, any bad one would be too many."""
+        most = self._config.max_failure_rate
+        return failed > most * self._unpublished and (failed > 1 or most == 0)
+
+    def _give_up(self, what: str) -> NoReturn:
+        self._commit()  # what was described is good
+        kinds = self._progress.failures.most_common(3)
+        reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        raise ArchiveError(
+            f"{what} ({reasons}); nothing was published. For example: {self._progress.examples[kinds[0][0]]}. Check "
+            "address, network and credentials, then run the same command again; --max-failure-rate 1 goes on all the "
+            "same"
+        )

@@ -7,7 +7,6 @@ reading is a pool of CPU tasks of its own, so that a GPU never waits for a decod
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -39,8 +38,7 @@ WRITTEN: Final = pa.schema(
         ("name", pa.string()),
         ("size", pa.int64()),  # bytes
         ("row_count", pa.int64()),
-        ("reasons", pa.string()),  # of failures: JSON, count by kind
-        ("examples", pa.string()),  # of failures: JSON, one message by kind
+        ("failures", pa.string()),  # JSON: uri, stage, kind and message of each row of `failures`
         ("began", pa.float64()),  # unix seconds: when the first of its images was opened
         ("ended", pa.float64()),
         *((stage, pa.float64()) for stage in STAGES),  # seconds spent in it, over all rows
@@ -117,13 +115,12 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
             began = time.time()
             file = Index(index).write_rows(name, table)
             ended = time.time()
-            failed_as = list(zip(table[rows.KIND].to_pylist(), table[rows.MESSAGE].to_pylist(), strict=True))
+            failures = table.select(rows.FAILURE_COLUMNS).to_pylist() if name == "failures" else []
             written.append(
                 {
                     "table": name,
                     **file._asdict(),
-                    "reasons": json.dumps(Counter(kind for kind, _ in failed_as if kind)),
-                    "examples": json.dumps({kind: message for kind, message in failed_as if kind}),
+                    "failures": json.dumps(failures),
                     "began": pc.min(table["began"]).as_py(),
                     "ended": ended,
                     "writing": ended - began,

@@ -10,6 +10,8 @@ from typing import Any, Final
 import orjson
 from ray.util.metrics import Gauge
 
+from rsir_core.errors import is_refusal
+
 STAGES: Final = ("reading", "describing", "writing")
 EVERY: Final = 5.0  # seconds between lines
 WINDOW: Final = 300.0  # seconds whose rate says when the run will end: its start and old troubles do not count for ever
@@ -28,14 +30,16 @@ class Progress:
     Attributes:
         described: images whose embedding is written.
         failures: images that cannot be, by kind.
-        examples: one message of each kind.
+        failed_files: `uri`, `stage`, `kind` and `message` of each of them.
+        refused: how many of them the store refused.
         busy: seconds that workers spent in each stage; reading in tasks of its own, beside GPUs, counts as well.
     """
 
     def __init__(self, total: int, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total, self.workers, self.described = total, workers, 0
         self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.failed_files: list[dict[str, str]] = []
+        self.refused = 0
         self.busy = dict.fromkeys(STAGES, 0.0)
         self._clock = clock
         self._first, self._last = math.inf, -math.inf  # unix seconds by the workers' clocks
@@ -47,6 +51,11 @@ class Progress:
     def failed(self) -> int:
         """Images that cannot be described."""
         return self.failures.total()
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """One message of each kind of failure."""
+        return {file["kind"]: file["message"] for file in reversed(self.failed_files)}
 
     @property
     def done(self) -> int:
@@ -78,8 +87,10 @@ class Progress:
         for stage in STAGES:
             self.busy[stage] += written[stage]
         if written["table"] == "failures":
-            self.failures.update(orjson.loads(written["reasons"]))
-            self.examples = orjson.loads(written["examples"]) | self.examples
+            failed: list[dict[str, str]] = orjson.loads(written["failures"])
+            self.failures.update(file["kind"] for file in failed)
+            self.refused += sum(is_refusal(file["stage"], file["kind"]) for file in failed)
+            self.failed_files += failed
         else:
             self.described += written["row_count"]
         now = self._clock()

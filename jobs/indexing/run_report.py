@@ -45,7 +45,8 @@ def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]
             folder = row["folder"] or "./"
             counts[folder] += row["id_count"]
             examples.setdefault(folder, row["id_first"])
-    return {name: {"count": count, "example": examples[name]} for name, count in counts.most_common(FOLDERS)}
+    largest = sorted(counts.items(), key=lambda folder: (-folder[1], folder[0]))[:FOLDERS]
+    return {name: {"count": count, "example": examples[name]} for name, count in largest}
 
 
 class RunReport:
@@ -53,6 +54,7 @@ class RunReport:
 
     Attributes:
         drift: how the new images differ; None: there are none.
+        problem: what a run that is done is not content with; None: nothing.
         progress: of the description; None: nothing was to be described.
     """
 
@@ -64,6 +66,7 @@ class RunReport:
         self._plan: dict[str, Any] = {}
         self._before = index.table_version("features")
         self.drift: Drift | None = None
+        self.problem: str | None = None
         self.progress: Progress | None = None
 
     def begin(self, stage: str | None) -> None:
@@ -87,7 +90,7 @@ class RunReport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self.begin(None)
         try:
-            self._write("done" if kind is None else f"{kind.__name__}: {error}")
+            self._write(self.problem or "done" if kind is None else f"{kind.__name__}: {error}")
         except Exception as problem:
             if kind is None:
                 raise
@@ -122,6 +125,10 @@ class RunReport:
             }
             if progress
             else {},
+            "failed_files": [
+                {name: _SECRET.sub("", value) for name, value in file.items()}
+                for file in (progress.failed_files if progress else ())
+            ],
             "drift": self.drift and self.drift.to_dict(),
             "config": config,
         }
@@ -151,6 +158,10 @@ def readable(content: dict[str, Any]) -> str:
     if content["failures"]:
         lines += ["", "| failure | files | for example |", "| --- | --- | --- |"]
         lines += [f"| {kind} | {f['count']} | {_cell(f['example'])} |" for kind, f in content["failures"].items()]
+    if content["failed_files"]:
+        lines += ["", "| failed file | kind | why |", "| --- | --- | --- |"]
+        lines += [" | ".join(["", *(_cell(f[n]) for n in ("uri", "kind", "message")), ""]).strip()
+                  for f in content["failed_files"]]  # fmt: skip
     if drift:
         shifts = ", ".join(f"{_cell(name)} {100 * shift:+.0f} %" for name, shift in drift["largest_shifts"].items())
         advice = "Fit the PCA again: --refit-pca." if drift["suggests_refit_pca"] else "The PCA can stay."

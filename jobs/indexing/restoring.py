@@ -1,0 +1,68 @@
+"""`jobs.index --versions` and `--restore`: what an index was before, and the way back to it. Neither needs Ray."""
+
+import logging
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.config import IndexConfig
+from jobs.indexing.committing import Commits
+from jobs.indexing.run_report import RunReport
+from rsir_core.lease import Lease
+from rsir_core.nomatch import put_no_match
+from rsir_core.table import Index
+from rsir_core.versions import Version, restoration_of, versions_of
+
+log = logging.getLogger(__name__)
+
+
+def list_versions(config: IndexConfig) -> dict[str, Any]:
+    """Print the versions of an index as a table, unless JSON was asked for; return them as a job's summary."""
+    found = versions_of(Index(config.index))
+    if not config.json:
+        _print(found)
+    return {"index": config.index, "version": found[0].version, "versions": [version._asdict() for version in found]}
+
+
+def restore_version(config: IndexConfig, version: int) -> dict[str, Any]:
+    """Publish an older version again, as a new one, with its PCA and its threshold of "no match".
+
+    The next ordinary run brings the index to the archive's state again, whatever was restored.
+
+    Raises:
+        TableError: it is not there, or not whole any more.
+        LeaseError: another run is changing the index.
+    """
+    began, index = time.monotonic(), Index(config.index)
+    with Lease.take(index.uri) as lease, RunReport(index, config) as report:
+        report.begin("restore")
+        commits = Commits(index, lease)
+        before, found = index.version(), restoration_of(index, version)
+        if found.added or found.removed:
+            commits.commit("features", found.added, "append", found.removed)
+        after = index.version()
+        if after == before:
+            log.info("version %d has the files of version %d already; nothing was changed", before, version)
+        elif found.no_match is not None:
+            put_no_match(index, after, found.no_match)
+    return {
+        "restored": version,
+        "rows": sum(file.row_count for file in index.feature_files()),
+        "seconds": round(time.monotonic() - began, 1),
+        "version": after,
+    }
+
+
+def _print(versions: list[Version]) -> None:
+    table = Table("version", "time", "rows", "run", "bundle", "PCA", "readable")
+    for found in versions:
+        cells = (found.version, found.time, found.rows, found.run, _short(found.bundle), _short(found.pca))
+        words = ["–" if cell is None else str(cell) for cell in cells]
+        table.add_row(*words, "yes" if found.readable else "no, vacuumed")
+    Console(markup=False, highlight=False).print(table)
+
+
+def _short(fingerprint: str | None) -> str | None:
+    return fingerprint and fingerprint[:12]
