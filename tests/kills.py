@@ -42,6 +42,7 @@ from PIL import Image
 import jobs.index as job
 from jobs.config import IndexConfig
 from jobs.demo_scenes import CLASSES, draw_scene
+from jobs.indexing import restoring
 from jobs.indexing.run_report import RunReport
 from jobs.serving.query import open_edition
 from rsir_core import rows
@@ -49,6 +50,7 @@ from rsir_core.archive import list_images
 from rsir_core.errors import RsirError
 from rsir_core.nomatch import has_no_match
 from rsir_core.table import Index
+from rsir_core.versions import Version, versions_of
 from tests.models import write_bundle
 
 Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
@@ -70,7 +72,7 @@ ROUNDS: Final[list[tuple[Stage, Victim]]] = [
     *[("compact", "driver")] * 2,
     *[("compact", "worker")] * 1,
     *[("state when nothing matches", "driver")] * 1,
-    # RESTORE
+    *[("restore", "driver")] * 3,
     *[("vacuum", "driver")] * 2,
 ]
 
@@ -172,7 +174,7 @@ def run_job(config: IndexConfig, stages: Connection, log_file: Path) -> None:
     with log_file.open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    job.RunReport = ToldReport  # type: ignore[misc]
+    job.RunReport = restoring.RunReport = ToldReport  # type: ignore[misc]
     try:
         job.index_archive(config)
     except RsirError as error:
@@ -190,6 +192,11 @@ def published(uri: str, version: int | None = None) -> tuple[int, Keys] | None:
     keys = list(zip(found[rows.IMAGE_ID].to_pylist(), found[rows.ETAG].to_pylist(), strict=True))
     assert len(set(keys)) == len(keys), "a row is doubled"
     return (int(table.version()), frozenset(keys)) if table.version() else None
+
+
+def versions_of_index(uri: str) -> list[Version]:
+    """List the versions of an index."""
+    return versions_of(Index(uri))
 
 
 def listed(archive: str) -> Keys:
@@ -294,7 +301,12 @@ class Rounds:
         return config, in_a_fork(listed, config.archive)
 
     def _older(self) -> tuple[IndexConfig, Keys]:
-        raise NotImplementedError
+        """Any older version that can still be read, and its rows."""
+        readable = [v.version for v in in_a_fork(versions_of_index, self.config.index) if v.readable]
+        version = self._chance.choice(readable[1:] or readable)
+        found = in_a_fork(published, self.config.index, version)
+        assert found is not None
+        return IndexConfig(index=self.config.index, restore=version), found[1]
 
     def _run(self, config: IndexConfig, stage: Stage | None, victim: Victim) -> Round:
         """Run the job; kill in the stage, if one is given."""
