@@ -75,6 +75,10 @@ class FinetuneClassifierConfig(RayJobConfig):
     workers: int = option("Ray Train workers", 1, least=1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0, least=0)
     num_cpus: int = option("CPUs (threads) per worker", 2, least=1)
+    max_pixels: int = option("pixels per image above which it is refused", 100_000_000, least=1)
+    image_seconds: float = option(
+        "seconds after which an image that is not read is left out", 120.0, least=0.1, most=86_400
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -358,7 +362,7 @@ class QueryConfig(DescribingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig(RayJobConfig):
+class EvaluateConfig(DescribingConfig):
     """Score retrieval over an index, or over one per seed: mAP and ANMRR per arm and class."""
 
     index: str = option("URI of the index; with --seeds, `{seed}` in it stands for each")
@@ -377,10 +381,6 @@ class EvaluateConfig(RayJobConfig):
         "for frozen: URI of a state dict (.safetensors, .pth) to start from; default: what the backbone ships", None
     )
     seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
-    num_gpus: float = option(
-        "GPUs per actor that describes images again; 0 does it on CPUs, one thread each", 0.0, least=0
-    )
-    batch_size: int = option("images per forward pass, for images that are described again", 32, least=1)
 
 
 @dataclasses.dataclass(frozen=True)

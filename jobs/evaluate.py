@@ -17,7 +17,7 @@ from rich.console import Console
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import EvaluateConfig, split_list
-from jobs.evaluating.describing import Described, describe_again, stored
+from jobs.evaluating.describing import Described, describe_again, reading_of, stored
 from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.gallery import choose_queries, make_strips
 from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
@@ -64,7 +64,9 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
     with joined(config.address, config.needs) if subjects[0].again else nullcontext():
         runs = [evaluate_subject(subject, config) for subject in subjects]
     first = subjects[0]
-    duplicates, pairs = find_duplicates(first.index.features(first.version), of_seed(config.split, first.seed))
+    duplicates, pairs = find_duplicates(
+        features := first.index.features(first.version), of_seed(config.split, first.seed), reading_of(config, features)
+    )
     return Evaluation(runs, main_arm(first.arms, first.own), duplicates), pairs
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from torch import Tensor
 from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.config import FinetuneClassifierConfig, split_list
-from jobs.indexing.reading import Reading, reader_of
+from jobs.pipeline.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
 from rsir_core import bundle
@@ -37,32 +38,36 @@ from rsir_core.calibration import hold_out
 from rsir_core.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
 from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
-from rsir_core.samples import MAX_PIXELS
 from rsir_core.storage import file_system, make_folder
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 START_TRIES = 120  # of Ray Train to get its workers, of a minute each and over a whole training
-IMAGE_SECONDS = 120.0  # after which an image that is not read cannot be, as `jobs.index` has it
 RUN = "classifier-"  # and what of its settings has an effect
-WITHOUT_EFFECT = ("json", "address", "models")  # on what is learnt: a run is resumed whatever they say
+WITHOUT_EFFECT = (
+    "json",
+    "address",
+    "models",
+    "max_pixels",
+    "image_seconds",
+)  # on what is learnt: a run is resumed whatever they say
 
 
-def why_unreadable(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
     """Stage: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
     # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
-    reader = reader_of(Reading(MAX_PIXELS, IMAGE_SECONDS))
+    reader = reader_of(reading)
     found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
     for uri in batch["uri"]:
-        (read,) = reader.read([(uri, MAX_PIXELS)])
+        (read,) = reader.read([(uri, reading.max_pixels)])
         error = read if isinstance(read, ImageError) else None
         found["message"].append(error and str(error))
         found["refused"].append(error is not None and error.is_refused)
     return found
 
 
-def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
+def readable(images: Sequence[LabelledImage], reading: Reading) -> list[LabelledImage]:
     """Those that can be read; the others are named on the log.
 
     Raises:
@@ -70,7 +75,7 @@ def readable(images: Sequence[LabelledImage]) -> list[LabelledImage]:
             another training.
     """
     uris = ray.data.from_items([{"uri": image.uri} for image in images])
-    found = uris.map_batches(why_unreadable, batch_size=32).take_all()  # type: ignore[arg-type]
+    found = uris.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
     messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
     if refused := [row["message"] for row in found if row["refused"]]:
         raise LabelError(
@@ -114,7 +119,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     make_folder("--models", config.models)
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     with joined(config.address, config.needs):
-        can_be_read = set(readable(taught))
+        can_be_read = set(readable(taught, Reading.of(config)))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
         state, metrics, folder = _train(config, settings, training, etags, start)

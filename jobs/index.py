@@ -11,7 +11,7 @@ from jobs.command import Summary, run
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits, Committer
 from jobs.indexing.compacting import compact
-from jobs.indexing.describing import actor_count, describe_files
+from jobs.indexing.describing import describe_files
 from jobs.indexing.gone import check_gone
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.progress import Progress
@@ -19,6 +19,7 @@ from jobs.indexing.publishing import is_published, publish
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
+from jobs.pipeline.stage import actor_count
 from rsir_core import rows
 from rsir_core.archive import list_images
 from rsir_core.lease import Lease

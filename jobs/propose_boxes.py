@@ -15,26 +15,25 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
-import ray.data
 import torch
 from PIL import Image, ImageDraw
-from ray.data import ActorPoolStrategy
 
 from jobs.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
 from jobs.config import ProposeBoxesConfig
 from jobs.evaluating.labels import match
-from jobs.indexing.describing import actor_count
-from jobs.indexing.reading import Reading, reader_of
+from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.stage import Stage, through
 from rsir_core import rows
 from rsir_core.activation import ActivationMaps, boxes_of
 from rsir_core.archive import list_images
 from rsir_core.bundle import SPLIT, load_bundle
-from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.errors import ConfigError, LabelError
 from rsir_core.labels import read_split
 from rsir_core.raster import read_picture
 from rsir_core.regions import Box
+from rsir_core.samples import Pixels
 
 log = logging.getLogger(__name__)
 # Times the side that the classifier was trained with: at 1 its last map has 7 × 7 places, and tanks side by side on
@@ -56,30 +55,30 @@ FOUND: Final = pa.schema(
 
 
 class ProposeStage:
-    """Stage: the boxes of the class that each image is known to be of."""
+    """Work: the boxes of the class that each image is known to be of."""
 
-    def __init__(self, models: str, threshold: float, device: str, reading: Reading) -> None:
+    def __init__(self, models: str, threshold: float, device: str) -> None:
         torch.set_num_threads(1)
-        self.reading = reading
         bundle = load_bundle(models)
         settings = replace(bundle.classifier, image_size=ENLARGED * bundle.classifier.image_size)
         self.threshold = threshold
         self.maps = ActivationMaps(settings, bundle.classifier_state, device)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Columns `image`, `uri` and `place` (of the class) to schema `FOUND`."""
-        found: list[dict[str, Any]] = []
-        for image, uri, place in zip(*(batch[n].to_pylist() for n in ("image", "uri", "place")), strict=True):
-            (read,) = reader_of(self.reading).read([(uri, self.reading.max_pixels)])
-            if isinstance(read, ImageError):
-                found.append({"image": image, "message": str(read)})
-                continue
-            pixels = read.pixels
-            height, width = pixels.shape[:2]
-            (activation,) = self.maps.maps([pixels], [place])
-            boxes = [list(box) for box in boxes_of(activation, height, width, self.threshold, PEAK)]
-            found.append({"image": image, "height": height, "width": width, "boxes": boxes})
-        return pa.Table.from_pylist(found, FOUND)
+    def __call__(self, read: pa.Table) -> pa.Table:
+        """Read rows with columns `image` and `place` (of the class) to schema `FOUND`."""
+        good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
+        found = [
+            self._propose(pixels, image, place)
+            for pixels, image, place in zip(images_of(good), good["image"], good["place"], strict=True)
+        ]
+        failed = bad.select(["image", rows.MESSAGE]).to_pylist()
+        return pa.Table.from_pylist([*found, *failed], FOUND)
+
+    def _propose(self, pixels: Pixels, image: pa.Scalar, place: pa.Scalar) -> dict[str, Any]:
+        height, width = pixels.shape[:2]
+        (activation,) = self.maps.maps([pixels], [place.as_py()])
+        boxes = [list(box) for box in boxes_of(activation, height, width, self.threshold, PEAK)]
+        return {"image": image.as_py(), "height": height, "width": width, "boxes": boxes}
 
 
 def propose_boxes(config: ProposeBoxesConfig) -> Summary:
@@ -115,7 +114,9 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
         )
     val = set(random.Random(config.seed).sample(range(len(proposed)), count))  # noqa: S311 -- a draw, no secret
     splits = {name: [p for i, p in enumerate(proposed) if (i in val) == (name == "val")] for name in ("train", "val")}
-    data = write_boxes(config.out, bundle.classes, splits, {"proposals.jpg": _draw(proposed, bundle.classes)})
+    data = write_boxes(
+        config.out, bundle.classes, splits, {"proposals.jpg": _draw(proposed, bundle.classes, config.max_pixels)}
+    )
     return {
         "data": str(data),
         "classes": len(bundle.classes),
@@ -145,28 +146,24 @@ def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list
 
 def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]]) -> pa.Table:
     """Schema `FOUND`, in the order of the images."""
-    _, uris, places = zip(*images, strict=True)
-    table = pa.table({"image": range(len(images)), "uri": uris, "place": places})
-    blocks = [table.slice(start, config.batch_size) for start in range(0, len(table), config.batch_size)]
+    image_ids, uris, places = zip(*images, strict=True)
+    n = len(images)
+    listing = pa.table(
+        {
+            rows.IMAGE_ID: image_ids,
+            rows.URI: uris,
+            rows.ETAG: [""] * n,
+            rows.TIME: pa.nulls(n, rows.UTC),
+            "image": range(n),
+            "place": places,
+        }
+    )
+    stage = Stage(Reading.of(config), ProposeStage, (config.models, config.threshold))
     with joined(config.address, config.needs):
-        stage = ray.data.from_arrow(blocks).map_batches(
-            ProposeStage,
-            fn_constructor_args=(
-                config.models,
-                config.threshold,
-                "cuda" if config.num_gpus else "cpu",
-                Reading.of(config),
-            ),
-            compute=ActorPoolStrategy(size=config.actors or actor_count(config.num_gpus)),
-            batch_size=config.batch_size,
-            batch_format="pyarrow",
-            num_gpus=config.num_gpus or None,
-            num_cpus=None if config.num_gpus else 1,
-        )
-        return pa.concat_tables(tables_of(stage)).sort_by("image")
+        return pa.concat_tables(tables_of(through(stage, config, listing))).sort_by("image")
 
 
-def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> bytes:
+def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str], max_pixels: int) -> bytes:
     """A JPEG with a row for each class that has some, of its first images with their boxes."""
     shown = sorted({image.objects[0][0] for image in proposed})[:CLASSES_SHOWN]
     sheet = Image.new("RGB", (SHOWN * SIDE, len(shown) * SIDE), "white")
@@ -175,7 +172,7 @@ def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str]) -> bytes:
         place = image.objects[0][0]
         if place not in shown or drawn[place] == SHOWN:
             continue
-        picture = Image.fromarray(read_picture(image.uri).pixels).resize((SIDE, SIDE))
+        picture = Image.fromarray(read_picture(image.uri, max_pixels).pixels).resize((SIDE, SIDE))
         draw = ImageDraw.Draw(picture)
         x, y = SIDE / image.size[1], SIDE / image.size[0]
         for _, box in image.objects:

@@ -5,7 +5,7 @@ images than they move when they are saved at JPEG quality 75.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from rsir_core.errors import ImageError
-from rsir_core.raster import read_picture
+from rsir_core.raster import Picture, read_picture
 from rsir_core.samples import MAX_PIXELS
 from rsir_core.search import Floats
 
@@ -36,6 +36,7 @@ COMPARED: Final = 20  # of what is near a picture, the nearest that are read to 
 READERS: Final = 4  # threads: reading is mostly waiting, or decoding outside the interpreter's lock
 
 Kind = Literal["identical", "re-encoded", "different"]
+Read = Callable[[Sequence[str]], Iterable[Picture | ImageError]]  # of URIs, in their order
 
 
 class Look(NamedTuple):
@@ -70,17 +71,25 @@ def near_pairs(feature: Floats) -> list[tuple[int, int]]:
     return [(i, j) for i, j in np.unique(pairs[(near < len(feature)) & (near != rows)], axis=0).tolist()]
 
 
-def looks_at(uris: Sequence[str], max_pixels: int = MAX_PIXELS, readers: int = READERS) -> Iterator[Look | ImageError]:
-    """Of each image what is compared, or why it cannot be read; `readers` of them at once."""
+def read_here(
+    uris: Sequence[str], max_pixels: int = MAX_PIXELS, readers: int = READERS
+) -> Iterator[Picture | ImageError]:
+    """Read images in this process, `readers` of them at once; of each the picture, or why it cannot be read."""
 
-    def read(uri: str) -> Look | ImageError:
+    def read(uri: str) -> Picture | ImageError:
         try:
-            return look_at(read_picture(uri, max_pixels).pixels)
+            return read_picture(uri, max_pixels)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(readers) as pool:
         yield from pool.map(read, uris)
+
+
+def looks_at(uris: Sequence[str], read: Read = read_here) -> Iterator[Look | ImageError]:
+    """Of each image what is compared, or why it cannot be read."""
+    for found in read(uris):
+        yield found if isinstance(found, ImageError) else look_at(found.pixels)
 
 
 def compare(one: Look, other: Look) -> tuple[Kind, float]:
@@ -91,13 +100,13 @@ def compare(one: Look, other: Look) -> tuple[Kind, float]:
     return "re-encoded" if difference <= SAME else "different", difference
 
 
-def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], max_pixels: int) -> list[Kind | None]:
-    """What each of the images, of up to so many pixels, is to a picture, H×W×3; one of them is held at a time.
+def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], read: Read) -> list[Kind | None]:
+    """What each of the images is to a picture, H×W×3, which `read` reads.
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
     """
     own = look_at(pixels)
-    looks = looks_at(uris[:COMPARED], max_pixels, readers=1)
+    looks = looks_at(uris[:COMPARED], read)
     kinds = [None if isinstance(look, ImageError) else compare(own, look)[0] for look in looks]
     return [*kinds, *[None] * (len(uris) - len(kinds))]
 

@@ -90,10 +90,10 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
     longitudes, latitudes = placement.place(*edge(*frame))
     if np.isfinite(longitudes).all() and np.isfinite(latitudes).all():
         longitudes = np.unwrap(longitudes, period=360)
-        bbox = _around(longitudes, latitudes)
+        found: Footprint | None = _around(longitudes, latitudes)
     else:
-        bbox = _of_what_is_on_earth(*placement.place(*lattice(*frame)))
-    bbox = bbox and around_the_globe(bbox)
+        found = _of_what_is_on_earth(*placement.place(*lattice(*frame)))
+    bbox = found and around_the_globe(found)
     if bbox is None:
         return None
     rings = _outline(longitudes, latitudes, bbox, max(frame[2:]))
@@ -219,10 +219,11 @@ def time_in(uri: str) -> datetime | None:
     """
     path = uri.partition("?")[0] if "://" in uri else uri  # not when a link was signed
     for found in _DATE.finditer(path.rpartition("/")[2]):
-        date = (int(found[part]) for part in ("year", "month", "day"))
+        year, month, day = (int(found[part]) for part in ("year", "month", "day"))
         clock = (found["hour"] or found["h"], found["minute"] or found["m"], found["second"])
+        hour, minute, second = (int(part or 0) for part in clock)
         try:
-            return datetime(*date, *(int(part or 0) for part in clock), tzinfo=UTC)
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:  # the 40th of a month: some other number
             continue
     return None

@@ -1,6 +1,7 @@
 """Queries and their ranked images, right ones framed green and wrong ones red: drawn, and as thumbnails for a page."""
 
 import io
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 INK, MUTED, RIGHT, WRONG, OBJECT = "#1f2933", "#7b8794", "#2e9d5b", "#d64545", "#ffd84d"
 CELL: Final = 1.55  # inches
 DRAWN: Final = 512  # pixels of the longer side, at most, in the figure
+SHOWN_AS_READ: Final = sys.maxsize  # pixels: what is shown was read before, in this run, within the job's limits
 THUMBNAIL: Final = 144  # pixels of the longer side
 
 
@@ -85,7 +87,7 @@ def thumbnail(uri: str) -> tuple[bytes, int, int]:
     Raises:
         ImageError: it cannot be read.
     """
-    pixels = read_picture(uri).pixels
+    pixels = read_picture(uri, SHOWN_AS_READ).pixels
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     data = io.BytesIO()
@@ -98,7 +100,7 @@ def _show(axes: "Axes", shown: Shown, frame: str) -> None:
     from matplotlib.patches import PathPatch  # noqa: PLC0415 -- as above
     from matplotlib.path import Path as Outline  # noqa: PLC0415 -- as above
 
-    pixels = read_picture(shown.uri).pixels
+    pixels = read_picture(shown.uri, SHOWN_AS_READ).pixels
     height, width = pixels.shape[:2]
     small = Image.fromarray(pixels)
     small.thumbnail((DRAWN, DRAWN))  # a page of them is held until it is drawn

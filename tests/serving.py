@@ -23,7 +23,7 @@ from PIL import Image
 
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
-from jobs.indexing.reading import Reading, read_files
+from jobs.pipeline.reading import Reading, read_files
 from jobs.serving.answer import Answerer
 from jobs.serving.app import Desk, build_app
 from jobs.serving.gather import Backend

@@ -21,6 +21,7 @@ from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
 from jobs.evaluate import evaluate
 from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
+from jobs.pipeline.reading import Reading
 from jobs.training.classifier import Pictures, train_worker
 from rsir_core import bundle
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
@@ -30,6 +31,8 @@ from tests.models import write_bundle
 from tests.test_index import draw
 
 ROOT = Path(__file__).parents[1]
+
+READING = Reading(1_000_000, 60)
 
 
 @pytest.fixture
@@ -193,9 +196,11 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
     images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no more")
-    assert readable([*images, LabelledImage(str(broken), "a", "train")]) == images
+    assert readable([*images, LabelledImage(str(broken), "a", "train")], READING) == images
     with pytest.raises(LabelError, match="1 training images are refused by their store"):
-        readable([*images, LabelledImage(str(tmp_path), "a", "train")])  # a folder opens no better the next time
+        readable(
+            [*images, LabelledImage(str(tmp_path), "a", "train")], READING
+        )  # a folder opens no better the next time
 
 
 def is_whole(snapshot: Path) -> bool:

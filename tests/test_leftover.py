@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.indexing.describing import ROWS_HELD, ROWS_PER_FILE, rows_per_file
+from jobs.pipeline.stage import ROWS_HELD, ROWS_PER_FILE, rows_per_file
 from rsir_core import rows
 from rsir_core.leftover import leftovers, taken_over
 from rsir_core.table import Index

@@ -107,7 +107,7 @@ def test_a_name_that_was_written_unencoded_is_found_before_its_decoded_form(tmp_
     """Encoded as URIs are, a name is decoded; a file of just that name comes first."""
     for name, there in (("hash#1.jpg", "hash#1.jpg"), ("a%20b.jpg", "a b.jpg"), ("a%20c.jpg", "a%20c.jpg")):
         picture(tmp_path / there)
-        item = {"type": "Feature", "stac_version": "1.0.0", "id": "x", "geometry": None, "links": [],
+        item: dict[str, Any] = {"type": "Feature", "stac_version": "1.0.0", "id": "x", "geometry": None, "links": [],
                 "properties": {"datetime": "2024-05-06T07:08:09Z"},
                 "assets": {"image": {"href": f"./{name}", "roles": ["data"]}}}  # fmt: skip
         (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))

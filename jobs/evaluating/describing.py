@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy
 
 from jobs.cluster import tables_of
 from jobs.config import EvaluateConfig
 from jobs.evaluating.subject import Subject
-from jobs.indexing.describing import actor_count
+from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.stage import Stage, through
 from rsir_core import rows
 from rsir_core.arms import Variation
 from rsir_core.bundle import Bundle, load_bundle
@@ -23,7 +23,6 @@ from rsir_core.describe import Describer, Descriptions
 from rsir_core.errors import ImageError
 from rsir_core.frozen import FROZEN
 from rsir_core.pca import Moments, unit_length
-from rsir_core.raster import read_picture
 from rsir_core.regions import Box
 from rsir_core.table import Index
 
@@ -62,8 +61,14 @@ def stored(index: Index, features: pa.Table) -> Described:
     )
 
 
+def reading_of(config: EvaluateConfig, features: pa.Table) -> Reading:
+    """How images of an index are read again: its largest one may have as many pixels as it has, whatever the limit."""
+    largest = pc.max(pc.multiply(features[rows.HEIGHT].cast(pa.int64()), features[rows.WIDTH].cast(pa.int64()))).as_py()
+    return Reading(max(config.max_pixels, largest or 0), config.image_seconds)
+
+
 class DescribeAgain:
-    """Stage: images in, and what every variation makes of them; each image is decoded once.
+    """Work: what every variation makes of images; each image is decoded once.
 
     Args:
         index: URI of the index.
@@ -79,24 +84,18 @@ class DescribeAgain:
         own, peers = Index(index).bundle(fingerprint), {variation.peer for variation in variations}
         self.describers = {peer: Describer(_bundle_of(peer, own, frozen), device) for peer in peers}
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Columns `position`, `uri`, `object_box` to `position`, `message` (null: it was read) and two of each way."""
-        images: list[Pixels] = []
-        messages: list[str | None] = []
-        for uri in batch[rows.URI].to_pylist():
-            try:
-                images.append(read_picture(uri).pixels)
-                messages.append(None)
-            except ImageError as error:
-                images.append(np.zeros((1, 1, 3), np.uint8))  # keeps the rows aligned; the job fails by its message
-                messages.append(str(error))
-        boxes = [None if box is None else Box(**box) for box in batch[rows.OBJECT_BOX].to_pylist()]
-        columns = {POSITION: batch[POSITION], rows.MESSAGE: pa.array(messages, pa.string())}
+    def __call__(self, read: pa.Table) -> pa.Table:
+        """Columns `position`, `message` (null: it was read) and two of each way, for read rows with `object_box`."""
+        good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
+        columns = {POSITION: good[POSITION], rows.MESSAGE: pa.nulls(len(good), pa.string())}
+        images = images_of(good)
+        boxes = [None if box is None else Box(**box) for box in good[rows.OBJECT_BOX].to_pylist()]
         for i, variation in enumerate(self.variations):
             found = self._describe(images, boxes, variation)
             columns[f"{rows.EMBEDDING} {i}"] = rows.to_vectors(found.embedding)
             columns[f"{rows.CLASS_PROBABILITIES} {i}"] = rows.to_vectors(found.class_probabilities)
-        return pa.table(columns)
+        failed = pa.table({POSITION: bad[POSITION], rows.MESSAGE: bad[rows.MESSAGE]})
+        return pa.concat_tables([pa.table(columns), failed], promote_options="default")
 
     def _describe(self, images: list[Pixels], boxes: list[Box | None], variation: Variation) -> Descriptions:
         describer = self.describers[variation.peer]
@@ -129,26 +128,17 @@ def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") 
     variations, features = subject.again, subject.features
     if not variations:
         return {}
-    images = features.select([rows.URI, rows.OBJECT_BOX])
-    images = images.append_column(POSITION, pa.array(np.arange(len(images))))
-    blocks = [images.slice(start, config.batch_size) for start in range(0, len(images), config.batch_size)]
+    names = [*(rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME), rows.OBJECT_BOX]
+    images = features.select(names).append_column(POSITION, pa.array(np.arange(len(features))))
     # Sent, as its weights need be known to this machine only.
     frozen = ray.put(subject.frozen)
     models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), frozen
-    stage = ray.data.from_arrow(blocks).map_batches(
-        DescribeAgain,
-        fn_constructor_args=(*models, gpu if config.num_gpus else "cpu"),
-        compute=ActorPoolStrategy(size=actor_count(config.num_gpus)),
-        batch_size=config.batch_size,
-        batch_format="pyarrow",
-        num_gpus=config.num_gpus or None,
-        num_cpus=None if config.num_gpus else 1,
-    )
-    found = pa.concat_tables(tables_of(stage)).sort_by(POSITION)
+    stage = Stage(reading_of(config, features), DescribeAgain, models, gpu=gpu)
+    found = pa.concat_tables(tables_of(through(stage, config, images)), promote_options="default").sort_by(POSITION)
     if len(unread := found[rows.MESSAGE].drop_null()):
         raise ImageError(
             f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "
-            "bring the index up to date with jobs.index, or pass --arms key_region",
+            "raise --image-seconds, bring the index up to date with jobs.index, or pass --arms key_region",
             "read",
             "error",
         )

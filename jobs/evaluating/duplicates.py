@@ -3,11 +3,13 @@
 import csv
 import io
 import logging
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
 
 from jobs.evaluating.labels import match
+from jobs.pipeline.reading import Reading, pictures_of
 from rsir_core import rows
 from rsir_core.duplicates import Look, groups, looks_at, near_pairs, same_pictures
 from rsir_core.labels import read_split
@@ -18,12 +20,15 @@ SHOWN: Final = 100  # pairs in metrics.json; the CSV has all
 COLUMNS: Final = ("first", "second", "kind", "difference", "first_split", "second_split", "first_uri", "second_uri")
 
 
-def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def find_duplicates(
+    features: pa.Table, split: str | None, reading: Reading
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`), those across the split first.
 
     Args:
         features: rows of the index, training images included, schema `rows.FEATURES`.
         split: CSV that says which images train; only those that it names are looked at. None: that is not known.
+        reading: how images are read.
     """
     place = {} if split is None else _split_of(features, split)
     if place:
@@ -31,7 +36,9 @@ def find_duplicates(features: pa.Table, split: str | None) -> tuple[dict[str, An
     ids, uris = (features[name].to_pylist() for name in (rows.IMAGE_ID, rows.URI))
     near = near_pairs(rows.to_matrix(features[rows.FEATURE]))
     wanted = sorted({row for pair in near for row in pair})
-    looks = dict(zip(wanted, looks_at([uris[row] for row in wanted]), strict=True))
+    looks = dict(
+        zip(wanted, looks_at([uris[row] for row in wanted], partial(pictures_of, reading=reading)), strict=True)
+    )
     readable = {row: look for row, look in looks.items() if isinstance(look, Look)}
     if len(readable) < len(looks):
         log.warning("%d of %d images cannot be compared: they cannot be read any more", len(looks) - len(readable),

@@ -1,36 +1,25 @@
-"""The stages from a listed file to a written row, as Ray Data runs them: read, describe, write.
-
-On CPUs one actor does all three with one thread, because a reading task would take the core away from an actor. On GPUs
-reading is a pool of CPU tasks of its own, so that a GPU never waits for a decoder.
-"""
+"""What the index job makes of images that are read, and how it writes that: see `jobs.pipeline` for the rest."""
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
-from jobs.config import DescribingConfig, IndexConfig
+from jobs.config import IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.indexing.reading import FAILURE, READ, Reading, images_of, read_batches, reader_of
+from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
+from jobs.pipeline.stage import Stage, through
 from rsir_core import rows
 from rsir_core.describe import Describer
 from rsir_core.raster import read_in_turn
 from rsir_core.reader import ReadFunction
 from rsir_core.table import Index, TableName
-
-ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
-ROWS_HELD: Final = 500_000  # that an actor gathers before it writes them, where an image has several: 110 MB of results
-READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that large images do not overfill a node
 
 WRITTEN: Final = pa.schema(
     [
@@ -130,40 +119,6 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
     return pa.Table.from_pylist(written, WRITTEN)
 
 
-class ReadDescribeWrite:
-    """Stage: a block of listed files to metadata of what was written of them, in one actor."""
-
-    def __init__(self, config: IndexConfig, reading: Reading) -> None:
-        self.config, self.reading = config, reading
-        reader_of(reading)  # it starts while the models are loaded
-        self.describe = DescribeRead(config.index, "cpu")
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Read and describe batch by batch, so that pixels of one batch only are held; write once."""
-        described = [self.describe(read) for read in read_batches(block, self.reading, self.config.batch_size)]
-        return write_described(pa.concat_tables(described), self.config.index)
-
-
-class Stages(NamedTuple):
-    """The classes and functions that a listing goes through, and what makes the classes.
-
-    Attributes:
-        reading: how listed files are read.
-        at_once: a block of listed files to metadata of what was written of them.
-        of_read: batches of schema `READ` to rows; the second part of `at_once`.
-        write: those rows to metadata; its third.
-        rows_each: rows per image, at most, between the two.
-        at_risk: images, at most, that actors may have in their hands together, so that a kill costs no more.
-    """
-
-    reading: Reading
-    at_once: tuple[type, tuple[Any, ...]]
-    of_read: tuple[type, tuple[Any, ...]]
-    write: Callable[[pa.Table], pa.Table]
-    rows_each: int = 1
-    at_risk: int = sys.maxsize
-
-
 def describe_files(
     config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
 ) -> Dataset:
@@ -177,45 +132,5 @@ def describe_files(
     """
     reading = Reading.of(config)._replace(function=function)
     write = partial(write_described, index=config.index)
-    at_once, of_read = (ReadDescribeWrite, (config, reading)), (DescribeRead, (config.index, gpu))
-    return through(Stages(reading, at_once, of_read, write, at_risk=config.commit_every), config, listing)
-
-
-def through(stages: Stages, config: DescribingConfig, listing: pa.Table) -> Dataset:
-    """A lazy dataset of what the last stage yields of listed files: on CPUs in one actor each, on GPUs one by one."""
-    actors = config.actors or actor_count(config.num_gpus)
-    unit = rows_per_file(len(listing), actors, config.batch_size, stages.at_risk, stages.rows_each)
-    blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
-    files = ray.data.from_arrow(blocks)
-    pool = ActorPoolStrategy(size=actors)
-    if not config.num_gpus:
-        stage, arguments = stages.at_once
-        return files.map_batches(
-            stage, fn_constructor_args=arguments, compute=pool, batch_size=None, batch_format="pyarrow", num_cpus=1
-        )
-    read = files.map_batches(
-        partial(read_batches, reading=stages.reading, size=config.batch_size),  # fewer at once where they are large
-        batch_size=config.batch_size, batch_format="pyarrow", memory=READ_MEMORY,
-    )  # fmt: skip
-    stage, arguments = stages.of_read
-    found = read.map_batches(
-        stage, fn_constructor_args=arguments, compute=pool,
-        batch_size=config.batch_size, batch_format="pyarrow", num_gpus=config.num_gpus,
-    )  # fmt: skip
-    return found.map_batches(stages.write, batch_size=unit * stages.rows_each, batch_format="pyarrow")
-
-
-def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int, rows_each: int = 1) -> int:
-    """Images that an actor takes at once, and writes the rows of into one file.
-
-    Of small archives few, so that the actors end together; of large ones `ROWS_PER_FILE`; never so many that all actors
-    together hold more than `at_risk`, nor one of them more than `ROWS_HELD` rows, unless that is less than an image.
-    """
-    even = max(images // (8 * actors) // batch_size, 1) * batch_size
-    return max(1, min(even, ROWS_PER_FILE, at_risk // actors, ROWS_HELD // rows_each))
-
-
-def actor_count(num_gpus: float) -> int:
-    """Describing actors that the cluster has room for: one per share of a GPU, or per CPU."""
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))
+    stage = Stage(reading, DescribeRead, (config.index,), write, at_risk=config.commit_every, gpu=gpu)
+    return through(stage, config, listing)

@@ -15,7 +15,8 @@ from ray.data import ActorPoolStrategy
 from jobs.cluster import joined, tables_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
-from jobs.indexing.describing import DESCRIBED, actor_count, write_described
+from jobs.indexing.describing import DESCRIBED, write_described
+from jobs.pipeline.stage import actor_count
 from rsir_core import rows
 from rsir_core.plan import anti, of_the_file
 from rsir_core.reader import Facts, Reader, memory_for

@@ -16,8 +16,8 @@ import torch
 from ray.data import Dataset
 
 from jobs.config import QueryConfig
-from jobs.indexing.describing import Stages, through
-from jobs.indexing.reading import FAILURE, Reading, images_of, read_batches
+from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
+from jobs.pipeline.stage import Stage, through
 from jobs.serving.answer import FACTORS, Allowed, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
 from rsir_core import rows
@@ -41,7 +41,8 @@ class AnswerRead:
 
     def __init__(self, config: QueryConfig, edition: Edition, device: str) -> None:
         torch.set_num_threads(1)
-        self._describer, self._max_pixels = QueryDescriber(edition, config.max_pixels, device), config.max_pixels
+        self._describer = QueryDescriber(edition, config.max_pixels, device)
+        self._read = partial(pictures_of, reading=Reading.of(config))
         self._answerer = Answerer(edition)
         self._ranking = Ranking(config.k, 0, config.filter, config.near_duplicates, config.distance)
 
@@ -85,23 +86,9 @@ class AnswerRead:
             verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, nearest)
             columns[rows.NO_MATCH] = [verdict.no_match] * n
             if self._ranking.near_duplicates:
-                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist(), self._max_pixels)
+                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist(), self._read)
             columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
         return _table(columns, length)
-
-
-class ReadAnswerWrite:
-    """Stage: a block of listed queries to metadata of what was written of them, in one actor."""
-
-    def __init__(self, config: QueryConfig, edition: Edition, out: str) -> None:
-        self._config, self._out = config, out
-        self._answer = AnswerRead(config, edition, "cpu")
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Read and answer batch by batch, so that pixels of one batch only are held; write once."""
-        batches = read_batches(block, Reading.of(self._config), self._config.batch_size)
-        answered = [self._answer(read) for read in batches]
-        return write_answered(pa.concat_tables(answered), self._out)
 
 
 def write_answered(answered: pa.Table, out: str) -> pa.Table:
@@ -138,9 +125,8 @@ def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: 
         gpu: the device that an actor with a GPU describes on.
     """
     write = partial(write_answered, out=out)
-    at_once, of_read = (ReadAnswerWrite, (config, edition, out)), (AnswerRead, (config, edition, gpu))
-    stages = Stages(Reading.of(config), at_once, of_read, write, config.k)
-    return through(stages, config, listing)
+    stage = Stage(Reading.of(config), AnswerRead, (config, edition), write, config.k, gpu=gpu)
+    return through(stage, config, listing)
 
 
 def _failures(bad: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from rsir_core.describe import GIVEN, Describer
 from rsir_core.detector import DetectedObject
-from rsir_core.duplicates import Kind, kinds_of
+from rsir_core.duplicates import Kind, kinds_of, read_here
 from rsir_core.errors import ImageError, QueryError, TableError
 from rsir_core.filters import EVERYTHING, Filter
 from rsir_core.nomatch import NoMatch, get_no_match
@@ -199,7 +200,7 @@ class QueryDescriber:
             if isinstance(source, bytes):
                 raise
             return [None] * len(uris)
-        return kinds_of(own.pixels, uris, self._max_pixels)
+        return kinds_of(own.pixels, uris, partial(read_here, max_pixels=self._max_pixels, readers=1))
 
     def describe(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None

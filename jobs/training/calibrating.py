@@ -7,47 +7,41 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import ray
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy
 
 from jobs.cluster import rows_of
 from jobs.config import FinetuneClassifierConfig
+from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.stage import Pool, Stage, through
+from rsir_core import rows
 from rsir_core.bundle import Bundle, State
 from rsir_core.calibration import expected_calibration_error, fit_temperature
 from rsir_core.classifier import ClassifierSettings
 from rsir_core.describe import Describer
 from rsir_core.detector import DetectorSettings
-from rsir_core.errors import ImageError
 from rsir_core.labels import LabelledImage
-from rsir_core.raster import read_picture
 
 log = logging.getLogger(__name__)
+BATCH = 32  # images per forward pass
 ENOUGH = 50  # images: fewer are used all the same, and it is said
 
 
 class Classify:
-    """Stage: what a bundle that is not written yet makes of images; those that cannot be read are left out."""
+    """Work: what a bundle that is not written yet makes of images; those that cannot be read are left out."""
 
     def __init__(self, models: Any, device: str) -> None:
         torch.set_num_threads(1)
         self.describer = Describer(ray.get(models), device)
 
-    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Columns `position`, `label` and `class_probabilities` (C) for columns `position`, `label` and `uri`."""
-        images, kept = [], []
-        for i, uri in enumerate(batch["uri"]):
-            try:
-                images.append(read_picture(uri).pixels)
-                kept.append(i)
-            except ImageError as error:
-                log.warning("left out: %s", error)
-        return {
-            "position": batch["position"][kept],
-            "label": batch["label"][kept],
-            "class_probabilities": self.describer.describe(images).class_probabilities,
-        }
+    def __call__(self, read: pa.Table) -> pa.Table:
+        """Columns `position`, `label` and `class_probabilities` (C) for read rows with `position` and `label`."""
+        for message in read[rows.MESSAGE].drop_null().to_pylist():
+            log.warning("left out: %s", message)
+        good = read.filter(read["pixels"].is_valid())
+        p = rows.to_vectors(self.describer.describe(images_of(good)).class_probabilities)
+        return good.select(["position", "label"]).append_column(rows.CLASS_PROBABILITIES, p)
 
 
 def calibrate(
@@ -90,16 +84,21 @@ def _classify(
     classes = models.classifier.classes
     if not images:
         return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)
-    asked = [{"position": i, "uri": image.uri, "label": classes.index(image.label)} for i, image in enumerate(images)]
-    stage = ray.data.from_items(asked).map_batches(
-        Classify,
-        fn_constructor_args=(ray.put(models), "cuda" if config.num_gpus else "cpu"),
-        compute=ActorPoolStrategy(size=config.workers),
-        batch_size=32,
-        num_gpus=config.num_gpus or None,
-        num_cpus=1,
+    uris = [image.uri for image in images]
+    asked = pa.table(
+        {
+            rows.IMAGE_ID: uris,
+            rows.URI: uris,
+            rows.ETAG: [""] * len(images),
+            rows.TIME: pa.nulls(len(images), rows.UTC),
+            "position": range(len(images)),
+            "label": [classes.index(image.label) for image in images],
+        }
+    )
+    stage = through(
+        Stage(Reading.of(config), Classify, (ray.put(models),)), Pool(config.workers, config.num_gpus, BATCH), asked
     )
     # They come as the actors finish: sums in another order would make another temperature of the same seed.
-    rows = sorted(rows_of(stage), key=lambda row: row["position"])
-    p = [row["class_probabilities"] for row in rows]
-    return np.array(p, np.float32), np.array([row["label"] for row in rows], np.int64)
+    found = sorted(rows_of(stage), key=lambda row: row["position"])
+    p = np.array([row[rows.CLASS_PROBABILITIES] for row in found], np.float32).reshape(-1, len(classes))
+    return p, np.array([row["label"] for row in found], np.int64)

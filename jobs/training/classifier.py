@@ -36,9 +36,10 @@ STATE: Final = "state.pt"
 
 
 class Pictures(Dataset[Sample]):
-    """Labelled images, read when asked for."""
+    """Labelled images, read when asked for; each has been read before, in a process of its own, see `readable`."""
 
-    def __init__(self, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+    def __init__(self, images: Sequence[LabelledImage], classes: Sequence[str], max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self.samples = [(image.uri, classes.index(image.label)) for image in images]
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Pictures(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         uri, label = self.samples[index]
-        return read_picture(uri).pixels, label
+        return read_picture(uri, self._max_pixels).pixels, label
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     classifier = ClassifierSettings(**settings["classifier"])
     torch.set_num_threads(config.num_cpus)
     torch.manual_seed(config.seed)
-    images, rank = Pictures(settings["images"], classifier.classes), ray.train.get_context().get_world_rank()
+    images, rank = (
+        Pictures(settings["images"], classifier.classes, config.max_pixels),
+        ray.train.get_context().get_world_rank(),
+    )
     full = len(images) > config.batch_size * config.workers  # else a worker's share is one batch, and that not full
     loader = prepare_data_loader(
         DataLoader(images, config.batch_size, shuffle=True, drop_last=full, collate_fn=list), move_to_device=False

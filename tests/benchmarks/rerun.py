@@ -19,8 +19,8 @@ from jobs.cluster import joined
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.index import index_archive
-from jobs.indexing.describing import ROWS_PER_FILE
 from jobs.indexing.no_match import state_no_match
+from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive import list_images
 from rsir_core.bundle import load_bundle
 from rsir_core.plan import listing_table

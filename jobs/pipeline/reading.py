@@ -1,15 +1,14 @@
 """From listed files to pixels, in a process of their own: what jobs that describe, answer or train read images with."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.config import DescribingConfig
 from rsir_core import rows
 from rsir_core.errors import ImageError
 from rsir_core.footprint import time_in
@@ -37,6 +36,18 @@ READ: Final = pa.schema(
 )
 
 
+class ReadingOptions(Protocol):
+    """The options of a job that reads images."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Pixels per image above which it is refused."""
+
+    @property
+    def image_seconds(self) -> float:
+        """Seconds after which an image that is not read has failed."""
+
+
 class Reading(NamedTuple):
     """How files are read: by which function, of up to how many pixels, in up to how many seconds each."""
 
@@ -45,9 +56,9 @@ class Reading(NamedTuple):
     function: ReadFunction = read_in_turn
 
     @classmethod
-    def of(cls, config: DescribingConfig) -> "Reading":
+    def of(cls, options: ReadingOptions) -> "Reading":
         """As a job was told."""
-        return cls(config.max_pixels, config.image_seconds)
+        return cls(options.max_pixels, options.image_seconds)
 
 
 @cache
@@ -57,7 +68,12 @@ def reader_of(reading: Reading) -> Reader[Picture]:
 
 
 def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
-    """Read and decode listed files (schema `rows.LISTING`); one row each, of schema `READ`."""
+    """Read and decode listed files; one row each, of schema `READ` and what else the listing has.
+
+    Args:
+        listing: at least `image_id`, `uri`, `etag` and `time`; columns that `READ` has not travel along.
+        reading: how.
+    """
     table = []
     began = time.time()
     pictures = reader_of(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
@@ -73,18 +89,29 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
             row[rows.TIME] = listed or picture.time or time_in(uri)
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
-    return pa.table(columns, READ)
+    read = pa.table(columns, READ)
+    for name in listing.column_names:
+        if name not in READ.names:
+            read = read.append_column(name, listing[name])
+    return read
+
+
+def pictures_of(uris: Sequence[str], reading: Reading) -> Iterator[Picture | ImageError]:
+    """The pictures of files, or why they cannot be read, in their order; a few are held at a time."""
+    for start in range(0, len(uris), AT_ONCE):
+        yield from reader_of(reading).read([(uri, reading.max_pixels) for uri in uris[start : start + AT_ONCE]])
 
 
 def read_batches(listing: pa.Table, reading: Reading, size: int) -> Iterator[pa.Table]:
-    """Listed files read in batches of so many, or of fewer where they are large: schema `READ`, in their order."""
-    start, held = 0, READ.empty_table()
+    """Listed files read in batches of so many, or of fewer where they are large, in their order; see `read_files`."""
+    start, held, pieces = 0, 0, list[pa.Table]()
     while start < len(listing):
-        read = read_files(listing.slice(start, min(AT_ONCE, size - len(held))), reading)
-        start, held = start + len(read), pa.concat_tables([held, read])
-        if len(held) == size or held["pixels"].nbytes >= HELD or start == len(listing):
-            yield held
-            held = READ.empty_table()
+        read = read_files(listing.slice(start, min(AT_ONCE, size - held)), reading)
+        start, held = start + len(read), held + len(read)
+        pieces.append(read)
+        if held == size or sum(piece["pixels"].nbytes for piece in pieces) >= HELD or start == len(listing):
+            yield pa.concat_tables(pieces)
+            held, pieces = 0, []
 
 
 def _columns_of(picture: Picture) -> dict[str, Any]:
