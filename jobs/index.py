@@ -75,14 +75,15 @@ def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -
             _describe(commits, config, (plan, scenes), report)
             _name_failed_files(report)
             report.begin("publish")
-            report.drift = publish(commits, plan, bundle.classes, config)
+            before = index.table_version("features")
+            report.drift, changed = publish(commits, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
                 log.warning("%d new images: %s; fit it again by --refit-pca", report.drift.new.count, report.drift.told)
             if config.compact:
                 report.begin("compact")
                 compact(commits)
             report.begin("state when nothing matches")
-            state_no_match(index)
+            state_no_match(index, before, changed)
     if config.vacuum:
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", commits.vacuum(config.keep_days),

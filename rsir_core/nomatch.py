@@ -20,6 +20,7 @@ from rsir_core.table import Index
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
+KEPT_UNTIL: Final = 0.01  # share of changed rows up to which a threshold is kept
 BLOCK: Final = 4096  # rows at once: 35 MB with so many queries
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -41,6 +42,7 @@ class NoMatch(NamedTuple):
         rows: that they were asked of.
         false_match_rate: which is so promised.
         distance: below it the nearest row is a match; None: too few queries to promise that.
+        changed: rows that have come or gone since it was measured.
     """
 
     bundle: str
@@ -49,6 +51,7 @@ class NoMatch(NamedTuple):
     rows: int
     false_match_rate: float
     distance: float | None
+    changed: int = 0
 
     def to_json(self) -> bytes:
         """As it is stored."""
@@ -58,7 +61,17 @@ class NoMatch(NamedTuple):
     def from_json(cls, data: bytes) -> Self:
         """The inverse of `to_json`; what earlier versions stored besides is left out."""
         stored = json.loads(data)
-        return cls(**{name: stored[name] for name in cls._fields})
+        return cls(**{name: stored[name] for name in cls._fields if name in stored or name != "changed"})
+
+    def after(self, changed: int) -> Self | None:
+        """The same of a version some of whose rows are others; None: of so many that it is to be measured again.
+
+        The nearest row of a query is one of the new ones as seldom as these are few. While at most `KEPT_UNTIL` of all
+        rows have changed, no larger share of the queries has another nearest row than when it was measured: of a rate
+        of 1 % that is a hundredth.
+        """
+        known = self._replace(changed=self.changed + changed)
+        return known if known.changed <= KEPT_UNTIL * known.rows else None
 
     def is_too_far(self, nearest: float) -> bool | None:
         """Whether a query whose nearest row is so far has no match; None: nothing can be promised."""

@@ -360,30 +360,6 @@ class Index:
         if missing := [field for field in Schema.from_arrow(SCHEMAS[name]).fields if field.name not in known]:
             changed(table, lambda: table.alter.add_columns(missing, commit_properties=ONTO_THIS))
 
-    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array, onto: int | None = None) -> int:
-        """Put written `features` files in place of the rows of some image ids; returns the version, one atomic commit.
-
-        Files without such a row stay as they are; of the others, what stays is written again, in its runs.
-
-        Args:
-            files: the new rows.
-            leaving: image ids to remove: those that are gone, and those that the new rows have.
-            onto: see `commit`.
-        """
-        removed: list[TableFile] = []
-        kept: list[WrittenFile] = []
-        for file in self.feature_files():
-            ids = self.read_columns(file, [rows.IMAGE_ID])[rows.IMAGE_ID]
-            stays = ~np.asarray(pc.is_in(ids, leaving))
-            if stays.all():
-                continue
-            removed.append(file)
-            table, clusters = self.read_features(file)
-            if stays.any():
-                left = None if clusters is None else clusters.keep(stays)
-                kept.append(self.write_rows("features", table.filter(pa.array(stays)), left))
-        return self.commit("features", [*files, *kept], "append", removed, onto)
-
     def drop_failures(self, files: pa.Table, onto: int | None = None) -> int:
         """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away.
 

@@ -60,6 +60,7 @@ ORDER = [  # one a line: several people add to it
     "lookup",
     "search",
     "resident",
+    "replacing",
     "nomatch",
     "versions",
     "retention",

@@ -96,3 +96,14 @@ def test_of_few_labelled_images_or_unknown_labels_nothing_is_said() -> None:
     assert score_no_match(*few, ["site"] * 40, list("abc")) is None
     found = score_no_match(*few, ["a"] * 40, list("abc"))
     assert found is not None and found["threshold"] is None and found["false_matches"] is None
+
+
+def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured() -> None:
+    measured = NoMatch("bundle", "pca", 1000, 10_000, 0.01, 0.5)
+    once = measured.after(60)
+    assert once == measured._replace(changed=60)
+    assert once is not None and once.after(40) == measured._replace(changed=100) and once.after(41) is None
+    assert NoMatch.from_json(once.to_json()) == once
+    stored = json.loads(measured.to_json())
+    del stored["changed"]  # as versions before wrote it
+    assert NoMatch.from_json(json.dumps(stored).encode()) == measured

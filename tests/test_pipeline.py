@@ -97,7 +97,7 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
     first = next((tmp_path / "archive").rglob("*.png"))
     (tmp_path / "archive" / "hangs.png").write_bytes(first.read_bytes())
     poisoned = {str(first): str(tmp_path / "archive" / "hangs.png")}
-    again = describing.through
+    again = through
 
     def renamed(stage: Stage, options: Any, listing: pa.Table) -> Any:
         uris = [poisoned.get(uri, uri) for uri in listing[rows.URI].to_pylist()]

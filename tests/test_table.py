@@ -13,11 +13,12 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import rows
 from rsir_core.archive import ImageFile
-from rsir_core.delta import TableFile, commit_files, table_at
+from rsir_core.delta import TableFile, WrittenFile, commit_files, table_at
 from rsir_core.errors import ConflictError, StorageError, TableError
 from rsir_core.geometry import rectangle, to_wkb
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
+from rsir_core.replacing import without_rows
 from rsir_core.resident import Resident
 from rsir_core.stored import by_file, stored_keys, stored_rows
 from rsir_core.table import SCHEMAS, Index, TableName
@@ -140,6 +141,14 @@ def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
             file.write_bytes(content)
 
 
+def replace(index: Index, files: list[WrittenFile], leaving: list[str]) -> int:
+    """As `jobs.indexing.replacing`, in this process."""
+    found = [without_rows(index, file, pa.array(leaving)) for file in index.feature_files()]
+    replaced = [one for one in found if one is not None]
+    kept = [one.kept for one in replaced if one.kept is not None]
+    return index.commit("features", [*files, *kept], "append", [one.removed for one in replaced])
+
+
 def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     with pytest.raises(TableError, match=r"jobs\.index"):
@@ -157,7 +166,7 @@ def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
     first = store(index, "features", feature_rows(["a", "b"]))
     second = store(index, "features", feature_rows(["c"]))
     files = [index.write_rows("features", feature_rows(["b", "d"], etag="2"))]
-    third = index.replace_rows(files, pa.array(["a", "b", "d"]))
+    third = replace(index, files, ["a", "b", "d"])
     fourth = index.commit("features", [index.write_rows("features", feature_rows(["z"]))], "overwrite")
     assert first < second < third < fourth
     assert [ids_of(index, v) for v in (first, second, third, fourth)] == [
@@ -171,7 +180,7 @@ def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
 def test_replacing_nothing_but_gone_rows(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     store(index, "features", feature_rows(["a", "b"]))
-    index.replace_rows([], pa.array(["b"]))
+    replace(index, [], ["b"])
     assert ids_of(index) == ["a"]
 
 
@@ -227,7 +236,7 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
     for name in SCHEMAS:
         index.complete(name)
     store(index, "embeddings", embedding_rows(["c"]))
-    version = index.replace_rows([index.write_rows("features", feature_rows(["c"]))], pa.array(["b"]))
+    version = replace(index, [index.write_rows("features", feature_rows(["c"]))], ["b"])
     assert ids_of(index) == ["a", "c"] and index.features().schema == rows.FEATURES
     assert index.features(old) == before and len(Resident(index, version)) == 2
     parts = by_file(stored_keys(index), 10)
@@ -262,7 +271,6 @@ def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_pat
     changes: list[Callable[[], int]] = [
         lambda: index.commit("features", late, "append", onto=0),
         lambda: index.commit("features", late, "overwrite", onto=0),
-        lambda: index.replace_rows(late, pa.array(["a"]), onto=0),
     ]
     for change in changes:
         with pytest.raises(ConflictError, match="features was changed by somebody else after version 0"):

@@ -44,11 +44,6 @@ class Commits:
         if len(left):
             self.commit("embeddings", list(taken_over(self.index, left)), "append")
 
-    def replace_rows(self, files: Sequence[WrittenFile], leaving: pa.Array) -> None:
-        """See `Index.replace_rows`."""
-        self._lease.check()
-        self._seen["features"] = self.index.replace_rows(files, leaving, self._seen["features"])
-
     def drop_failures(self, files: pa.Table) -> None:
         """See `Index.drop_failures`."""
         if len(files):

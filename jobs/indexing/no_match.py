@@ -11,6 +11,7 @@ from rsir_core.nomatch import (
     RATE,
     NoMatch,
     Sample,
+    get_no_match,
     has_no_match,
     nearest_of_other_classes,
     put_no_match,
@@ -22,10 +23,16 @@ from rsir_core.table import Index
 COLUMNS = [rows.FEATURE, rows.CLASS_PROBABILITIES]
 
 
-def state_no_match(index: Index) -> None:
+def state_no_match(index: Index, before: int = 0, changed: int | None = None) -> None:
     """Store the threshold of the newest version, unless it is, or there are no rows, or those of several models.
 
-    O(rows · QUERIES) time on the cluster: about 15 s of a core per million rows.
+    Measured in O(rows · QUERIES) time on the cluster, about 15 s of a core per million rows; of a version that differs
+    in few rows from one of which it is known, it is kept (see `NoMatch.after`).
+
+    Args:
+        index: whose version.
+        before: a version before that one; 0: there is none.
+        changed: rows that have come or gone since; None: all, or nobody knows.
     """
     version = index.version()
     if has_no_match(index, version):
@@ -35,6 +42,11 @@ def state_no_match(index: Index) -> None:
     if len(models) != 1:
         return
     ((bundle, pca),) = models
+    if before and changed is not None and has_no_match(index, before):
+        known = get_no_match(index, before, bundle, pca)
+        if known is not None and (kept := known.after(changed)) is not None:
+            put_no_match(index, version, kept)
+            return
     nearest_in, sample_of = ray.remote(_nearest_in), ray.remote(_sample_of)
     chosen = _choose([file.row_count for file in files])
     asked = [(f, positions) for f, positions in zip(files, chosen, strict=True) if len(positions)]
@@ -42,7 +54,7 @@ def state_no_match(index: Index) -> None:
     sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
     shared = ray.put(sample)
     nearest: Doubles = np.min(ray.get([nearest_in.remote(index.uri, f, shared) for f in files]), axis=0)
-    known = NoMatch(
+    measured = NoMatch(
         bundle,
         pca,
         queries=len(nearest),
@@ -50,7 +62,7 @@ def state_no_match(index: Index) -> None:
         false_match_rate=RATE,
         distance=threshold(nearest),
     )
-    put_no_match(index, version, known)
+    put_no_match(index, version, measured)
 
 
 def _choose(counts: list[int]) -> list[Ints]:

@@ -11,6 +11,7 @@ import ray.data
 from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
+from jobs.indexing.replacing import replace_rows
 from rsir_core import rows
 from rsir_core.archive import Root, root_of, under
 from rsir_core.delta import WrittenFile
@@ -169,11 +170,20 @@ def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca |
         raise
 
 
-def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Drift | None:
-    """Bring `features` to the listing's state in one atomic commit; none if it is there already.
+class Published(NamedTuple):
+    """What publishing has come to.
 
-    Returns how the new rows differ from those before; None: there are no new ones, or the PCA is fitted to them.
+    Attributes:
+        drift: how the new rows differ from those before; None: there are no new ones, or the PCA is fitted to them.
+        changed: rows that have come or gone; None: all.
     """
+
+    drift: Drift | None
+    changed: int | None
+
+
+def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Published:
+    """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
     index = commits.index
     current = semi(stored_keys(index), plan.listing)
     published = index.keys("features", [rows.PCA, rows.CLASS, rows.OBJECT_CLASS])
@@ -189,12 +199,13 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
     if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
         index.put_pca(pca)
         commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
-        return None
+        return Published(None, None)
     new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
     projected = project(index, new, pca, classes, root)
     if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
         ids = pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID]
-        commits.replace_rows(projected.files, ids)
+        replace_rows(commits, projected.files, ids.combine_chunks())
     elif projected.files:
         commits.commit("features", projected.files, "append")
-    return Drift(Mix.of(published, before.mean_error), projected.mix) if projected.mix.count else None
+    drift = Drift(Mix.of(published, before.mean_error), projected.mix) if projected.mix.count else None
+    return Published(drift, len(new) + len(leaving))

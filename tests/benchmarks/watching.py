@@ -38,18 +38,24 @@ class Watch:
     Attributes:
         peak: the most that all of them held at once, in bytes.
         largest: the most that one of them held that is not the root.
+        root: the most that the root held.
     """
 
     def __init__(self, root: int | None = None, every: float = 0.5) -> None:
-        self.peak = self.largest = 0
+        self.peak = self.largest = self.root = 0
         self._root, self._every = root or os.getpid(), every
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look)
+
+    def now(self) -> int:
+        """What the root holds, in bytes."""
+        return held(self._root)
 
     def _look(self) -> None:
         while not self._end.wait(self._every):
             each = {pid: held(pid) for pid in tree(self._root)}
             self.peak = max(self.peak, sum(each.values()))
+            self.root = max(self.root, each.get(self._root, 0))
             self.largest = max(self.largest, *(n for pid, n in each.items() if pid != self._root), 0)
 
     def __enter__(self) -> Self:

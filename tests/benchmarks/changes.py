@@ -1,0 +1,139 @@
+"""A run over a large index in which few images are new, changed or gone, alone and together.
+
+The index's rows are drawn, as in `rerun`. The archive is a listing in memory, so that the time of listing a store is
+not in these figures; new and changed images are one drawn JPEG under many names, read and described for real. Ray runs
+already. Wanted: at most 1.3 times describing the images alone, and 10 s.
+
+`driver_bytes` is what the driver's memory grew by in a run, most of it the keys that are compared (some 200 bytes per
+image); `driver_bytes_replacing` is what it grew by while files were rewritten.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import jobs.index as job
+from jobs.cluster import joined
+from jobs.config import IndexConfig
+from jobs.demo_scenes import draw_scene
+from jobs.indexing import publishing
+from jobs.indexing.no_match import state_no_match
+from jobs.indexing.replacing import replace_rows
+from jobs.pipeline.stage import ROWS_PER_FILE
+from rsir_core.archive import ImageFile
+from rsir_core.bundle import load_bundle
+from rsir_core.plan import listing_table
+from rsir_core.table import Index
+from tests.benchmarks.index import write_models
+from tests.benchmarks.stored_index import publish_features, store_embeddings
+from tests.benchmarks.watching import Watch
+
+
+class Listing:
+    """An archive in memory: numbers of images, and which of them have another content than at first."""
+
+    def __init__(self, image: Path, rows: int) -> None:
+        self.image, self.first, self.last = str(image), 0, rows
+        self.changed: set[int] = set()
+
+    def __call__(self, archive: str) -> Iterator[ImageFile]:
+        """In place of `list_images`."""
+        for i in range(self.first, self.last):
+            yield ImageFile(f"{i // 1000:06}/{i:09}.jpg", self.image, "2" if i in self.changed else "1", 20_000)
+
+
+def size_of(folder: str) -> int:
+    """Bytes of the Parquet files below a folder."""
+    return sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+
+
+def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
+    """Seconds, bytes written and memory of one run."""
+    job.list_images = listing  # type: ignore[assignment]
+    index = Index(config.index)
+    before = {name: size_of(index.table_uri(name)) for name in ("features", "embeddings")}  # type: ignore[arg-type]
+    replacing: dict[str, int] = {}
+
+    def watched(*given: Any) -> None:
+        with Watch(every=0.1) as watch:
+            start = watch.now()
+            replace_rows(*given)
+        replacing["driver_bytes_replacing"] = max(0, watch.root - start)
+
+    publishing.replace_rows = watched  # type: ignore[assignment]
+    with Watch(every=0.2) as watch:
+        start = watch.now()
+        began = time.perf_counter()
+        summary = job.index_archive(config)
+        seconds = time.perf_counter() - began
+    reports = sorted((Path(index.uri) / "runs").glob("*.json"))
+    return {
+        "seconds": round(seconds, 1),
+        **{name: summary[name] for name in ("new", "changed", "gone", "described")},
+        "by_stage": json.loads(reports[-1].read_text())["seconds_by_stage"],
+        "driver_bytes": max(0, watch.root - start),
+        **replacing,
+        "bytes_written": {name: size_of(index.table_uri(name)) - n for name, n in before.items()},  # type: ignore[arg-type]
+    }
+
+
+def main() -> None:
+    """Describe some images alone; then new, changed and gone ones, and all three together."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--changes", type=int, default=1000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    n = args.changes
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_models(str(root / "models"))
+        models = load_bundle(str(root / "models"))
+        Image.fromarray(draw_scene("forest", np.random.default_rng(0)).pixels).save(root / "image.jpg", quality=95)
+        archive = Listing(root / "image.jpg", args.rows)
+        index = Index(str(root / "index"))
+        index.adopt_bundle(str(root / "models"))
+        listing = listing_table(archive(""))
+        store_embeddings(index, listing, models.fingerprint, len(models.classes), ROWS_PER_FILE * 16)
+        publish_features(index, listing, models.fingerprint, models.classes, 19)
+        del listing
+        config = IndexConfig(archive=str(root), models=str(root / "models"), index=index.uri)
+        with joined(None):
+            state_no_match(index)  # as the job leaves an index
+            for name in ("warm", "alone"):  # the first starts workers
+                elsewhere = dataclasses.replace(config, index=str(root / name))
+                alone = measured(elsewhere, Listing(root / "image.jpg", n))
+            unchanged = measured(config, archive)
+            archive.last += n
+            new = measured(config, archive)
+            archive.changed |= set(range(n, 2 * n))
+            changed = measured(config, archive)
+            archive.first += n
+            gone = measured(config, archive)
+            archive.first, archive.last = archive.first + n, archive.last + n
+            archive.changed |= set(range(4 * n, 5 * n))
+            together = measured(config, archive)
+    runs = {"new": new, "changed": changed, "gone": gone, "together": together}
+    described = alone["by_stage"]["describe"]
+    result = {
+        "rows": args.rows,
+        "changes": n,
+        "describing_seconds": described,
+        "unchanged": unchanged,
+        **runs,
+        "wanted_seconds": round(1.3 * described + 10, 1),
+        "most_seconds": max(run["seconds"] for run in runs.values()),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
