@@ -2,9 +2,10 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import pyarrow as pa
@@ -49,7 +50,8 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     # Left to itself Ray would join whatever cluster it finds on this machine, which may be another user's.
     submitted = "RAY_ADDRESS" in os.environ  # as Ray tells a submitted job which cluster is its own
     try:
-        ray.init(address=address or (None if submitted else "local"), logging_level=logging.WARNING)
+        with _known_to_its_workers() if address is None and not submitted else nullcontext():
+            ray.init(address=address or (None if submitted else "local"), logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
@@ -62,6 +64,28 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _known_to_its_workers() -> Iterator[None]:
+    """Choose the address of the Ray that the body starts, and put it into the environment of its processes.
+
+    Some of Ray's own helpers (of 2.60 Ray Train's PlacementGroupCleaner) look for "the" Ray on this machine otherwise,
+    find two where two jobs run, and ask the wrong one, which refuses them every few seconds.
+    """
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
+    chosen = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in chosen}
+    os.environ.update(chosen)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
