@@ -6,11 +6,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import ray
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.config import BackpressureConfig, HTTPOptions
@@ -137,7 +138,8 @@ def _end_serve() -> None:
     """
     client = serve.context._get_global_client()
     client.shutdown_cached_handles()
-    ray.get(client._controller.graceful_shutdown.remote(wait=False))
+    with suppress(RayActorError):  # it is gone already
+        ray.get(client._controller.graceful_shutdown.remote(wait=False))
     ends = time.monotonic() + STOP_TIMEOUT
     while time.monotonic() < ends and _controller_is_there():
         time.sleep(0.05)
