@@ -19,7 +19,7 @@ from rsir_core.geometry import rectangle, to_wkb
 from rsir_core.pca import Moments
 from rsir_core.plan import listing_table, make_plan
 from rsir_core.replacing import without_rows
-from rsir_core.resident import Resident
+from rsir_core.resident import Resident, in_runs
 from rsir_core.stored import by_file, stored_keys, stored_rows
 from rsir_core.table import SCHEMAS, Index, TableName
 
@@ -143,7 +143,7 @@ def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
 
 def replace(index: Index, files: list[WrittenFile], leaving: list[str]) -> int:
     """As `jobs.indexing.replacing`, in this process."""
-    found = [without_rows(index, file, pa.array(leaving)) for file in index.feature_files()]
+    found = [without_rows(index, file, pa.array(leaving, pa.string())) for file in index.feature_files()]
     replaced = [one for one in found if one is not None]
     kept = [one.kept for one in replaced if one.kept is not None]
     return index.commit("features", [*files, *kept], "append", [one.removed for one in replaced])
@@ -182,6 +182,53 @@ def test_replacing_nothing_but_gone_rows(tmp_path: Path) -> None:
     store(index, "features", feature_rows(["a", "b"]))
     replace(index, [], ["b"])
     assert ids_of(index) == ["a"]
+
+
+def test_a_file_without_a_leaving_row_stays_and_one_of_leaving_rows_only_goes(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    for ids in (["a", "b"], ["c"], ["d"]):
+        store(index, "features", feature_rows(ids))
+    before = {tuple(index.read_columns(f, ["image_id"])["image_id"].to_pylist()): f for f in index.feature_files()}
+    on_disk = len(list((tmp_path / "features").glob("*.parquet")))
+    leaving = pa.array(["a", "c", "x"])
+    found = {ids: without_rows(index, file, leaving) for ids, file in before.items()}
+    partly, wholly = found["a", "b"], found["c",]
+    assert found["d",] is None and wholly is not None and wholly.kept is None and partly is not None
+    assert partly.removed == before["a", "b"] and partly.kept is not None and partly.kept.row_count == 1
+    assert len(list((tmp_path / "features").glob("*.parquet"))) == on_disk + 1
+    assert ids_of(index) == list("abcd")  # until it is committed
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sets(st.integers(0, 59)), st.sets(st.integers(40, 79)), st.sampled_from([10, 25, 60]))
+def test_replaced_rows_are_what_every_reader_sees_in_clusters_that_hold(
+    tmp_path_factory: pytest.TempPathFactory, gone: set[int], new: set[int], per_file: int
+) -> None:
+    index = Index(str(tmp_path_factory.mktemp("index")))
+    old = feature_rows([f"{i:02}" for i in range(60)])
+    starts = range(0, 60, per_file)
+    files = [index.write_rows("features", *in_runs(old.slice(start, per_file))) for start in starts]
+    index.commit("features", files, "append")
+    changed = feature_rows([f"{i:02}" for i in sorted(new)], etag="2", seed=1)
+    added = [index.write_rows("features", *in_runs(changed))] if new else []
+    version = replace(index, added, [f"{i:02}" for i in sorted(gone | new)])
+    stay = old.filter(pa.array([i not in gone | new for i in range(60)]))
+    expected = pa.concat_tables([stay, changed]).sort_by("image_id").combine_chunks()
+    assert index.features().combine_chunks() == expected
+    names = [f"{index.table_uri('features')}/{file.name}" for file in index.feature_files()]
+    plain = pa.concat_tables([pa.parquet.read_table(name) for name in names]) if names else expected.slice(0, 0)
+    delta = deltalake.DeltaTable(index.table_uri("features")).to_pyarrow_table()
+    for read in (plain, delta):
+        assert read.sort_by("image_id")["etag"].to_pylist() == expected["etag"].to_pylist()
+        assert sorted(read["image_id"].to_pylist()) == expected["image_id"].to_pylist()
+    for file in index.feature_files():
+        table, clusters = index.read_features(file)
+        assert clusters is not None and clusters.count.sum() == len(table) and (clusters.count > 0).all()
+        classes = rows.to_matrix(table["class_probabilities"]).argmax(axis=1)
+        assert (np.repeat(clusters.of_class, clusters.count) == classes).all()
+        away = clusters.from_centres(rows.to_matrix(table["feature"]))
+        assert (away <= np.repeat(clusters.radius, clusters.count)).all()
+    assert len(Resident(index, version)) == len(expected)
 
 
 def test_embeddings_are_float16_and_small_and_come_in_the_rows_order(tmp_path: Path) -> None:
