@@ -44,13 +44,13 @@ def index_archive(config: IndexConfig) -> Summary:
     if config.dry_run:
         bundle = index.adopt_bundle(config.models, config.views, copy=False)
         plan, scenes = _plan(index, config, None)
-        check_gone(index, plan, config)
+        would_end = check_gone(index, plan, config)
         plan = _without_leftovers(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
                 log.info("%s: %d in %s, for example %s", what, images["count"], folder, images["example"])
-        return {**_summary(index, plan, scenes, None, began), **folders, "dry_run": True}
+        return {**_summary(index, plan, scenes, None, began), **folders, "dry_run": True, "would_end": would_end}
     with Lease.take(index.uri) as lease, RunReport(index, config) as report:
         plan, scenes = bring_up_to_date(Commits(index, lease), config, report)
         return {**_summary(index, plan, scenes, report.progress, began), "problem": report.problem}

@@ -37,6 +37,7 @@ from rsir_core.resident import in_runs
 from rsir_core.table import Index
 from tests.models import write_bundle
 from tests.poison import read_poisoned
+from tests.rasters import gdal_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[1]
@@ -248,6 +249,7 @@ def test_a_wrong_archive_does_not_empty_the_index(
         index_archive(wrong)
     dry = index_archive(dataclasses.replace(wrong, dry_run=True))
     assert (dry["gone"], dry["dry_run"]) == (24, True) and "would end here: 24 of 24" in caplog.text
+    assert dry["would_end"].startswith("24 of 24 published images")
     assert Index(config.index).version() == first["version"]
     for i in range(0, 15, 3):  # 5 of 24 are more than a fifth
         (tmp_path / "archive" / "airport" / f"{i:03}.png").unlink()
@@ -256,6 +258,24 @@ def test_a_wrong_archive_does_not_empty_the_index(
     draw(tmp_path / "archive", 0, 1)
     assert index_archive(config)["gone"] == 4
     assert index_archive(dataclasses.replace(wrong, max_gone_rate=1.0))["rows"] == 1
+
+
+def test_a_scene_that_is_tiled_otherwise_or_unreadable_is_not_gone(config: IndexConfig, tmp_path: Path) -> None:
+    scene = tmp_path / "scenes" / "s.tif"
+    scene.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 320, 320), np.uint8)
+    scene.write_bytes(gdal_file(pixels))
+    tiled = dataclasses.replace(config, archive=str(scene.parent), tile=64, overlap=0.0)
+    assert index_archive(tiled)["rows"] == 25
+    other = index_archive(dataclasses.replace(tiled, tile=80))
+    assert (other["gone"], other["rows"], other["problem"]) == (25, 16, None)
+    assert index_archive(tiled)["rows"] == 25
+    scene.write_bytes(b"no header")
+    dry = index_archive(dataclasses.replace(tiled, dry_run=True))
+    assert (dry["gone"], dry["would_end"]) == (25, None)
+    scene.rename(scene.with_name("t.tif"))
+    with pytest.raises(ArchiveError, match=r"25 of 25 published images .*shares no image"):
+        index_archive(tiled)
 
 
 def test_of_few_published_images_any_may_go(indexed: IndexConfig, tmp_path: Path) -> None:

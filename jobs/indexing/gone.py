@@ -3,6 +3,9 @@
 import logging
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from jobs.config import GUARDED_FROM, IndexConfig
 from jobs.indexing.run_report import by_folder
 from rsir_core import rows
@@ -16,16 +19,24 @@ NAMED_FOLDERS: Final = 5  # the largest, in the message
 log = logging.getLogger(__name__)
 
 
-def check_gone(index: Index, plan: Plan, config: IndexConfig) -> None:
+def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
     """End a run, or warn in a dry run, where more published images are gone than `--max-gone-rate` allows.
+
+    Tiles of a scene that is still listed do not count: it is tiled otherwise, or its header cannot be read this time.
+
+    Returns what a dry run warns of; None: nothing.
 
     Raises:
         ArchiveError: so many are gone; the message says how many of which folders, and what allows it.
     """
-    gone, published = len(plan.gone), plan.published
-    if published < GUARDED_FROM or gone <= config.max_gone_rate * published:
-        return
-    folders = by_folder(plan.gone)
+    published, most = plan.published, config.max_gone_rate * plan.published
+    if published < GUARDED_FROM or len(plan.gone) <= most:  # which spares a look at all ids of the listing
+        return None
+    ids = _of_unlisted_files(plan)
+    gone = len(ids)
+    if gone <= most:
+        return None
+    folders = by_folder(ids)
     named = ", ".join(f"{found['count']} of {name}" for name, found in list(folders.items())[:NAMED_FOLDERS])
     more = ", …" if len(folders) > NAMED_FOLDERS else ""
     shared = "it shares no image with the published ones" if gone == published else f"it has {published - gone} of them"
@@ -38,6 +49,20 @@ def check_gone(index: Index, plan: Plan, config: IndexConfig) -> None:
     if not config.dry_run:
         raise ArchiveError(message)
     log.warning("a real run would end here: %s", message)
+    return message
+
+
+def _of_unlisted_files(plan: Plan) -> pa.Array:
+    """The ids that are gone, without those of tiles whose scene is listed, whole or by other tiles."""
+    files = _files_of(plan.gone)
+    listed = _files_of(plan.listing[rows.IMAGE_ID])
+    still = listed.filter(pc.is_in(listed, files.unique())).unique()
+    return plan.gone.filter(pc.invert(pc.is_in(files, still)))
+
+
+def _files_of(image_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Each image's file: of a tile its scene, of others themselves."""
+    return pc.replace_substring_regex(image_ids, pattern="#xywh=[0-9,]*$", replacement="")
 
 
 def _place(index: Index) -> str:
