@@ -137,6 +137,8 @@ def _end_serve() -> None:
     and says so. A call that does not wait, and then a look whether the controller is gone, says nothing.
     """
     client = serve.context._get_global_client()
+    if client is None:
+        return  # it did not start
     client.shutdown_cached_handles()
     with suppress(RayActorError):  # it is gone already
         ray.get(client._controller.graceful_shutdown.remote(wait=False))

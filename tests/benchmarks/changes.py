@@ -15,26 +15,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 
-import jobs.index as job
 from jobs.cluster import joined
 from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
-from jobs.indexing import publishing
+from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.replacing import replace_rows
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive import ImageFile
 from rsir_core.bundle import load_bundle
 from rsir_core.plan import listing_table
-from rsir_core.table import Index
+from rsir_core.table import Index, TableName
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
 from tests.benchmarks.watching import Watch
+
+TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
 
 
 class Listing:
@@ -57,9 +59,8 @@ def size_of(folder: str) -> int:
 
 def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
     """Seconds, bytes written and memory of one run."""
-    job.list_images = listing  # type: ignore[assignment]
     index = Index(config.index)
-    before = {name: size_of(index.table_uri(name)) for name in ("features", "embeddings")}  # type: ignore[arg-type]
+    before = {name: size_of(index.table_uri(name)) for name in TABLES}
     replacing: dict[str, int] = {}
 
     def watched(*given: Any) -> None:
@@ -68,11 +69,14 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
             replace_rows(*given)
         replacing["driver_bytes_replacing"] = max(0, watch.root - start)
 
-    publishing.replace_rows = watched  # type: ignore[assignment]
-    with Watch(every=0.2) as watch:
+    with (
+        patch("jobs.index.list_images", listing),
+        patch("jobs.indexing.publishing.replace_rows", watched),
+        Watch(every=0.2) as watch,
+    ):
         start = watch.now()
         began = time.perf_counter()
-        summary = job.index_archive(config)
+        summary = index_archive(config)
         seconds = time.perf_counter() - began
     reports = sorted((Path(index.uri) / "runs").glob("*.json"))
     return {
@@ -81,7 +85,7 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
         "by_stage": json.loads(reports[-1].read_text())["seconds_by_stage"],
         "driver_bytes": max(0, watch.root - start),
         **replacing,
-        "bytes_written": {name: size_of(index.table_uri(name)) - n for name, n in before.items()},  # type: ignore[arg-type]
+        "bytes_written": {name: size_of(index.table_uri(name)) - n for name, n in before.items()},
     }
 
 
