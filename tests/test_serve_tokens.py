@@ -83,7 +83,7 @@ def test_requests_are_noted_without_what_they_carry(guarded: str, entries: list[
         assert upload(asking, picture).status_code == 200
         assert (entries[-1].found_object, set(entries[-1].ms)) == (True, {"describe", "rank", "total"})
         asking.get(f"/thumbnail/{ONE}?secret={SECRET}")
-        assert entries[-1].route == "/thumbnail/{image_id:path}"
+        assert entries[-1].route == "/thumbnail/{image_id:image_id}"
         asking.get("/no/such/place")
         assert (entries[-1].route, entries[-1].status) == ("other", 404)
         asking.post("/search", json={"image_id": "none"})
