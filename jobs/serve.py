@@ -27,6 +27,8 @@ from jobs.serving.replicas import DescriberReplica, SearcherReplica
 from jobs.serving.tokens import Tokens
 from rsir_core.errors import ConfigError, RsirError
 
+log = logging.getLogger(__name__)
+
 APP: Final = "rsir"
 REQUEST_TIMEOUT: Final = 120.0  # seconds, so that a client that stops sending does not hold its place for good
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
@@ -143,8 +145,12 @@ def _end_serve() -> None:
     with suppress(RayActorError):  # it is gone already
         ray.get(client._controller.graceful_shutdown.remote(wait=False))
     ends = time.monotonic() + STOP_TIMEOUT
-    while time.monotonic() < ends and _controller_is_there():
+    while is_there := _controller_is_there():
+        if time.monotonic() > ends:
+            break
         time.sleep(0.05)
+    if is_there:
+        log.warning("Serve's controller has not ended within %g s; it ends with Ray", STOP_TIMEOUT)
     client._shutdown = True  # it has been: what follows only forgets the client
     serve.shutdown()
 

@@ -90,10 +90,6 @@ def test_half_of_a_real_scene_that_was_not_flown_is_left_out(name: str) -> None:
 # 08, 09: where rasters lie
 
 
-def placed(samples: npt.NDArray[Any], **options: Any) -> bytes:
-    return gdal_file(samples, **options)
-
-
 def pixels_outside(data: bytes, windows: list[Window]) -> int:
     """How many centres of pixels on earth lie outside of the bounds, or of the polygon's own, of their window."""
     count = 0
@@ -140,13 +136,13 @@ def all_windows(side: int, width: int, height: int) -> list[Window]:
 )
 def test_no_pixel_lies_outside_its_footprint(crs: str, left: float, top: float, pixel: float) -> None:
     down = 180.25 / 128 if crs == "EPSG:4326" else pixel
-    data = placed(np.ones((1, 128, 128), np.uint8), crs=crs, transform=Affine(pixel, 0, left, 0, -down, top))
+    data = gdal_file(np.ones((1, 128, 128), np.uint8), crs=crs, transform=Affine(pixel, 0, left, 0, -down, top))
     assert pixels_outside(data, [Window(0, 0, 128, 128), *all_windows(32, 128, 128)]) == 0
 
 
 def test_a_global_grid_of_centres_on_the_poles_is_clamped() -> None:
     transform = Affine(360.25 / 64, 0, -180.125, 0, -180.25 / 64, 90.125)
-    data = placed(np.ones((1, 64, 64), np.uint8), crs="EPSG:4326", transform=transform)
+    data = gdal_file(np.ones((1, 64, 64), np.uint8), crs="EPSG:4326", transform=transform)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
         whole, corner = ground_of(dataset), ground_of(dataset, Window(0, 0, 16, 16))
     assert whole is not None and whole.bbox == Footprint(-180, -90, 180, 90)
@@ -155,7 +151,7 @@ def test_a_global_grid_of_centres_on_the_poles_is_clamped() -> None:
 
 def test_a_raster_of_which_nothing_is_on_earth_has_no_footprint() -> None:
     transform = Affine(1e4, 0, 5.4e6, 0, -1e4, 5.4e6)
-    data = placed(np.ones((1, 8, 8), np.uint8), crs="+proj=geos +h=35785831 +lon_0=0 +sweep=y", transform=transform)
+    data = gdal_file(np.ones((1, 8, 8), np.uint8), crs="+proj=geos +h=35785831 +lon_0=0 +sweep=y", transform=transform)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
         assert ground_of(dataset) is None
 
@@ -163,7 +159,7 @@ def test_a_raster_of_which_nothing_is_on_earth_has_no_footprint() -> None:
 def test_control_points_alone_place_a_raster_with_a_note(tmp_path: Path) -> None:
     corners = {(0, 0): (9.5, 47.9), (0, 256): (12.0, 47.5), (256, 0): (9.2, 46.4), (256, 256): (11.6, 46.0)}
     points = [GroundControlPoint(row, col, x, y) for (row, col), (x, y) in corners.items()]
-    data = placed(np.full((3, 256, 256), 9, np.uint8), gcps=points, crs="EPSG:4326")
+    data = gdal_file(np.full((3, 256, 256), 9, np.uint8), gcps=points, crs="EPSG:4326")
     picture = decode(data, "radar")
     assert picture.ground is not None and "placed by 4 ground control points" in str(picture.notes)
     assert picture.ground.bbox == pytest.approx((9.2, 46.0, 12.0, 47.9), abs=0.02)
@@ -183,7 +179,7 @@ def test_rpcs_alone_place_a_raster_with_a_note() -> None:
         samp_den_coeff=[1.0, *linear[1:]], samp_num_coeff=[0.0, 1.0, *linear[2:]], samp_off=128.0, samp_scale=128.0,
         err_bias=0.0, err_rand=0.0,
     )  # fmt: skip
-    picture = decode(placed(np.full((3, 256, 256), 9, np.uint8), rpcs=rpc), "worldview")
+    picture = decode(gdal_file(np.full((3, 256, 256), 9, np.uint8), rpcs=rpc), "worldview")
     assert picture.ground is not None and "placed by RPCs at a height of 500 m, without terrain" in str(picture.notes)
     assert picture.ground.bbox == pytest.approx((10.8, 47.9, 11.2, 48.1), abs=0.01)
 

@@ -12,7 +12,7 @@ _UP: Final = "../"
 
 
 class DataYaml(NamedTuple):
-    """What a data.yaml says.
+    """Hold what a data.yaml says.
 
     Attributes:
         file: its path, for messages.

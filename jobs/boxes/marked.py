@@ -19,7 +19,7 @@ Marked = dict[str, list[MarkedObject]]  # by the image's name
 
 
 class FoundObjects(NamedTuple):
-    """What was found for a folder of images.
+    """Hold the labels that were found for a folder of images.
 
     Attributes:
         names: of the classes.
@@ -122,7 +122,7 @@ def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
 def _unmatched(
     config: ConvertBoxesConfig, images: NamedFiles, labels: NamedFiles, files: Mapping[str, str | None]
 ) -> int:
-    """How many label files mark objects of no image; those of images that are in no split are no such files.
+    """Count the label files that mark objects of no image; those of images that are in no split are no such files.
 
     Raises:
         LabelError: there are some, and they are not to be left out.
