@@ -36,10 +36,8 @@ class TableFile(NamedTuple):
 
 
 def files_of(table: DeltaTable) -> list[TableFile]:
-    """The files of a table's version, by name."""
-    actions = pa.table(table.get_add_actions(flatten=True))
-    found = zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True)
-    return sorted(TableFile(unquote(path), -1 if count is None else count) for path, count in found)
+    """List the files of a table's version, by name."""
+    return [TableFile(file.name, file.row_count) for file in sized_files_of(table)]
 
 
 def sized_files_of(table: DeltaTable) -> list[WrittenFile]:

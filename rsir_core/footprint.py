@@ -101,7 +101,7 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
 
 
 def edge(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
-    """Pixel coordinates of points along a rectangle's edge, `SEGMENTS` a side, closed."""
+    """Give pixel coordinates of points along a rectangle's edge, `SEGMENTS` a side, closed."""
     steps = np.arange(SEGMENTS) / SEGMENTS
     ones = np.ones(SEGMENTS)
     xs = np.concatenate([steps * 0, steps, ones, 1 - steps, [0]]) * width + x
@@ -110,7 +110,7 @@ def edge(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doub
 
 
 def lattice(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
-    """Pixel coordinates of points all over a rectangle, row by row."""
+    """Give pixel coordinates of points all over a rectangle, row by row."""
     steps = np.linspace(0, 1, LATTICE)
     xs, ys = np.meshgrid(steps * width + x, steps * height + y)
     return xs.ravel(), ys.ravel()
@@ -161,7 +161,7 @@ def _largest_step(steps: Iterable[Doubles]) -> float:
 
 
 def around_the_globe(found: Footprint) -> Footprint | None:
-    """With longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
+    """Bring bounds to longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
 
     West of the antimeridian's west > east stays as it is. None: these are no bounds on earth.
     """

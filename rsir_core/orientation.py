@@ -19,7 +19,7 @@ _XMP: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 
 
 def upright(pixels: Pixels, metadata: Metadata) -> Pixels:
-    """The picture as its metadata say it is to be seen: by EXIF, else by XMP, as Pillow's `exif_transpose` does."""
+    """Turn a picture as its metadata say it is to be seen: by EXIF, else by XMP, as Pillow's `exif_transpose` does."""
     exif: bytes = metadata.get("exif", b"")
     found = _tag(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
     if found is None and (xmp := _XMP.search(_xmp(metadata))) is not None:
@@ -28,7 +28,7 @@ def upright(pixels: Pixels, metadata: Metadata) -> Pixels:
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
-    """A picture that is stored in an orientation (1 to 8; others count as 1) as it is to be seen."""
+    """Turn a picture that is stored in an orientation (1 to 8; others count as 1) as it is to be seen."""
     if 5 <= orientation <= 8:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -39,7 +39,7 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def orientation_in(tiff: BinaryIO) -> int:
-    """The orientation (1 to 8) that a TIFF says of its first page; 1 where it says none. GDAL keeps it to itself."""
+    """Read the orientation (1 to 8) that a TIFF gives for its first page; 1: it gives none. GDAL keeps it to itself."""
     found = _tag(tiff)
     return found if found is not None and 1 <= found <= 8 else 1
 

@@ -50,7 +50,7 @@ from rsir_core.samples import (
 from rsir_core.tiles import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
 
 MAX_SCANS: Final = 100  # of a JPEG, as GDAL has it; encoders write about ten. Each is a pass over all of its pixels
-# Cameras and archives pad a file there; libjpeg has decoded all pixels by then, and says so first of anything else.
+# Cameras and archives pad a file there. What is damaged in its middle can end so too; other decoders read that as well.
 _BEFORE_ITS_END: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN: Final = b"\xff\xda"  # its marker, which cannot stand in the coded pixels
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 import pystac
@@ -17,14 +16,13 @@ from pystac.utils import make_absolute_href
 from rsir_core.archive import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
 from rsir_core.footprint import Footprint, around_the_globe, meets
+from rsir_core.hrefs import as_it_lies, href_of, suffix_of, without_marks
 from rsir_core.storage import links_of
-from rsir_core.tiles import Tile
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store
 AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 Source = pystac.Item | str  # an item, or where it is
-_ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, beside letters, digits and -._
 ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
 
 
@@ -173,13 +171,13 @@ def _unreadable(what: str, error: Exception) -> ArchiveError:
 
 def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
     asset = _asset(item, key)
-    asset.href = _without_marks(asset.href)
+    asset.href = without_marks(asset.href)
     href = asset.get_absolute_href() if item.get_self_href() else None
     href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
     if _is_remote(catalogue) and not all(_is_remote(link) for link in links_of(href)):
         raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
-    href = _as_it_lies(href)
-    name = item.id + _suffix(href)
+    href = as_it_lies(href)
+    name = item.id + suffix_of(href)
     more = asset.extra_fields
     said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
     etag, size = (str(said), int(more.get("file:size") or -1)) if said else _as_stored(href)
@@ -204,7 +202,7 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
     images = {
         name: asset
         for name, asset in item.assets.items()
-        if (asset.media_type or "").startswith(MEDIA_TYPES) or _suffix(asset.href).lower() in EXTENSIONS
+        if (asset.media_type or "").startswith(MEDIA_TYPES) or suffix_of(asset.href).lower() in EXTENSIONS
     }
     if (best := "visual" if key is None else key) in images:
         return images[best]
@@ -219,42 +217,6 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
         f"item {item.id} has no image asset {key or '`visual`, or of the role data'}; it has {', '.join(item.assets)}; "
         "choose one with --asset"
     )
-
-
-def _suffix(href: str) -> str:
-    """The extension of the file that an href leads to, whatever else is in its name."""
-    tile = Tile.parse(href)
-    path = urlsplit(href).path if href.startswith(("http:", "https:")) else tile.scene if tile else href
-    return PurePosixPath(path).suffix
-
-
-def _without_marks(href: str) -> str:
-    """An href with `#` and `?` in a file's name encoded, which pystac would take for a fragment and a query."""
-    tile = Tile.parse(href)
-    scene, fragment = (tile.scene, href[len(tile.scene) :]) if tile else (href, "")
-    if scene.startswith(("http:", "https:")) or ("#" not in scene and "?" not in scene):
-        return href
-    return scene.replace("#", "%23").replace("?", "%3F") + fragment
-
-
-def _as_it_lies(href: str) -> str:
-    """The file that an href names, which is percent-encoded as URIs are; but one of just that name comes first.
-
-    By HTTP the href goes to the server as it is.
-    """
-    if "%" not in href or href.startswith(("http:", "https:")):
-        return href
-    tile = Tile.parse(href)
-    scene, fragment = (tile.scene, href[len(tile.scene) :]) if tile else (href, "")
-    return href if _is_there(scene) else unquote(scene) + fragment
-
-
-def _is_there(uri: str) -> bool:
-    try:
-        etag_of(uri)
-    except Exception:  # each store has its own family of errors
-        return False
-    return True
 
 
 def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
@@ -303,13 +265,3 @@ def item_of(result: dict[str, Any]) -> dict[str, Any]:
         "links": [],
         "assets": {"image": {"href": href_of(uri), "roles": ["data"]}},
     }
-
-
-def href_of(uri: str) -> str:
-    """The URI of a file, or of a tile, by the rules for URIs: what they do not allow in names is percent-encoded."""
-    tile = Tile.parse(uri)
-    scene, fragment = (tile.scene, uri[len(tile.scene) :]) if tile else (uri, "")
-    if scene.startswith(("http:", "https:")):  # encoded already, and perhaps signed
-        return uri
-    protocol, mark, path = scene.rpartition("://") if "://" in scene else ("", "", scene)
-    return f"{protocol}{mark}{quote(path, safe=_ALLOWED)}{fragment}"

@@ -38,7 +38,7 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def opened(uri: str, **options: Any) -> tuple[Any, str]:
-    """What holds a URI, and its path there, as `fsspec.core.url_to_fs`; but `::` in a name is no chain of stores."""
+    """Find what holds a URI, and its path there, as `fsspec.core.url_to_fs`; but `::` in a name chains nothing."""
     if "::" in uri and len(links_of(uri)) == 1:
         protocol, mark, _ = uri.partition("://")
         fs = fsspec.filesystem(protocol if mark else "file", **options)
@@ -48,7 +48,7 @@ def opened(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def links_of(uri: str) -> list[str]:
-    """The URIs of a chain, as `zip://a.jpg::s3://bucket/photos.zip` is one of two; any other is one of one."""
+    """Split a chain of stores, as `zip://a.jpg::s3://bucket/photos.zip` is one of two; any other URI is one of one."""
     first, *others = uri.split("::")
     is_chain = all("://" in link for link in others) or first.partition("://")[0] in _HOLDERS
     return [first, *others] if others and is_chain else [uri]

@@ -28,6 +28,7 @@ ORDER = [  # one a line: several people add to it
     "reader",
     "scenes",
     "survey",
+    "hrefs",
     "stac",
     "labels",
     "regions",

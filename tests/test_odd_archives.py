@@ -19,7 +19,8 @@ from rsir_core.archive import list_images, root_of
 from rsir_core.errors import ArchiveError
 from rsir_core.files import read_file
 from rsir_core.footprint import Footprint, time_in
-from rsir_core.stac import Wanted, href_of, item_of, list_items
+from rsir_core.hrefs import href_of
+from rsir_core.stac import Wanted, item_of, list_items
 from rsir_core.storage import links_of
 from tests.serving import copy_of, local_app, publish, serving
 

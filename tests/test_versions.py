@@ -13,6 +13,7 @@ from jobs.index import index_archive
 from jobs.indexing.restoring import restore_version
 from jobs.serve import serve_index
 from rsir_core.errors import ConfigError, LeaseError, TableError
+from rsir_core.last_run import get_last_run
 from rsir_core.lease import Lease
 from rsir_core.nomatch import get_no_match, has_no_match, put_no_match
 from rsir_core.retention import vacuum
@@ -48,6 +49,7 @@ def test_versions_are_listed_with_what_they_were_made_of(changing: Index) -> Non
     assert found[0].pca != found[1].pca == found[2].pca and len({v.bundle for v in found}) == 1
     assert [v.run for v in found] == [None] * 3  # no job made them
     restore(changing, 1)
+    assert get_last_run(changing) is None  # nothing has been brought to the archive's state
     newest = versions_of(changing)[0]
     assert newest.run and (Path(changing.uri) / "runs" / f"{newest.run}.json").exists()
     summary = index_archive(IndexConfig(index=changing.uri, versions=True, json=True))

@@ -102,7 +102,8 @@ class RunReport:
         name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
         put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
         put_file(f"{self._index.uri}/runs/{name}.md", readable(content).encode())
-        put_last_run(self._index, self._last_run(content["outcome"]))
+        if self._config.restore is None:  # which would say that the index has been brought to its archive's state
+            put_last_run(self._index, self._last_run(content["outcome"]))
 
     def _last_run(self, outcome: str) -> LastRun:
         """Sum the run up for monitoring."""

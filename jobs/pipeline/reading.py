@@ -97,7 +97,7 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
 
 
 def pictures_of(uris: Sequence[str], reading: Reading) -> Iterator[Picture | ImageError]:
-    """The pictures of files, or why they cannot be read, in their order; a few are held at a time."""
+    """Read the pictures of files, or why they cannot be read, in their order; a few are held at a time."""
     for start in range(0, len(uris), AT_ONCE):
         yield from reader_of(reading).read([(uri, reading.max_pixels) for uri in uris[start : start + AT_ONCE]])
 
