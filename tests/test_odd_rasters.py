@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.path import Path as Outline
 from PIL import Image, ImageOps
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -138,6 +139,32 @@ def test_no_pixel_lies_outside_its_footprint(crs: str, left: float, top: float, 
     down = 180.25 / 128 if crs == "EPSG:4326" else pixel
     data = gdal_file(np.ones((1, 128, 128), np.uint8), crs=crs, transform=Affine(pixel, 0, left, 0, -down, top))
     assert pixels_outside(data, [Window(0, 0, 128, 128), *all_windows(32, 128, 128)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "top", "pixel", "side"),
+    [
+        ("EPSG:3035", 2.5e6, 5.5e6, 1000.0, 3000),  # Europe: its northern edge is bent by hundreds of pixels
+        ("EPSG:32633", 1e5, 8.5e6, 100.0, 3000),  # far north: a pixel has four times as many degrees across as down
+        ("EPSG:32633", 4e5, 5.5e6, 10.0, 500),
+        ("+proj=laea +lat_0=-60 +lon_0=20", -8e5, 8e5, 500.0, 3200),
+    ],
+)
+def test_every_pixel_of_a_bent_edge_lies_in_bounds_and_polygon(
+    crs: str, left: float, top: float, pixel: float, side: int
+) -> None:
+    transform = Affine(pixel, 0, left, 0, -pixel, top)
+    data = gdal_file(np.zeros((1, side, side), np.uint8), crs=crs, transform=transform, compress="deflate")
+    with rasterio.MemoryFile(data) as file, file.open() as dataset:
+        ground, placement = ground_of(dataset), placement_of(dataset)
+        assert ground is not None and placement is not None
+        along, first, last = np.arange(side) + 0.5, np.full(side, 0.5), np.full(side, side - 0.5)
+        xs, ys = np.concatenate([along, along, first, last]), np.concatenate([first, last, along, along])
+        lon, lat = placement.place(xs, ys)
+    west, south, east, north = ground.bbox
+    assert west <= lon.min() and lon.max() <= east and south <= lat.min() and lat.max() <= north
+    (ring,) = to_geojson(ground.polygon)["coordinates"]
+    assert Outline(ring).contains_points(np.column_stack([lon, lat])).all()
 
 
 def test_a_global_grid_of_centres_on_the_poles_is_clamped() -> None:
