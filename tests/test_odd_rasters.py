@@ -145,6 +145,7 @@ def test_no_pixel_lies_outside_its_footprint(crs: str, left: float, top: float, 
     ("crs", "left", "top", "pixel", "side"),
     [
         ("EPSG:3035", 2.5e6, 5.5e6, 1000.0, 3000),  # Europe: its northern edge is bent by hundreds of pixels
+        ("EPSG:3035", 2.5e6, 5.5e6, 30.0, 100_000),  # by so many that the points along it are far apart
         ("EPSG:32633", 1e5, 8.5e6, 100.0, 3000),  # far north: a pixel has four times as many degrees across as down
         ("EPSG:32633", 4e5, 5.5e6, 10.0, 500),
         ("+proj=laea +lat_0=-60 +lon_0=20", -8e5, 8e5, 500.0, 3200),
@@ -154,7 +155,8 @@ def test_every_pixel_of_a_bent_edge_lies_in_bounds_and_polygon(
     crs: str, left: float, top: float, pixel: float, side: int
 ) -> None:
     transform = Affine(pixel, 0, left, 0, -pixel, top)
-    data = gdal_file(np.zeros((1, side, side), np.uint8), crs=crs, transform=transform, compress="deflate")
+    size = {"width": side, "height": side, "sparse_ok": True, "tiled": True}
+    data = gdal_file(np.zeros((1, 16, 16), np.uint8), crs=crs, transform=transform, **size)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
         ground, placement = ground_of(dataset), placement_of(dataset)
         assert ground is not None and placement is not None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.evaluating.describing import DescribeAgain
+from jobs.pipeline.reading import Reading, read_files
 from rsir_core import rows
 from rsir_core.arms import CENTRES, Own, Variation, plan_arms
 from rsir_core.bundle import load_bundle, write_classifier, write_detector
@@ -128,8 +129,10 @@ def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> 
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
     boxes = pa.nulls(len(files), rows.FEATURES.field(rows.OBJECT_BOX).type)
-    batch = pa.table({"position": range(len(files)), rows.URI: files, rows.OBJECT_BOX: boxes})
-    found = DescribeAgain(index.uri, fingerprint, variations, None, "cpu")(batch)
+    listed = {rows.IMAGE_ID: files, rows.URI: files, rows.ETAG: ["1"] * len(files), rows.TIME: [None] * len(files)}
+    listing = pa.table({**listed, "position": range(len(files)), rows.OBJECT_BOX: boxes})
+    read = read_files(listing, Reading(max_pixels=100_000, seconds=60))
+    found = DescribeAgain(index.uri, fingerprint, variations, None, "cpu")(read)
     describer = Describer(load_bundle(models))
     for i, centre in enumerate(CENTRES):
         objects = [None] * len(images) if centre == "image" else describer.describe(images, None, 0.5, centre).objects
