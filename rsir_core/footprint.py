@@ -11,11 +11,13 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsir_core.geometry import Ring, counterclockwise, rectangle, to_wkb
-from rsir_core.placement import Doubles, placement_of
+from rsir_core.placement import Doubles, Placement, Points, placement_of
 
-SEGMENTS: Final = 32  # of each side of an edge
+SEGMENTS: Final = 32  # of each side of an edge, for bounds
+MOST_SEGMENTS: Final = 1024  # of each side of an outline
 LATTICE: Final = 65  # points across and down
 EVERYWHERE: Final = (-180.0, 180.0)
+Frame = tuple[float, float, float, float]  # of pixels: x, y, width and height
 # 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31, T1010Z, or the six digits right behind the
 # eight of the date), but not in the middle of a longer number.
 _HOUR, _MINUTE, _SECOND = "(?:[01]\\d|2[0-3])", "[0-5]\\d", "[0-5]\\d"
@@ -96,20 +98,25 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
     bbox = found and around_the_globe(found)
     if bbox is None:
         return None
-    rings = _outline(longitudes, latitudes, bbox, max(frame[2:]))
+    if _is_one_ring(longitudes, latitudes, bbox):
+        rings = [_outline(placement, frame, bbox)]
+    elif bbox.west > bbox.east:
+        rings = [rectangle(bbox.west, bbox.south, 180.0, bbox.north), rectangle(-180.0, *bbox[1:])]
+    else:
+        rings = [rectangle(*bbox)]
     return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
 
 
-def edge(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
-    """Give pixel coordinates of points along a rectangle's edge, `SEGMENTS` a side, closed."""
-    steps = np.arange(SEGMENTS) / SEGMENTS
-    ones = np.ones(SEGMENTS)
+def edge(x: float, y: float, width: float, height: float, segments: int = SEGMENTS) -> Points:
+    """Give pixel coordinates of points along a rectangle's edge, so many a side, closed."""
+    steps = np.arange(segments) / segments
+    ones = np.ones(segments)
     xs = np.concatenate([steps * 0, steps, ones, 1 - steps, [0]]) * width + x
     ys = np.concatenate([steps, ones, 1 - steps, steps * 0, [0]]) * height + y
     return xs, ys
 
 
-def lattice(x: float, y: float, width: float, height: float) -> tuple[Doubles, Doubles]:
+def lattice(x: float, y: float, width: float, height: float) -> Points:
     """Give pixel coordinates of points all over a rectangle, row by row."""
     steps = np.linspace(0, 1, LATTICE)
     xs, ys = np.meshgrid(steps * width + x, steps * height + y)
@@ -175,32 +182,53 @@ def around_the_globe(found: Footprint) -> Footprint | None:
     return Footprint(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
 
 
-def _outline(longitudes: Doubles, latitudes: Doubles, bbox: Footprint, pixels: int) -> list[Ring]:
-    """A ring through the corners, or along a bent edge; the bounds' own where these are none on a plane, as at a pole.
+def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: Footprint) -> bool:
+    """Whether points along an edge make a ring on the plane of longitude and latitude: not at a pole, for example."""
+    return bool(
+        bbox.west <= bbox.east
+        and np.isfinite(longitudes).all()
+        and np.isfinite(latitudes).all()
+        and np.ptp(longitudes) < 180
+        and longitudes.min() >= bbox.west - 1e-6
+        and longitudes.max() <= bbox.east + 1e-6
+    )
 
-    Args:
-        longitudes: of points along the edge, see `edge`, as are the latitudes.
-        latitudes: of the same points.
-        bbox: the bounds.
-        pixels: along the longer side: a ring may be off by half a pixel.
+
+def _outline(placement: Placement, frame: Frame, bbox: Footprint) -> Ring:
+    """Give the ring of the fewest points along an edge that has the centres of the outer pixels inside of it.
+
+    Four corners, where the edge is straight enough; of a bent edge 2, 4, 8, … points a side.
     """
-    west, south, east, north = bbox
-    if west > east:
-        return [rectangle(west, south, 180.0, north), rectangle(-180.0, south, east, north)]
-    if (
-        not np.isfinite(longitudes).all()
-        or np.ptp(longitudes) >= 180
-        or longitudes.min() < west - 1e-6
-        or (longitudes.max() > east + 1e-6)
-    ):
-        return [rectangle(*bbox)]
-    latitudes = np.clip(latitudes, south, north)
-    corners = slice(None, None, SEGMENTS)
-    chord = [np.interp(np.arange(len(v)), np.arange(len(v))[corners], v[corners]) for v in (longitudes, latitudes)]
-    off = max(np.abs(longitudes - chord[0]).max(), np.abs(latitudes - chord[1]).max())
-    if off <= max(east - west, north - south) / pixels / 2:
-        longitudes, latitudes = longitudes[corners], latitudes[corners]
-    return [list(zip(longitudes.tolist(), latitudes.tolist(), strict=True))]
+    segments = 1
+    while True:
+        ring = _ring(placement, edge(*frame, segments))
+        if segments == MOST_SEGMENTS or _holds_outer_pixels(ring, placement, frame):
+            longitudes, latitudes = ring
+            latitudes = np.clip(latitudes, bbox.south, bbox.north)
+            return list(zip(longitudes.tolist(), latitudes.tolist(), strict=True))
+        segments *= 2
+
+
+def _ring(placement: Placement, points: Points) -> Points:
+    """The place of points along a closed line, their longitudes without a jump."""
+    longitudes, latitudes = placement.place(*points)
+    return np.unwrap(longitudes, period=360), latitudes
+
+
+def _holds_outer_pixels(ring: Points, placement: Placement, frame: Frame) -> bool:
+    """Whether centres of pixels along an edge lie on the inner side of the segment of a ring that is next to them."""
+    x, y, width, height = frame
+    longitudes, latitudes = ring
+    segments = len(longitudes) // 4
+    samples = max(SEGMENTS, 4 * segments)  # a side
+    xs, ys = edge(*frame, samples)
+    centres = np.clip(xs, x + 0.5, x + width - 0.5), np.clip(ys, y + 0.5, y + height - 0.5)
+    inner_longitudes, inner_latitudes = _ring(placement, centres)
+    i = np.arange(4 * samples) // (samples // segments)
+    across, up = np.diff(longitudes)[i], np.diff(latitudes)[i]
+    inward = across * (inner_latitudes[:-1] - latitudes[i]) - up * (inner_longitudes[:-1] - longitudes[i])
+    turn = np.sum(longitudes[:-1] * latitudes[1:] - longitudes[1:] * latitudes[:-1])  # counterclockwise: above zero
+    return bool((inward * np.sign(turn) >= 0).all())
 
 
 def time_of(dataset: Any) -> datetime | None:

@@ -155,7 +155,7 @@ def test_every_pixel_of_a_bent_edge_lies_in_bounds_and_polygon(
     crs: str, left: float, top: float, pixel: float, side: int
 ) -> None:
     transform = Affine(pixel, 0, left, 0, -pixel, top)
-    size = {"width": side, "height": side, "sparse_ok": True, "tiled": True}
+    size: dict[str, Any] = {"width": side, "height": side, "sparse_ok": True, "tiled": True}
     data = gdal_file(np.zeros((1, 16, 16), np.uint8), crs=crs, transform=transform, **size)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
         ground, placement = ground_of(dataset), placement_of(dataset)
