@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
@@ -17,6 +17,10 @@ from jobs.resources import Needs, provided
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage import one_line
 
+# Of a Ray of the job's own: workers that idle stay until it ends. Of Ray 2.60 one in many crashes as it ends by itself,
+# with a page of traces on the job's terminal: the thread that gathers its metrics (`DeltaProducer::RunHarvesterLoop` of
+# OpenCensus) locks what is destructed already, of the kind of https://github.com/ray-project/ray/issues/36885.
+_IDLE_WORKERS_STAY: Final = {"kill_idle_workers_interval_ms": 0}
 # Where Ray Data logs an error with its traceback, as it may be a bug of Ray; and what it adds to an error's message.
 _TRACEBACKS: Final = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 _RETRIES: Final = "\nFailed to apply UDF transform after"
@@ -50,8 +54,11 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     # Left to itself Ray would join whatever cluster it finds on this machine, which may be another user's.
     submitted = "RAY_ADDRESS" in os.environ  # as Ray tells a submitted job which cluster is its own
     try:
-        with _known_to_its_workers() if address is None and not submitted else nullcontext():
-            ray.init(address=address or (None if submitted else "local"), logging_level=logging.WARNING)
+        if address is None and not submitted:
+            with _known_to_its_workers():
+                ray.init(address="local", logging_level=logging.WARNING, _system_config=_IDLE_WORKERS_STAY)
+        else:
+            ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error

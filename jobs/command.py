@@ -5,6 +5,7 @@ The command line wins over the file, the file over the default. An unknown key i
 
 import argparse
 import dataclasses
+import gc
 import importlib
 import json
 import logging
@@ -159,6 +160,7 @@ def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[
         job = getattr(importlib.import_module(f"jobs.{prog}"), job.__name__)
     try:
         settings = parse(config, f"python -m jobs.{prog}", argv)
+        gc.freeze()  # what imports have made is looked through no more: half the time of listing a million files
         summary = job(settings)
     except ConfigError as error:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)

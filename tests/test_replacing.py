@@ -7,7 +7,7 @@ import pytest
 
 from jobs.indexing.committing import Commits
 from jobs.indexing.no_match import state_no_match
-from jobs.indexing.replacing import replace_rows
+from jobs.indexing.replacing import Replacing
 from rsir_core import rows
 from rsir_core.errors import ConflictError
 from rsir_core.lease import Lease
@@ -37,7 +37,8 @@ def names(start: int, end: int) -> list[str]:
 def replace(index: Index, commits: Commits, start: int, end: int, seed: int = 1) -> None:
     """These images by others of their names."""
     new = feature_rows(names(start, end), etag="2", seed=seed)
-    replace_rows(commits, [index.write_rows("features", *in_runs(new))], new[rows.IMAGE_ID].combine_chunks())
+    replacing = Replacing(index, new[rows.IMAGE_ID].combine_chunks())
+    replacing.commit(commits, [index.write_rows("features", *in_runs(new))])
 
 
 def test_changed_rows_take_the_place_of_published_ones_on_the_cluster(cluster: None, index: Index) -> None:
@@ -86,5 +87,5 @@ def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_change
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:
     before = index.feature_files()
     with Lease.take(index.uri) as lease:
-        replace_rows(Commits(index, lease), [], pa.array(["x"]))
+        Replacing(index, pa.array(["x"])).commit(Commits(index, lease), [])
     assert index.feature_files() == before

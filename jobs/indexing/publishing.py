@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -11,7 +11,7 @@ import ray.data
 from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
-from jobs.indexing.replacing import replace_rows
+from jobs.indexing.replacing import Replacing
 from rsir_core import rows
 from rsir_core.archive import Root, root_of, under
 from rsir_core.delta import WrittenFile
@@ -84,6 +84,10 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
 
     if len(wanted) == 0:
         return Projected([], Mix())
+    if len(wanted) <= min(ROWS_PER_PART, FEATURES_PER_FILE):  # one task, as a dataset of few rows takes its seconds
+        (part,) = by_file(wanted, len(wanted))
+        task: Any = ray.remote(lambda keys: _write(uri, to_features(keys)))
+        return _gathered([ray.get(task.remote(part))])
     features = parts_of(wanted).map_batches(to_features, batch_size=None, batch_format="pyarrow")
     return write_features(index, features, len(wanted))
 
@@ -115,19 +119,26 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
-        if len(batch) == 0:
-            return pa.table({})
-        written = Index(uri).write_rows("features", *in_runs(batch))
-        mix = Mix.of(batch) if ERROR in batch.column_names else Mix()
-        return pa.Table.from_pylist([written._asdict() | {"mix": mix.to_json()}])
+        return pa.Table.from_pylist([_write(uri, batch)] if len(batch) else [])
 
     files = math.ceil(row_count / FEATURES_PER_FILE)
     features = features.repartition(files)
     if files > 1:  # by id as well, since all rows of a key go to one file
         features = features.sort([rows.CLASS, rows.IMAGE_ID])
-    written = list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow")))
-    mixes = [Mix.from_json(row.pop("mix")) for row in written]
-    return Projected([WrittenFile(**row) for row in written], total(mixes))
+    return _gathered(list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow"))))
+
+
+def _write(uri: str, features: pa.Table) -> dict[str, Any]:
+    """Write rows of `rows.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
+    written = Index(uri).write_rows("features", *in_runs(features))
+    mix = Mix.of(features) if ERROR in features.column_names else Mix()
+    return written._asdict() | {"mix": mix.to_json()}
+
+
+def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
+    """What several calls of `_write` have written."""
+    files = [WrittenFile(file["name"], file["size"], file["row_count"]) for file in written]
+    return Projected(files, total(Mix.from_json(file["mix"]) for file in written))
 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
@@ -201,10 +212,13 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return Published(None, None)
     new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
-    projected = project(index, new, pca, classes, root)
+    replacing = None
     if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
         ids = pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID]
-        replace_rows(commits, projected.files, ids.combine_chunks())
+        replacing = Replacing(index, ids.combine_chunks())  # meanwhile:
+    projected = project(index, new, pca, classes, root)
+    if replacing is not None:
+        replacing.commit(commits, projected.files)
     elif projected.files:
         commits.commit("features", projected.files, "append")
     drift = Drift(Mix.of(published, before.mean_error), projected.mix) if projected.mix.count else None

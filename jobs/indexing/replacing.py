@@ -11,22 +11,26 @@ from rsir_core.replacing import Replaced, without_rows
 from rsir_core.table import Index
 
 
-def replace_rows(commits: Commits, files: Sequence[WrittenFile], leaving: pa.Array) -> None:
-    """Put written files of `features` in the place of the rows of some image ids, in one atomic commit.
+class Replacing:
+    """The rewriting of files of `features`, under way since this was made; this process sees metadata only.
 
-    Files without such a row stay as they are. This process sees metadata only.
+    Files without a row that leaves stay as they are.
 
     Args:
-        commits: of the run.
-        files: the new rows.
-        leaving: image ids to remove: those that are gone, and those that the new rows have.
+        index: whose files, those of its newest version.
+        leaving: image ids of rows to remove: those that are gone, and those that have new rows.
     """
-    rewrite = ray.remote(_without_rows)
-    ids, uri = ray.put(leaving), commits.index.uri
-    answers: list[Replaced | None] = ray.get([rewrite.remote(uri, file, ids) for file in commits.index.feature_files()])
-    replaced = [answer for answer in answers if answer is not None]
-    kept = [answer.kept for answer in replaced if answer.kept is not None]
-    commits.commit("features", [*files, *kept], "append", [answer.removed for answer in replaced])
+
+    def __init__(self, index: Index, leaving: pa.Array) -> None:
+        rewrite, ids = ray.remote(_without_rows), ray.put(leaving)
+        self._answers = [rewrite.remote(index.uri, file, ids) for file in index.feature_files()]
+
+    def commit(self, commits: Commits, files: Sequence[WrittenFile]) -> None:
+        """Put written files of new rows in the place of the rows that leave, in one atomic commit."""
+        answers: list[Replaced | None] = ray.get(self._answers)
+        replaced = [answer for answer in answers if answer is not None]
+        kept = [answer.kept for answer in replaced if answer.kept is not None]
+        commits.commit("features", [*files, *kept], "append", [answer.removed for answer in replaced])
 
 
 def _without_rows(uri: str, file: TableFile, leaving: pa.Array) -> Replaced | None:

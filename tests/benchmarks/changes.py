@@ -2,7 +2,7 @@
 
 The index's rows are drawn, as in `rerun`. The archive is a listing in memory, so that the time of listing a store is
 not in these figures; new and changed images are one drawn JPEG under many names, read and described for real. Ray runs
-already. Wanted: at most 1.3 times describing the images alone, and 10 s.
+already. Wanted: at most 1.3 times describing the images alone (as many, where none is described), and 10 s.
 
 `driver_bytes` is what the driver's memory grew by in a run, most of it the keys that are compared (some 200 bytes per
 image); `driver_bytes_replacing` is what it grew by while files were rewritten.
@@ -10,6 +10,7 @@ image); `driver_bytes_replacing` is what it grew by while files were rewritten.
 
 import argparse
 import dataclasses
+import gc
 import json
 import tempfile
 import time
@@ -26,7 +27,7 @@ from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
-from jobs.indexing.replacing import replace_rows
+from jobs.indexing.replacing import Replacing
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive import ImageFile
 from rsir_core.bundle import load_bundle
@@ -34,7 +35,7 @@ from rsir_core.plan import listing_table
 from rsir_core.table import Index, TableName
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
-from tests.benchmarks.watching import Watch
+from tests.benchmarks.watching import peak
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
 
@@ -61,29 +62,34 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
     """Seconds, bytes written and memory of one run."""
     index = Index(config.index)
     before = {name: size_of(index.table_uri(name)) for name in TABLES}
+    peak()  # what was before does not count
+    start, peaks = peak(), list[int]()
     replacing: dict[str, int] = {}
 
-    def watched(*given: Any) -> None:
-        with Watch(every=0.1) as watch:
-            start = watch.now()
-            replace_rows(*given)
-        replacing["driver_bytes_replacing"] = max(0, watch.root - start)
+    class Watched(Replacing):
+        """As it is, with an eye on this process's memory from its start to its commit."""
 
-    with (
-        patch("jobs.index.list_images", listing),
-        patch("jobs.indexing.publishing.replace_rows", watched),
-        Watch(every=0.2) as watch,
-    ):
-        start = watch.now()
+        def __init__(self, *given: Any) -> None:
+            peaks.append(peak())
+            self.start = peak()
+            super().__init__(*given)
+
+        def commit(self, *given: Any) -> None:
+            super().commit(*given)
+            peaks.append(peak())
+            replacing["driver_bytes_replacing"] = peaks[-1] - self.start
+
+    with patch("jobs.index.list_images", listing), patch("jobs.indexing.publishing.Replacing", Watched):
         began = time.perf_counter()
         summary = index_archive(config)
         seconds = time.perf_counter() - began
+    peaks.append(peak())
     reports = sorted((Path(index.uri) / "runs").glob("*.json"))
     return {
         "seconds": round(seconds, 1),
         **{name: summary[name] for name in ("new", "changed", "gone", "described")},
         "by_stage": json.loads(reports[-1].read_text())["seconds_by_stage"],
-        "driver_bytes": max(0, watch.root - start),
+        "driver_bytes": max(peaks) - start,
         **replacing,
         "bytes_written": {name: size_of(index.table_uri(name)) - n for name, n in before.items()},
     }
@@ -97,6 +103,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     n = args.changes
+    gc.freeze()  # as `command.run` does
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_models(str(root / "models"))
@@ -126,15 +133,16 @@ def main() -> None:
             archive.changed |= set(range(4 * n, 5 * n))
             together = measured(config, archive)
     runs = {"new": new, "changed": changed, "gone": gone, "together": together}
-    described = alone["by_stage"]["describe"]
+    each = alone["by_stage"]["describe"] / n
+    wanted = {name: round(1.3 * each * (run["described"] or n) + 10, 1) for name, run in runs.items()}
     result = {
         "rows": args.rows,
         "changes": n,
-        "describing_seconds": described,
+        "describing_seconds": alone["by_stage"]["describe"],
         "unchanged": unchanged,
         **runs,
-        "wanted_seconds": round(1.3 * described + 10, 1),
-        "most_seconds": max(run["seconds"] for run in runs.values()),
+        "wanted_seconds": wanted,
+        "is_as_wanted": {name: run["seconds"] <= wanted[name] for name, run in runs.items()},
     }
     print(json.dumps(result))
 

@@ -1,10 +1,12 @@
 """An index as a run would have left it, of images that nobody described: embeddings are drawn, the rest is real."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
+from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core import rows
 from rsir_core.pca import Moments
 from rsir_core.resident import in_runs
@@ -70,4 +72,7 @@ def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[
         parts.append(pa.table([more[n] if n in more else block[n] for n in rows.FEATURES.names], rows.FEATURES))
     if pca is not None:
         index.put_pca(pca)
-        index.commit("features", [index.write_rows("features", *in_runs(pa.concat_tables(parts)))], "append")
+        table = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (rows.CLASS, rows.IMAGE_ID)])
+        size = math.ceil(len(table) / math.ceil(len(table) / FEATURES_PER_FILE))
+        shares = [table.slice(start, size) for start in range(0, len(table), size)]
+        index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "append")

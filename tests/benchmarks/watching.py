@@ -32,6 +32,14 @@ def held(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
+def peak() -> int:
+    """The most bytes that this process has held since the last call, as the kernel keeps count of it anyway."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    most = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return most
+
+
 class Watch:
     """Looks at the memory of a tree of processes, every so often, during a `with` block.
 
