@@ -24,6 +24,11 @@ _IDLE_WORKERS_STAY: Final = {"kill_idle_workers_interval_ms": 0}
 # Where Ray Data logs an error with its traceback, as it may be a bug of Ray; and what it adds to an error's message.
 _TRACEBACKS: Final = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 _RETRIES: Final = "\nFailed to apply UDF transform after"
+# What Ray warns of at each start although it is as we want it: tokens for the Ray of its own, no bars of its own.
+_AS_WANTED: Final = {
+    "ray._private.authentication.authentication_token_setup": "Token authentication is enabled",
+    "ray.data._internal.progress": "Progress bars disabled",
+}
 
 
 @contextmanager
@@ -46,6 +51,8 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in _TRACEBACKS:
         logging.getLogger(name).addFilter(_is_unforeseen)
+    for name in _AS_WANTED:
+        logging.getLogger(name).addFilter(_is_news)
     needs = needs or Needs("")
     if ray.is_initialized():
         with provided(needs, can_grow=True), _raising_what_workers_do():
@@ -111,6 +118,11 @@ def _is_unforeseen(record: logging.LogRecord) -> bool:
     """Whether the error that is told of is none of ours, which Ray Data would take for a bug of Ray, at length."""
     error = record.exc_info[1] if record.exc_info else sys.exception()
     return not isinstance(getattr(error, "cause", None), RsirError)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a warning says something else than that Ray is as the jobs want it."""
+    return not record.getMessage().startswith(_AS_WANTED[record.name])
 
 
 def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:
