@@ -15,7 +15,7 @@ from ray.exceptions import RayTaskError
 
 from jobs.resources import Needs, provided
 from rsir_core.errors import ConfigError, RsirError
-from rsir_core.storage import one_line
+from rsir_core.storage.filesystem import one_line
 
 # Of a Ray of the job's own: workers that idle stay until it ends. Of Ray 2.60 one in many crashes as it ends by itself,
 # with a page of traces on the job's terminal: the thread that gathers its metrics (`DeltaProducer::RunHarvesterLoop` of

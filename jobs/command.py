@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 import yaml
 
 from rsir_core.errors import ConfigError, RsirError
-from rsir_core.storage import one_line
+from rsir_core.storage.filesystem import one_line
 
 Summary = Mapping[str, Any]  # of a job; its `problem`, if it has one, makes the exit code 3
 EXIT: Final = "Exit status: 0 done, 1 failed, 2 bad usage, 3 done but with more failures than allowed (jobs.index)."

@@ -8,12 +8,12 @@ from typing import Literal
 from jobs.command import JobConfig, option
 from jobs.resources import Needs
 from jobs.training.recipe import Recipe, recipe_without
+from rsir_core.archive.stac import Wanted, is_catalogue
 from rsir_core.errors import ConfigError
-from rsir_core.filters import Filter
-from rsir_core.footprint import Footprint
-from rsir_core.regions import VIEWS, ObjectRule
-from rsir_core.scenes import Tiling
-from rsir_core.stac import Wanted, is_catalogue
+from rsir_core.geo.footprint import Footprint
+from rsir_core.imagery.tiling import Tiling
+from rsir_core.models.regions import VIEWS, ObjectRule
+from rsir_core.search.filters import Filter
 
 GUARDED_FROM = 20  # published images from which on --max-gone-rate holds
 

@@ -18,10 +18,10 @@ from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
 from jobs.boxes.yolo import read_lines
 from jobs.command import Summary, run
 from jobs.config import ConvertBoxesConfig
-from rsir_core.archive import EXTENSIONS
+from rsir_core.archive.file_names import composed
+from rsir_core.archive.listing import EXTENSIONS
 from rsir_core.errors import ConfigError, LabelError
-from rsir_core.names import composed
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 log = logging.getLogger(__name__)
 SLIVER: Final = 0.5  # pixels; what is left of a box at the edge and is narrower says nothing of its object

@@ -23,10 +23,10 @@ from jobs.command import Summary, run
 from jobs.config import DemoConfig
 from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import write_archive, write_boxes
+from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
-from rsir_core.files import read_file
-from rsir_core.labels import LabelledImage, read_split
-from rsir_core.storage import file_system
+from rsir_core.storage.filesystem import file_system
+from rsir_core.storage.reading import read_file
 
 PER_CLASS: Final = 30
 WITH_BOXES: Final = 240  # scenes for the detector

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rsir_core.gallery import Shown, Strip, draw_strips
-from rsir_core.labels import LabelledImage
-from rsir_core.regions import Box, Region
+from rsir_core.archive.labels import LabelledImage
+from rsir_core.evaluation.gallery import Shown, Strip, draw_strips
+from rsir_core.models.regions import Box, Region
 
 EXPLANATION: Final = (
     "Left: the uploaded query. Then its nearest images by weighted distance (WD), nearest first; the query's own "

@@ -21,17 +21,17 @@ from jobs.evaluating.describing import Described, describe_again, reading_of, st
 from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.gallery import choose_queries, make_strips
 from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
-from rsir_core import rows
-from rsir_core.arms import Arm, Variation, main_arm, parse_arms
-from rsir_core.calibration import score_calibration
+from rsir_core import schemas
 from rsir_core.errors import ConfigError
-from rsir_core.evaluation import Evaluation, Run, Scored
-from rsir_core.gallery import Strip
-from rsir_core.metrics import score_retrieval, top_confusion
-from rsir_core.nomatch import score_no_match
-from rsir_core.report import arms_table, write_report
-from rsir_core.storage import make_folder
-from rsir_core.unseen import score_unseen
+from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
+from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
+from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.metrics import score_retrieval, top_confusion
+from rsir_core.evaluation.report import arms_table, write_report
+from rsir_core.evaluation.unseen import score_unseen
+from rsir_core.index.no_match import score_no_match
+from rsir_core.models.calibration import score_calibration
+from rsir_core.storage.filesystem import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 def of_probabilities(subject: Subject) -> dict[str, Any]:
     """What `unseen`, `no_match` and `calibration` say of the rows as they are stored."""
-    feature, p = (rows.to_matrix(subject.features[name]) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
+    feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
         "unseen": score_unseen(feature, p, labels, classifier.classes),
@@ -156,7 +156,7 @@ def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str])
     """Share of images whose class is their label; None where a label is no class name."""
     if not set(labels) <= set(classes):
         return None
-    return float(np.mean(np.array(features[rows.CLASS].to_pylist()) == np.array(labels)))
+    return float(np.mean(np.array(features[schemas.CLASS].to_pylist()) == np.array(labels)))
 
 
 if __name__ == "__main__":

@@ -32,13 +32,13 @@ from jobs.config import FinetuneClassifierConfig, split_list
 from jobs.pipeline.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
-from rsir_core import bundle
-from rsir_core.archive import list_images
-from rsir_core.calibration import hold_out
-from rsir_core.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
+from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
-from rsir_core.labels import LabelledImage, label_images, split_images, split_to_csv
-from rsir_core.storage import file_system, make_folder
+from rsir_core.models import bundle
+from rsir_core.models.calibration import hold_out
+from rsir_core.models.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
+from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.

@@ -17,19 +17,19 @@ from torch import nn
 from jobs.boxes.data import BoxData, BoxedImage, read_boxes, state_of
 from jobs.command import Summary, run
 from jobs.config import FinetuneDetectorConfig
-from rsir_core.archive import etag_of
-from rsir_core.bundle import State, write_detector
-from rsir_core.detector import (
+from rsir_core.archive.listing import etag_of
+from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, WeightsError
+from rsir_core.imagery.decode import read_picture
+from rsir_core.models.bundle import State, write_detector
+from rsir_core.models.detector import (
     DetectorSettings,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
-from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, WeightsError
-from rsir_core.letterbox import STRIDE
-from rsir_core.precision import trains_in_bfloat16
-from rsir_core.raster import read_picture
-from rsir_core.storage import file_system, make_folder
+from rsir_core.models.letterbox import STRIDE
+from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights

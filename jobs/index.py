@@ -20,13 +20,13 @@ from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
 from jobs.pipeline.stage import actor_count
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.lease import Lease
-from rsir_core.leftover import leftovers
-from rsir_core.plan import Plan, anti, listing_table, make_plan
-from rsir_core.stac import list_items
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
+from rsir_core.archive.stac import list_items
+from rsir_core.index.diff import Plan, anti, listing_table, make_plan
+from rsir_core.index.index import Index
+from rsir_core.index.lease import Lease
+from rsir_core.index.uncommitted import leftovers
 
 NAMED_FILES: Final = 10  # that failed, on the terminal
 
@@ -46,7 +46,7 @@ def index_archive(config: IndexConfig) -> Summary:
         plan, scenes = _plan(index, config, None)
         would_end = check_gone(index, plan, config)
         plan = _without_leftovers(index, plan, bundle, None)
-        folders = {"to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
+        folders = {"to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
                 log.info("%s: %d in %s, for example %s", what, images["count"], folder, images["example"])
@@ -151,7 +151,7 @@ def _name_failed_files(report: RunReport) -> None:
     """Tell the first files that failed; all are in the run's report and in the table `failures`."""
     failed = report.progress.failed_files if report.progress else []
     for file in failed[:NAMED_FILES]:
-        log.warning("failed (%s): %s", file[rows.KIND], file[rows.MESSAGE])
+        log.warning("failed (%s): %s", file[schemas.KIND], file[schemas.MESSAGE])
     if len(failed) > NAMED_FILES:
         log.warning("and %d more; all are in the report of this run, in runs/ of the index", len(failed) - NAMED_FILES)
 

@@ -25,15 +25,15 @@ from jobs.config import ProposeBoxesConfig
 from jobs.evaluating.labels import match
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Stage, through
-from rsir_core import rows
-from rsir_core.activation import ActivationMaps, boxes_of
-from rsir_core.archive import list_images
-from rsir_core.bundle import SPLIT, load_bundle
+from rsir_core import schemas
+from rsir_core.archive.labels import read_split
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, LabelError
-from rsir_core.labels import read_split
-from rsir_core.raster import read_picture
-from rsir_core.regions import Box
-from rsir_core.samples import Pixels
+from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.rgb import Pixels
+from rsir_core.models.bundle import SPLIT, load_bundle
+from rsir_core.models.cam import ActivationMaps, boxes_of
+from rsir_core.models.regions import Box
 
 log = logging.getLogger(__name__)
 # Times the side that the classifier was trained with: at 1 its last map has 7 × 7 places, and tanks side by side on
@@ -71,7 +71,7 @@ class ProposeStage:
             self._propose(pixels, image, place)
             for pixels, image, place in zip(images_of(good), good["image"], good["place"], strict=True)
         ]
-        failed = bad.select(["image", rows.MESSAGE]).to_pylist()
+        failed = bad.select(["image", schemas.MESSAGE]).to_pylist()
         return pa.Table.from_pylist([*found, *failed], FOUND)
 
     def _propose(self, pixels: Pixels, image: pa.Scalar, place: pa.Scalar) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
 def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list[tuple[str, str, int]]:
     """Image id, URI in the archive and place of the class of each."""
     files = sorted(list_images(config.archive), key=lambda file: file.image_id)
-    listing = pa.table({rows.URI: [f.uri for f in files], rows.IMAGE_ID: [f.image_id for f in files]})
+    listing = pa.table({schemas.URI: [f.uri for f in files], schemas.IMAGE_ID: [f.image_id for f in files]})
     split = f"{config.models.rstrip('/')}/{SPLIT}"
     labels = {image.uri: image.label for image in read_split(split) if image.split == "train"}
     known = match(list(labels), listing)
@@ -150,10 +150,10 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
     n = len(images)
     listing = pa.table(
         {
-            rows.IMAGE_ID: image_ids,
-            rows.URI: uris,
-            rows.ETAG: [""] * n,
-            rows.TIME: pa.nulls(n, rows.UTC),
+            schemas.IMAGE_ID: image_ids,
+            schemas.URI: uris,
+            schemas.ETAG: [""] * n,
+            schemas.TIME: pa.nulls(n, schemas.UTC),
             "image": range(n),
             "place": places,
         }

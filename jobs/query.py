@@ -11,11 +11,11 @@ from jobs.command import Summary, run
 from jobs.config import QueryConfig
 from jobs.serving.answering import answer_files, write_part
 from jobs.serving.query import Edition, open_edition
-from rsir_core import rows
-from rsir_core.archive import list_images
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, RsirError
-from rsir_core.plan import listing_table
-from rsir_core.storage import file_system, reading_from
+from rsir_core.index.diff import listing_table
+from rsir_core.storage.filesystem import file_system, reading_from
 
 log = logging.getLogger(__name__)
 MAX_K = 10_000
@@ -70,7 +70,7 @@ def answer_queries(config: QueryConfig) -> Summary:
         with joined(config.address, config.needs):
             for written in rows_of(answer_files(config, edition, listing, unfinished)):
                 tally.take(written)
-        for name, schema in (("results", rows.RESULTS), ("failures", rows.QUERY_FAILURES)):
+        for name, schema in (("results", schemas.RESULTS), ("failures", schemas.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
     except BaseException:
         _remove(fs, unfinished)

@@ -11,7 +11,7 @@ import pytest
 import ray
 from hypothesis import settings
 
-from rsir_core.table import Index
+from rsir_core.index.index import Index
 from tests.serving import Rows, build_index, local_app, serving
 
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from rsir_core.arms import ArmSet, Own, Variation, main_arm, plan_arms
-from rsir_core.evaluation import Evaluation, Run, Scored
-from rsir_core.gallery import Strip
-from rsir_core.metrics import PRECISION_AT, RECALL_LEVELS, Scores
-from rsir_core.paper import TABLE_4
+from rsir_core.evaluation.arms import ArmSet, Own, Variation, main_arm, plan_arms
+from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
+from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.metrics import PRECISION_AT, RECALL_LEVELS, Scores
+from rsir_core.evaluation.paper import TABLE_4
 
 UC_MERCED = sorted(TABLE_4)
 OTHER = ["forest", "harbor", "river"]

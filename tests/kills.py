@@ -45,12 +45,12 @@ from jobs.demo_scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.run_report import RunReport
 from jobs.serving.query import open_edition
-from rsir_core import rows
-from rsir_core.archive import list_images
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import RsirError
-from rsir_core.nomatch import has_no_match
-from rsir_core.table import Index
-from rsir_core.versions import Version, versions_of
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import has_no_match
+from rsir_core.index.versions import Version, versions_of
 from tests.models import write_bundle
 
 Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
@@ -75,6 +75,7 @@ KILLS: Final[dict[tuple[Stage, Victim], int]] = {
     ("restore", "driver"): 3,
     ("vacuum", "driver"): 2,
 }
+NO_WORKERS: Final = ("ray::IDLE", "ray::Dashboard", "ray::RuntimeEnv")  # without the latter two a node ends
 ROUNDS: Final = [kill for kill, times in KILLS.items() for _ in range(times)]
 
 log = logging.getLogger("kills")
@@ -190,8 +191,8 @@ def published(uri: str, version: int | None = None) -> tuple[int, Keys] | None:
     if not DeltaTable.is_deltatable(f"{uri}/features"):
         return None
     table = DeltaTable(f"{uri}/features", version=version)
-    found = table.to_pyarrow_table(columns=[rows.IMAGE_ID, rows.ETAG])
-    keys = list(zip(found[rows.IMAGE_ID].to_pylist(), found[rows.ETAG].to_pylist(), strict=True))
+    found = table.to_pyarrow_table(columns=[schemas.IMAGE_ID, schemas.ETAG])
+    keys = list(zip(found[schemas.IMAGE_ID].to_pylist(), found[schemas.ETAG].to_pylist(), strict=True))
     assert len(set(keys)) == len(keys), "a row is doubled"
     return (int(table.version()), frozenset(keys)) if table.version() else None
 
@@ -210,7 +211,7 @@ def described(uri: str) -> dict[str, Any]:
     """Read the embedding of each image of an index that nobody disturbed."""
     index = Index(uri)
     features = index.features()
-    return dict(zip(features[rows.IMAGE_ID].to_pylist(), index.embeddings(features), strict=True))
+    return dict(zip(features[schemas.IMAGE_ID].to_pylist(), index.embeddings(features), strict=True))
 
 
 def check_whole(uri: str, pictures: dict[str, int], reference: dict[str, Any]) -> None:
@@ -221,12 +222,14 @@ def check_whole(uri: str, pictures: dict[str, int], reference: dict[str, Any]) -
     """
     index = Index(uri)
     features = index.features()
-    assert features[rows.IMAGE_ID].to_pylist() == sorted(pictures), "rows are lost, or too many"
+    assert features[schemas.IMAGE_ID].to_pylist() == sorted(pictures), "rows are lost, or too many"
     wanted = np.stack([reference[f"{pictures[name]:02}.png"] for name in sorted(pictures)])
     stored = index.embeddings(features)
     np.testing.assert_allclose(stored, wanted, rtol=0.01, atol=0.005)
-    (pca,) = set(features[rows.PCA].to_pylist())
-    np.testing.assert_allclose(rows.to_matrix(features[rows.FEATURE]), index.pca(pca).transform(stored), atol=1e-5)
+    (pca,) = set(features[schemas.PCA].to_pylist())
+    np.testing.assert_allclose(
+        schemas.to_matrix(features[schemas.FEATURE]), index.pca(pca).transform(stored), atol=1e-5
+    )
     keys = index.keys("embeddings").to_pylist()
     assert len({tuple(key.values()) for key in keys}) == len(keys), "an embedding is stored twice"
     assert len(index.keys("failures")) == 0
@@ -370,7 +373,7 @@ def _busy_workers() -> list[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with _gone_already():
             name = process.name() if process.status() != psutil.STATUS_ZOMBIE else ""
-            if name.startswith("ray::") and not name.startswith("ray::IDLE"):
+            if name.startswith("ray::") and not name.startswith(NO_WORKERS):
                 found.append(process)
     return found
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rsir_core import rows
-from rsir_core.bundle import State, write_classifier
-from rsir_core.classifier import EFFICIENTNET_LITE0, ClassifierSettings
-from rsir_core.pca import Moments
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import State, write_classifier
+from rsir_core.models.classifier import EFFICIENTNET_LITE0, ClassifierSettings
+from rsir_core.models.pca import Moments
 
 CLASSES = ("forest", "harbor", "river")
 ROOT = "/imagery/2019"
@@ -41,21 +41,21 @@ def write_index(
     pca = Moments.of(embedding).fit(K) if n else Moments.of(rng.normal(size=(9, 8))).fit(K)
     index.put_pca(pca)
     columns = {
-        **{f.name: pa.nulls(n, f.type) for f in rows.FEATURES},
-        rows.IMAGE_ID: pa.array(image_ids, pa.string()),
-        rows.URI: pa.array([f"{root}/{i}" for i in image_ids], pa.string()),
-        rows.ETAG: pa.array(["1"] * n, pa.string()),
-        rows.BUNDLE: pa.array([fingerprint] * n, pa.string()),
-        rows.PCA: pa.array([pca.fingerprint] * n, pa.string()),
-        rows.HEIGHT: pa.array([256] * n, pa.int32()),
-        rows.WIDTH: pa.array([256] * n, pa.int32()),
-        rows.REGION: pa.array([(64, 64, 128, 128)] * n, rows.FEATURES.field(rows.REGION).type),
-        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
-        rows.CLASS: pa.array([CLASSES[i] for i in p.argmax(axis=1)], pa.string()),
-        rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
-        rows.EMBEDDING: rows.to_vectors(embedding),
+        **{f.name: pa.nulls(n, f.type) for f in schemas.FEATURES},
+        schemas.IMAGE_ID: pa.array(image_ids, pa.string()),
+        schemas.URI: pa.array([f"{root}/{i}" for i in image_ids], pa.string()),
+        schemas.ETAG: pa.array(["1"] * n, pa.string()),
+        schemas.BUNDLE: pa.array([fingerprint] * n, pa.string()),
+        schemas.PCA: pa.array([pca.fingerprint] * n, pa.string()),
+        schemas.HEIGHT: pa.array([256] * n, pa.int32()),
+        schemas.WIDTH: pa.array([256] * n, pa.int32()),
+        schemas.REGION: pa.array([(64, 64, 128, 128)] * n, schemas.FEATURES.field(schemas.REGION).type),
+        schemas.CLASS_PROBABILITIES: schemas.to_vectors(p),
+        schemas.CLASS: pa.array([CLASSES[i] for i in p.argmax(axis=1)], pa.string()),
+        schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
+        schemas.EMBEDDING: schemas.to_vectors(embedding),
     }
-    for name, schema in (("embeddings", rows.EMBEDDINGS), ("features", rows.FEATURES)):
+    for name, schema in (("embeddings", schemas.EMBEDDINGS), ("features", schemas.FEATURES)):
         table = pa.table([columns[f.name] for f in schema], schema)
         index.commit(name, [index.write_rows(name, table.slice(s, 7)) for s in range(0, n, 7)], "append")  # type: ignore[arg-type]
     return index.uri

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from rsir_core import bundle
-from rsir_core.classifier import build_classifier, settings_for
-from rsir_core.detector import DetectorSettings, build_detector
+from rsir_core.models import bundle
+from rsir_core.models.classifier import build_classifier, settings_for
+from rsir_core.models.detector import DetectorSettings, build_detector
 
 CLASSES = ("airplane", "beach", "forest")
 

@@ -11,7 +11,7 @@ from rasterio.shutil import copy
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from rsir_core.raster import read_picture
+from rsir_core.imagery.decode import read_picture
 
 CELL = 256
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rsir_core.gallery import Shown, Strip
-from rsir_core.regions import Box, Region
+from rsir_core.evaluation.gallery import Shown, Strip
+from rsir_core.models.regions import Box, Region
 
 HEIGHT, WIDTH = 60, 80
 

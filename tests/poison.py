@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rsir_core.errors import FailureKind, ImageError
-from rsir_core.raster import Picture, read_picture
-from rsir_core.reader import Facts
-from rsir_core.survey import look_into
+from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.sandbox import Facts
+from rsir_core.imagery.survey import look_into
 
 KINDS: dict[str, FailureKind] = {
     "hangs": "timeout",

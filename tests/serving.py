@@ -34,19 +34,19 @@ from jobs.serving.reading import Limits
 from jobs.serving.replicas import Describers
 from jobs.serving.shelf import Shelf
 from jobs.serving.tokens import Tokens
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.bundle import write_classifier, write_detector
-from rsir_core.classifier import Classifier, build_classifier, load_start_weights, settings_for
-from rsir_core.detector import DetectorSettings, build_detector
-from rsir_core.duplicates import Kind
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
-from rsir_core.nomatch import NoMatch, put_no_match
-from rsir_core.pca import Moments
-from rsir_core.raster import read_picture
-from rsir_core.regions import Box
-from rsir_core.resident import in_runs
-from rsir_core.table import Index
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import NoMatch, put_no_match
+from rsir_core.models.bundle import write_classifier, write_detector
+from rsir_core.models.classifier import Classifier, build_classifier, load_start_weights, settings_for
+from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.pca import Moments
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.partition import in_runs
 
 Rows = list[dict[str, Any]]
 
@@ -63,22 +63,22 @@ def build_index(folder: Path, per_class: int) -> str:
     write_models(str(folder / "models"), [file.uri for file in files])
     index = Index(str(folder / "index"))
     index.adopt_bundle(str(folder / "models"))
-    listing = pa.Table.from_pylist([file._asdict() for file in files], rows.LISTING)
+    listing = pa.Table.from_pylist([file._asdict() for file in files], schemas.LISTING)
     read = read_files(listing, Reading(LIMITS.max_pixels, 120))
-    described = DescribeRead(index.uri, "cpu")(read).select(rows.EMBEDDINGS.names)
+    described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS.names)
     index.commit("embeddings", [index.write_rows("embeddings", described)], "append")
-    embedding = rows.to_matrix(described[rows.EMBEDDING])
+    embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     pca = Moments.of(embedding).fit(8)
     index.put_pca(pca)
-    top = rows.to_matrix(described[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+    top = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
     more = {
-        rows.PCA: pa.repeat(pca.fingerprint, len(described)),
-        rows.CLASS: pa.array(CLASSES).take(pa.array(top)),
-        rows.FEATURE: rows.to_vectors(pca.transform(embedding)),
+        schemas.PCA: pa.repeat(pca.fingerprint, len(described)),
+        schemas.CLASS: pa.array(CLASSES).take(pa.array(top)),
+        schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
     }
-    features = pa.table({n: more[n] if n in more else described[n] for n in rows.FEATURES.names}, rows.FEATURES)
+    features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
     version = index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
-    put_no_match(index, version, NoMatch(features[rows.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST))
+    put_no_match(index, version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST))
     return index.uri
 
 
@@ -217,8 +217,8 @@ def publish_by_other_pca(index: Index, dimensions: int) -> int:
     index.put_pca(pca)
     names = features.schema.names
     for name, column in (
-        (rows.PCA, [pca.fingerprint] * len(features)),
-        (rows.FEATURE, rows.to_vectors(pca.transform(embedding))),
+        (schemas.PCA, [pca.fingerprint] * len(features)),
+        (schemas.FEATURE, schemas.to_vectors(pca.transform(embedding))),
     ):
         features = features.set_column(names.index(name), features.schema.field(name), [column])
     return publish(index, features, files=2)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive import EXTENSIONS, THREADS, Root, _below, list_images, root_of, under
+from rsir_core.archive.listing import EXTENSIONS, THREADS, Root, _below, list_images, root_of, under
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
-from rsir_core.files import read_file
+from rsir_core.storage.reading import read_file
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.augmentation import ZOOM, turned_views
+from rsir_core.models.augmentation import ZOOM, turned_views
 
 
 def test_a_view_of_one_colour_is_that_colour() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsir_core import bundle
 from rsir_core.errors import BundleError
+from rsir_core.models import bundle
 from tests.models import CLASSES, write_bundle
 
 

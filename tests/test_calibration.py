@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import softmax
 
-from rsir_core.bundle import load_bundle, write_classifier
-from rsir_core.calibration import BINS, expected_calibration_error, fit_temperature, hold_out, score_calibration
-from rsir_core.describe import Describer
+from rsir_core.models.bundle import load_bundle, write_classifier
+from rsir_core.models.calibration import BINS, expected_calibration_error, fit_temperature, hold_out, score_calibration
+from rsir_core.models.describe import Describer
 from tests.models import write_bundle
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core import rows
-from rsir_core.candidates import Tree, candidates
-from rsir_core.clusters import Clusters, Floats, Ints, Ranges, make_clusters
+from rsir_core import schemas
+from rsir_core.search.clusters import Clusters, Floats, Ints, Ranges, make_clusters
+from rsir_core.search.kernel import Tree, candidates
 
 
 class Stored(NamedTuple):
@@ -50,9 +50,9 @@ def placed(rng: np.random.Generator, n: int) -> pa.Table:
     boxes = []
     for west, south in rng.uniform((-180, -90), (180, 80), size=(n, 2)).tolist():
         edges = west, south, (west + 200) % 360 - 180, south + 10
-        boxes.append(None if rng.random() < 0.3 else dict(zip(rows.BBOX_FIELDS, edges, strict=True)))
-    return pa.table({name: pa.array(c, rows.FEATURES.field(name).type) for name, c in
-                     ((rows.TIME, times), (rows.BBOX, boxes))})  # fmt: skip
+        boxes.append(None if rng.random() < 0.3 else dict(zip(schemas.BBOX_FIELDS, edges, strict=True)))
+    return pa.table({name: pa.array(c, schemas.FEATURES.field(name).type) for name, c in
+                     ((schemas.TIME, times), (schemas.BBOX, boxes))})  # fmt: skip
 
 
 def check(found: Stored, clusters: Clusters) -> None:

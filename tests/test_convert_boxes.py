@@ -18,7 +18,7 @@ from jobs.boxes.data import BoxedImage, read_boxes
 from jobs.config import ConvertBoxesConfig
 from jobs.convert_boxes import convert_boxes
 from rsir_core.errors import ConfigError, LabelError
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 ROOT = Path(__file__).parents[1]
 NWPU = ROOT.parent / "shared" / "data" / "nwpu_vhr10"

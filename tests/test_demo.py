@@ -11,10 +11,10 @@ from jobs.config import DemoConfig
 from jobs.demo import Steps, _folder_name, choose_queries
 from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import CLASSES, draw_scene
+from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import RsirError
-from rsir_core.gallery import RIGHT, WRONG
-from rsir_core.labels import LabelledImage
-from rsir_core.regions import Box, Region
+from rsir_core.evaluation.gallery import RIGHT, WRONG
+from rsir_core.models.regions import Box, Region
 
 IMAGES = [
     LabelledImage(f"{label}/{i}.jpg", label, "train" if i < 3 else "test") for label in "abcdefgh" for i in range(6)

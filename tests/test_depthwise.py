@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rsir_core.depthwise import FastDepthwise
+from rsir_core.models.depthwise import FastDepthwise
 
 
 class Noting(TorchDispatchMode):

@@ -13,10 +13,10 @@ from PIL import Image
 from jobs.config import IndexConfig
 from jobs.indexing.describing import DescribeRead
 from jobs.pipeline.reading import Reading, images_of, read_batches, read_files
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.plan import listing_table
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
+from rsir_core.index.diff import listing_table
+from rsir_core.index.index import Index
 from tests.models import write_bundle
 
 
@@ -57,13 +57,13 @@ def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tm
     stage.describer.describe = spoiled  # type: ignore[method-assign, assignment]
     listing = listing_table(list_images(str(tmp_path)))
     found = stage(read_files(listing, Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))))
-    good = found.filter(found[rows.KIND].is_null())
-    bad = found.filter(found[rows.KIND].is_valid())
-    assert good[rows.IMAGE_ID].to_pylist() == ["0.png", "2.png"]
-    assert dict(zip(bad[rows.IMAGE_ID].to_pylist(), bad[rows.STAGE].to_pylist(), strict=True)) == {
+    good = found.filter(found[schemas.KIND].is_null())
+    bad = found.filter(found[schemas.KIND].is_valid())
+    assert good[schemas.IMAGE_ID].to_pylist() == ["0.png", "2.png"]
+    assert dict(zip(bad[schemas.IMAGE_ID].to_pylist(), bad[schemas.STAGE].to_pylist(), strict=True)) == {
         "3.png": "decode", "1.png": "describe",
     }  # fmt: skip
-    assert "1.png is described by numbers that are not finite" in bad[rows.MESSAGE].to_pylist()[-1]
+    assert "1.png is described by numbers that are not finite" in bad[schemas.MESSAGE].to_pylist()[-1]
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_batches_are_of_so_many_images_or_of_fewer_large_ones(tmp_path: Path, mo
     monkeypatch.setattr("jobs.pipeline.reading.HELD", 4 * 100 * 100 * 3)
     batches = list(read_batches(listing, reading, 8))
     assert [len(batch) for batch in batches] == [8, 8, 4, 8, 2]
-    assert pa.concat_tables(batches)[rows.IMAGE_ID].to_pylist() == listing[rows.IMAGE_ID].to_pylist()
+    assert pa.concat_tables(batches)[schemas.IMAGE_ID].to_pylist() == listing[schemas.IMAGE_ID].to_pylist()
     assert [len(batch) for batch in read_batches(listing.slice(0, 9), reading, 8)] == [8, 1]
     assert [len(batch) for batch in read_batches(listing.slice(20), reading, 3)] == [3, 3, 3, 1]
     assert list(read_batches(listing.slice(0, 0), reading, 8)) == []

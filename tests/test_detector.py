@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.detector import (
+from rsir_core.errors import WeightsError
+from rsir_core.models.detector import (
     MODELS,
     DetectedObject,
     Detector,
@@ -22,10 +23,9 @@ from rsir_core.detector import (
     offline_ultralytics,
     take_start_weights,
 )
-from rsir_core.errors import WeightsError
-from rsir_core.letterbox import STRIDE, Letterbox, letterbox
-from rsir_core.regions import Box
-from rsir_core.suppression import LOOKED_AT, MOST, OVERLAP, suppress
+from rsir_core.models.letterbox import STRIDE, Letterbox, letterbox
+from rsir_core.models.nms import LOOKED_AT, MOST, OVERLAP, suppress
+from rsir_core.models.regions import Box
 from tests.models import lively_detector
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: py
     images = draw([(96, 128)] * 5 + [(300, 200)] * 3)
     together = ours.detect_all(images)
     for pixels in (1, 2 * 96 * 128):
-        monkeypatch.setattr("rsir_core.detector.LAID_OUT", pixels)
+        monkeypatch.setattr("rsir_core.models.detector.LAID_OUT", pixels)
         assert ours.detect_all(images) == together
 
 

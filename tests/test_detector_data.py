@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from jobs.boxes.data import BoxData, read_boxes
-from rsir_core.detector import offline_ultralytics
 from rsir_core.errors import LabelError
+from rsir_core.models.detector import offline_ultralytics
 from tests.rasters import gdal_file
 
 ODD = Path(__file__).parents[2] / "shared" / "data" / "odd_inputs"

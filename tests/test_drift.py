@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.drift import FEWEST, REFIT_FROM, Drift, Mix, total
+from rsir_core.index.drift import FEWEST, REFIT_FROM, Drift, Mix, total
 
 SCHEMA = pa.schema([("class", pa.string()), ("object_class", pa.string()), ("error", pa.float64())])
 found = st.tuples(st.sampled_from("abc"), st.sampled_from([None, "ship"]), st.integers(0, 8).map(float))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsir_core.duplicates import NEAR, Look, Pair, groups, look_at, looks_at, near_pairs, same_pictures
 from rsir_core.errors import ImageError
+from rsir_core.retrieval.near_duplicates import NEAR, Look, Pair, groups, look_at, looks_at, near_pairs, same_pictures
 
 UC_MERCED = Path(__file__).parents[2] / "shared" / "data" / "ucmerced"
 

@@ -16,17 +16,17 @@ from jobs.command import run
 from jobs.config import EvaluateConfig
 from jobs.demo_scenes import draw_scene
 from jobs.evaluate import evaluate, measure
-from rsir_core import rows
-from rsir_core.calibration import score_calibration
-from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier, settings_for
-from rsir_core.describe import Describer
+from rsir_core import schemas
 from rsir_core.errors import ConfigError, ImageError, LabelError, TableError, WeightsError
-from rsir_core.frozen import frozen_bundle
-from rsir_core.metrics import PROTOCOL, score_retrieval
-from rsir_core.pca import Moments, unit_length
-from rsir_core.raster import read_picture
-from rsir_core.table import Index
-from rsir_core.unseen import score_unseen
+from rsir_core.evaluation.metrics import PROTOCOL, score_retrieval
+from rsir_core.evaluation.unseen import score_unseen
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
+from rsir_core.models.calibration import score_calibration
+from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier, settings_for
+from rsir_core.models.describe import Describer
+from rsir_core.models.frozen import frozen_bundle
+from rsir_core.models.pca import Moments, unit_length
 from tests.made_up import CLASSES, ROOT, K, write_index, write_split
 
 
@@ -57,8 +57,8 @@ def test_key_regions_are_scored_as_they_are_stored(made_up: str, tmp_path: Path)
     assert ray.is_initialized() == running  # nothing of this needs it
     features = Index(made_up).features()
     labels = [c for c in CLASSES for _ in range(8)]
-    p, embedding = rows.to_matrix(features["class_probabilities"]), Index(made_up).embeddings(features)
-    for arm, feature in ((0, unit_length(embedding).astype(np.float32)), (2, rows.to_matrix(features["feature"]))):
+    p, embedding = schemas.to_matrix(features["class_probabilities"]), Index(made_up).embeddings(features)
+    for arm, feature in ((0, unit_length(embedding).astype(np.float32)), (2, schemas.to_matrix(features["feature"]))):
         for weighted in (False, True):
             found, expected = metrics["arms"][arm + weighted], score_retrieval(feature, p, labels, weighted)
             assert (found["map"], found["anmrr"]) == (expected.map, expected.anmrr)
@@ -79,7 +79,7 @@ def test_a_split_restricts_queries_and_database_and_gives_the_labels(made_up: st
     metrics = score(made_up, tmp_path, split=split)
     features = Index(made_up).features()
     chosen = [i for i, uri in enumerate(features["uri"].to_pylist()) if uri in tests]
-    feature, p = (rows.to_matrix(features[c])[chosen] for c in ("feature", "class_probabilities"))
+    feature, p = (schemas.to_matrix(features[c])[chosen] for c in ("feature", "class_probabilities"))
     assert metrics["map"] == score_retrieval(feature, p, [f"site {i % 2}" for _ in CLASSES for i in range(5)]).map
     assert (metrics["queries"], metrics["database"]) == (15, 15)
     assert list(metrics["per_class"]) == ["site 0", "site 1"]
@@ -175,7 +175,7 @@ def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -
     split = write_split(tmp_path / "s.csv", dict(zip(uris, labels, strict=True)), {})
     metrics = report_of(made_up, tmp_path / "report", split=split)
     features = Index(made_up).features()
-    feature, p = (rows.to_matrix(features[c]) for c in ("feature", "class_probabilities"))
+    feature, p = (schemas.to_matrix(features[c]) for c in ("feature", "class_probabilities"))
     assert metrics["unseen"] == score_unseen(feature, p, labels, CLASSES)
     assert metrics["unseen"]["labels"] == ["lake"]
     assert metrics["calibration"] == score_calibration(p, labels, CLASSES, 1.0)

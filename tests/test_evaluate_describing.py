@@ -12,7 +12,7 @@ from jobs.config import EvaluateConfig
 from jobs.evaluating import describing
 from jobs.evaluating.describing import DescribeAgain, describe_again
 from jobs.evaluating.subject import open_subject
-from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.made_up import CLASSES, write_index
 from tests.test_evaluate import draw_archive
 

@@ -7,10 +7,10 @@ from jobs.config import EvaluateConfig
 from jobs.evaluating.describing import stored
 from jobs.evaluating.gallery import QUERIES, RESULTS, choose_queries, make_strips
 from jobs.evaluating.subject import Subject, open_subject
-from rsir_core.arms import Arm
-from rsir_core.gallery import Strip
-from rsir_core.metrics import Scores, score_retrieval
-from rsir_core.paper import FIGURE_5
+from rsir_core.evaluation.arms import Arm
+from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.metrics import Scores, score_retrieval
+from rsir_core.evaluation.paper import FIGURE_5
 from tests.made_up import CLASSES, ROOT, write_index
 from tests.rankings import Rows, reference
 

@@ -23,14 +23,14 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from jobs.serving.query import open_edition
-from rsir_core import rows
-from rsir_core.bundle import load_bundle
-from rsir_core.describe import Describer
+from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.pca import Moments
-from rsir_core.raster import read_picture
-from rsir_core.resident import Resident
-from rsir_core.table import Index
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import load_bundle
+from rsir_core.models.describe import Describer
+from rsir_core.models.pca import Moments
+from rsir_core.retrieval.partition import Resident
 from tests.models import write_bundle
 from tests.store import Fault, Store, running
 from tests.test_index import draw
@@ -137,7 +137,7 @@ def check_whole(uri: str, undisturbed: dict[str, Any]) -> None:
     np.testing.assert_allclose(stored, wanted, rtol=0.01, atol=0.005)
     assert features["region"].to_pylist() == [undisturbed[i].regions[0]._asdict() for i in ids]
     expected = Moments.of(stored).fit(K).transform(stored)
-    np.testing.assert_allclose(rows.to_matrix(features["feature"]), expected, atol=1e-5)
+    np.testing.assert_allclose(schemas.to_matrix(features["feature"]), expected, atol=1e-5)
 
 
 def written_rows(uri: str) -> int:

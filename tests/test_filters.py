@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core import filters
-from rsir_core.clusters import Clusters, Ranges, make_clusters
 from rsir_core.errors import QueryError
-from rsir_core.filters import EVERYTHING, Filter, Operator, columns_to_ask
-from rsir_core.footprint import Footprint
-from rsir_core.resident import SCHEMA
+from rsir_core.geo.footprint import Footprint
+from rsir_core.retrieval.partition import SCHEMA
+from rsir_core.search import filters
+from rsir_core.search.clusters import Clusters, Ranges, make_clusters
+from rsir_core.search.filters import EVERYTHING, Filter, Operator, columns_to_ask
 
 Row = dict[str, Any]
 

@@ -23,10 +23,10 @@ from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.pipeline.reading import Reading
 from jobs.training.classifier import Pictures, train_worker
-from rsir_core import bundle
+from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
-from rsir_core.labels import LabelledImage, read_split
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.models import bundle
 from tests.models import write_bundle
 from tests.test_index import draw
 

@@ -17,9 +17,9 @@ from PIL import Image
 from jobs.boxes.data import read_boxes
 from jobs.config import FinetuneDetectorConfig
 from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
-from rsir_core.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
 from rsir_core.errors import ConfigError, LabelError, WeightsError
-from rsir_core.raster import read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.models.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
 from tests.rasters import gdal_file
 
 ROOT = Path(__file__).parents[1]

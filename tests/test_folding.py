@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rsir_core.classifier import build_classifier
-from rsir_core.folding import fold_batch_norms
+from rsir_core.models.classifier import build_classifier
+from rsir_core.models.fusion import fold_batch_norms
 
 FAMILIES = [
     "efficientnet_lite0",

@@ -18,8 +18,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform
 
 from rsir_core.errors import ImageError
-from rsir_core.footprint import Footprint, ground_of, time_of
-from rsir_core.raster import decode
+from rsir_core.geo.footprint import Footprint, ground_of, time_of
+from rsir_core.imagery.decode import decode
 from tests.rasters import gdal_file, large_is_slow, pillow_file
 
 GEOTIFF = Path(__file__).parents[1].parent / "shared" / "data" / "geotiff"

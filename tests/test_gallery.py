@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from rsir_core.errors import ImageError
-from rsir_core.gallery import INK, OBJECT, RIGHT, THUMBNAIL, WRONG, draw_strips, thumbnail
+from rsir_core.evaluation.gallery import INK, OBJECT, RIGHT, THUMBNAIL, WRONG, draw_strips, thumbnail
 from tests.pictures import HEIGHT, WIDTH, some_strip
 
 

@@ -24,17 +24,17 @@ from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact_features
 from jobs.indexing.describing import describe_files
 from jobs.indexing.publishing import is_published
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.describe import Describer
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, BundleError, LeaseError, TableError
-from rsir_core.lease import Lease
-from rsir_core.nomatch import has_no_match
-from rsir_core.pca import Moments
-from rsir_core.plan import listing_table, make_plan
-from rsir_core.raster import read_picture
-from rsir_core.resident import in_runs
-from rsir_core.table import Index
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.diff import listing_table, make_plan
+from rsir_core.index.index import Index
+from rsir_core.index.lease import Lease
+from rsir_core.index.no_match import has_no_match
+from rsir_core.models.describe import Describer
+from rsir_core.models.pca import Moments
+from rsir_core.retrieval.partition import in_runs
 from tests.models import write_bundle
 from tests.poison import read_poisoned
 from tests.rasters import gdal_file
@@ -115,11 +115,11 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     describer = Describer(index.bundle())
     alone = [describer.describe([read_picture(str(archive / i)).pixels]) for i in ids]
     embedding = np.concatenate([a.embedding for a in alone]).astype(np.float32)
-    np.testing.assert_allclose(rows.to_matrix(embeddings["embedding"]), embedding, rtol=0.01, atol=0.005)
+    np.testing.assert_allclose(schemas.to_matrix(embeddings["embedding"]), embedding, rtol=0.01, atol=0.005)
     assert features["region"].to_pylist() == [a.regions[0]._asdict() for a in alone]
-    stored = rows.to_matrix(embeddings["embedding"])
+    stored = schemas.to_matrix(embeddings["embedding"])
     expected = Moments.of(stored).fit(K)
-    np.testing.assert_allclose(rows.to_matrix(features["feature"]), expected.transform(stored), atol=1e-6)
+    np.testing.assert_allclose(schemas.to_matrix(features["feature"]), expected.transform(stored), atol=1e-6)
 
     assert has_no_match(index, first["version"])
     plan = make_plan(index, listing_table(list_images(config.archive)), retry_failed=False)
@@ -173,7 +173,7 @@ def test_another_number_of_components_and_a_refit_describe_nothing(indexed: Inde
     config, index = indexed, Index(indexed.index)
     wider = index_archive(dataclasses.replace(config, components=K + 2))
     assert wider["described"] == 0
-    assert rows.to_matrix(index.features()["feature"]).shape == (18, K + 2)
+    assert schemas.to_matrix(index.features()["feature"]).shape == (18, K + 2)
     draw(tmp_path / "archive", 18, 6)
     kept = index_archive(dataclasses.replace(config, components=K + 2))
     assert kept["described"] == 6 and len(set(index.features()["pca"].to_pylist())) == 1
@@ -348,7 +348,7 @@ def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
         (tmp_path / "later" / file.name).rename(file)
     assert index_archive(dataclasses.replace(config, components=12))["rows"] == 18
     index = Index(config.index)
-    assert rows.to_matrix(index.features()["feature"]).shape == (18, 12)
+    assert schemas.to_matrix(index.features()["feature"]).shape == (18, 12)
     assert index.pca(index.features()["pca"][0].as_py()).moments.count == 18
 
 
@@ -394,7 +394,7 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
     assert one.drop_columns(["embedding", "class_probabilities", "object_score", "object_box"]) == other.drop_columns(
         ["embedding", "class_probabilities", "object_score", "object_box"]
     )
-    np.testing.assert_allclose(rows.to_matrix(one["embedding"]), rows.to_matrix(other["embedding"]), atol=0.005)
+    np.testing.assert_allclose(schemas.to_matrix(one["embedding"]), schemas.to_matrix(other["embedding"]), atol=0.005)
 
 
 def merge_files(index: Index) -> None:
@@ -407,7 +407,9 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     for first in (18, 24, 30):  # as three small runs would leave them
         added = index.features().slice(0, 6)
         ids = pa.array([f"more/{first + i:03}.png" for i in range(6)])
-        added = added.set_column(added.column_names.index(rows.IMAGE_ID), rows.FEATURES.field(rows.IMAGE_ID), ids)
+        added = added.set_column(
+            added.column_names.index(schemas.IMAGE_ID), schemas.FEATURES.field(schemas.IMAGE_ID), ids
+        )
         last = index.commit("features", [index.write_rows("features", *in_runs(added))], "append")
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.evaluating.labels import match
-from rsir_core.archive import ImageFile
+from rsir_core.archive.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
+from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import LabelError, StorageError
-from rsir_core.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
 
 FILES = [ImageFile(f"{c}/{i}.jpg", f"/archive/{c}/{i}.jpg", "1", 1) for c in ("b", "a") for i in range(10)]
 

@@ -9,8 +9,8 @@ from jobs.config import IndexConfig
 from jobs.indexing.progress import Progress
 from jobs.indexing.run_report import RunReport
 from rsir_core.errors import ArchiveError
-from rsir_core.last_run import LastRun, get_last_run, put_last_run
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.last_run import LastRun, get_last_run, put_last_run
 from tests.test_progress import written
 
 DONE = LastRun(100.0, "done", None, {"corrupt": 2}, 1.5, 0.25, True)

@@ -4,81 +4,26 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = [  # one a line: several people add to it
-    "errors",
-    "names",
-    "rows",
-    "storage",
-    "files",
-    "bucket",
-    "heap",
-    "archive",
-    "geometry",
-    "placement",
-    "footprint",
-    "orientation",
-    "samples",
-    "tiles",
-    "raster",
-    "reader",
-    "scenes",
-    "survey",
-    "hrefs",
-    "stac",
-    "labels",
-    "regions",
-    "letterbox",
-    "suppression",
-    "precision",
-    "depthwise",
-    "detector",
-    "representative",
-    "folding",
-    "classifier",
-    "activation",
-    "augmentation",
-    "bundle",
-    "describe",
-    "frozen",
-    "calibration",
-    "pca",
-    "clusters",
-    "candidates",
-    "filters",
-    "delta",
-    "lease",
-    "table",
-    "plan",
-    "stored",
-    "leftover",
-    "drift",
-    "last_run",
-    "lookup",
-    "search",
-    "resident",
-    "replacing",
-    "nomatch",
-    "versions",
-    "retention",
-    "duplicates",
-    "feedback",
-    "metrics",
-    "unseen",
-    "arms",
-    "gallery",
-    "evaluation",
-    "paper",
-    "tables",
-    "plots",
-    "findings",
-    "report_page",
-    "report",
-]
+# Which rooms of rsir_core a room may import; `errors` and `schemas` are files, and import nothing.
+MAY_IMPORT = {
+    "errors": set[str](),
+    "schemas": set[str](),
+    "geo": set[str](),
+    "storage": {"errors"},
+    "imagery": {"errors", "schemas", "geo", "storage"},
+    "archive": {"errors", "geo", "storage", "imagery"},
+    "models": {"errors", "storage"},
+    "search": {"errors", "schemas", "geo"},
+    "index": {"errors", "schemas", "storage", "archive", "models", "search"},
+    "retrieval": {"errors", "schemas", "imagery", "search", "index"},
+    "evaluation": {"errors", "storage", "imagery", "models", "search", "index"},
+}
 
 
 def imported(file: Path) -> set[str]:
@@ -92,13 +37,30 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-def test_a_later_stage_imports_an_earlier_one_and_never_back() -> None:
-    rooms = {file.stem for file in (ROOT / "rsir_core").glob("*.py")} - {"__init__"}
-    assert rooms == set(ORDER), "name the new room here and in the README's design section"
-    for i, room in enumerate(ORDER):
-        later = {f"rsir_core.{other}" for other in ORDER[i:]} | {"jobs", "tests"}
-        names = imported(ROOT / "rsir_core" / f"{room}.py")
-        assert not {n for n in names if n in later or n.split(".")[0] in {"jobs", "tests"}}, room
+def core_imports() -> dict[str, set[str]]:
+    """Modules of rsir_core, each with the full names that it imports."""
+    core = ROOT / "rsir_core"
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in core.rglob("*.py")}
+    return {name: imported(file) for file, name in names.items() if file.name != "__init__.py"}
+
+
+def test_rooms_of_the_core_import_only_those_they_may() -> None:
+    assert {name.split(".")[1] for name in core_imports()} == set(MAY_IMPORT), (
+        "name the new room here and in the README"
+    )
+    for name, found in core_imports().items():
+        room = name.split(".")[1]
+        assert not {other.split(".")[0] for other in found} & {"jobs", "tests"}, name
+        rooms = {parts[1] for other in found if (parts := other.split("."))[0] == "rsir_core" and len(parts) > 1}
+        assert rooms <= MAY_IMPORT[room] | {room}, name
+
+
+def test_no_two_modules_of_the_core_import_each_other_in_a_circle() -> None:
+    found = core_imports()
+    graph = {name: {other for other in found if other in names} for name, names in found.items()}
+    rooms = {room: set(others) for room, others in MAY_IMPORT.items()}
+    for each in (graph, rooms):
+        assert len(list(TopologicalSorter(each).static_order())) == len(each)  # else: CycleError
 
 
 def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
@@ -126,7 +88,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
 
 @pytest.mark.slow
 def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> None:
-    code = f"import sys, {', '.join('rsir_core.' + room for room in ORDER)}; print('ray' in sys.modules)"
+    code = f"import sys, {', '.join(core_imports())}; print('ray' in sys.modules)"
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home)}
@@ -144,7 +106,7 @@ def test_workers_that_only_publish_load_no_torch() -> None:
 
 @pytest.mark.parametrize("word", ["import ray", ".remote("])
 def test_ray_is_only_in_jobs(word: str) -> None:
-    assert not [f.name for f in (ROOT / "rsir_core").glob("*.py") if word in f.read_text()]
+    assert not [f.name for f in (ROOT / "rsir_core").rglob("*.py") if word in f.read_text()]
 
 
 def test_there_is_no_utils() -> None:

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 
 from rsir_core.errors import LeaseError
-from rsir_core.lease import Holder, Lease
-from rsir_core.storage import create_file, put_file
+from rsir_core.index.lease import Holder, Lease
+from rsir_core.storage.filesystem import create_file, put_file
 
 ROOT = Path(__file__).parents[1]
 HOLD = """

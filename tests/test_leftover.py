@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.pipeline.stage import ROWS_HELD, ROWS_PER_FILE, rows_per_file
-from rsir_core import rows
-from rsir_core.leftover import leftovers, taken_over
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.index import Index
+from rsir_core.index.uncommitted import leftovers, taken_over
 from tests.test_table import embedding_rows, failure_rows, listed, store
 
 FILES = st.lists(st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=5), max_size=5)
@@ -54,7 +54,7 @@ def test_the_rows_are_those_that_were_written(tmp_path: Path) -> None:
     index.write_rows("embeddings", written)
     assert take_over(index, listed(a="1", c="1", d="1")) == ["a", "c"]
     features = listed(a="1", c="1")
-    assert (index.embeddings(features) == rows.to_matrix(written["embedding"])[[0, 2]]).all()
+    assert (index.embeddings(features) == schemas.to_matrix(written["embedding"])[[0, 2]]).all()
 
 
 def test_what_is_of_other_content_or_another_bundle_or_was_let_go_of_is_left(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_is_of_other_content_or_another_bundle_or_was_let_go_of_is_left(tmp
     index.write_rows("embeddings", embedding_rows(["changed"], etag="0"))
     index.write_rows("failures", failure_rows(["failed"]))
     other = embedding_rows(["foreign"])
-    index.write_rows("embeddings", other.set_column(3, rows.EMBEDDINGS.field("bundle"), pa.array(["another"])))
+    index.write_rows("embeddings", other.set_column(3, schemas.EMBEDDINGS.field("bundle"), pa.array(["another"])))
     wanted = listed(**dict.fromkeys(("gone", "changed", "failed", "foreign"), "1"))
     assert take_over(index, wanted) == []
     assert stored(index) == ["new"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.lookup import Lookup, hashes_of
+from rsir_core.search.hash_index import Lookup, hashes_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

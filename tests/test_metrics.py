@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core import metrics
 from rsir_core.errors import LabelError
-from rsir_core.metrics import PRECISION_AT, mpeg7_cutoff, score_ranked, score_retrieval, top_confusion
+from rsir_core.evaluation import metrics
+from rsir_core.evaluation.metrics import PRECISION_AT, mpeg7_cutoff, score_ranked, score_retrieval, top_confusion
 from tests.rankings import Rows, reference, some_rows
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.nomatch import (
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import (
     NoMatch,
     Sample,
     get_no_match,
@@ -15,8 +16,7 @@ from rsir_core.nomatch import (
     score_no_match,
     threshold,
 )
-from rsir_core.search import Searcher
-from rsir_core.table import Index
+from rsir_core.search.exact import Searcher
 
 
 def drawn(rng: np.random.Generator, n: int) -> Sample:

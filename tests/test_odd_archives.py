@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsir_core import rows
-from rsir_core.archive import list_images, root_of
+from rsir_core import schemas
+from rsir_core.archive.hrefs import href_of
+from rsir_core.archive.listing import list_images, root_of
+from rsir_core.archive.stac import Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError
-from rsir_core.files import read_file
-from rsir_core.footprint import Footprint, time_in
-from rsir_core.hrefs import href_of
-from rsir_core.stac import Wanted, item_of, list_items
-from rsir_core.storage import links_of
+from rsir_core.geo.footprint import Footprint, time_in
+from rsir_core.storage.filesystem import links_of
+from rsir_core.storage.reading import read_file
 from tests.serving import copy_of, local_app, publish, serving
 
 NAMES = ("hash#1.jpg", "what?.jpg", "100%.jpg", "a%20b.jpg", "a b.jpg", "two\nlines.jpg", "a::b.jpg", "ü&=+,;'.jpg")
@@ -92,7 +92,7 @@ def test_any_name_has_a_thumbnail(index: str, tmp_path: Path, name: str) -> None
     changing = copy_of(index, tmp_path / "index")
     picture(tmp_path / name)
     table = changing.features().slice(0, 1)
-    for column, value in ((rows.IMAGE_ID, f"folder/{name}"), (rows.URI, str(tmp_path / name))):
+    for column, value in ((schemas.IMAGE_ID, f"folder/{name}"), (schemas.URI, str(tmp_path / name))):
         place = table.schema.get_field_index(column)
         table = table.set_column(place, table.schema.field(column), [[value]])
     publish(changing, table)

@@ -20,13 +20,13 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.footprint import Footprint, ground_of, meets
-from rsir_core.geometry import to_geojson
-from rsir_core.placement import placement_of
-from rsir_core.raster import Picture, decode, read_picture
-from rsir_core.scenes import Tiling
-from rsir_core.survey import survey
-from rsir_core.tiles import Recipe, Tile
+from rsir_core.geo.footprint import Footprint, ground_of, meets
+from rsir_core.geo.placement import placement_of
+from rsir_core.geo.wkb import to_geojson
+from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.imagery.survey import survey
+from rsir_core.imagery.tiles import Recipe, Tile
+from rsir_core.imagery.tiling import Tiling
 from tests.rasters import gdal_file, pillow_file, scene
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "odd_inputs"

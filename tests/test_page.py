@@ -16,8 +16,8 @@ from PIL import Image
 
 from jobs.demo_scenes import CLASSES
 from jobs.serving.tokens import Tokens, hash_of
-from rsir_core import rows
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.index import Index
 from tests import serving
 from tests.serving import LIMITS, ONE, Rows
 
@@ -59,11 +59,13 @@ def place_rows(index: Index) -> Rows:
     """Give an index's rows times, a month apart, and footprints, the last across ±180°; one of them has neither."""
     found: Rows = index.features().to_pylist()
     for i, row in enumerate(found):
-        row[rows.TIME] = datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * i)
-        row[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, (10 + 2 * i, 40 + i % 5, 10.5 + 2 * i, 40.5 + i % 5), strict=True))
-    found[-1][rows.BBOX] |= {"xmin": 179.5, "xmax": -179.5}
-    found[0] |= {rows.TIME: None, rows.BBOX: None}
-    serving.publish(index, pa.Table.from_pylist(found, rows.FEATURES))
+        row[schemas.TIME] = datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * i)
+        row[schemas.BBOX] = dict(
+            zip(schemas.BBOX_FIELDS, (10 + 2 * i, 40 + i % 5, 10.5 + 2 * i, 40.5 + i % 5), strict=True)
+        )
+    found[-1][schemas.BBOX] |= {"xmin": 179.5, "xmax": -179.5}
+    found[0] |= {schemas.TIME: None, schemas.BBOX: None}
+    serving.publish(index, pa.Table.from_pylist(found, schemas.FEATURES))
     return found
 
 
@@ -344,7 +346,7 @@ def test_days_filter(map_page: Page, placed: Placed) -> None:
     map_page.open("?image_id=" + ONE)
     map_page.click("#dates summary")
     assert "from 2020-01-31 to" in map_page.text("#times-say")
-    first, last = placed.rows[3][rows.TIME], placed.rows[6][rows.TIME]
+    first, last = placed.rows[3][schemas.TIME], placed.rows[6][schemas.TIME]
     set_day = (
         "const f = document.getElementById(arguments[0]); f.value = arguments[1]; f.dispatchEvent(new Event('change'))"
     )
@@ -360,7 +362,7 @@ def test_days_filter(map_page: Page, placed: Placed) -> None:
 
 
 def inside(row: dict[str, Any], west: float, south: float, east: float, north: float) -> bool:
-    box = row[rows.BBOX]
+    box = row[schemas.BBOX]
     if box is None or not (box["ymin"] <= north and box["ymax"] >= south):
         return False
     ranges = [(box["xmin"], box["xmax"])] if box["xmin"] <= box["xmax"] else [(box["xmin"], 180), (-180, box["xmax"])]
@@ -371,7 +373,7 @@ def inside(row: dict[str, Any], west: float, south: float, east: float, north: f
 def test_a_box_on_the_map_filters(map_page: Page, placed: Placed) -> None:
     map_page.open(f"?image_id={ONE}&k=50")
     map_page.click("#place summary")
-    with_place = [row for row in placed.rows if row[rows.BBOX] is not None]
+    with_place = [row for row in placed.rows if row[schemas.BBOX] is not None]
     assert len(map_page.all("#map .footprint")) == len(with_place)
     assert f"{len(with_place)} of {len(placed.rows)} results have a place" in map_page.text("#map-says")
     map_page.search(lambda: map_page.drag("#map", (0.06, -0.4), (0.05, 0.8)))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from rsir_core.errors import TableError
-from rsir_core.pca import Moments, Pca, unit_length
+from rsir_core.models.pca import Moments, Pca, unit_length
 
 K = 4
 

@@ -19,13 +19,13 @@ from jobs.pipeline.stage import Pool, Stage, through
 from jobs.propose_boxes import propose_boxes
 from jobs.training import calibrating
 from jobs.training.calibrating import calibrate
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.bundle import load_bundle
-from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core import schemas
+from rsir_core.archive.labels import LabelledImage
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
-from rsir_core.labels import LabelledImage
-from rsir_core.plan import listing_table
+from rsir_core.index.diff import listing_table
+from rsir_core.models.bundle import load_bundle
+from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.made_up import CLASSES, write_index
 from tests.models import CLASSES as MODEL_CLASSES
 from tests.models import write_bundle
@@ -54,8 +54,10 @@ class Brightness:
     def __call__(self, read: pa.Table) -> pa.Table:
         good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
         means = [self.scale * float(pixels.mean()) for pixels in images_of(good)]
-        described = good.select([rows.IMAGE_ID, "label"]).append_column("mean", pa.array(means, pa.float64()))
-        return pa.concat_tables([described, bad.select([rows.IMAGE_ID, "label", rows.KIND])], promote_options="default")
+        described = good.select([schemas.IMAGE_ID, "label"]).append_column("mean", pa.array(means, pa.float64()))
+        return pa.concat_tables(
+            [described, bad.select([schemas.IMAGE_ID, "label", schemas.KIND])], promote_options="default"
+        )
 
 
 def test_both_arrangements_make_the_same_of_all_files_and_carry_their_columns(tmp_path: Path) -> None:
@@ -64,16 +66,16 @@ def test_both_arrangements_make_the_same_of_all_files_and_carry_their_columns(tm
     for name in KINDS:
         Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
     listing = listing_table(list_images(str(tmp_path)))
-    listing = listing.append_column("label", pa.array([f"of {name}" for name in listing[rows.IMAGE_ID].to_pylist()]))
+    listing = listing.append_column("label", pa.array([f"of {name}" for name in listing[schemas.IMAGE_ID].to_pylist()]))
     stage = Stage(Reading(1_000_000, SECONDS, read_poisoned), Brightness, (2.0,))
     found = [
-        sorted(through(stage, Pool(1, gpus, 4), listing).take_all(), key=lambda row: str(row[rows.IMAGE_ID]))
+        sorted(through(stage, Pool(1, gpus, 4), listing).take_all(), key=lambda row: str(row[schemas.IMAGE_ID]))
         for gpus in (0.0, 1.0)
     ]
     assert found[0] == found[1]
-    assert [row["label"] for row in found[0]] == [f"of {row[rows.IMAGE_ID]}" for row in found[0]]
-    by_name = {row[rows.IMAGE_ID].removesuffix(".png"): row for row in found[0]}
-    assert {name: by_name[name][rows.KIND] for name in KINDS} == KINDS
+    assert [row["label"] for row in found[0]] == [f"of {row[schemas.IMAGE_ID]}" for row in found[0]]
+    by_name = {row[schemas.IMAGE_ID].removesuffix(".png"): row for row in found[0]}
+    assert {name: by_name[name][schemas.KIND] for name in KINDS} == KINDS
     assert [by_name[str(i)]["mean"] for i in range(9)] == [20.0 * i for i in range(9)]
 
 
@@ -100,10 +102,10 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
     again = through
 
     def renamed(stage: Stage, options: Any, listing: pa.Table) -> Any:
-        uris = [poisoned.get(uri, uri) for uri in listing[rows.URI].to_pylist()]
-        place = listing.schema.get_field_index(rows.URI)
+        uris = [poisoned.get(uri, uri) for uri in listing[schemas.URI].to_pylist()]
+        place = listing.schema.get_field_index(schemas.URI)
         stage = dataclasses.replace(stage, reading=stage.reading._replace(function=read_poisoned, seconds=SECONDS))
-        return again(stage, options, listing.set_column(place, rows.URI, [uris]))
+        return again(stage, options, listing.set_column(place, schemas.URI, [uris]))
 
     monkeypatch.setattr(describing, "through", renamed)
     with pytest.raises(ImageError, match=r"1 images cannot be read again .*hangs\.png is not read after 3 s"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.boxes.polygons import Corners, around, clipped
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 HEIGHT, WIDTH = 40, 60
 corners = st.tuples(st.integers(-80, 120), st.integers(-60, 90)).map(lambda c: (float(c[0]), float(c[1])))

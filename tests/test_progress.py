@@ -10,10 +10,10 @@ import pytest
 from jobs.config import IndexConfig
 from jobs.indexing.progress import WINDOW, Progress
 from jobs.indexing.run_report import RunReport
-from rsir_core.drift import Drift, Mix
 from rsir_core.errors import ArchiveError, StorageError
-from rsir_core.plan import make_plan
-from rsir_core.table import Index
+from rsir_core.index.diff import make_plan
+from rsir_core.index.drift import Drift, Mix
+from rsir_core.index.index import Index
 from tests.test_table import feature_rows, listed, store
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from jobs.boxes.data import read_boxes
 from jobs.config import ProposeBoxesConfig
 from jobs.propose_boxes import propose_boxes
-from rsir_core.activation import ActivationMaps, boxes_of
-from rsir_core.bundle import load_bundle, write_classifier
-from rsir_core.classifier import Classifier, build_classifier, settings_for
 from rsir_core.errors import ConfigError, LabelError, WeightsError
+from rsir_core.models.bundle import load_bundle, write_classifier
+from rsir_core.models.cam import ActivationMaps, boxes_of
+from rsir_core.models.classifier import Classifier, build_classifier, settings_for
 from tests.models import CLASSES, write_bundle
 
 IMAGES = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), np.uint8) for i in range(5)]

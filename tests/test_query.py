@@ -21,10 +21,10 @@ from jobs.demo_scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.serving.answering import answer_files
 from jobs.serving.query import open_edition
-from rsir_core import rows
-from rsir_core.archive import list_images
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
-from rsir_core.plan import listing_table
+from rsir_core.index.diff import listing_table
 from tests.serving import Rows, upload
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def config(index: str, stored: Rows, tmp_path: Path) -> QueryConfig:
 def tables(out: str) -> tuple[pa.Table, pa.Table]:
     results, failures = (pq.read_table(f"{out}/{name}") for name in ("results", "failures"))
     order = [("query_image_id", "ascending"), ("rank", "ascending")]
-    return results.sort_by(order), failures.sort_by(rows.IMAGE_ID)
+    return results.sort_by(order), failures.sort_by(schemas.IMAGE_ID)
 
 
 @ray_test
@@ -65,7 +65,7 @@ def test_a_folder_is_answered_as_the_endpoint_answers_each_image(
     assert {name: summary[name] for name in wanted} == wanted
     assert summary["seconds"] > 0 and summary["queries_per_second"] > 0
     results, failures = tables(config.out)
-    assert results.schema == rows.RESULTS and failures.schema == rows.QUERY_FAILURES
+    assert results.schema == schemas.RESULTS and failures.schema == schemas.QUERY_FAILURES
     found = results.to_pylist()
     assert sorted({row["query_image_id"] for row in found}) == [
         "copy0.jpg", "copy1.jpg", "copy2.jpg", "new/beach.png", "new/forest.png", "new/river.png",

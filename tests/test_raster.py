@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 from rasterio.enums import ColorInterp
 
 from rsir_core.errors import FailureKind, ImageError
-from rsir_core.raster import decode, read_picture
+from rsir_core.imagery.decode import decode, read_picture
 from tests.rasters import gdal_file, large_is_slow, pillow_file, scene
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

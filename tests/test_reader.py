@@ -15,8 +15,8 @@ from affine import Affine
 from PIL import Image
 
 from rsir_core.errors import ImageError
-from rsir_core.raster import Picture, read_picture
-from rsir_core.reader import Reader, memory_for
+from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.sandbox import Reader, memory_for
 from tests.poison import KINDS, read_poisoned
 from tests.rasters import gdal_file, scene
 
@@ -116,7 +116,7 @@ def test_a_process_that_cannot_start_is_no_failure_of_the_image(uris: list[str])
 
 def test_the_process_ends_with_its_reader(tmp_path: Path) -> None:
     code = (
-        "from tests.poison import read_poisoned; from rsir_core.reader import Reader, memory_for\n"
+        "from tests.poison import read_poisoned; from rsir_core.imagery.sandbox import Reader, memory_for\n"
         f"reader = Reader(read_poisoned, 2, memory_for(1)); print(reader._process.pid, flush=True)\n"
         f"reader.read([('{tmp_path}/hangs.png', 1)])"
     )

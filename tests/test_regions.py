@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.regions import Box, Region, key_region, whole_image
+from rsir_core.models.regions import Box, Region, key_region, whole_image
 
 sides = st.integers(1, 3000)
 taus = st.floats(0.01, 1.0)

@@ -8,12 +8,12 @@ import pytest
 from jobs.indexing.committing import Commits
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.replacing import Replacing
-from rsir_core import rows
+from rsir_core import schemas
 from rsir_core.errors import ConflictError
-from rsir_core.lease import Lease
-from rsir_core.nomatch import NoMatch, get_no_match, has_no_match
-from rsir_core.resident import in_runs
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.lease import Lease
+from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
+from rsir_core.retrieval.partition import in_runs
 from tests.test_table import feature_rows, ids_of
 
 COUNT = 400
@@ -37,7 +37,7 @@ def names(start: int, end: int) -> list[str]:
 def replace(index: Index, commits: Commits, start: int, end: int, seed: int = 1) -> None:
     """These images by others of their names."""
     new = feature_rows(names(start, end), etag="2", seed=seed)
-    replacing = Replacing(index, new[rows.IMAGE_ID].combine_chunks())
+    replacing = Replacing(index, new[schemas.IMAGE_ID].combine_chunks())
     replacing.commit(commits, [index.write_rows("features", *in_runs(new))])
 
 

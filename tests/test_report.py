@@ -8,11 +8,11 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from rsir_core.arms import ARM_SETS, Arm, Own, Variation, main_arm, plan_arms
-from rsir_core.evaluation import Evaluation, Run, Scored
-from rsir_core.metrics import Scores
-from rsir_core.plots import plot_arms
-from rsir_core.report import arms_table, csv_lines, write_report
+from rsir_core.evaluation.arms import ARM_SETS, Arm, Own, Variation, main_arm, plan_arms
+from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
+from rsir_core.evaluation.metrics import Scores
+from rsir_core.evaluation.plots import plot_arms
+from rsir_core.evaluation.report import arms_table, csv_lines, write_report
 from tests.evaluations import some_evaluation
 
 PNG = b"\x89PNG\r\n\x1a\n"

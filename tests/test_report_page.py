@@ -14,13 +14,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from PIL import Image
 
-from rsir_core import paper
-from rsir_core.arms import ARM_SETS, ArmSet
-from rsir_core.evaluation import Evaluation
-from rsir_core.metrics import PRECISION_AT
-from rsir_core.report import csv_lines, write_report
-from rsir_core.report_page import PLOTS, render
-from rsir_core.tables import Tables
+from rsir_core.evaluation import paper
+from rsir_core.evaluation.arms import ARM_SETS, ArmSet
+from rsir_core.evaluation.evaluation import Evaluation
+from rsir_core.evaluation.metrics import PRECISION_AT
+from rsir_core.evaluation.report import csv_lines, write_report
+from rsir_core.evaluation.report_page import PLOTS, render
+from rsir_core.evaluation.tables import Tables
 from tests.evaluations import UC_MERCED, some_evaluation
 from tests.pictures import some_strip
 

@@ -12,15 +12,15 @@ from PIL import Image
 
 from jobs.evaluating.describing import DescribeAgain
 from jobs.pipeline.reading import Reading, read_files
-from rsir_core import rows
-from rsir_core.arms import CENTRES, Own, Variation, plan_arms
-from rsir_core.bundle import load_bundle, write_classifier, write_detector
-from rsir_core.classifier import Classifier
-from rsir_core.describe import Describer
-from rsir_core.detector import DetectedObject, DetectorSettings
-from rsir_core.regions import Box, ObjectRule, key_region
-from rsir_core.representative import ASKED, representative_first
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.evaluation.arms import CENTRES, Own, Variation, plan_arms
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
+from rsir_core.models.classifier import Classifier
+from rsir_core.models.describe import Describer
+from rsir_core.models.detector import DetectedObject, DetectorSettings
+from rsir_core.models.regions import Box, ObjectRule, key_region
+from rsir_core.models.representative import ASKED, representative_first
 from tests.models import lively_detector, write_bundle
 
 RULES: tuple[ObjectRule, ...] = typing.get_args(ObjectRule)
@@ -128,16 +128,21 @@ def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> 
     files = [str(tmp_path / f"{i}.png") for i in range(len(images))]
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
-    boxes = pa.nulls(len(files), rows.FEATURES.field(rows.OBJECT_BOX).type)
-    listed = {rows.IMAGE_ID: files, rows.URI: files, rows.ETAG: ["1"] * len(files), rows.TIME: [None] * len(files)}
-    listing = pa.table({**listed, "position": range(len(files)), rows.OBJECT_BOX: boxes})
+    boxes = pa.nulls(len(files), schemas.FEATURES.field(schemas.OBJECT_BOX).type)
+    listed = {
+        schemas.IMAGE_ID: files,
+        schemas.URI: files,
+        schemas.ETAG: ["1"] * len(files),
+        schemas.TIME: [None] * len(files),
+    }
+    listing = pa.table({**listed, "position": range(len(files)), schemas.OBJECT_BOX: boxes})
     read = read_files(listing, Reading(max_pixels=100_000, seconds=60))
     found = DescribeAgain(index.uri, fingerprint, variations, None, "cpu")(read)
     describer = Describer(load_bundle(models))
     for i, centre in enumerate(CENTRES):
         objects = [None] * len(images) if centre == "image" else describer.describe(images, None, 0.5, centre).objects
         expected = describer.describe(images, [o and o.box for o in objects], 0.5)
-        assert rows.to_matrix(found[f"{rows.EMBEDDING} {i}"]) == pytest.approx(expected.embedding, abs=1e-2)
+        assert schemas.to_matrix(found[f"{schemas.EMBEDDING} {i}"]) == pytest.approx(expected.embedding, abs=1e-2)
     without = Own(own.variation, components=2, most=2)
     assert {arm.variation.centre for arm in plan_arms(["objects"], without)} == {"image"}
 

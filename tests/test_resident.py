@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from rsir_core import resident, rows
-from rsir_core.clusters import Clusters
+from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.filters import EVERYTHING, Filter
-from rsir_core.resident import SCHEMA, Resident, in_runs
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.retrieval import partition as resident
+from rsir_core.retrieval.partition import SCHEMA, Resident, in_runs
+from rsir_core.search.clusters import Clusters
+from rsir_core.search.filters import EVERYTHING, Filter
 
 NAMES = ("beach", "forest", "river")
 K, SIZES = 4, (40, 1, 23)  # rows of each file
@@ -28,17 +29,17 @@ def feature_rows(first: int, count: int, seed: int = 0) -> pa.Table:
     p = rng.dirichlet(np.full(len(NAMES), 0.2), count).astype(np.float32).reshape(count, len(NAMES))
     ids = [f"{i:03}/ä b.jpg" for i in range(first, first + count)]
     columns = {
-        rows.IMAGE_ID: ids,
-        rows.URI: [f"/archive/{i}" for i in ids],
-        rows.BBOX: [{"xmin": i, "ymin": 0.0, "xmax": i + 0.5, "ymax": 1.0} for i in map(float, range(count))],
-        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
-        rows.CLASS: pa.array(NAMES).take(pa.array(p.argmax(axis=1))),
-        rows.FEATURE: rows.to_vectors(rng.normal(size=(count, K))),
-        rows.REGION: [{"x": 0, "y": 0, "width": 8, "height": 8}] * count,
-        **dict.fromkeys((rows.ETAG, rows.BUNDLE, rows.PCA), ["1"] * count),
-        **dict.fromkeys((rows.HEIGHT, rows.WIDTH), [8] * count),
+        schemas.IMAGE_ID: ids,
+        schemas.URI: [f"/archive/{i}" for i in ids],
+        schemas.BBOX: [{"xmin": i, "ymin": 0.0, "xmax": i + 0.5, "ymax": 1.0} for i in map(float, range(count))],
+        schemas.CLASS_PROBABILITIES: schemas.to_vectors(p),
+        schemas.CLASS: pa.array(NAMES).take(pa.array(p.argmax(axis=1))),
+        schemas.FEATURE: schemas.to_vectors(rng.normal(size=(count, K))),
+        schemas.REGION: [{"x": 0, "y": 0, "width": 8, "height": 8}] * count,
+        **dict.fromkeys((schemas.ETAG, schemas.BUNDLE, schemas.PCA), ["1"] * count),
+        **dict.fromkeys((schemas.HEIGHT, schemas.WIDTH), [8] * count),
     }
-    return pa.table([columns.get(f.name, pa.nulls(count, f.type)) for f in rows.FEATURES], rows.FEATURES)
+    return pa.table([columns.get(f.name, pa.nulls(count, f.type)) for f in schemas.FEATURES], schemas.FEATURES)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def index(tmp_path: Path) -> Index:
 
 
 def as_rows(table: pa.Table) -> list[dict[str, object]]:
-    return sorted(table.select(SCHEMA.names).to_pylist(), key=lambda row: str(row[rows.IMAGE_ID]))
+    return sorted(table.select(SCHEMA.names).to_pylist(), key=lambda row: str(row[schemas.IMAGE_ID]))
 
 
 def shares(index: Index, parts: int) -> list[Resident]:
@@ -64,10 +65,10 @@ def test_shares_together_are_the_table(index: Index, parts: int) -> None:
     loaded = shares(index, parts)
     assert sum(map(len, loaded)) == len(stored) == sum(SIZES)
     assert as_rows(pa.concat_tables([share.table for share in loaded])) == as_rows(stored)
-    feature_of = dict(zip(stored[rows.IMAGE_ID].to_pylist(), stored[rows.FEATURE].to_pylist(), strict=True))
+    feature_of = dict(zip(stored[schemas.IMAGE_ID].to_pylist(), stored[schemas.FEATURE].to_pylist(), strict=True))
     for share in loaded:
         assert share.table.schema == SCHEMA
-        assert [feature_of[i] for i in share.table[rows.IMAGE_ID].to_pylist()] == share.feature.tolist()
+        assert [feature_of[i] for i in share.table[schemas.IMAGE_ID].to_pylist()] == share.feature.tolist()
         assert share.clusters.count.sum() == len(share)
 
 
@@ -75,11 +76,11 @@ def test_shares_together_are_the_table(index: Index, parts: int) -> None:
 def test_each_row_is_found_by_id_and_by_uri_in_one_share(index: Index, parts: int) -> None:
     loaded = shares(index, parts)
     for row in index.features().to_pylist():
-        for column in (rows.IMAGE_ID, rows.URI):
+        for column in (schemas.IMAGE_ID, schemas.URI):
             found = [(share, place) for share in loaded if (place := share.find(column, row[column])) is not None]
             assert [share.table[column][place].as_py() for share, place in found] == [row[column]]
             assert all(share.find(column, row[column] + "x") is None for share in loaded)
-    assert loaded[0].find(rows.IMAGE_ID, "") is None
+    assert loaded[0].find(schemas.IMAGE_ID, "") is None
 
 
 def test_rows_are_taken_in_the_order_asked_for(index: Index) -> None:
@@ -108,7 +109,7 @@ def test_search_and_filters_are_the_same_in_shares(index: Index, parts: int) -> 
             found = []
             for share in group:
                 hits = share.search(whole.feature[5], np.full(3, 1 / 3, np.float32), 9, share.passing(f, NAMES), False)
-                ids = share.take(hits.rows)[rows.IMAGE_ID].to_pylist()
+                ids = share.take(hits.rows)[schemas.IMAGE_ID].to_pylist()
                 found += list(zip(hits.weighted_distance.tolist(), ids, strict=True))
             names.append(sorted(found)[:9])
         assert names[0] == names[1]
@@ -154,10 +155,10 @@ def test_files_that_a_stranger_wrote_are_clustered_when_they_are_loaded(index: I
         loaded = shares(index, parts)
         assert as_rows(pa.concat_tables([share.table for share in loaded])) == as_rows(index.features())
         for row in more.slice(0, 3).to_pylist():
-            feature, p = (np.array(row[name], np.float32) for name in (rows.FEATURE, rows.CLASS_PROBABILITIES))
+            feature, p = (np.array(row[name], np.float32) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
             hits = [(share, share.search(feature, p, 1, None, plain=True)) for share in loaded]
-            best = [(hit.distance[0], share.take(hit.rows)[rows.IMAGE_ID][0].as_py()) for share, hit in hits]
-            assert min(best) == (0, row[rows.IMAGE_ID])
+            best = [(hit.distance[0], share.take(hit.rows)[schemas.IMAGE_ID][0].as_py()) for share, hit in hits]
+            assert min(best) == (0, row[schemas.IMAGE_ID])
 
 
 def test_a_stranger_may_rewrite_it_all(index: Index) -> None:

@@ -18,12 +18,12 @@ from rasterio.windows import Window
 
 from jobs.config import IndexConfig
 from jobs.index import index_archive
-from rsir_core import rows
-from rsir_core.archive import list_images
-from rsir_core.bundle import write_classifier
-from rsir_core.classifier import build_classifier, load_start_weights, settings_for
-from rsir_core.raster import read_picture
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import write_classifier
+from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
 from tests.models import CLASSES
 from tests.mosaics import write_mosaic
 from tests.serving import local_app, png, serving, upload
@@ -102,7 +102,7 @@ def refuse_once(index: Index, archive: Path) -> None:
     (scene,) = [file for file in list_images(str(archive)) if file.image_id == EARLY]
     said = {"bundle": "b", "stage": "read", "kind": "denied", "message": "access is denied"}
     row = {"image_id": scene.image_id, "uri": scene.uri, "etag": scene.etag, **said}
-    table = pa.Table.from_pylist([row], rows.FAILURES)
+    table = pa.Table.from_pylist([row], schemas.FAILURES)
     index.commit("failures", [index.write_rows("failures", table)], "append")
 
 
@@ -139,4 +139,4 @@ def check_other_readers(config: IndexConfig) -> None:
     sql = f"SELECT count(*), count(geometry), min(bbox.xmin) FROM '{files}' WHERE \"window\".width = 256"
     assert duckdb.connect().execute(sql).fetchone() == (15, 15, pytest.approx(13.7, abs=0.1))
     table = DeltaTable(f"{config.index}/features").to_pyarrow_table()
-    assert table["geometry"].null_count == 1 and table.column_names == rows.FEATURES.names
+    assert table["geometry"].null_count == 1 and table.column_names == schemas.FEATURES.names

@@ -14,15 +14,15 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from jobs.config import IndexConfig
-from rsir_core import rows
-from rsir_core.archive import ImageFile
+from rsir_core import schemas
+from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConfigError, ImageError
-from rsir_core.plan import listing_table
-from rsir_core.raster import read_picture
-from rsir_core.reader import Facts, Reader, memory_for
-from rsir_core.scenes import Cut, Tiling, may_be_scenes, with_tiles
-from rsir_core.survey import SURVEYED, survey, survey_files
-from rsir_core.tiles import Recipe
+from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.sandbox import Facts, Reader, memory_for
+from rsir_core.imagery.survey import SURVEYED, survey, survey_files
+from rsir_core.imagery.tiles import Recipe
+from rsir_core.imagery.tiling import Cut, Tiling, may_be_scenes, with_tiles
+from rsir_core.index.diff import listing_table
 from tests.poison import KINDS, look_into_poisoned
 from tests.rasters import gdal_file
 from tests.test_tiles import RNG, cog
@@ -85,8 +85,8 @@ def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path, readers: 
         assert cut.recipe.stretch == pytest.approx((104, 996), abs=3 if name == "plain" else 40)  # overviews are means
         listing = listing_table([ImageFile("a/s.tif", uri, "1", 5)])
         found = survey_files(listing, readers, Tiling(256, 0), PLENTY)
-        tiles, skipped = with_tiles(listing, found.select(rows.SCENES.names))
-        assert skipped == cut.skipped and len(tiles) == 12 and tiles.schema == rows.LISTING
+        tiles, skipped = with_tiles(listing, found.select(schemas.SCENES.names))
+        assert skipped == cut.skipped and len(tiles) == 12 and tiles.schema == schemas.LISTING
         dark, bright = (read_picture(tiles["uri"][i].as_py()) for i in (0, 2))
         assert dark.pixels.max() < 40 and bright.pixels.min() > 200 and "of the scene" in str(bright.notes)
 
@@ -180,7 +180,7 @@ def test_a_listing_with_tiles_changes_with_the_scene_and_how_it_is_read() -> Non
         cut = Cut((20, 10), (10, 10), (10, 10), recipe, None).row()
         key = {"uri": "/x", "tiling": "t"}
         found = [{"image_id": "a.tif", "etag": etag, **key, **cut}, {"image_id": "C.JP2", "etag": "1", **key, **whole}]
-        return pa.Table.from_pylist(found, rows.SCENES)
+        return pa.Table.from_pylist(found, schemas.SCENES)
 
     assert with_tiles(listing, scenes("2", Recipe())) == (listing, 0)  # of other content
     tiles, _ = with_tiles(listing, scenes("1", Recipe(stretch=(0, 9))))

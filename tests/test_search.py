@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.search import SMALLEST, Hits, Searcher, complements
+from rsir_core.search.exact import SMALLEST, Hits, Searcher, complements
 from tests.rankings import Rows, reference, reference_complement, some_rows
 
 

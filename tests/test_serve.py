@@ -20,10 +20,10 @@ import pyarrow as pa
 import pytest
 
 from jobs.serving.query import open_edition
-from rsir_core import rows
+from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.last_run import LastRun, put_last_run
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.last_run import LastRun, put_last_run
 from tests.bodies import bodies
 from tests.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
 from tests.test_fuzz import REFUSED, send
@@ -41,14 +41,14 @@ def test_an_index_that_is_not_there_is_said_on_one_line(tmp_path: Path) -> None:
 
 def test_an_index_without_rows_is_not_served(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
-    index.commit("features", [index.write_rows("features", rows.FEATURES.empty_table())], "append")
+    index.commit("features", [index.write_rows("features", schemas.FEATURES.empty_table())], "append")
     with pytest.raises(TableError, match="has no rows"):
         open_edition(str(tmp_path))
 
 
 def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
     features = Index(index).features()
-    other = features.set_column(3, features.schema.field(rows.BUNDLE), pa.array(["another"] * len(features)))
+    other = features.set_column(3, features.schema.field(schemas.BUNDLE), pa.array(["another"] * len(features)))
     mixed = Index(str(tmp_path))
     mixed.commit("features", [mixed.write_rows("features", t) for t in (features, other)], "append")
     with pytest.raises(TableError, match="another"):
@@ -164,7 +164,7 @@ def test_a_new_version_is_swapped_in_under_queries(served: httpx.Client, changin
     rows_of = {changing.version(): len(changing.features())}
     rows_of[first := changing.version() + 1] = len(changing.features()) - 5
     assert publish(changing, changing.features().slice(5), files=2) == first
-    asked = {"uri": changing.features()[rows.URI][0].as_py(), "k": 100}
+    asked = {"uri": changing.features()[schemas.URI][0].as_py(), "k": 100}
     while (answer := served.post("/search", json=asked)).json()["version"] != first:
         assert len(answer.json()["results"]) == rows_of[answer.json()["version"]]
     assert len(answer.json()["results"]) == rows_of[first]
@@ -176,7 +176,7 @@ def test_a_new_version_is_swapped_in_under_queries(served: httpx.Client, changin
 @pytest.mark.ray
 def test_another_pca_is_swapped_in_under_uploads(served: httpx.Client, changing: Index) -> None:
     """Described by one version's PCA and ranked by another's rows, an upload would not find itself at 0, or fail."""
-    before, data = changing.version(), Path(changing.features()[rows.URI][-1].as_py()).read_bytes()
+    before, data = changing.version(), Path(changing.features()[schemas.URI][-1].as_py()).read_bytes()
     newest = publish_by_other_pca(changing, dimensions=5)
     seen = {before: 8}
     while newest not in seen:

@@ -27,9 +27,9 @@ from jobs.serving.app import WEB
 from jobs.serving.messages import AnswerJson
 from jobs.serving.reading import read_search
 from jobs.serving.request import SearchRequest
-from rsir_core import rows
+from rsir_core import schemas
 from rsir_core.errors import QueryError
-from rsir_core.table import Index
+from rsir_core.index.index import Index
 from tests.serving import LIMITS, ONE, Rows, png, upload
 
 # Refusals
@@ -157,7 +157,7 @@ def test_what_is_served(client: httpx.Client, stored: Rows) -> None:
     told = client.get("/index").json()
     assert told["images"] == sum(told["classes"].values()) == len(stored)
     assert list(told["classes"]) == list(CLASSES)
-    assert (told["bundle"], told["pca"]) == (stored[0][rows.BUNDLE], stored[0][rows.PCA])
+    assert (told["bundle"], told["pca"]) == (stored[0][schemas.BUNDLE], stored[0][schemas.PCA])
     assert told["max_k"] == LIMITS.max_k
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from rsir_core import rows
-from rsir_core.raster import read_picture
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
 from tests.serving import ONE, Rows, copy_of, local_app, png, publish, serving, upload
 
 pytestmark = pytest.mark.slow
@@ -159,10 +159,10 @@ def test_an_empty_name_is_not_in_the_index(partitioned: httpx.Client) -> None:
 def test_an_upload_is_the_row_it_is_among_others_as_near(index: str, stored: Rows, tmp_path: Path, parts: int) -> None:
     """A nearer row of other probabilities, as of open sea, hides it from no number of searchers."""
     copy, one = copy_of(index, tmp_path / "index"), stored[0]
-    turned = one[rows.CLASS_PROBABILITIES][1:] + one[rows.CLASS_PROBABILITIES][:1]
-    near = stored[-1] | {rows.FEATURE: one[rows.FEATURE], rows.CLASS_PROBABILITIES: turned}
-    far = [x + 1e-4 for x in one[rows.FEATURE]]
-    publish(copy, pa.Table.from_pylist([one | {rows.FEATURE: far}, *stored[1:-1], near], rows.FEATURES), files=2)
+    turned = one[schemas.CLASS_PROBABILITIES][1:] + one[schemas.CLASS_PROBABILITIES][:1]
+    near = stored[-1] | {schemas.FEATURE: one[schemas.FEATURE], schemas.CLASS_PROBABILITIES: turned}
+    far = [x + 1e-4 for x in one[schemas.FEATURE]]
+    publish(copy, pa.Table.from_pylist([one | {schemas.FEATURE: far}, *stored[1:-1], near], schemas.FEATURES), files=2)
     with serving(local_app(copy.uri, parts=parts)) as url, httpx.Client(base_url=url, timeout=60) as client:
         answer = upload(client, Path(one["uri"]).read_bytes()).json()
         assert (answer["results"][0]["image_id"], answer["results"][0]["weighted_distance"]) == (one["image_id"], 0)
@@ -170,8 +170,8 @@ def test_an_upload_is_the_row_it_is_among_others_as_near(index: str, stored: Row
 
 def test_pixels_tell_which_near_duplicates_are_the_picture(index: str, stored: Rows, tmp_path: Path) -> None:
     copy, (one, other) = copy_of(index, tmp_path / "index"), (stored[0]["image_id"], stored[1]["image_id"])
-    alike = {name: stored[0][name] for name in (rows.FEATURE, rows.CLASS, rows.CLASS_PROBABILITIES)}
-    publish(copy, pa.Table.from_pylist([stored[0], stored[1] | alike, *stored[2:]], rows.FEATURES))
+    alike = {name: stored[0][name] for name in (schemas.FEATURE, schemas.CLASS, schemas.CLASS_PROBABILITIES)}
+    publish(copy, pa.Table.from_pylist([stored[0], stored[1] | alike, *stored[2:]], schemas.FEATURES))
     pixels = read_picture(stored[0]["uri"]).pixels
     saved = io.BytesIO()
     Image.fromarray(pixels).save(saved, "JPEG", quality=95)

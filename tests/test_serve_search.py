@@ -13,9 +13,9 @@ import pytest
 from jobs.demo_scenes import CLASSES
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_edition
-from rsir_core import rows
-from rsir_core.regions import Box
-from rsir_core.resident import Resident
+from rsir_core import schemas
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.partition import Resident
 from tests.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -118,7 +118,15 @@ def test_a_result_shows_its_row(client: httpx.Client, stored: Rows) -> None:
     rows_of = {row["image_id"]: row for row in stored}
     for result in client.post("/search", json={"image_id": ONE}).json()["results"]:
         row = rows_of[result["image_id"]]
-        same = [rows.URI, rows.CLASS, rows.REGION, rows.OBJECT_CLASS, rows.OBJECT_BOX, rows.HEIGHT, rows.WIDTH]
+        same = [
+            schemas.URI,
+            schemas.CLASS,
+            schemas.REGION,
+            schemas.OBJECT_CLASS,
+            schemas.OBJECT_BOX,
+            schemas.HEIGHT,
+            schemas.WIDTH,
+        ]
         assert {n: result[n] for n in same} == {n: row[n] for n in same}
         assert result["probability"] == max(row["class_probabilities"])
 

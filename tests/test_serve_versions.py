@@ -18,10 +18,10 @@ from jobs.serving import library as library_room
 from jobs.serving.library import Library
 from jobs.serving.replicas import SearcherReplica
 from jobs.serving.shelf import Shelf
-from rsir_core import rows
+from rsir_core import schemas
 from rsir_core.errors import QueryError, TableError
-from rsir_core.nomatch import put_no_match
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import put_no_match
 from tests.serving import ONE, LocalFleet, copy_of, local_app, publish, publish_by_other_pca, serving
 
 pytestmark = pytest.mark.slow
@@ -302,7 +302,7 @@ def test_another_pca_swaps_describer_and_searchers_together(changing: Index) -> 
 
     async def check() -> None:
         library = Library(changing.uri, LocalFleet(changing.uri, parts=2))
-        data = Path(changing.features()[rows.URI][0].as_py()).read_bytes()
+        data = Path(changing.features()[schemas.URI][0].as_py()).read_bytes()
         async with library.lend(None) as old:
             publish_by_other_pca(changing, dimensions=5)
             await library.refresh()
@@ -313,7 +313,7 @@ def test_another_pca_swaps_describer_and_searchers_together(changing: Index) -> 
                     assert described.feature.tolist() in backend_features(backend.edition.version)
 
     def backend_features(version: int) -> list[list[float]]:
-        found: list[list[float]] = changing.features(version)[rows.FEATURE].to_pylist()
+        found: list[list[float]] = changing.features(version)[schemas.FEATURE].to_pylist()
         return found
 
     asyncio.run(check())
@@ -344,7 +344,7 @@ def test_versions_are_swapped_under_load_and_nothing_fails_or_mixes(endpoint: ht
             seen.add(answer.json()["version"])
         return seen
 
-    last = changing.features()[rows.URI][-1].as_py()
+    last = changing.features()[schemas.URI][-1].as_py()
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, i) for i in range(4)]
         for _ in range(4):

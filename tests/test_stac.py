@@ -11,11 +11,11 @@ import pystac
 import pytest
 
 from jobs.config import IndexConfig
-from rsir_core.archive import ImageFile
+from rsir_core.archive.listing import ImageFile
+from rsir_core.archive.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
-from rsir_core.footprint import Footprint
-from rsir_core.geometry import rectangle, to_geojson, to_wkb
-from rsir_core.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
+from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.wkb import rectangle, to_geojson, to_wkb
 
 LATE = datetime(2024, 1, 15, 10, tzinfo=UTC)
 EARLY = datetime(2023, 7, 12, tzinfo=UTC)
@@ -94,9 +94,9 @@ def test_what_a_store_says_is_asked_whatever_a_file_is_called(tmp_path: Path) ->
 
 def test_few_items_are_held(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr("rsir_core.stac._listed", lambda source, *_: read.append(source))
+    monkeypatch.setattr("rsir_core.archive.stac._listed", lambda source, *_: read.append(source))
     sources = (str(i) for i in range(10_000))
-    monkeypatch.setattr("rsir_core.stac._items", lambda *_: sources)
+    monkeypatch.setattr("rsir_core.archive.stac._items", lambda *_: sources)
     with pytest.raises(ArchiveError, match="no item that is wanted"):
         list(list_items(catalogue, Wanted()))
     assert read.index("9999") >= 10_000 - AHEAD - AT_ONCE  # in their order, or nearly

@@ -7,11 +7,11 @@ from fsspec import get_filesystem_class
 
 from jobs.config import QueryConfig
 from jobs.query import answer_queries
-from rsir_core import bundle, detector
 from rsir_core.errors import StorageError, WeightsError
-from rsir_core.nomatch import get_no_match, has_no_match
-from rsir_core.storage import create_file, put_file
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import get_no_match, has_no_match
+from rsir_core.models import bundle, detector
+from rsir_core.storage.filesystem import create_file, put_file
 
 URI = "s3://bucket/x"
 

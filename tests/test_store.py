@@ -13,20 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rsir_core import bucket, rows
-from rsir_core.archive import list_images
-from rsir_core.bucket import Bucket
-from rsir_core.delta import Mode
+from rsir_core import schemas
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError, TableError
-from rsir_core.files import read_file
-from rsir_core.lease import Holder, Lease
-from rsir_core.plan import listing_table, make_plan
-from rsir_core.raster import Picture, read_in_turn
-from rsir_core.reader import Reader, memory_for
-from rsir_core.scenes import Tiling, with_tiles
-from rsir_core.storage import create_file, put_file
-from rsir_core.survey import look_into, survey_files
-from rsir_core.table import Index
+from rsir_core.imagery.decode import Picture, read_in_turn
+from rsir_core.imagery.sandbox import Reader, memory_for
+from rsir_core.imagery.survey import look_into, survey_files
+from rsir_core.imagery.tiling import Tiling, with_tiles
+from rsir_core.index.delta import Mode
+from rsir_core.index.diff import listing_table, make_plan
+from rsir_core.index.index import Index
+from rsir_core.index.lease import Holder, Lease
+from rsir_core.storage import s3_listing as bucket
+from rsir_core.storage.filesystem import create_file, put_file
+from rsir_core.storage.reading import read_file
+from rsir_core.storage.s3_listing import Bucket
 from tests.store import Fault, Store, running
 from tests.test_tiles import cog
 
@@ -151,7 +152,7 @@ def test_what_the_store_refused_is_tried_again_and_what_the_file_is_not(store: S
     rest = pa.table({n: [row[n] for row in map(dict, listing.to_pylist())] for n in ("image_id", "uri", "etag")})
     stages, kinds = zip(*(said[name] for name in rest["image_id"].to_pylist()), strict=True)
     more = {"bundle": ["b"] * 3, "stage": list(stages), "kind": list(kinds), "message": ["m"] * 3}
-    table = pa.table({**{n: rest[n] for n in rest.column_names}, **more}).select(rows.FAILURES.names)
+    table = pa.table({**{n: rest[n] for n in rest.column_names}, **more}).select(schemas.FAILURES.names)
     index.commit("failures", [index.write_rows("failures", table)], "append")
     plan = make_plan(index, listing, retry_failed=False)
     assert plan.to_describe["image_id"].to_pylist() == ["denied.jpg", "unreachable.jpg"]
@@ -229,7 +230,7 @@ def test_scenes_there_are_read_by_windows(store: Store) -> None:
     listing = listing_table(list_images("s3://bucket/scenes"))
     headers, pictures = Reader(look_into, 60, memory_for(10**8)), Reader(read_in_turn, 60, memory_for(10**8))
     surveyed = survey_files(listing, [headers], Tiling(128, 0), 10**8)
-    tiles, _ = with_tiles(listing, surveyed.select(rows.SCENES.names))
+    tiles, _ = with_tiles(listing, surveyed.select(schemas.SCENES.names))
     assert len(tiles) == 3 * 4
     for uri, picture in zip(uris := tiles["uri"].to_pylist(), pictures.read([(u, 10**8) for u in uris]), strict=True):
         assert isinstance(picture, Picture) and picture.window is not None, picture

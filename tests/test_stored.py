@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir_core.errors import TableError
-from rsir_core.nomatch import NoMatch, has_no_match, put_no_match
-from rsir_core.pca import Moments
-from rsir_core.plan import semi
-from rsir_core.retention import vacuum
-from rsir_core.stored import FILE, KEYS, by_file, first_of, stored_keys, stored_rows
-from rsir_core.table import Index
+from rsir_core.index.diff import semi
+from rsir_core.index.embedding_files import FILE, KEYS, by_file, first_of, stored_keys, stored_rows
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import NoMatch, has_no_match, put_no_match
+from rsir_core.index.vacuum import vacuum
+from rsir_core.models.pca import Moments
 from tests.test_table import D, K, embedding_rows, feature_rows, ids_of, store
 
 NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rsir_core.table import Index
+from rsir_core.index.index import Index
 from tests.heads import RAY, ROOT, checkout, guarded, head
 from tests.models import write_bundle
 from tests.test_index import draw

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rsir_core import rows
-from rsir_core.archive import ImageFile
-from rsir_core.delta import TableFile, WrittenFile, commit_files, table_at
+from rsir_core import schemas
+from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConflictError, StorageError, TableError
-from rsir_core.geometry import rectangle, to_wkb
-from rsir_core.pca import Moments
-from rsir_core.plan import listing_table, make_plan
-from rsir_core.replacing import without_rows
-from rsir_core.resident import Resident, in_runs
-from rsir_core.stored import by_file, stored_keys, stored_rows
-from rsir_core.table import SCHEMAS, Index, TableName
+from rsir_core.geo.wkb import rectangle, to_wkb
+from rsir_core.index.delta import TableFile, WrittenFile, commit_files, table_at
+from rsir_core.index.diff import listing_table, make_plan
+from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
+from rsir_core.index.index import SCHEMAS, Index, TableName
+from rsir_core.index.replace import without_rows
+from rsir_core.models.pca import Moments
+from rsir_core.retrieval.partition import Resident, in_runs
 
 D, K, C = 8, 2, 3
 
@@ -34,10 +34,10 @@ def embedding_rows(ids: list[str], etag: str = "1", seed: int = 0) -> pa.Table:
             "height": [256] * n,
             "width": [256] * n,
             "region": [{"x": 1, "y": 2, "width": 3, "height": 4}] * n,
-            "class_probabilities": rows.to_vectors(rng.random((n, C))),
-            "embedding": rows.to_vectors(rng.random((n, D)).astype(np.float16)),
+            "class_probabilities": schemas.to_vectors(rng.random((n, C))),
+            "embedding": schemas.to_vectors(rng.random((n, D)).astype(np.float16)),
         },
-        rows.EMBEDDINGS,
+        schemas.EMBEDDINGS,
     )
 
 
@@ -47,19 +47,19 @@ def feature_rows(ids: list[str], etag: str = "1", seed: int = 0) -> pa.Table:
         {
             **{name: embedding_rows(ids, etag, seed)[name] for name in ("height", "width", "region")},
             **keys(ids, etag),
-            "class_probabilities": rows.to_vectors(np.eye(C)[[i % C for i in range(n)]]),
+            "class_probabilities": schemas.to_vectors(np.eye(C)[[i % C for i in range(n)]]),
             "pca": ["p"] * n,
             "class": ["x"] * n,
-            "feature": rows.to_vectors(np.random.default_rng(seed).random((n, K))),
+            "feature": schemas.to_vectors(np.random.default_rng(seed).random((n, K))),
         },
-        rows.FEATURES,
+        schemas.FEATURES,
     )
 
 
 def failure_rows(ids: list[str], etag: str = "1") -> pa.Table:
     n = len(ids)
     columns = {"stage": ["read"] * n, "kind": ["corrupt"] * n, "message": ["bad"] * n}
-    return _cast({**keys(ids, etag), **columns}, rows.FAILURES)
+    return _cast({**keys(ids, etag), **columns}, schemas.FAILURES)
 
 
 def keys(ids: list[str], etag: str) -> dict[str, list[str]]:
@@ -86,15 +86,15 @@ def listed(**etags: str) -> pa.Table:
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-1, 1, width=32)))
-def test_vectors_go_in_and_out_of_a_column(matrix: rows.Floats) -> None:
-    column = pa.chunked_array([rows.to_vectors(matrix[:2]), rows.to_vectors(matrix[2:])])
-    np.testing.assert_array_equal(rows.to_matrix(column), matrix)
-    np.testing.assert_array_equal(rows.to_matrix(rows.to_vectors(matrix).slice(len(matrix) - 1)), matrix[-1:])
+def test_vectors_go_in_and_out_of_a_column(matrix: schemas.Floats) -> None:
+    column = pa.chunked_array([schemas.to_vectors(matrix[:2]), schemas.to_vectors(matrix[2:])])
+    np.testing.assert_array_equal(schemas.to_matrix(column), matrix)
+    np.testing.assert_array_equal(schemas.to_matrix(schemas.to_vectors(matrix).slice(len(matrix) - 1)), matrix[-1:])
 
 
 def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="different lengths"):
-        rows.to_matrix(pa.array([[1.0], [1.0, 2.0, 3.0]], rows.VECTOR))
+        schemas.to_matrix(pa.array([[1.0], [1.0, 2.0, 3.0]], schemas.VECTOR))
 
 
 @pytest.mark.parametrize("uri", ["/a%20b", "memory://a/b#c", "memory://a?b", "memory://a%2Fb/index"])
@@ -158,7 +158,7 @@ def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
         index.features()
     version = index.commit("features", [written], "append")
     assert index.version() == version and ids_of(index) == ["a", "b"]
-    assert index.features().schema == rows.FEATURES
+    assert index.features().schema == schemas.FEATURES
 
 
 def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_replaced_rows_are_what_every_reader_sees_in_clusters_that_hold(
     for file in index.feature_files():
         table, clusters = index.read_features(file)
         assert clusters is not None and clusters.count.sum() == len(table) and (clusters.count > 0).all()
-        classes = rows.to_matrix(table["class_probabilities"]).argmax(axis=1)
+        classes = schemas.to_matrix(table["class_probabilities"]).argmax(axis=1)
         assert (np.repeat(clusters.of_class, clusters.count) == classes).all()
-        away = clusters.from_centres(rows.to_matrix(table["feature"]))
+        away = clusters.from_centres(schemas.to_matrix(table["feature"]))
         assert (away <= np.repeat(clusters.radius, clusters.count)).all()
     assert len(Resident(index, version)) == len(expected)
 
@@ -237,7 +237,7 @@ def test_embeddings_are_float16_and_small_and_come_in_the_rows_order(tmp_path: P
     store(index, "embeddings", stored)
     store(index, "features", feature_rows(list("abcd")))
     got = index.embeddings(index.features())
-    np.testing.assert_array_equal(got, rows.to_matrix(stored["embedding"])[::-1])
+    np.testing.assert_array_equal(got, schemas.to_matrix(stored["embedding"])[::-1])
     np.testing.assert_array_equal(got, got.astype(np.float16))
     with pytest.raises(TableError, match="no embedding of x"):
         index.embeddings(feature_rows(["x"]))
@@ -247,11 +247,11 @@ def test_a_file_of_embeddings_is_no_larger_than_float16(tmp_path: Path) -> None:
     index, n, d = Index(str(tmp_path)), 500, 1280
     pooled = np.random.default_rng(0).gamma(0.5, 0.4, (n, d)).astype(np.float16)
     table = embedding_rows([f"class/{i:05}.jpg" for i in range(n)])
-    table = table.set_column(table.column_names.index("embedding"), rows.EMBEDDINGS.field("embedding"),
-                             rows.to_vectors(pooled))  # fmt: skip
+    table = table.set_column(table.column_names.index("embedding"), schemas.EMBEDDINGS.field("embedding"),
+                             schemas.to_vectors(pooled))  # fmt: skip
     written = index.write_rows("embeddings", table)
     assert written.size / n < 2 * d + 100  # bytes per image, everything included
-    np.testing.assert_array_equal(rows.to_matrix(table["embedding"]), pooled)
+    np.testing.assert_array_equal(schemas.to_matrix(table["embedding"]), pooled)
 
 
 def test_plain_parquet_tools_read_it(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_plain_parquet_tools_read_it(tmp_path: Path) -> None:
     query = f"select image_id, feature[1], region.width from '{tmp_path}/features/*.parquet' order by 1"
     found = duckdb.connect().execute(query).fetchall()
     assert [row[0] for row in found] == ["a", "b"]
-    assert found[0][1] == pytest.approx(rows.to_matrix(index.features()["feature"])[0, 0])
+    assert found[0][1] == pytest.approx(schemas.to_matrix(index.features()["feature"])[0, 0])
     assert found[0][2] == 3
 
 
@@ -268,7 +268,7 @@ def old_index(folder: Path) -> Index:
     """One of before there were scenes: its tables end before `geometry`."""
     index = Index(str(folder))
     for name, table in (("embeddings", embedding_rows(["a", "b"])), ("features", feature_rows(["a", "b"]))):
-        old = table.drop_columns([field.name for field in rows.SCENE_COLUMNS])
+        old = table.drop_columns([field.name for field in schemas.SCENE_COLUMNS])
         deltalake.DeltaTable.create(f"{folder}/{name}", old.schema)  # version 0, as every index begins
         deltalake.write_deltalake(f"{folder}/{name}", old, mode="append")
     return index
@@ -277,20 +277,20 @@ def old_index(folder: Path) -> Index:
 def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) -> None:
     index = old_index(tmp_path / "old")
     before = index.features()
-    assert before.schema == rows.FEATURES and before["geometry"].null_count == 2
+    assert before.schema == schemas.FEATURES and before["geometry"].null_count == 2
     assert len(Resident(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
     old = index.version()
     for name in SCHEMAS:
         index.complete(name)
     store(index, "embeddings", embedding_rows(["c"]))
     version = replace(index, [index.write_rows("features", feature_rows(["c"]))], ["b"])
-    assert ids_of(index) == ["a", "c"] and index.features().schema == rows.FEATURES
+    assert ids_of(index) == ["a", "c"] and index.features().schema == schemas.FEATURES
     assert index.features(old) == before and len(Resident(index, version)) == 2
     parts = by_file(stored_keys(index), 10)
-    described = pa.concat_tables([t for part in parts for t in stored_rows(index, part, rows.EMBEDDINGS.names)])
+    described = pa.concat_tables([t for part in parts for t in stored_rows(index, part, schemas.EMBEDDINGS.names)])
     assert sorted(described["image_id"].to_pylist()) == ["a", "b", "c"] and described["crs"].null_count == 3
     grown = deltalake.DeltaTable(index.table_uri("embeddings")).to_pyarrow_table()
-    assert grown.column_names == rows.EMBEDDINGS.names and grown["window"].null_count == 3
+    assert grown.column_names == schemas.EMBEDDINGS.names and grown["window"].null_count == 3
 
 
 def test_features_are_geoparquet(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_features_are_geoparquet(tmp_path: Path) -> None:
     file = index.write_rows("features", table)
     geo = json.loads(pa.parquet.read_metadata(f"{tmp_path}/features/{file.name}").metadata[b"geo"])
     assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
-    assert set(geo["columns"]["geometry"]["covering"]["bbox"]) == set(rows.BBOX_FIELDS)
+    assert set(geo["columns"]["geometry"]["covering"]["bbox"]) == set(schemas.BBOX_FIELDS)
     assert index.read_features(TableFile(file.name, 2))[0]["geometry"][0].as_py() == place[0].as_py()
     assert b"geo" not in (pa.parquet.read_metadata(f"{tmp_path}/embeddings/{stored_name(index)}").metadata or {})
 
@@ -329,7 +329,9 @@ def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_pat
 def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     first = store(index, "failures", failure_rows(["a", "b"]))
-    tables = [table_at(index.table_uri("failures"), rows.FAILURES, first) for _ in range(2)]  # both as they were read
+    tables = [
+        table_at(index.table_uri("failures"), schemas.FAILURES, first) for _ in range(2)
+    ]  # both as they were read
     files = [index.write_rows("failures", failure_rows([i])) for i in "cd"]
     assert commit_files(tables[0], files[:1], "append", []) == first + 1
     with pytest.raises(ConflictError):

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsir_core import paper
-from rsir_core.arms import ARM_SETS, CENTRES, TAUS, Arm, ArmSet, Variation
-from rsir_core.evaluation import Evaluation, Spread, over_seeds
-from rsir_core.frozen import FROZEN
-from rsir_core.paper import Published
-from rsir_core.regions import VIEWS
-from rsir_core.tables import PaperTable, Tables
+from rsir_core.evaluation import paper
+from rsir_core.evaluation.arms import ARM_SETS, CENTRES, TAUS, Arm, ArmSet, Variation
+from rsir_core.evaluation.evaluation import Evaluation, Spread, over_seeds
+from rsir_core.evaluation.paper import Published
+from rsir_core.evaluation.tables import PaperTable, Tables
+from rsir_core.models.frozen import FROZEN
+from rsir_core.models.regions import VIEWS
 from tests.evaluations import OTHER, OWN, UC_MERCED, some_evaluation
 
 EVERY: list[ArmSet] = list(ARM_SETS)

@@ -13,11 +13,11 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from rsir_core import tiles
 from rsir_core.errors import ImageError
-from rsir_core.files import open_file
-from rsir_core.raster import Pictures, decode, read_picture
-from rsir_core.tiles import Recipe, Tile
+from rsir_core.imagery import tiles
+from rsir_core.imagery.decode import Pictures, decode, read_picture
+from rsir_core.imagery.tiles import Recipe, Tile
+from rsir_core.storage.reading import open_file
 from tests.rasters import gdal_file, large_is_slow
 
 RNG = np.random.default_rng(0)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rsir_core.metrics import score_retrieval
-from rsir_core.search import SURE
-from rsir_core.unseen import score_unseen
+from rsir_core.evaluation.metrics import score_retrieval
+from rsir_core.evaluation.unseen import score_unseen
+from rsir_core.search.exact import SURE
 
 CLASSES = ("a", "b", "c")
 

@@ -13,12 +13,12 @@ from jobs.index import index_archive
 from jobs.indexing.restoring import restore_version
 from jobs.serve import serve_index
 from rsir_core.errors import ConfigError, LeaseError, TableError
-from rsir_core.last_run import get_last_run
-from rsir_core.lease import Lease
-from rsir_core.nomatch import get_no_match, has_no_match, put_no_match
-from rsir_core.retention import vacuum
-from rsir_core.table import Index
-from rsir_core.versions import restoration_of, versions_of
+from rsir_core.index.index import Index
+from rsir_core.index.last_run import get_last_run
+from rsir_core.index.lease import Lease
+from rsir_core.index.no_match import get_no_match, has_no_match, put_no_match
+from rsir_core.index.vacuum import vacuum
+from rsir_core.index.versions import restoration_of, versions_of
 from tests.serving import Rows, check_finds_itself, copy_of, local_app, publish, publish_by_other_pca, serving, upload
 
 pytestmark = pytest.mark.slow

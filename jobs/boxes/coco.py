@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.boxes.formats import MarkedObject, numbers
+from rsir_core.archive.file_names import composed
 from rsir_core.errors import LabelError
-from rsir_core.names import composed
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 Id = int | float | str  # 1 and 1.0 are one id, as for pycocotools, whose dictionaries compare them; "1" is another
 

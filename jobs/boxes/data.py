@@ -21,9 +21,9 @@ from jobs.boxes.data_yaml import DataYaml, read_data_yaml
 from jobs.boxes.label_files import LabelFiles, PathFinder
 from jobs.boxes.named import is_hidden_entry
 from jobs.boxes.yolo import cut_off, label_file, read_label, read_lines
-from rsir_core.archive import EXTENSIONS, is_hidden
+from rsir_core.archive.listing import EXTENSIONS, is_hidden
 from rsir_core.errors import ImageError, LabelError
-from rsir_core.tiles import SceneFormatError, open_scene
+from rsir_core.imagery.tiles import SceneFormatError, open_scene
 
 log = logging.getLogger(__name__)
 _ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter

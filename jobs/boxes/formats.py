@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 from jobs.boxes.polygons import Corners, around
 from jobs.boxes.yolo import MARK, parse_line
+from rsir_core.archive.file_names import composed
 from rsir_core.errors import LabelError
-from rsir_core.names import composed
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 NWPU_CLASSES: Final = (
     *("airplane", "ship", "storage tank", "baseball diamond", "tennis court"),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from jobs.boxes.yolo import MARK, label_file, marks_object
-from rsir_core.archive import EXTENSIONS, is_hidden
+from rsir_core.archive.file_names import composed, name_key, tell_apart
+from rsir_core.archive.listing import EXTENSIONS, is_hidden
 from rsir_core.errors import LabelError
-from rsir_core.names import composed, name_key, tell_apart
 
 log = logging.getLogger(__name__)
 _ENDINGS: Final = EXTENSIONS | {".txt"}

@@ -11,8 +11,8 @@ from jobs.boxes.formats import LABEL_FORMATS, MarkedObject, check_size
 from jobs.boxes.named import NamedFiles, is_hidden_entry, stem
 from jobs.boxes.yolo import marks_object
 from jobs.config import ConvertBoxesConfig
+from rsir_core.archive.file_names import tell_apart
 from rsir_core.errors import LabelError
-from rsir_core.names import tell_apart
 
 log = logging.getLogger(__name__)
 Marked = dict[str, list[MarkedObject]]  # by the image's name

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from rsir_core.archive import is_hidden
+from rsir_core.archive.file_names import name_key, tell_apart
+from rsir_core.archive.listing import is_hidden
 from rsir_core.errors import ConfigError, LabelError
-from rsir_core.names import name_key, tell_apart
 
 
 class NamedFiles:

@@ -1,6 +1,6 @@
 """Polygons in pixels of an image: what of one is inside, and the upright box around it."""
 
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 Corner = tuple[float, float]  # x, y
 Corners = tuple[Corner, ...]

@@ -12,8 +12,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jobs.boxes.yolo import label_file
 from rsir_core.errors import ConfigError, LabelError
-from rsir_core.regions import Box
-from rsir_core.storage import opened
+from rsir_core.models.regions import Box
+from rsir_core.storage.filesystem import opened
 
 EDGE: Final = 1.0  # pixel by which a box may reach over its image: formats count from 0 or 1, and round
 

@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.demo_scenes import nature, town
 from jobs.demo_scenes.canvas import SIDE, Canvas, Frame
 from jobs.demo_scenes.objects import OBJECT_CLASSES
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 __all__ = ["CLASSES", "OBJECT_CLASSES", "SIDE", "Scene", "draw_scene", "write_archive", "write_boxes"]
 

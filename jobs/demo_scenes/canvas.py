@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
 
 SIDE = 256
 _OVERSAMPLING = 2  # drawn at twice the size and averaged: smooth edges

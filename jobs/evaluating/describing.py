@@ -15,16 +15,16 @@ from jobs.config import EvaluateConfig
 from jobs.evaluating.subject import Subject
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Stage, through
-from rsir_core import rows
-from rsir_core.arms import Variation
-from rsir_core.bundle import Bundle, load_bundle
-from rsir_core.classifier import Pixels
-from rsir_core.describe import Describer, Descriptions
+from rsir_core import schemas
 from rsir_core.errors import ImageError
-from rsir_core.frozen import FROZEN
-from rsir_core.pca import Moments, unit_length
-from rsir_core.regions import Box
-from rsir_core.table import Index
+from rsir_core.evaluation.arms import Variation
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import Bundle, load_bundle
+from rsir_core.models.classifier import Pixels
+from rsir_core.models.describe import Describer, Descriptions
+from rsir_core.models.frozen import FROZEN
+from rsir_core.models.pca import Moments, unit_length
+from rsir_core.models.regions import Box
 
 POSITION: Final = "position"
 
@@ -33,12 +33,12 @@ POSITION: Final = "position"
 class Described:
     """n images, described in one way."""
 
-    embedding: rows.Floats  # (n, D)
-    class_probabilities: rows.Floats  # (n, C)
+    embedding: schemas.Floats  # (n, D)
+    class_probabilities: schemas.Floats  # (n, C)
     moments: Moments  # what a PCA is fitted to
-    feature: rows.Floats | None = None  # (n, K), as the index stores them
+    feature: schemas.Floats | None = None  # (n, K), as the index stores them
 
-    def vectors(self, components: int | None) -> rows.Floats:
+    def vectors(self, components: int | None) -> schemas.Floats:
         """What is compared: the embeddings at unit length, or features of so many dimensions, (n, components).
 
         A small database may have fewer rows than that; then it is as many as can be fitted.
@@ -55,15 +55,17 @@ def stored(index: Index, features: pa.Table) -> Described:
     """Rows as they are in the index; a PCA is fitted to all images of the index, as its own was."""
     return Described(
         index.embeddings(features),
-        rows.to_matrix(features[rows.CLASS_PROBABILITIES]),
-        index.pca(features[rows.PCA][0].as_py()).moments,
-        rows.to_matrix(features[rows.FEATURE]),
+        schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
+        index.pca(features[schemas.PCA][0].as_py()).moments,
+        schemas.to_matrix(features[schemas.FEATURE]),
     )
 
 
 def reading_of(config: EvaluateConfig, features: pa.Table) -> Reading:
     """How images of an index are read again: its largest one may have as many pixels as it has, whatever the limit."""
-    largest = pc.max(pc.multiply(features[rows.HEIGHT].cast(pa.int64()), features[rows.WIDTH].cast(pa.int64()))).as_py()
+    largest = pc.max(
+        pc.multiply(features[schemas.HEIGHT].cast(pa.int64()), features[schemas.WIDTH].cast(pa.int64()))
+    ).as_py()
     return Reading(max(config.max_pixels, largest or 0), config.image_seconds)
 
 
@@ -87,14 +89,14 @@ class DescribeAgain:
     def __call__(self, read: pa.Table) -> pa.Table:
         """Columns `position`, `message` (null: it was read) and two of each way, for read rows with `object_box`."""
         good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
-        columns = {POSITION: good[POSITION], rows.MESSAGE: pa.nulls(len(good), pa.string())}
+        columns = {POSITION: good[POSITION], schemas.MESSAGE: pa.nulls(len(good), pa.string())}
         images = images_of(good)
-        boxes = [None if box is None else Box(**box) for box in good[rows.OBJECT_BOX].to_pylist()]
+        boxes = [None if box is None else Box(**box) for box in good[schemas.OBJECT_BOX].to_pylist()]
         for i, variation in enumerate(self.variations):
             found = self._describe(images, boxes, variation)
-            columns[f"{rows.EMBEDDING} {i}"] = rows.to_vectors(found.embedding)
-            columns[f"{rows.CLASS_PROBABILITIES} {i}"] = rows.to_vectors(found.class_probabilities)
-        failed = pa.table({POSITION: bad[POSITION], rows.MESSAGE: bad[rows.MESSAGE]})
+            columns[f"{schemas.EMBEDDING} {i}"] = schemas.to_vectors(found.embedding)
+            columns[f"{schemas.CLASS_PROBABILITIES} {i}"] = schemas.to_vectors(found.class_probabilities)
+        failed = pa.table({POSITION: bad[POSITION], schemas.MESSAGE: bad[schemas.MESSAGE]})
         return pa.concat_tables([pa.table(columns), failed], promote_options="default")
 
     def _describe(self, images: list[Pixels], boxes: list[Box | None], variation: Variation) -> Descriptions:
@@ -128,14 +130,14 @@ def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") 
     variations, features = subject.again, subject.features
     if not variations:
         return {}
-    names = [*(rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME), rows.OBJECT_BOX]
+    names = [*(schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.TIME), schemas.OBJECT_BOX]
     images = features.select(names).append_column(POSITION, pa.array(np.arange(len(features))))
     # Sent, as its weights need be known to this machine only.
     frozen = ray.put(subject.frozen)
-    models = subject.index.uri, features[rows.BUNDLE][0].as_py(), list(variations.values()), frozen
+    models = subject.index.uri, features[schemas.BUNDLE][0].as_py(), list(variations.values()), frozen
     stage = Stage(reading_of(config, features), DescribeAgain, models, gpu=gpu)
     found = pa.concat_tables(tables_of(through(stage, config, images)), promote_options="default").sort_by(POSITION)
-    if len(unread := found[rows.MESSAGE].drop_null()):
+    if len(unread := found[schemas.MESSAGE].drop_null()):
         raise ImageError(
             f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "
             "raise --image-seconds, bring the index up to date with jobs.index, or pass --arms key_region",
@@ -147,6 +149,6 @@ def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") 
 
 def _described(found: pa.Table, i: int) -> Described:
     columns: dict[str, Any] = {
-        name: rows.to_matrix(found[f"{name} {i}"]) for name in (rows.EMBEDDING, rows.CLASS_PROBABILITIES)
+        name: schemas.to_matrix(found[f"{name} {i}"]) for name in (schemas.EMBEDDING, schemas.CLASS_PROBABILITIES)
     }
-    return Described(**columns, moments=Moments.of(columns[rows.EMBEDDING]))
+    return Described(**columns, moments=Moments.of(columns[schemas.EMBEDDING]))

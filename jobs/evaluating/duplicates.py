@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from jobs.evaluating.labels import match
 from jobs.pipeline.reading import Reading, pictures_of
-from rsir_core import rows
-from rsir_core.duplicates import Look, groups, looks_at, near_pairs, same_pictures
-from rsir_core.labels import read_split
-from rsir_core.storage import put_file
+from rsir_core import schemas
+from rsir_core.archive.labels import read_split
+from rsir_core.retrieval.near_duplicates import Look, groups, looks_at, near_pairs, same_pictures
+from rsir_core.storage.filesystem import put_file
 
 log = logging.getLogger(__name__)
 SHOWN: Final = 100  # pairs in metrics.json; the CSV has all
@@ -26,15 +26,15 @@ def find_duplicates(
     """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`), those across the split first.
 
     Args:
-        features: rows of the index, training images included, schema `rows.FEATURES`.
+        features: rows of the index, training images included, schema `schemas.FEATURES`.
         split: CSV that says which images train; only those that it names are looked at. None: that is not known.
         reading: how images are read.
     """
     place = {} if split is None else _split_of(features, split)
     if place:
         features, place = features.take(pa.array(sorted(place))), dict(enumerate(place[row] for row in sorted(place)))
-    ids, uris = (features[name].to_pylist() for name in (rows.IMAGE_ID, rows.URI))
-    near = near_pairs(rows.to_matrix(features[rows.FEATURE]))
+    ids, uris = (features[name].to_pylist() for name in (schemas.IMAGE_ID, schemas.URI))
+    near = near_pairs(schemas.to_matrix(features[schemas.FEATURE]))
     wanted = sorted({row for pair in near for row in pair})
     looks = dict(
         zip(wanted, looks_at([uris[row] for row in wanted], partial(pictures_of, reading=reading)), strict=True)

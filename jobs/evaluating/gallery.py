@@ -7,13 +7,14 @@ import numpy as np
 
 from jobs.evaluating.describing import Described
 from jobs.evaluating.subject import Subject
-from rsir_core import rows, search
-from rsir_core.arms import Arm, Variation
-from rsir_core.gallery import Shown, Strip
-from rsir_core.metrics import Scores, ranked
-from rsir_core.paper import FIGURE_5
-from rsir_core.regions import Box, Region, whole_image
-from rsir_core.search import Floats, Ints
+from rsir_core import schemas
+from rsir_core.evaluation.arms import Arm, Variation
+from rsir_core.evaluation.gallery import Shown, Strip
+from rsir_core.evaluation.metrics import Scores, ranked
+from rsir_core.evaluation.paper import FIGURE_5
+from rsir_core.models.regions import Box, Region, whole_image
+from rsir_core.search import exact as search
+from rsir_core.search.exact import Floats, Ints
 
 QUERIES: Final = 6
 RESULTS: Final = 10
@@ -75,10 +76,12 @@ def _distances(query: int, found: Ints, vectors: Floats, class_probabilities: Fl
 
 
 def _shown(subject: Subject, arm: Arm, p: Floats, place: int, distance: float) -> Shown:
-    row = subject.features.slice(place, 1).select([rows.URI, rows.REGION, rows.OBJECT_BOX, rows.HEIGHT, rows.WIDTH])
+    row = subject.features.slice(place, 1).select(
+        [schemas.URI, schemas.REGION, schemas.OBJECT_BOX, schemas.HEIGHT, schemas.WIDTH]
+    )
     (values,) = row.to_pylist()
     whole = arm.variation.tau == 1
-    region = whole_image(values[rows.HEIGHT], values[rows.WIDTH]) if whole else Region(**values[rows.REGION])
-    box = None if whole or values[rows.OBJECT_BOX] is None else Box(**values[rows.OBJECT_BOX])
+    region = whole_image(values[schemas.HEIGHT], values[schemas.WIDTH]) if whole else Region(**values[schemas.REGION])
+    box = None if whole or values[schemas.OBJECT_BOX] is None else Box(**values[schemas.OBJECT_BOX])
     top = int(p[place].argmax())
-    return Shown(values[rows.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance)
+    return Shown(values[schemas.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance)

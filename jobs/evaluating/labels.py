@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsir_core import rows
-from rsir_core.bundle import SPLIT
+from rsir_core import schemas
+from rsir_core.archive.file_names import NamedValues, tell_apart
+from rsir_core.archive.labels import folder_label, read_split
 from rsir_core.errors import LabelError
-from rsir_core.labels import folder_label, read_split
-from rsir_core.names import NamedValues, tell_apart
+from rsir_core.models.bundle import SPLIT
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[st
     """
     if split is None:
         log.warning("no --split: every image is scored, those that the models were trained on included")
-        labels = [folder_label(image_id) for image_id in features[rows.IMAGE_ID].to_pylist()]
+        labels = [folder_label(image_id) for image_id in features[schemas.IMAGE_ID].to_pylist()]
         return features, labels, {"images": "all of the index, training images included", "labels": "folder names"}
     tests = {image.uri: image.label for image in read_split(split) if image.split == "test"}
     if not tests:
@@ -33,7 +33,7 @@ def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[st
     if not places:
         raise LabelError(
             f"none of the {len(tests)} test images of {split} is in the index, such as {', '.join(missing[:3])}; "
-            f"its first is {features[rows.URI][0]}: pass the split file of this archive"
+            f"its first is {features[schemas.URI][0]}: pass the split file of this archive"
         )
     if missing:
         log.warning("%d of %d test images are not in the index, such as %s", len(missing), len(tests), missing[0])
@@ -57,10 +57,10 @@ def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
     Raises:
         LabelError: two URIs end in one image id.
     """
-    known = NamedValues({uri: i for i, uri in enumerate(features[rows.URI].to_pylist())})
+    known = NamedValues({uri: i for i, uri in enumerate(features[schemas.URI].to_pylist())})
     places = {uri: place for uri in uris if (place := known.get(uri)) is not None}
     if not places:
-        known = NamedValues({image_id: i for i, image_id in enumerate(features[rows.IMAGE_ID].to_pylist())})
+        known = NamedValues({image_id: i for i, image_id in enumerate(features[schemas.IMAGE_ID].to_pylist())})
         for uri in uris:
             parts = uri.split("/")
             endings = ("/".join(parts[start:]) for start in range(len(parts)))
@@ -72,7 +72,7 @@ def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
         if owner.setdefault(place, uri) != uri:
             first, second = tell_apart(owner[place], uri)
             raise LabelError(
-                f"{first} and {second} both end in the image id {features[rows.IMAGE_ID][place]}; "
+                f"{first} and {second} both end in the image id {features[schemas.IMAGE_ID][place]}; "
                 "pass a split file with the URIs of the index"
             )
     return places

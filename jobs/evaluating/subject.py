@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.labels import count_trained_on, label_rows
-from rsir_core import rows
-from rsir_core.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
-from rsir_core.bundle import Bundle, read_settings
-from rsir_core.classifier import ClassifierSettings
+from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
-from rsir_core.frozen import frozen_bundle
-from rsir_core.metrics import PROTOCOL
-from rsir_core.table import Index
+from rsir_core.evaluation.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
+from rsir_core.evaluation.metrics import PROTOCOL
+from rsir_core.index.index import Index
+from rsir_core.models.bundle import Bundle, read_settings
+from rsir_core.models.classifier import ClassifierSettings
+from rsir_core.models.frozen import frozen_bundle
 
 SEED: Final = "{seed}"
 
@@ -26,7 +26,7 @@ class Subject:
     seed: str | None
     index: Index
     version: int
-    features: pa.Table  # the rows to rank, schema `rows.FEATURES`, by image id
+    features: pa.Table  # the rows to rank, schema `schemas.FEATURES`, by image id
     labels: list[str]
     classifier: ClassifierSettings
     own: Own
@@ -59,12 +59,12 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
         raise TableError(f"version {version} of the index {index.uri} has no rows; index an archive first")
     split = of_seed(config.split, seed)
     features, labels, notes = label_rows(features, split)
-    fingerprint, pca = (features[name][0].as_py() for name in (rows.BUNDLE, rows.PCA))
+    fingerprint, pca = (features[name][0].as_py() for name in (schemas.BUNDLE, schemas.PCA))
     settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
     peers = {peer: of_seed(peer, seed) for peer in split_list(config.peers)}
     own = Own(
         Variation(settings.tau, settings.classifier.backbone),
-        components=len(features[rows.FEATURE][0]),
+        components=len(features[schemas.FEATURE][0]),
         most=min(moments.count - 1, len(moments.mean)),
         peers=tuple(Variation(1.0, read_settings(uri).classifier.backbone, peer) for peer, uri in peers.items()),
         detector=settings.detector is not None,

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from jobs.config import IndexConfig
 from jobs.indexing.progress import Progress
-from rsir_core.delta import Mode, TableFile, WrittenFile
 from rsir_core.errors import ArchiveError
-from rsir_core.lease import Lease
-from rsir_core.leftover import taken_over
-from rsir_core.retention import vacuum
-from rsir_core.table import SCHEMAS, Index, TableName
+from rsir_core.index.delta import Mode, TableFile, WrittenFile
+from rsir_core.index.index import SCHEMAS, Index, TableName
+from rsir_core.index.lease import Lease
+from rsir_core.index.uncommitted import taken_over
+from rsir_core.index.vacuum import vacuum
 
 SILENT_FROM: Final = 20  # files: where so many or more are asked for and none can be read in time, it is the store
 

@@ -7,11 +7,11 @@ import ray.data
 from jobs.cluster import rows_of
 from jobs.indexing import publishing
 from jobs.indexing.committing import Commits
-from rsir_core import rows
-from rsir_core.delta import TableFile, WrittenFile
-from rsir_core.plan import anti, semi
-from rsir_core.stored import FILE, by_file, stored_keys, stored_rows
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.delta import TableFile, WrittenFile
+from rsir_core.index.diff import anti, semi
+from rsir_core.index.embedding_files import FILE, by_file, stored_keys, stored_rows
+from rsir_core.index.index import Index
 
 EMBEDDINGS_PER_FILE = 16_384  # about 42 MB of 1,280 dimensions; twice that is what a worker holds
 
@@ -62,7 +62,7 @@ def compact_embeddings(commits: Commits) -> None:
 
     def merge(part: pa.Table) -> pa.Table:
         """Rows of some files as one."""
-        merged = pa.concat_tables(stored_rows(Index(uri), part, rows.EMBEDDINGS.names))
+        merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS.names))
         return pa.Table.from_pylist([Index(uri).write_rows("embeddings", merged)._asdict()])
 
     parts = by_file(published.filter(_is_in(published[FILE], small)), EMBEDDINGS_PER_FILE)

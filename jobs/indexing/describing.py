@@ -15,11 +15,11 @@ from jobs.config import IndexConfig
 from jobs.indexing.progress import STAGES
 from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
 from jobs.pipeline.stage import Stage, through
-from rsir_core import rows
-from rsir_core.describe import Describer
-from rsir_core.raster import read_in_turn
-from rsir_core.reader import ReadFunction
-from rsir_core.table import Index, TableName
+from rsir_core import schemas
+from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.sandbox import ReadFunction
+from rsir_core.index.index import Index, TableName
+from rsir_core.models.describe import Describer
 
 WRITTEN: Final = pa.schema(
     [
@@ -35,7 +35,7 @@ WRITTEN: Final = pa.schema(
 )
 DESCRIBED: Final = pa.schema(
     [
-        *(f.with_nullable(True) for f in rows.EMBEDDINGS),
+        *(f.with_nullable(True) for f in schemas.EMBEDDINGS),
         *FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
@@ -58,15 +58,15 @@ class DescribeRead:
         each = (time.time() - began) / max(len(good), 1)
         columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
         columns |= {
-            rows.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
-            rows.REGION: pa.array([r._asdict() for r in found.regions], DESCRIBED.field(rows.REGION).type),
-            rows.OBJECT_CLASS: pa.array([o and o.name for o in found.objects], pa.string()),
-            rows.OBJECT_SCORE: pa.array([o and o.score for o in found.objects], pa.float32()),
-            rows.OBJECT_BOX: pa.array(
-                [o and o.box._asdict() for o in found.objects], DESCRIBED.field(rows.OBJECT_BOX).type
+            schemas.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
+            schemas.REGION: pa.array([r._asdict() for r in found.regions], DESCRIBED.field(schemas.REGION).type),
+            schemas.OBJECT_CLASS: pa.array([o and o.name for o in found.objects], pa.string()),
+            schemas.OBJECT_SCORE: pa.array([o and o.score for o in found.objects], pa.float32()),
+            schemas.OBJECT_BOX: pa.array(
+                [o and o.box._asdict() for o in found.objects], DESCRIBED.field(schemas.OBJECT_BOX).type
             ),
-            rows.CLASS_PROBABILITIES: rows.to_vectors(found.class_probabilities),
-            rows.EMBEDDING: rows.to_vectors(found.embedding),
+            schemas.CLASS_PROBABILITIES: schemas.to_vectors(found.class_probabilities),
+            schemas.EMBEDDING: schemas.to_vectors(found.embedding),
             "describing": pa.repeat(each, len(good)),
         }
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
@@ -78,14 +78,14 @@ class DescribeRead:
         if len(bad) == 0:
             return described
         failures = {name: bad[name] if name in READ.names else pa.nulls(len(bad)) for name in DESCRIBED.names}
-        failures[rows.BUNDLE] = pa.repeat(self.describer.bundle.fingerprint, len(bad))
+        failures[schemas.BUNDLE] = pa.repeat(self.describer.bundle.fingerprint, len(bad))
         return pa.concat_tables([described, pa.table(failures).cast(DESCRIBED)])
 
 
 def _not_finite(read: pa.Table) -> pa.Table:
     """Rows of schema `READ` as failures."""
-    words = [f"{uri} is described by numbers that are not finite" for uri in read[rows.URI].to_pylist()]
-    for name, values in ((rows.STAGE, "describe"), (rows.KIND, "error"), (rows.MESSAGE, words)):
+    words = [f"{uri} is described by numbers that are not finite" for uri in read[schemas.URI].to_pylist()]
+    for name, values in ((schemas.STAGE, "describe"), (schemas.KIND, "error"), (schemas.MESSAGE, words)):
         column = pa.array(words, pa.string()) if values is words else pa.repeat(pa.scalar(values), len(read))
         read = read.set_column(read.schema.get_field_index(name), name, column)
     return read
@@ -93,9 +93,9 @@ def _not_finite(read: pa.Table) -> pa.Table:
 
 def write_described(described: pa.Table, index: str) -> pa.Table:
     """Write rows of schema `DESCRIBED` as uncommitted files; one row of metadata (schema `WRITTEN`) per file."""
-    failed = described[rows.KIND].is_valid()
+    failed = described[schemas.KIND].is_valid()
     parts: list[tuple[TableName, pa.Table]] = [
-        ("embeddings", described.filter(described[rows.KIND].is_null())),
+        ("embeddings", described.filter(described[schemas.KIND].is_null())),
         ("failures", described.filter(failed)),
     ]
     written = []
@@ -104,7 +104,7 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
             began = time.time()
             file = Index(index).write_rows(name, table)
             ended = time.time()
-            failures = table.select(rows.FAILURE_COLUMNS).to_pylist() if name == "failures" else []
+            failures = table.select(schemas.FAILURE_COLUMNS).to_pylist() if name == "failures" else []
             written.append(
                 {
                     "table": name,
@@ -126,7 +126,7 @@ def describe_files(
 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.
-        listing: what to describe, schema `rows.LISTING`.
+        listing: what to describe, schema `schemas.LISTING`.
         gpu: the device that an actor with a GPU describes on.
         function: reads one file.
     """

@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from jobs.config import GUARDED_FROM, IndexConfig
 from jobs.indexing.run_report import by_folder
-from rsir_core import rows
-from rsir_core.archive import root_of
+from rsir_core import schemas
+from rsir_core.archive.listing import root_of
 from rsir_core.errors import ArchiveError
-from rsir_core.plan import Plan
-from rsir_core.table import Index
+from rsir_core.index.diff import Plan
+from rsir_core.index.index import Index
 
 NAMED_FOLDERS: Final = 5  # the largest, in the message
 
@@ -55,7 +55,7 @@ def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
 def _of_unlisted_files(plan: Plan) -> pa.Array:
     """The ids that are gone, without those of tiles whose scene is listed, whole or by other tiles."""
     files = _files_of(plan.gone)
-    listed = _files_of(plan.listing[rows.IMAGE_ID])
+    listed = _files_of(plan.listing[schemas.IMAGE_ID])
     still = listed.filter(pc.is_in(listed, files.unique())).unique()
     return plan.gone.filter(pc.invert(pc.is_in(files, still)))
 
@@ -68,7 +68,7 @@ def _files_of(image_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArr
 def _place(index: Index) -> str:
     """The URI that published images lie below; of a catalogue, that of one of them."""
     first = index.first_row(next(file for file in index.feature_files() if file.row_count))
-    uri, image_id = (str(first[name][0]) for name in (rows.URI, rows.IMAGE_ID))
+    uri, image_id = (str(first[name][0]) for name in (schemas.URI, schemas.IMAGE_ID))
     root = root_of(uri, image_id)
     return uri if root is None else f"{root.before}{root.chained and '::' + root.chained}"
 

@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from rsir_core import rows
-from rsir_core.delta import TableFile
-from rsir_core.nomatch import (
+from rsir_core import schemas
+from rsir_core.index.delta import TableFile
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import (
     QUERIES,
     RATE,
     NoMatch,
@@ -17,10 +18,9 @@ from rsir_core.nomatch import (
     put_no_match,
     threshold,
 )
-from rsir_core.search import Doubles, Ints
-from rsir_core.table import Index
+from rsir_core.search.exact import Doubles, Ints
 
-COLUMNS = [rows.FEATURE, rows.CLASS_PROBABILITIES]
+COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 
 
 def state_no_match(index: Index, before: int = 0, changed: int | None = None) -> None:
@@ -83,4 +83,4 @@ def _nearest_in(uri: str, file: TableFile, sample: Sample) -> Doubles:
 
 
 def _vectors(table: pa.Table) -> Sample:
-    return Sample(*(rows.to_matrix(table[name]) for name in COLUMNS))
+    return Sample(*(schemas.to_matrix(table[name]) for name in COLUMNS))

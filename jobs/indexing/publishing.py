@@ -12,17 +12,17 @@ from jobs.cluster import rows_of
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from jobs.indexing.replacing import Replacing
-from rsir_core import rows
-from rsir_core.archive import Root, root_of, under
-from rsir_core.delta import WrittenFile
-from rsir_core.drift import ERROR, Drift, Mix, total
+from rsir_core import schemas
+from rsir_core.archive.listing import Root, root_of, under
 from rsir_core.errors import TableError
-from rsir_core.nomatch import has_no_match
-from rsir_core.pca import Moments, Pca
-from rsir_core.plan import Plan, anti, semi
-from rsir_core.resident import in_runs
-from rsir_core.stored import by_file, stored_keys, stored_rows
-from rsir_core.table import Index
+from rsir_core.index.delta import WrittenFile
+from rsir_core.index.diff import Plan, anti, semi
+from rsir_core.index.drift import ERROR, Drift, Mix, total
+from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import has_no_match
+from rsir_core.models.pca import Moments, Pca
+from rsir_core.retrieval.partition import in_runs
 
 FEATURES_PER_FILE = 500_000  # about 70 MB; the larger, the fewer clusters a query looks at
 ROWS_PER_PART = 65_536  # read by one task, a file at a time
@@ -47,8 +47,8 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     def moments_of(part: pa.Table) -> pa.Table:
         """Moments of one part, as bytes, which Arrow columns hold."""
         total = Moments.zero()
-        for piece in stored_rows(Index(uri), part, [rows.EMBEDDING]):
-            total = total.merge(Moments.of(rows.to_matrix(piece[rows.EMBEDDING])))
+        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
+            total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
         return pa.table({"moments": pa.array([total.to_bytes()], pa.large_binary())})
 
     uri, total = index.uri, Moments.zero()
@@ -73,12 +73,12 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
     names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
     def to_features(part: pa.Table) -> pa.Table:
-        """Keys to rows of `rows.FEATURES`, with the error that the PCA makes of each."""
+        """Keys to rows of `schemas.FEATURES`, with the error that the PCA makes of each."""
         projection: Pca = ray.get(model)
         return pa.concat_tables(
             [
                 _features(_under(root, piece), projection, names)
-                for piece in stored_rows(Index(uri), part, rows.EMBEDDINGS.names)
+                for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS.names)
             ]
         )
 
@@ -96,26 +96,26 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
     """Rows with the URIs that they have where their archive lies now."""
     if root is None:
         return described
-    names = (described[name].to_pylist() for name in (rows.URI, rows.IMAGE_ID))
+    names = (described[name].to_pylist() for name in (schemas.URI, schemas.IMAGE_ID))
     now = [under(root, uri, image_id) for uri, image_id in zip(*names, strict=True)]
-    return described.set_column(described.column_names.index(rows.URI), rows.URI, pa.array(now, pa.string()))
+    return described.set_column(described.column_names.index(schemas.URI), schemas.URI, pa.array(now, pa.string()))
 
 
 def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
-    """Rows of `rows.EMBEDDINGS` to rows of `rows.FEATURES` with `drift.ERROR`; `names` are those of the classes."""
-    embedding = rows.to_matrix(described[rows.EMBEDDING])
+    """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are those of the classes."""
+    embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
-    best = rows.to_matrix(described[rows.CLASS_PROBABILITIES]).argmax(axis=1)
-    columns = {name: described[name] for name in described.column_names if name in rows.FEATURES.names}
-    columns[rows.PCA] = pa.repeat(pca.fingerprint, len(described))
-    columns[rows.CLASS] = names.take(pa.array(best, pa.int64()))
-    columns[rows.FEATURE] = rows.to_vectors(feature)
-    table = pa.table([columns[name] for name in rows.FEATURES.names], rows.FEATURES)
+    best = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
+    columns = {name: described[name] for name in described.column_names if name in schemas.FEATURES.names}
+    columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
+    columns[schemas.CLASS] = names.take(pa.array(best, pa.int64()))
+    columns[schemas.FEATURE] = schemas.to_vectors(feature)
+    table = pa.table([columns[name] for name in schemas.FEATURES.names], schemas.FEATURES)
     return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
 
 
 def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:
-    """Rows of `rows.FEATURES` as large files; of several each has few classes: fewer are looked at for a query."""
+    """Rows of `schemas.FEATURES` as large files; of several each has few classes: fewer are looked at for a query."""
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
@@ -124,12 +124,12 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
     files = math.ceil(row_count / FEATURES_PER_FILE)
     features = features.repartition(files)
     if files > 1:  # by id as well, since all rows of a key go to one file
-        features = features.sort([rows.CLASS, rows.IMAGE_ID])
+        features = features.sort([schemas.CLASS, schemas.IMAGE_ID])
     return _gathered(list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow"))))
 
 
 def _write(uri: str, features: pa.Table) -> dict[str, Any]:
-    """Write rows of `rows.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
+    """Write rows of `schemas.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
     written = Index(uri).write_rows("features", *in_runs(features))
     mix = Mix.of(features) if ERROR in features.column_names else Mix()
     return written._asdict() | {"mix": mix.to_json()}
@@ -143,7 +143,7 @@ def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     """Whether `features` is the listing's state already, so that no cluster is needed."""
-    published = index.keys("features", [rows.PCA])
+    published = index.keys("features", [schemas.PCA])
     if len(published) == 0 or config.refit_pca:
         return False
     if not has_no_match(index, index.version()):
@@ -151,22 +151,22 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     if has_moved(index, _root(plan, config)):
         return False
     current = semi(index.keys("embeddings"), plan.listing)
-    same_size = len(index.pca(published[rows.PCA][0].as_py()).components) == config.components
+    same_size = len(index.pca(published[schemas.PCA][0].as_py()).components) == config.components
     return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
 def _root(plan: Plan, config: IndexConfig) -> Root | None:
     """Where the archive lies; None: it is a catalogue, whose images lie anywhere."""
     first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
-    return root_of(first[0][rows.URI], first[0][rows.IMAGE_ID]) if first else None
+    return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 
 def has_moved(index: Index, root: Root | None) -> bool:
     """Whether published rows say that their archive lies elsewhere. All do if one does: a move publishes all anew."""
     if root is None:
         return False
-    row = index.first_row(index.feature_files()[0]).select([rows.URI, rows.IMAGE_ID]).to_pylist()[0]
-    return root_of(row[rows.URI], row[rows.IMAGE_ID]) not in (root, None)
+    row = index.first_row(index.feature_files()[0]).select([schemas.URI, schemas.IMAGE_ID]).to_pylist()[0]
+    return root_of(row[schemas.URI], row[schemas.IMAGE_ID]) not in (root, None)
 
 
 def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
@@ -174,7 +174,7 @@ def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca |
     if len(published) == 0:
         return None
     try:
-        return index.pca(published[rows.PCA][0].as_py())
+        return index.pca(published[schemas.PCA][0].as_py())
     except TableError:
         if config.refit_pca:
             return None
@@ -197,7 +197,7 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
     """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
     index = commits.index
     current = semi(stored_keys(index), plan.listing)
-    published = index.keys("features", [rows.PCA, rows.CLASS, rows.OBJECT_CLASS])
+    published = index.keys("features", [schemas.PCA, schemas.CLASS, schemas.OBJECT_CLASS])
     before = _pca_before(index, published, config)
     if before is None or config.refit_pca:
         pca = fit_pca(index, current, config.components)
@@ -211,10 +211,10 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         index.put_pca(pca)
         commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return Published(None, None)
-    new, leaving = anti(current, published), anti(published, current, [rows.IMAGE_ID])
+    new, leaving = anti(current, published), anti(published, current, [schemas.IMAGE_ID])
     replacing = None
-    if len(leaving) or len(semi(new, published, [rows.IMAGE_ID])):
-        ids = pa.concat_tables([t.select([rows.IMAGE_ID]) for t in (leaving, new)])[rows.IMAGE_ID]
+    if len(leaving) or len(semi(new, published, [schemas.IMAGE_ID])):
+        ids = pa.concat_tables([t.select([schemas.IMAGE_ID]) for t in (leaving, new)])[schemas.IMAGE_ID]
         replacing = Replacing(index, ids.combine_chunks())  # meanwhile:
     projected = project(index, new, pca, classes, root)
     if replacing is not None:

@@ -6,9 +6,9 @@ import pyarrow as pa
 import ray
 
 from jobs.indexing.committing import Commits
-from rsir_core.delta import TableFile, WrittenFile
-from rsir_core.replacing import Replaced, without_rows
-from rsir_core.table import Index
+from rsir_core.index.delta import TableFile, WrittenFile
+from rsir_core.index.index import Index
+from rsir_core.index.replace import Replaced, without_rows
 
 
 class Replacing:

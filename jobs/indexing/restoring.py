@@ -10,10 +10,10 @@ from rich.table import Table
 from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from jobs.indexing.run_report import RunReport
-from rsir_core.lease import Lease
-from rsir_core.nomatch import put_no_match
-from rsir_core.table import Index
-from rsir_core.versions import Version, restoration_of, versions_of
+from rsir_core.index.index import Index
+from rsir_core.index.lease import Lease
+from rsir_core.index.no_match import put_no_match
+from rsir_core.index.versions import Version, restoration_of, versions_of
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from jobs.config import IndexConfig
 from jobs.indexing.progress import Progress
-from rsir_core import rows
-from rsir_core.drift import Drift
-from rsir_core.last_run import LastRun, put_last_run
-from rsir_core.plan import Plan
-from rsir_core.storage import put_file
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.diff import Plan
+from rsir_core.index.drift import Drift
+from rsir_core.index.index import Index
+from rsir_core.index.last_run import LastRun, put_last_run
+from rsir_core.storage.filesystem import put_file
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class RunReport:
         """Note what is to be done."""
         self._plan = {
             **counts_of(plan),
-            "to_describe": by_folder(plan.to_describe[rows.IMAGE_ID]),
+            "to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]),
             "gone_from": by_folder(plan.gone),
         }
 

@@ -17,12 +17,12 @@ from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.pipeline.stage import actor_count
-from rsir_core import rows
-from rsir_core.plan import anti, of_the_file
-from rsir_core.reader import Facts, Reader, memory_for
-from rsir_core.scenes import Tiling, may_be_scenes, with_tiles
-from rsir_core.survey import SURVEYED, look_into, survey_files
-from rsir_core.table import KEY, Index
+from rsir_core import schemas
+from rsir_core.imagery.sandbox import Facts, Reader, memory_for
+from rsir_core.imagery.survey import SURVEYED, look_into, survey_files
+from rsir_core.imagery.tiling import Tiling, may_be_scenes, with_tiles
+from rsir_core.index.diff import anti, of_the_file
+from rsir_core.index.index import KEY, Index
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Scenes(NamedTuple):
 
 
 class LookInto:
-    """Stage: listed files to how each is cut (schema `rows.LISTING` to `SURVEYED`).
+    """Stage: listed files to how each is cut (schema `schemas.LISTING` to `SURVEYED`).
 
     Args:
         tiling: how they are to be cut.
@@ -72,7 +72,7 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
     Args:
         index: what is known from earlier runs.
         commits: of the run; None: nothing may be written.
-        listing: the archive now; schema `rows.LISTING`.
+        listing: the archive now; schema `schemas.LISTING`.
         config: of the job.
     """
     tiling = config.tiling
@@ -87,9 +87,9 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
     log.info("%d large files to look into", len(unknown))
     with joined(config.address):
         found = _survey(unknown, tiling, config, commits)
-    good, bad = found.filter(found[rows.KIND].is_null()), found.filter(found[rows.KIND].is_valid())
+    good, bad = found.filter(found[schemas.KIND].is_null()), found.filter(found[schemas.KIND].is_valid())
     written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
-    known = pa.concat_tables([known, good.select(rows.SCENES.names)])
+    known = pa.concat_tables([known, good.select(schemas.SCENES.names)])
     return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
 
 
@@ -102,7 +102,7 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
     )  # fmt: skip
     pieces, done = [SURVEYED.empty_table()], 0
     for found in tables_of(surveyed, PER_COMMIT):
-        good = found.filter(found[rows.KIND].is_null())
+        good = found.filter(found[schemas.KIND].is_null())
         if len(good) and commits is not None:
             commits.commit("scenes", [commits.index.write_rows("scenes", good)], "append")
         pieces.append(found)
@@ -114,5 +114,8 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
 def _failures(bad: pa.Table, index: Index) -> pa.Table:
     """Rows of schema `describing.DESCRIBED`."""
     columns = {name: bad[name] if name in bad.column_names else pa.nulls(len(bad)) for name in DESCRIBED.names}
-    columns |= {rows.BUNDLE: pa.repeat(index.bundle().fingerprint, len(bad)), "began": pa.repeat(time.time(), len(bad))}
+    columns |= {
+        schemas.BUNDLE: pa.repeat(index.bundle().fingerprint, len(bad)),
+        "began": pa.repeat(time.time(), len(bad)),
+    }
     return pa.table(columns).cast(DESCRIBED)

@@ -9,25 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rsir_core import rows
+from rsir_core import schemas
 from rsir_core.errors import ImageError
-from rsir_core.footprint import time_in
-from rsir_core.raster import Picture, read_in_turn
-from rsir_core.reader import Reader, ReadFunction, memory_for
+from rsir_core.geo.footprint import time_in
+from rsir_core.imagery.decode import Picture, read_in_turn
+from rsir_core.imagery.sandbox import Reader, ReadFunction, memory_for
 
 AT_ONCE: Final = 4  # images that are read for a batch before their size is known
 HELD: Final = 256 * 1024**2  # bytes of pixels from which a batch is described, however few images they are
 
-FAILURE: Final = [pa.field(name, pa.string()) for name in (rows.STAGE, rows.KIND, rows.MESSAGE)]
-_KEY: Final = [rows.LISTING.field(name) for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)]
-_READ_OF: Final = (rows.IMAGE_ID, rows.URI, rows.ETAG, rows.TIME)
+FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
+_KEY: Final = [schemas.LISTING.field(name) for name in (schemas.IMAGE_ID, schemas.URI, schemas.ETAG)]
+_READ_OF: Final = (schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.TIME)
 READ: Final = pa.schema(
     [
         *_KEY,
-        pa.field(rows.HEIGHT, pa.int32()),
-        pa.field(rows.WIDTH, pa.int32()),
-        *(rows.EMBEDDINGS.field(name) for name in (rows.NOTES, rows.TIME, rows.BBOX)),
-        *rows.SCENE_COLUMNS,
+        pa.field(schemas.HEIGHT, pa.int32()),
+        pa.field(schemas.WIDTH, pa.int32()),
+        *(schemas.EMBEDDINGS.field(name) for name in (schemas.NOTES, schemas.TIME, schemas.BBOX)),
+        *schemas.SCENE_COLUMNS,
         pa.field("began", pa.float64()),  # unix seconds: when it was opened
         pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
@@ -76,17 +76,17 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     """
     table = []
     began = time.time()
-    pictures = reader_of(reading).read([(uri, reading.max_pixels) for uri in listing[rows.URI].to_pylist()])
+    pictures = reader_of(reading).read([(uri, reading.max_pixels) for uri in listing[schemas.URI].to_pylist()])
     each = (time.time() - began) / max(1, len(listing))
     keys = zip(*(listing[name].to_pylist() for name in _READ_OF), strict=True)
     for (image_id, uri, etag, listed), picture in zip(keys, pictures, strict=True):
-        row: dict[str, Any] = {rows.IMAGE_ID: image_id, rows.URI: uri, rows.ETAG: etag}
+        row: dict[str, Any] = {schemas.IMAGE_ID: image_id, schemas.URI: uri, schemas.ETAG: etag}
         row |= {"began": began, "reading": each}
         if isinstance(picture, ImageError):
-            row |= {rows.STAGE: picture.stage, rows.KIND: picture.kind, rows.MESSAGE: str(picture)}
+            row |= {schemas.STAGE: picture.stage, schemas.KIND: picture.kind, schemas.MESSAGE: str(picture)}
         else:
             row |= _columns_of(picture)
-            row[rows.TIME] = listed or picture.time or time_in(uri)
+            row[schemas.TIME] = listed or picture.time or time_in(uri)
         table.append(row)
     columns = {name: [row.get(name) for row in table] for name in READ.names}
     read = pa.table(columns, READ)
@@ -118,12 +118,12 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     height, width = picture.pixels.shape[:2]
     # A copy, which costs 0.02 ms: pyarrow (26.0) never lets go of a memoryview that it has made a value of.
     pixels = picture.pixels.tobytes()
-    columns = {rows.HEIGHT: height, rows.WIDTH: width, rows.NOTES: picture.notes, "pixels": pixels}
+    columns = {schemas.HEIGHT: height, schemas.WIDTH: width, schemas.NOTES: picture.notes, "pixels": pixels}
     if picture.window is not None:
-        columns[rows.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
+        columns[schemas.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
     if picture.ground is not None:
-        columns[rows.BBOX] = dict(zip(rows.BBOX_FIELDS, picture.ground.bbox, strict=True))
-        columns |= {rows.GEOMETRY: picture.ground.polygon, rows.CRS: picture.ground.crs}
+        columns[schemas.BBOX] = dict(zip(schemas.BBOX_FIELDS, picture.ground.bbox, strict=True))
+        columns |= {schemas.GEOMETRY: picture.ground.polygon, schemas.CRS: picture.ground.crs}
     return columns
 
 
@@ -131,5 +131,5 @@ def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
     """The images H×W×3 of rows of schema `READ` that are no failures."""
     return [
         np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
-        for pixels, height, width in zip(read["pixels"], read[rows.HEIGHT], read[rows.WIDTH], strict=True)
+        for pixels, height, width in zip(read["pixels"], read[schemas.HEIGHT], read[schemas.WIDTH], strict=True)
     ]

@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 
 from jobs.serving.messages import ROW, FootprintJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
-from rsir_core import rows
-from rsir_core.detector import DetectedObject
-from rsir_core.duplicates import NEAR, ROUNDING
-from rsir_core.filters import columns_to_ask
-from rsir_core.geometry import to_geojson
-from rsir_core.regions import Box, Region
-from rsir_core.resident import Resident
-from rsir_core.search import Hits
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.geo.wkb import to_geojson
+from rsir_core.index.index import Index
+from rsir_core.models.detector import DetectedObject
+from rsir_core.models.regions import Box, Region
+from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
+from rsir_core.retrieval.partition import Resident
+from rsir_core.search.exact import Hits
+from rsir_core.search.filters import columns_to_ask
 
 ALIKE: Final = 50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
@@ -68,7 +68,7 @@ class Answerer:
 
     def stored(self, image_ids: list[str], uris: list[str]) -> dict[str, Descriptor]:
         """The descriptors of those of the images, by id or URI, that are here."""
-        asked = [(rows.IMAGE_ID, name) for name in image_ids] + [(rows.URI, name) for name in uris]
+        asked = [(schemas.IMAGE_ID, name) for name in image_ids] + [(schemas.URI, name) for name in uris]
         found = {name: self._rows.find(column, name) for column, name in asked}
         return {name: self._descriptor(row) for name, row in found.items() if row is not None}
 
@@ -133,13 +133,13 @@ class Answerer:
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesJson:
         """The first images by id whose id contains a text (whatever its case), of one class or of all."""
-        shown = [rows.IMAGE_ID, rows.CLASS]
+        shown = [schemas.IMAGE_ID, schemas.CLASS]
         found = self._rows.table.select(shown).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
-            found = found.filter(pc.equal(found[rows.CLASS], of_class))
+            found = found.filter(pc.equal(found[schemas.CLASS], of_class))
         if contains:
-            found = found.filter(pc.match_substring(found[rows.IMAGE_ID], contains, ignore_case=True))
-        best = pc.select_k_unstable(found, min(first, len(found)), [(rows.IMAGE_ID, "ascending")])
+            found = found.filter(pc.match_substring(found[schemas.IMAGE_ID], contains, ignore_case=True))
+        best = pc.select_k_unstable(found, min(first, len(found)), [(schemas.IMAGE_ID, "ascending")])
         best = self._rows.take(found["row"].to_numpy()[best.to_numpy()])
         return {"total": len(found), "images": best.select(shown).to_pylist()}
 
@@ -149,7 +149,7 @@ class Answerer:
 
     def _what_is_held(self) -> Held:
         ranges, table = self._rows.clusters.ranges, self._rows.table
-        counted = table[rows.CLASS].value_counts().to_pylist()
+        counted = table[schemas.CLASS].value_counts().to_pylist()
         classes = {found["values"]: found["counts"] for found in counted}
         times: tuple[str, str] | None = None
         bounds: FootprintJson | None = None
@@ -170,30 +170,30 @@ class Answerer:
     def _descriptor(self, row: int) -> Descriptor:
         (found,) = self._rows.take(np.array([row])).to_pylist()
         return Descriptor(
-            found[rows.IMAGE_ID], found[rows.URI], self._rows.feature[row],
-            np.array(found[rows.CLASS_PROBABILITIES], np.float32), Region(**found[rows.REGION]),
-            _stored_objects(found), found[rows.HEIGHT], found[rows.WIDTH], found[rows.NOTES],
+            found[schemas.IMAGE_ID], found[schemas.URI], self._rows.feature[row],
+            np.array(found[schemas.CLASS_PROBABILITIES], np.float32), Region(**found[schemas.REGION]),
+            _stored_objects(found), found[schemas.HEIGHT], found[schemas.WIDTH], found[schemas.NOTES],
         )  # fmt: skip
 
     def _ranked(self, hits: Hits, nearest: float, weighted: bool) -> Ranked:
         found = self._rows.take(hits.rows)
         shown = found.select(list(ROW)).to_pylist()
-        probability = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1, initial=0).tolist()
+        probability = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0).tolist()
         factors = [getattr(hits, name).tolist() for name in FACTORS]
         encoded = []
         for i, row in enumerate(shown):
             why = {name: factor[i] for name, factor in zip(FACTORS, factors, strict=True)}
-            row[rows.GEOMETRY] = row[rows.GEOMETRY] and to_geojson(row[rows.GEOMETRY])
+            row[schemas.GEOMETRY] = row[schemas.GEOMETRY] and to_geojson(row[schemas.GEOMETRY])
             encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
         key = hits.weighted_distance if weighted else hits.distance
-        return Ranked(list(zip(key.tolist(), found[rows.IMAGE_ID].to_pylist(), strict=True)), encoded, nearest)
+        return Ranked(list(zip(key.tolist(), found[schemas.IMAGE_ID].to_pylist(), strict=True)), encoded, nearest)
 
 
 def _iso(microseconds: np.int64) -> str:
-    return str(pa.scalar(int(microseconds), rows.UTC).as_py().isoformat())
+    return str(pa.scalar(int(microseconds), schemas.UTC).as_py().isoformat())
 
 
 def _stored_objects(row: dict[str, Any]) -> tuple[DetectedObject, ...]:
-    if row[rows.OBJECT_CLASS] is None:
+    if row[schemas.OBJECT_CLASS] is None:
         return ()
-    return (DetectedObject(Box(**row[rows.OBJECT_BOX]), row[rows.OBJECT_SCORE], row[rows.OBJECT_CLASS]),)
+    return (DetectedObject(Box(**row[schemas.OBJECT_BOX]), row[schemas.OBJECT_SCORE], row[schemas.OBJECT_CLASS]),)

@@ -20,13 +20,13 @@ from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
 from jobs.pipeline.stage import Stage, through
 from jobs.serving.answer import FACTORS, Allowed, Answerer
 from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
-from rsir_core import rows
-from rsir_core.duplicates import kinds_of
-from rsir_core.raster import Picture
-from rsir_core.storage import put_file
+from rsir_core import schemas
+from rsir_core.imagery.decode import Picture
+from rsir_core.retrieval.near_duplicates import kinds_of
+from rsir_core.storage.filesystem import put_file
 
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
-ANSWERED: Final = pa.schema([*rows.RESULTS, *FAILURE, pa.field("began", pa.float64())])
+ANSWERED: Final = pa.schema([*schemas.RESULTS, *FAILURE, pa.field("began", pa.float64())])
 WRITTEN: Final = pa.schema(
     [
         *((name, pa.int64()) for name in ("answered", "failed", "rows")),
@@ -51,7 +51,7 @@ class AnswerRead:
         good = batch.filter(batch["pixels"].is_valid())
         pictures = [Picture(pixels, None) for pixels in images_of(good)]
         described = self._describer.describe(pictures, [None] * len(pictures))
-        queries = good.select([rows.IMAGE_ID, rows.URI, "began"]).to_pylist()
+        queries = good.select([schemas.IMAGE_ID, schemas.URI, "began"]).to_pylist()
         found = [self._answer(*one) for one in zip(queries, pictures, described, strict=True)]
         bad = batch.filter(batch["pixels"].is_null())
         return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
@@ -69,39 +69,41 @@ class AnswerRead:
         top = int(descriptor.class_probabilities.argmax())
         region = descriptor.region and descriptor.region._asdict()
         asked = {
-            rows.IMAGE_ID: query[rows.IMAGE_ID],
-            rows.URI: query[rows.URI],
-            rows.CLASS: self._answerer.edition.classes[top],
+            schemas.IMAGE_ID: query[schemas.IMAGE_ID],
+            schemas.URI: query[schemas.URI],
+            schemas.CLASS: self._answerer.edition.classes[top],
             "probability": descriptor.class_probabilities[top],
-            rows.REGION: region,
+            schemas.REGION: region,
         }
         length = max(n, 1)
         columns: dict[str, Any] = {f"query_{name}": [value] * length for name, value in asked.items()}
         columns["began"] = [query["began"]] * length
         if n:
-            columns |= {name: found[name] for name in (rows.IMAGE_ID, rows.URI, rows.CLASS)}
+            columns |= {name: found[name] for name in (schemas.IMAGE_ID, schemas.URI, schemas.CLASS)}
             columns |= {name: getattr(hits, name) for name in FACTORS}
-            columns[rows.RANK] = range(1, n + 1)
+            columns[schemas.RANK] = range(1, n + 1)
             nearest = self._answerer.nearest(descriptor, self._ranking, self._allowed, hits)
             verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, nearest)
-            columns[rows.NO_MATCH] = [verdict.no_match] * n
+            columns[schemas.NO_MATCH] = [verdict.no_match] * n
             if self._ranking.near_duplicates:
-                columns[rows.SAME_PICTURE] = kinds_of(picture.pixels, found[rows.URI].to_pylist(), self._read)
-            columns["probability"] = rows.to_matrix(found[rows.CLASS_PROBABILITIES]).max(axis=1)
+                columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, found[schemas.URI].to_pylist(), self._read)
+            columns["probability"] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1)
         return _table(columns, length)
 
 
 def write_answered(answered: pa.Table, out: str) -> pa.Table:
     """Write rows of schema `ANSWERED` below a folder; one row of metadata (schema `WRITTEN`)."""
-    failed = answered.filter(answered[rows.KIND].is_valid())
-    results = answered.filter(answered[rows.RANK].is_valid())
+    failed = answered.filter(answered[schemas.KIND].is_valid())
+    results = answered.filter(answered[schemas.RANK].is_valid())
     if len(results):
-        write_part(f"{out}/results", results.select(rows.RESULTS.names))
+        write_part(f"{out}/results", results.select(schemas.RESULTS.names))
     if len(failed):
-        names = {f"query_{name}": name for name in (rows.IMAGE_ID, rows.URI)}
-        failures = failed.select([*names, *(field.name for field in FAILURE)]).rename_columns(rows.QUERY_FAILURES.names)
-        write_part(f"{out}/failures", failures.cast(rows.QUERY_FAILURES))
-    first = pc.sum(pc.equal(pc.fill_null(answered[rows.RANK], 1), 1)).as_py()  # one such row of each query
+        names = {f"query_{name}": name for name in (schemas.IMAGE_ID, schemas.URI)}
+        failures = failed.select([*names, *(field.name for field in FAILURE)]).rename_columns(
+            schemas.QUERY_FAILURES.names
+        )
+        write_part(f"{out}/failures", failures.cast(schemas.QUERY_FAILURES))
+    first = pc.sum(pc.equal(pc.fill_null(answered[schemas.RANK], 1), 1)).as_py()  # one such row of each query
     counts = {"answered": first - len(failed), "failed": len(failed), "rows": len(results)}
     times = {"began": pc.min(answered["began"]).as_py(), "ended": time.time()}
     return pa.Table.from_pylist([counts | times], WRITTEN)
@@ -120,7 +122,7 @@ def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.
         edition: what is asked.
-        listing: of the queries, schema `rows.LISTING`.
+        listing: of the queries, schema `schemas.LISTING`.
         out: the folder to write below.
         gpu: the device that an actor with a GPU describes on.
     """
@@ -130,8 +132,8 @@ def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: 
 
 
 def _failures(bad: pa.Table) -> pa.Table:
-    columns = {f"query_{name}": bad[name] for name in (rows.IMAGE_ID, rows.URI)}
-    columns |= {name: bad[name] for name in (rows.STAGE, rows.KIND, rows.MESSAGE, "began")}
+    columns = {f"query_{name}": bad[name] for name in (schemas.IMAGE_ID, schemas.URI)}
+    columns |= {name: bad[name] for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE, "began")}
     return _table(columns, len(bad))
 
 

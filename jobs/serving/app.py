@@ -31,8 +31,8 @@ from jobs.serving.reading import Limits, read_search, request_body
 from jobs.serving.request import SearchRequest
 from jobs.serving.tokens import Tokens, add_tokens
 from rsir_core.errors import ImageError, QueryError
-from rsir_core.feedback import Example, refine
-from rsir_core.raster import read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.search.rocchio import Example, refine
 
 WEB: Final = Path(__file__).parents[1] / "web"
 GEOJSON: Final = "application/geo+json"

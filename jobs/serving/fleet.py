@@ -21,9 +21,9 @@ from jobs.serving.query import Descriptor, Edition, Ranking
 from jobs.serving.reading import Limits
 from jobs.serving.replicas import BATCH, Call, Refusal, ToCompare, ToDescribe
 from jobs.serving.tokens import Tokens
-from rsir_core.duplicates import Kind
 from rsir_core.errors import QueryError
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.near_duplicates import Kind
 
 SMALL: Final = 1_000_000  # bytes of an upload that is decoded in about the time that its description takes
 LIGHT: Final = frozenset({"stored", "recognise", "rank", "rank_stored", "rank_described"})

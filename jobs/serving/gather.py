@@ -11,9 +11,9 @@ import orjson
 from jobs.serving.answer import Held, Ranked, Recognised
 from jobs.serving.messages import FootprintJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
-from rsir_core.duplicates import Kind
 from rsir_core.errors import QueryError
-from rsir_core.regions import Box
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.near_duplicates import Kind
 
 
 class Found(NamedTuple):

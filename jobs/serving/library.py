@@ -15,9 +15,9 @@ import pyarrow as pa
 from jobs.serving.gather import Backend
 from jobs.serving.query import Edition, open_edition
 from rsir_core.errors import QueryError, RsirError, TableError
-from rsir_core.last_run import LastRun, get_last_run
-from rsir_core.nomatch import get_no_match, has_no_match
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.index.last_run import LastRun, get_last_run
+from rsir_core.index.no_match import get_no_match, has_no_match
 
 KEEP: Final = 60.0  # seconds that an older version stays loaded after its last query; meanwhile no other old one is
 RETRY: Final = 60.0  # seconds after which a newest version that could not be loaded is tried again

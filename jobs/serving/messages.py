@@ -7,9 +7,9 @@ import orjson
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from jobs.serving.query import Descriptor, Edition, Verdict
-from rsir_core.detector import DetectedObject
-from rsir_core.duplicates import Kind
-from rsir_core.stac import item_of
+from rsir_core.archive.stac import item_of
+from rsir_core.models.detector import DetectedObject
+from rsir_core.retrieval.near_duplicates import Kind
 
 
 class RegionJson(TypedDict):

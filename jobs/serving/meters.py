@@ -8,7 +8,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 
 from jobs.serving.journal import Entry
 from jobs.serving.library import Library
-from rsir_core.last_run import LastRun
+from rsir_core.index.last_run import LastRun
 
 STAGES_MS: Final = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 6e4]
 

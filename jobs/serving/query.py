@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rsir_core.describe import GIVEN, Describer
-from rsir_core.detector import DetectedObject
-from rsir_core.duplicates import Kind, kinds_of, read_here
 from rsir_core.errors import ImageError, QueryError, TableError
-from rsir_core.filters import EVERYTHING, Filter
-from rsir_core.nomatch import NoMatch, get_no_match
-from rsir_core.raster import Picture, decode, read_picture
-from rsir_core.regions import Box, Region
-from rsir_core.resident import widths
-from rsir_core.search import SURE
-from rsir_core.table import Index
+from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import NoMatch, get_no_match
+from rsir_core.models.describe import GIVEN, Describer
+from rsir_core.models.detector import DetectedObject
+from rsir_core.models.regions import Box, Region
+from rsir_core.retrieval.near_duplicates import Kind, kinds_of, read_here
+from rsir_core.retrieval.partition import widths
+from rsir_core.search.exact import SURE
+from rsir_core.search.filters import EVERYTHING, Filter
 
 PREVIEW_SIDE: Final = 512
 THUMBNAIL_SIDE: Final = 256

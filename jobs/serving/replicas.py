@@ -14,12 +14,12 @@ from jobs.serving.answer import Answerer
 from jobs.serving.batch import Batcher
 from jobs.serving.query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
 from jobs.serving.shelf import Shelf
-from rsir_core.duplicates import Kind
 from rsir_core.errors import BundleError, ImageError, QueryError, StorageError, TableError
-from rsir_core.heap import keep_activations
-from rsir_core.raster import Picture
-from rsir_core.regions import Box
-from rsir_core.table import Index
+from rsir_core.imagery.decode import Picture
+from rsir_core.index.index import Index
+from rsir_core.models.allocator import keep_activations
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.near_duplicates import Kind
 
 P = ParamSpec("P")
 T = TypeVar("T")

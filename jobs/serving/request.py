@@ -8,11 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
 from jobs.serving.query import Descriptor, DistanceName, Edition
-from rsir_core.duplicates import COMPARED
 from rsir_core.errors import QueryError
-from rsir_core.filters import Filter, Operator
-from rsir_core.footprint import Footprint
-from rsir_core.regions import Box
+from rsir_core.geo.footprint import Footprint
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.near_duplicates import COMPARED
+from rsir_core.search.filters import Filter, Operator
 
 
 def _list(value: Any) -> Any:

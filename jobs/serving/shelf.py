@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from rsir_core.heap import give_back
+from rsir_core.models.allocator import give_back
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from jobs.cluster import rows_of
 from jobs.config import FinetuneClassifierConfig
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Pool, Stage, through
-from rsir_core import rows
-from rsir_core.bundle import Bundle, State
-from rsir_core.calibration import expected_calibration_error, fit_temperature
-from rsir_core.classifier import ClassifierSettings
-from rsir_core.describe import Describer
-from rsir_core.detector import DetectorSettings
-from rsir_core.labels import LabelledImage
+from rsir_core import schemas
+from rsir_core.archive.labels import LabelledImage
+from rsir_core.models.bundle import Bundle, State
+from rsir_core.models.calibration import expected_calibration_error, fit_temperature
+from rsir_core.models.classifier import ClassifierSettings
+from rsir_core.models.describe import Describer
+from rsir_core.models.detector import DetectorSettings
 
 log = logging.getLogger(__name__)
 BATCH = 32  # images per forward pass
@@ -37,11 +37,11 @@ class Classify:
 
     def __call__(self, read: pa.Table) -> pa.Table:
         """Columns `position`, `label` and `class_probabilities` (C) for read rows with `position` and `label`."""
-        for message in read[rows.MESSAGE].drop_null().to_pylist():
+        for message in read[schemas.MESSAGE].drop_null().to_pylist():
             log.warning("left out: %s", message)
         good = read.filter(read["pixels"].is_valid())
-        p = rows.to_vectors(self.describer.describe(images_of(good)).class_probabilities)
-        return good.select(["position", "label"]).append_column(rows.CLASS_PROBABILITIES, p)
+        p = schemas.to_vectors(self.describer.describe(images_of(good)).class_probabilities)
+        return good.select(["position", "label"]).append_column(schemas.CLASS_PROBABILITIES, p)
 
 
 def calibrate(
@@ -87,10 +87,10 @@ def _classify(
     uris = [image.uri for image in images]
     asked = pa.table(
         {
-            rows.IMAGE_ID: uris,
-            rows.URI: uris,
-            rows.ETAG: [""] * len(images),
-            rows.TIME: pa.nulls(len(images), rows.UTC),
+            schemas.IMAGE_ID: uris,
+            schemas.URI: uris,
+            schemas.ETAG: [""] * len(images),
+            schemas.TIME: pa.nulls(len(images), schemas.UTC),
             "position": range(len(images)),
             "label": [classes.index(image.label) for image in images],
         }
@@ -100,5 +100,5 @@ def _classify(
     )
     # They come as the actors finish: sums in another order would make another temperature of the same seed.
     found = sorted(rows_of(stage), key=lambda row: row["position"])
-    p = np.array([row[rows.CLASS_PROBABILITIES] for row in found], np.float32).reshape(-1, len(classes))
+    p = np.array([row[schemas.CLASS_PROBABILITIES] for row in found], np.float32).reshape(-1, len(classes))
     return p, np.array([row["label"] for row in found], np.int64)

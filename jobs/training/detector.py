@@ -24,9 +24,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from jobs.boxes.data import BoxData, BoxedImage
 from rsir_core.errors import ImageError, LabelError
-from rsir_core.letterbox import STRIDE
-from rsir_core.precision import trains_in_bfloat16
-from rsir_core.raster import read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.models.letterbox import STRIDE
+from rsir_core.models.precision import trains_in_bfloat16
 
 log = logging.getLogger(__name__)
 BEST: Final = "best.safetensors"

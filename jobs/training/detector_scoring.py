@@ -14,9 +14,9 @@ from ultralytics.models.yolo.detect import DetectionValidator
 
 from jobs.boxes.data import BoxedImage
 from jobs.training.detector import BoxDataset
-from rsir_core.bundle import State
-from rsir_core.detector import DetectorSettings, build_detector
-from rsir_core.letterbox import STRIDE
+from rsir_core.models.bundle import State
+from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.letterbox import STRIDE
 
 
 @torch.inference_mode()

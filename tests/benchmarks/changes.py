@@ -29,10 +29,10 @@ from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.replacing import Replacing
 from jobs.pipeline.stage import ROWS_PER_FILE
-from rsir_core.archive import ImageFile
-from rsir_core.bundle import load_bundle
-from rsir_core.plan import listing_table
-from rsir_core.table import Index, TableName
+from rsir_core.archive.listing import ImageFile
+from rsir_core.index.diff import listing_table
+from rsir_core.index.index import Index, TableName
+from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
 from tests.benchmarks.watching import peak

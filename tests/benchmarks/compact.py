@@ -15,10 +15,10 @@ from jobs.cluster import joined
 from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact
 from jobs.indexing.publishing import fit_pca, project
-from rsir_core import rows
-from rsir_core.lease import Lease
-from rsir_core.stored import stored_keys
-from rsir_core.table import Index, TableName
+from rsir_core import schemas
+from rsir_core.index.embedding_files import stored_keys
+from rsir_core.index.index import Index, TableName
+from rsir_core.index.lease import Lease
 from tests.benchmarks.drawn_rows import NAMES
 from tests.benchmarks.stored_index import store_embeddings
 from tests.benchmarks.watching import Watch
@@ -32,7 +32,7 @@ def compacted(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         index = Index(folder)
         ids = [f"tiles/{i:09}.jpg" for i in range(count)]
-        listing = pa.table([ids, ids, ["1"] * count, [1] * count, [None] * count], rows.LISTING)
+        listing = pa.table([ids, ids, ["1"] * count, [1] * count, [None] * count], schemas.LISTING)
         store_embeddings(index, listing, "bundle", len(NAMES), PER_COMMIT)
         with joined(None):
             keys = stored_keys(index)
@@ -57,7 +57,7 @@ def compacted(count: int) -> dict[str, Any]:
 
 
 def _ids(index: Index, name: TableName) -> list[str]:
-    return sorted(index.keys(name)[rows.IMAGE_ID].to_pylist())
+    return sorted(index.keys(name)[schemas.IMAGE_ID].to_pylist())
 
 
 def _files(index: Index) -> int:

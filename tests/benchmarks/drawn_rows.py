@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rsir_core import rows
-from rsir_core.search import Floats, classes
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.index import Index
+from rsir_core.search.exact import Floats, classes
 
 CLASSES = 21
 DIMENSIONS = 19
@@ -28,8 +28,8 @@ def made_up(
 
 def rows_of(index: str) -> tuple[Floats, Floats]:
     """Those of an index: features (n, K) and class probabilities (n, C)."""
-    table = Index(index).features(columns=[rows.FEATURE, rows.CLASS_PROBABILITIES])
-    return rows.to_matrix(table[rows.FEATURE]), rows.to_matrix(table[rows.CLASS_PROBABILITIES])
+    table = Index(index).features(columns=[schemas.FEATURE, schemas.CLASS_PROBABILITIES])
+    return schemas.to_matrix(table[schemas.FEATURE]), schemas.to_matrix(table[schemas.CLASS_PROBABILITIES])
 
 
 def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -47,27 +47,27 @@ def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Gen
 
 
 def feature_rows(at: npt.NDArray[np.int64], feature: Floats, p: Floats, models: tuple[str, str]) -> pa.Table:
-    """Rows of `rows.FEATURES` with these numbers in their names; the rest is the same in all of them."""
+    """Rows of `schemas.FEATURES` with these numbers in their names; the rest is the same in all of them."""
     n, (bundle, pca) = len(at), models
     ids = [f"tiles/{i:09}.jpg" for i in at]
     region = {"x": 13, "y": 13, "width": 230, "height": 230}
     columns = {
-        rows.IMAGE_ID: ids,
-        rows.URI: [f"/archive/{name}" for name in ids],
-        rows.ETAG: pa.repeat("1", n),
-        rows.BUNDLE: pa.repeat(bundle, n),
-        rows.PCA: pa.repeat(pca, n),
-        rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
-        rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
-        rows.REGION: pa.repeat(pa.scalar(region, rows.FEATURES.field(rows.REGION).type), n),
-        rows.OBJECT_CLASS: pa.repeat("plane", n),
-        rows.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
-        rows.OBJECT_BOX: pa.repeat(
-            pa.scalar({"x0": 1, "y0": 1, "x1": 9, "y1": 9}, rows.FEATURES.field(rows.OBJECT_BOX).type), n
+        schemas.IMAGE_ID: ids,
+        schemas.URI: [f"/archive/{name}" for name in ids],
+        schemas.ETAG: pa.repeat("1", n),
+        schemas.BUNDLE: pa.repeat(bundle, n),
+        schemas.PCA: pa.repeat(pca, n),
+        schemas.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
+        schemas.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
+        schemas.REGION: pa.repeat(pa.scalar(region, schemas.FEATURES.field(schemas.REGION).type), n),
+        schemas.OBJECT_CLASS: pa.repeat("plane", n),
+        schemas.OBJECT_SCORE: pa.repeat(pa.scalar(0.5, pa.float32()), n),
+        schemas.OBJECT_BOX: pa.repeat(
+            pa.scalar({"x0": 1, "y0": 1, "x1": 9, "y1": 9}, schemas.FEATURES.field(schemas.OBJECT_BOX).type), n
         ),
-        rows.CLASS_PROBABILITIES: rows.to_vectors(p),
-        rows.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
-        rows.FEATURE: rows.to_vectors(feature),
+        schemas.CLASS_PROBABILITIES: schemas.to_vectors(p),
+        schemas.CLASS: pa.array(NAMES).take(pa.array(classes(p))),
+        schemas.FEATURE: schemas.to_vectors(feature),
     }
-    nothing = {f.name: pa.nulls(n, f.type) for f in rows.FEATURES}
-    return pa.table(nothing | columns, rows.FEATURES)
+    nothing = {f.name: pa.nulls(n, f.type) for f in schemas.FEATURES}
+    return pa.table(nothing | columns, schemas.FEATURES)

@@ -25,12 +25,12 @@ from jobs.cluster import joined
 from jobs.config import IndexConfig
 from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
-from rsir_core import bundle
-from rsir_core.archive import list_images
-from rsir_core.classifier import build_classifier, load_start_weights, settings_for
-from rsir_core.describe import Describer
-from rsir_core.detector import DetectorSettings, build_detector
-from rsir_core.raster import read_picture
+from rsir_core.archive.listing import list_images
+from rsir_core.imagery.decode import read_picture
+from rsir_core.models import bundle
+from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
+from rsir_core.models.describe import Describer
+from rsir_core.models.detector import DetectorSettings, build_detector
 from tests.benchmarks.drawn_rows import NAMES
 
 BATCH = 32

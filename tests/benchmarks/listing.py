@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rsir_core.archive import list_images
-from rsir_core.plan import listing_table, make_plan
-from rsir_core.table import KEY, Index, TableName
+from rsir_core.archive.listing import list_images
+from rsir_core.index.diff import listing_table, make_plan
+from rsir_core.index.index import KEY, Index, TableName
 from tests.store import Store
 
 PER_FOLDER = 1000

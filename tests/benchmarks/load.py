@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from jobs.indexing.publishing import FEATURES_PER_FILE
-from rsir_core.resident import Resident, in_runs
-from rsir_core.search import Searcher, classes
-from rsir_core.table import Index
+from rsir_core.index.index import Index
+from rsir_core.retrieval.partition import Resident, in_runs
+from rsir_core.search.exact import Searcher, classes
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
 
 

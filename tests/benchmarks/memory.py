@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from rsir_core import bundle
-from rsir_core.classifier import build_classifier, settings_for
+from rsir_core.models import bundle
+from rsir_core.models.classifier import build_classifier, settings_for
 from tests.benchmarks.rerun import link_images
 from tests.benchmarks.watching import Watch
 

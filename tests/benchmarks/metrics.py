@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsir_core.metrics import score_retrieval
+from rsir_core.evaluation.metrics import score_retrieval
 
 CLASSES = 45  # as in NWPU-RESISC45, whose 31,500 images give a test set of the default size
 DIMENSIONS = 19

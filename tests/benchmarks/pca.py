@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA, IncrementalPCA
 
-from rsir_core.pca import Moments, unit_length
+from rsir_core.models.pca import Moments, unit_length
 
 BLOCK = 5_000  # rows; what a block of stored embeddings holds
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 from jobs.cluster import joined
 from jobs.indexing.compacting import EMBEDDINGS_PER_FILE
 from jobs.indexing.publishing import fit_pca, project
-from rsir_core import rows
-from rsir_core.stored import stored_keys
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.embedding_files import stored_keys
+from rsir_core.index.index import Index
 from tests.benchmarks.drawn_rows import NAMES
 from tests.benchmarks.stored_index import store_embeddings
 from tests.benchmarks.watching import Watch
@@ -32,7 +32,7 @@ def main() -> None:
         index = Index(folder)
         ids = [f"tiles/{i:09}.jpg" for i in range(args.rows)]
         times = [None] * args.rows
-        listing = pa.table([ids, ids, ["1"] * args.rows, [1] * args.rows, times], rows.LISTING)
+        listing = pa.table([ids, ids, ["1"] * args.rows, [1] * args.rows, times], schemas.LISTING)
         store_embeddings(index, listing, "bundle", len(NAMES), EMBEDDINGS_PER_FILE)
         with joined(None), Watch() as watch:
             began = time.perf_counter()

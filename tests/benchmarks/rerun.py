@@ -21,10 +21,10 @@ from jobs.demo_scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.pipeline.stage import ROWS_PER_FILE
-from rsir_core.archive import list_images
-from rsir_core.bundle import load_bundle
-from rsir_core.plan import listing_table
-from rsir_core.table import Index, TableName
+from rsir_core.archive.listing import list_images
+from rsir_core.index.diff import listing_table
+from rsir_core.index.index import Index, TableName
+from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
 

@@ -17,10 +17,10 @@ from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_edition
-from rsir_core.filters import Filter
-from rsir_core.footprint import Footprint
-from rsir_core.raster import read_picture
-from rsir_core.table import Index
+from rsir_core.geo.footprint import Footprint
+from rsir_core.imagery.decode import read_picture
+from rsir_core.index.index import Index
+from rsir_core.search.filters import Filter
 from tests.benchmarks.watching import Watch
 from tests.mosaics import write_mosaic
 from tests.test_scene_search import write_models

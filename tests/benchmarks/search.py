@@ -19,9 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.indexing.publishing import FEATURES_PER_FILE
-from rsir_core.candidates import Tree, candidates
-from rsir_core.clusters import Clusters, make_clusters
-from rsir_core.search import Floats, Searcher, classes, complements, distances, query_weights
+from rsir_core.search.clusters import Clusters, make_clusters
+from rsir_core.search.exact import Floats, Searcher, classes, complements, distances, query_weights
+from rsir_core.search.kernel import Tree, candidates
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 
 Query = tuple[Floats, Floats]

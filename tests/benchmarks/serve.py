@@ -33,10 +33,10 @@ from ray.serve.handle import DeploymentHandle
 
 from jobs.config import ServeConfig
 from jobs.serve import QUIET, build, free_port
-from rsir_core.delta import TableFile, WrittenFile
-from rsir_core.pca import Moments
-from rsir_core.resident import in_runs
-from rsir_core.table import Index
+from rsir_core.index.delta import TableFile, WrittenFile
+from rsir_core.index.index import Index
+from rsir_core.models.pca import Moments
+from rsir_core.retrieval.partition import in_runs
 from tests.benchmarks.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
 from tests.benchmarks.index import write_models
 from tests.benchmarks.uploads import Client, describer_rates

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.indexing.publishing import FEATURES_PER_FILE
-from rsir_core import rows
-from rsir_core.pca import Moments
-from rsir_core.resident import in_runs
-from rsir_core.table import Index
+from rsir_core import schemas
+from rsir_core.index.index import Index
+from rsir_core.models.pca import Moments
+from rsir_core.retrieval.partition import in_runs
 
 DIMENSIONS = 1280
 BLOCK = 8192  # rows that are drawn once and then used again and again: memory and time do not depend on values
@@ -22,26 +22,26 @@ def drawn_embeddings(classes: int, rng: np.random.Generator) -> tuple[pa.Array, 
     label = rng.integers(classes, size=BLOCK)
     embedding = (centres[label] + rng.standard_gamma(0.6, (BLOCK, DIMENSIONS), np.float32) / 2).astype(np.float16)
     odds = np.exp(4 * (np.eye(classes)[label] + 0.3 * rng.standard_normal((BLOCK, classes))))
-    return rows.to_vectors(embedding), rows.to_vectors(odds / odds.sum(axis=1, keepdims=True))
+    return schemas.to_vectors(embedding), schemas.to_vectors(odds / odds.sum(axis=1, keepdims=True))
 
 
 def embedding_blocks(listing: pa.Table, bundle: str, classes: int) -> Iterator[pa.Table]:
-    """Rows of `rows.EMBEDDINGS` for listed images, at most `BLOCK` at a time."""
+    """Rows of `schemas.EMBEDDINGS` for listed images, at most `BLOCK` at a time."""
     embedding, probabilities = drawn_embeddings(classes, np.random.default_rng(0))
-    region = pa.scalar({"x": 13, "y": 13, "width": 230, "height": 230}, rows.EMBEDDINGS.field(rows.REGION).type)
+    region = pa.scalar({"x": 13, "y": 13, "width": 230, "height": 230}, schemas.EMBEDDINGS.field(schemas.REGION).type)
     for start in range(0, len(listing), BLOCK):
         part = listing.slice(start, BLOCK)
         n = len(part)
         columns = {
-            **{name: part[name] for name in (rows.IMAGE_ID, rows.URI, rows.ETAG)},
-            rows.BUNDLE: pa.repeat(bundle, n),
-            rows.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
-            rows.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
-            rows.REGION: pa.repeat(region, n),
-            rows.CLASS_PROBABILITIES: probabilities.slice(0, n),
-            rows.EMBEDDING: embedding.slice(0, n),
+            **{name: part[name] for name in (schemas.IMAGE_ID, schemas.URI, schemas.ETAG)},
+            schemas.BUNDLE: pa.repeat(bundle, n),
+            schemas.HEIGHT: pa.repeat(pa.scalar(256, pa.int32()), n),
+            schemas.WIDTH: pa.repeat(pa.scalar(256, pa.int32()), n),
+            schemas.REGION: pa.repeat(region, n),
+            schemas.CLASS_PROBABILITIES: probabilities.slice(0, n),
+            schemas.EMBEDDING: embedding.slice(0, n),
         }
-        schema = rows.EMBEDDINGS
+        schema = schemas.EMBEDDINGS
         yield pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in schema], schema)
 
 
@@ -59,20 +59,20 @@ def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[
     blocks, rng = embedding_blocks(listing, bundle, len(names)), np.random.default_rng(0)
     pca, parts = None, []
     for block in blocks:
-        embedding = rows.to_matrix(block[rows.EMBEDDING])
+        embedding = schemas.to_matrix(block[schemas.EMBEDDING])
         pca = pca or Moments.of(embedding).fit(components)
-        best = rows.to_matrix(block[rows.CLASS_PROBABILITIES]).argmax(axis=1)
+        best = schemas.to_matrix(block[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
         feature = pca.transform(embedding)
         feature += 0.01 * rng.standard_normal(feature.shape, np.float32)  # or equal blocks would compress to nothing
         more = {
-            rows.PCA: pa.repeat(pca.fingerprint, len(block)),
-            rows.CLASS: pa.array(names).take(pa.array(best)),
-            rows.FEATURE: rows.to_vectors(feature),
+            schemas.PCA: pa.repeat(pca.fingerprint, len(block)),
+            schemas.CLASS: pa.array(names).take(pa.array(best)),
+            schemas.FEATURE: schemas.to_vectors(feature),
         }
-        parts.append(pa.table([more[n] if n in more else block[n] for n in rows.FEATURES.names], rows.FEATURES))
+        parts.append(pa.table([more[n] if n in more else block[n] for n in schemas.FEATURES.names], schemas.FEATURES))
     if pca is not None:
         index.put_pca(pca)
-        table = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (rows.CLASS, rows.IMAGE_ID)])
+        table = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (schemas.CLASS, schemas.IMAGE_ID)])
         size = math.ceil(len(table) / math.ceil(len(table) / FEATURES_PER_FILE))
         shares = [table.slice(start, size) for start in range(0, len(table), size)]
         index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "append")

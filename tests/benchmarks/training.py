@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsir_core.classifier import EFFICIENTNET_LITE0, build_classifier
-from rsir_core.depthwise import fast_depthwise
-from rsir_core.precision import trains_in_bfloat16
+from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.models.depthwise import fast_depthwise
+from rsir_core.models.precision import trains_in_bfloat16
 
 CPU = torch.device("cpu")
 Way = Callable[[], AbstractContextManager[Any]]  # in which gradients are computed

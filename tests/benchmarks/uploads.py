@@ -17,7 +17,7 @@ from PIL import Image
 
 from jobs.serving.query import QueryDescriber, open_edition
 from jobs.serving.replicas import BATCH
-from rsir_core.heap import keep_activations
+from rsir_core.models.allocator import keep_activations
 
 CLIENTS = 16
 

@@ -1,0 +1,210 @@
+"""Which class each image of an archive belongs to, and which half of a class it is in: for training and for scoring."""
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from sklearn.model_selection import train_test_split
+
+from rsir_core.archive.file_names import NamedValues
+from rsir_core.archive.listing import ImageFile
+from rsir_core.errors import LabelError
+from rsir_core.storage.filesystem import file_system
+
+Split = Literal["train", "test"]
+
+
+class LabelledImage(NamedTuple):
+    """An image of the archive, its label, and whether it trains or is held out."""
+
+    uri: str
+    label: str
+    split: Split
+
+
+def folder_label(image_id: str) -> str:
+    """The name of the folder that an image lies in.
+
+    Raises:
+        LabelError: it lies in none.
+    """
+    folder, _, name = image_id.rpartition("/")
+    if not folder:
+        raise LabelError(f"{name} lies in no class folder; put it into one, or pass a CSV of labels")
+    return folder.rpartition("/")[2]
+
+
+def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
+    """(uri, label) of every labelled image, by uri: from `uri,label` rows, else from folder names.
+
+    A row's uri may also be the image id (the path below the archive), and of another Unicode form than the file's name;
+    images without a row are left out.
+
+    Raises:
+        LabelError: rows that name no image of the archive, an empty or a second label, or fewer than two classes.
+    """
+    files = sorted(images, key=lambda image: image.uri)
+    if labels_csv is None:
+        pairs = [(image.uri, folder_label(image.image_id)) for image in files]
+    else:
+        rows = _labelled(labels_csv, read_rows(labels_csv, ("uri", "label")))
+        known = NamedValues({k: f.uri for f in files for k in (f.image_id, f.uri)})
+        named = [(row, known.get(row["uri"])) for row in rows]
+        if unknown := [row["uri"] for row, uri in named if uri is None]:
+            raise LabelError(
+                f"{len(unknown)} rows of {labels_csv} name no image of the archive, such as {unknown[0]}; correct "
+                "them, or pass the archive that they are of"
+            )
+        labels: dict[str, str] = {}
+        for row, uri in named:
+            if uri is not None and (other := labels.setdefault(uri, row["label"])) != row["label"]:
+                raise LabelError(f"{labels_csv}: {row['uri']} is labelled {other} and {row['label']}; leave one out")
+        pairs = sorted(labels.items())
+    if len({label for _, label in pairs}) < 2:
+        raise LabelError(
+            f"found {len({label for _, label in pairs})} class in {len(pairs)} images; at least 2 are needed: put the "
+            "images into a folder per class, or pass --labels"
+        )
+    return pairs
+
+
+def split_images(
+    pairs: list[tuple[str, str]], train_fraction: float, seed: int, unseen: Collection[str] = ()
+) -> list[LabelledImage]:
+    """Split each class by the fraction, at random by the seed (the paper: half and half); those unseen only test.
+
+    A class has one image at least in each half, however small it is.
+
+    Raises:
+        LabelError: a class too small to be in both halves, a fraction outside (0, 1) or one that leaves fewer images
+            than classes in one half, or an unseen label that is none.
+    """
+    if unknown := sorted(set(unseen) - {label for _, label in pairs}):
+        raise LabelError(f"--unseen {','.join(unseen)}: no image is labelled {unknown[0]}")
+    trained = [(uri, label) for uri, label in pairs if label not in unseen]
+    if len({label for _, label in trained}) < 2:
+        raise LabelError(f"--unseen {','.join(unseen)} leaves fewer than 2 classes to train on; name fewer")
+    training = _training(trained, train_fraction, seed)
+    return [LabelledImage(uri, label, "train" if uri in training else "test") for uri, label in pairs]
+
+
+def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> set[str]:
+    """The URIs that train."""
+    if not 0 < train_fraction < 1:
+        raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
+    smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
+    if count < 2:
+        raise LabelError(
+            f"class {smallest} has {count} image; each class needs one to train and one to test; "
+            f"pass --unseen {smallest}, or leave it out"
+        )
+    labels = [label for _, label in pairs]
+    try:
+        train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
+    except ValueError as error:  # scikit-learn says which class or fraction is at fault
+        raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
+    training = {pairs[i][0] for i in train}
+    classes: dict[str, set[str]] = defaultdict(set)
+    for uri, label in pairs:
+        classes[label].add(uri)
+    for members in classes.values():
+        if members <= training:  # scikit-learn leaves out what is too small for its share
+            training.remove(min(members))
+        elif not members & training:
+            training.add(min(members))
+    return training
+
+
+def split_to_csv(images: Iterable[LabelledImage]) -> str:
+    """The split as CSV text with the header `uri,label,split`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LabelledImage._fields)
+    writer.writerows(images)
+    return text.getvalue()
+
+
+def read_split(uri: str) -> list[LabelledImage]:
+    """Read a split CSV.
+
+    Raises:
+        LabelError: it cannot be read, lacks a column, has an empty label or another word than train and test, or says
+            two things of one image.
+    """
+    rows = _labelled(uri, read_rows(uri, LabelledImage._fields))
+    if wrong := [row["split"] for row in rows if row["split"] not in {"train", "test"}]:
+        raise LabelError(f"{uri}: split is {wrong[0]!r} in {len(wrong)} rows; it takes train and test")
+    images: dict[str, LabelledImage] = {}
+    for row in rows:
+        image = LabelledImage(row["uri"], row["label"], "train" if row["split"] == "train" else "test")
+        if (other := images.setdefault(image.uri, image)) != image:
+            said = " and ".join(f"{i.label}, {i.split}" for i in (other, image))
+            raise LabelError(f"{uri}: {image.uri} has two rows: {said}; leave one out")
+    return list(images.values())
+
+
+def _labelled(uri: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows without the white space around their labels."""
+    if empty := [row["uri"] for row in rows if not row["label"].strip()]:
+        raise LabelError(f"{uri}: {empty[0]} has an empty label; leave its row out, or give it one")
+    return [{**row, "label": row["label"].strip()} for row in rows]
+
+
+def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read the rows of a CSV that has at least these columns, the first of which says what a row is about.
+
+    Empty lines, and lines of commas only, are passed over.
+
+    Raises:
+        LabelError: it cannot be read, has no rows, lacks a column or has it twice, or a row has more or fewer fields
+            than the header, or nothing in the first of the columns; with the line.
+    """
+    try:
+        fs, path = file_system(uri)
+        with fs.open(path, "rt", encoding="utf-8-sig", newline="") as file:
+            (_, header), *lines = [*_records(uri, file)] or [(0, [])]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{uri}: cannot be read as CSV: {error}; save it as CSV in UTF-8") from error
+    header = [name.strip() for name in header]
+    if wrong := [column for column in columns if header.count(column) != 1]:
+        raise LabelError(
+            f"{uri}: expected rows with the columns {','.join(columns)}, each once, but {wrong[0]} is there "
+            f"{header.count(wrong[0])} times; its first line is {','.join(header)!r}"
+        )
+    if not lines:
+        raise LabelError(f"{uri}: expected rows with the columns {','.join(columns)}, but there is only the header")
+    rows = [_row(f"{uri}:{number}", header, fields) for number, fields in lines]
+    if unnamed := [number for (number, _), row in zip(lines, rows, strict=True) if not row[columns[0]].strip()]:
+        raise LabelError(f"{uri}:{unnamed[0]}: {columns[0]} is empty; give it, or remove the line")
+    return rows
+
+
+def _records(uri: str, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record that has any, and the line that it begins on; a quoted field may have several lines."""
+    reader, line = csv.reader(file, strict=True), 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:  # strict: a quotation mark that is not closed would swallow the rows after it
+        raise LabelError(
+            f"{uri}:{line}: cannot be read as CSV: {error}; close each quotation mark right before a comma or the "
+            "line's end, and double one that is part of a name"
+        ) from error
+
+
+def _row(where: str, header: list[str], fields: list[str]) -> dict[str, str]:
+    if len(fields) == len(header):
+        return dict(zip(header, fields, strict=True))
+    remedy = (
+        "put a name that contains a comma into double quotes"
+        if len(fields) > len(header)
+        else "give every column, with nothing between its commas where it is empty"
+    )
+    raise LabelError(
+        f"{where}: {','.join(fields)[:200]!r} has {len(fields)} fields, but the header {','.join(header)!r} has "
+        f"{len(header)}; {remedy}"
+    )

@@ -1,0 +1,267 @@
+"""STAC in and out: a static catalogue or an item collection as archive, and a search's results as one."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import pystac
+from pystac.stac_io import DefaultStacIO
+from pystac.utils import make_absolute_href
+
+from rsir_core.archive.hrefs import as_it_lies, href_of, suffix_of, without_marks
+from rsir_core.archive.listing import EXTENSIONS, ImageFile, etag_of
+from rsir_core.errors import ArchiveError
+from rsir_core.geo.footprint import Footprint, around_the_globe, meets
+from rsir_core.storage.filesystem import links_of
+
+AT_ONCE: Final = 16  # items that are read: it waits for a store
+AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
+MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
+Source = pystac.Item | str  # an item, or where it is
+ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which items of a catalogue, and what of each; None: all.
+
+    Attributes:
+        start: taken then or later.
+        end: taken then or earlier.
+        bbox: their bounds meet this.
+        collections: they are of one of these.
+        asset: key of the asset to read; None: `visual`, else the image of the best role.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    bbox: Footprint | None = None
+    collections: tuple[str, ...] | None = None
+    asset: str | None = None
+
+    def takes(self, item: pystac.Item) -> bool:
+        """Whether an item is one of them; one without what is asked about is not."""
+        if self.collections is not None and item.collection_id not in self.collections:
+            return False
+        first, last = _span(item)
+        if self.start is not None and (last is None or last < self.start):
+            return False
+        if self.end is not None and (first is None or first > self.end):
+            return False
+        return self.bbox is None or (item.bbox is not None and bool(meets(self.bbox, *_footprint(item))))
+
+
+class _Files(DefaultStacIO):
+    """What pystac reads, by fsspec: any store, with the credentials of everything else."""
+
+    def read_text_from_href(self, href: str) -> str:
+        with fsspec.open(href, "rt", encoding="utf-8") as file:
+            text: str = file.read()
+        return text
+
+
+def is_catalogue(archive: str) -> bool:
+    """Whether an archive's URI is that of a STAC document."""
+    return archive.lower().endswith((".json", ".geojson"))
+
+
+def list_items(catalogue: str, wanted: Wanted) -> Iterator[ImageFile]:
+    """The asset to read of each wanted item of a catalogue, a collection, or an item collection, with the item's time.
+
+    Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
+    says, else what its store says. A few items are held at a time. One that several catalogues link to counts once.
+
+    Raises:
+        ArchiveError: the catalogue or an item of it cannot be read, or has no such asset; two items of one id; none is
+            wanted; a local file in a catalogue that is not local; one page of several.
+    """
+    catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
+    seen: set[str] = set()
+    files = _Files()
+    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files)):
+        if file is None:
+            continue
+        if file.image_id in seen:
+            raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
+        seen.add(file.image_id)
+        yield file
+    if not seen:
+        raise ArchiveError(f"{catalogue} has no item that is wanted; check --start, --end, --bbox and --collections")
+
+
+def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
+    """What is done with each, in their order, by threads that are not far ahead."""
+    under_way: deque[Future[ImageFile | None]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for source in sources:
+            under_way.append(threads.submit(do, source))
+            if len(under_way) == AHEAD:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _items(catalogue: str, files: _Files) -> Iterator[Source]:
+    """The items of a document, or where they are."""
+    try:
+        document = files.read_json(catalogue)
+        if document.get("type") == "FeatureCollection":
+            if any(link.get("rel") == "next" for link in document.get("links", [])):
+                raise ArchiveError(f"{catalogue} is one page of several (it links to the next); save all in one file")
+            yield from (_item(feature, i, catalogue) for i, feature in enumerate(document.get("features") or [], 1))
+            return
+        top = pystac.read_dict(document, href=catalogue, stac_io=files)
+        if isinstance(top, pystac.Item):
+            yield top
+        else:
+            yield from _links(top, {catalogue})
+    except ArchiveError:
+        raise
+    except Exception as error:  # each store has its own family of errors, and pystac raises any of broken documents
+        raise _unreadable(catalogue, error) from error
+
+
+def _item(feature: Any, number: int, catalogue: str) -> pystac.Item:
+    """An item of an item collection.
+
+    Raises:
+        ArchiveError: it is none; the message names it.
+    """
+    name = feature.get("id") if isinstance(feature, dict) else None
+    try:
+        return pystac.Item.from_dict(feature)
+    except Exception as error:  # pystac raises any of broken documents
+        said = f"item {name!r}" if name else f"feature {number}"
+        raise _unreadable(f"{catalogue}: {said} ({number} of its features)", error) from error
+
+
+def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
+    """Where the items of a catalogue and of those below it are, each once, whatever links to it."""
+    for link in catalogue.get_item_links():
+        if (href := link.get_absolute_href()) not in seen:
+            seen.add(href)
+            yield href
+    for child in catalogue.get_children():
+        if (href := child.get_self_href()) not in seen:
+            seen.add(href)
+            yield from _links(child, seen)
+
+
+def _listed(source: Source, files: _Files, wanted: Wanted, catalogue: str) -> ImageFile | None:
+    """The asset to read of an item, or of the one that lies there; None: it is not wanted."""
+    try:
+        item = pystac.Item.from_file(source, files) if isinstance(source, str) else source
+        return _image_file(item, wanted.asset, catalogue) if wanted.takes(item) else None
+    except ArchiveError:
+        raise
+    except Exception as error:  # as above
+        raise _unreadable(source if isinstance(source, str) else f"{catalogue}: item {source.id}", error) from error
+
+
+def _unreadable(what: str, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{what} cannot be read as STAC: {type(error).__name__}: {error}; check the address and the document"
+    )
+
+
+def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
+    asset = _asset(item, key)
+    asset.href = without_marks(asset.href)
+    href = asset.get_absolute_href() if item.get_self_href() else None
+    href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
+    if _is_remote(catalogue) and not all(_is_remote(link) for link in links_of(href)):
+        raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
+    href = as_it_lies(href)
+    name = item.id + suffix_of(href)
+    more = asset.extra_fields
+    said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
+    etag, size = (str(said), int(more.get("file:size") or -1)) if said else _as_stored(href)
+    first, _ = _span(item)
+    image_id = f"{item.collection_id}/{name}" if item.collection_id else name
+    return ImageFile(image_id, href, f"{etag}@{first}", size, first)
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith(("file:", "local:"))
+
+
+def _as_stored(href: str) -> tuple[str, int]:
+    try:
+        return etag_of(href)
+    except Exception:
+        return "unknown", -1  # not there, or denied: to fail when it is read, by itself
+
+
+def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
+    """The one to read."""
+    images = {
+        name: asset
+        for name, asset in item.assets.items()
+        if (asset.media_type or "").startswith(MEDIA_TYPES) or suffix_of(asset.href).lower() in EXTENSIONS
+    }
+    if (best := "visual" if key is None else key) in images:
+        return images[best]
+    if key is None:
+        roles = ([name for name, asset in images.items() if role in (asset.roles or [])] for role in ROLES)
+        several = next((names for names in roles if names), list(images))
+        if len(several) == 1:
+            return images[several[0]]
+        if several:  # which is which, only who made them knows: bands apart, a mask, a DEM
+            raise ArchiveError(f"item {item.id} has {len(several)} images ({', '.join(several)}); choose with --asset")
+    raise ArchiveError(
+        f"item {item.id} has no image asset {key or '`visual`, or of the role data'}; it has {', '.join(item.assets)}; "
+        "choose one with --asset"
+    )
+
+
+def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
+    """When it was taken, first and last."""
+    if item.datetime is not None:
+        return _utc(item.datetime), _utc(item.datetime)
+    return _utc(item.common_metadata.start_datetime), _utc(item.common_metadata.end_datetime)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _footprint(item: pystac.Item) -> Footprint:
+    """Bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
+
+    Raises:
+        ArchiveError: they are no degrees.
+    """
+    bbox = list(item.bbox or ())
+    half = len(bbox) // 2
+    try:
+        found = around_the_globe(Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1]))
+    except (IndexError, TypeError):
+        found = None
+    if found is None:
+        raise ArchiveError(f"item {item.id} has the bbox {bbox}, which is none in degrees; correct it, or omit --bbox")
+    return found
+
+
+def item_of(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of a search as a STAC item. One without a time was taken before now, which STAC says by a span."""
+    place, bbox = result.pop("geometry"), result.pop("bbox")
+    time: dict[str, Any] = {"datetime": result.pop("time")}
+    if time["datetime"] is None:
+        time |= {"start_datetime": "0001-01-01T00:00:00Z", "end_datetime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    image_id, uri = result.pop("image_id"), result.pop("uri")
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": image_id,
+        "geometry": place,
+        **({"bbox": [bbox[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]} if bbox else {}),
+        "properties": {**time, **{f"rsir:{name}": value for name, value in result.items()}},
+        "links": [],
+        "assets": {"image": {"href": href_of(uri), "roles": ["data"]}},
+    }

@@ -1,0 +1,257 @@
+"""Where and when on earth an image was taken: its outline in lon/lat, and the time of acquisition."""
+
+import functools
+import operator
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from rasterio.windows import Window
+
+from rsir_core.geo.placement import Doubles, Placement, Points, placement_of
+from rsir_core.geo.wkb import Ring, counterclockwise, rectangle, to_wkb
+
+SEGMENTS: Final = 32  # of each side of an edge, for bounds
+MOST_SEGMENTS: Final = 1024  # of each side of an outline
+LATTICE: Final = 65  # points across and down
+EVERYWHERE: Final = (-180.0, 180.0)
+Frame = tuple[float, float, float, float]  # of pixels: x, y, width and height
+# 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31, T1010Z, or the six digits right behind the
+# eight of the date), but not in the middle of a longer number.
+_HOUR, _MINUTE, _SECOND = "(?:[01]\\d|2[0-3])", "[0-5]\\d", "[0-5]\\d"
+_DATE: Final = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<mark>[-_]?)(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
+    rf"(?:(?:[T_-]|(?<=\d{{8}}))(?P<hour>{_HOUR})[:-]?(?P<minute>{_MINUTE})[:-]?(?P<second>{_SECOND})(?:\.\d+)?Z?"
+    rf"|T(?P<h>{_HOUR}):?(?P<m>{_MINUTE})Z?)?(?!\d)"
+)
+
+
+class Footprint(NamedTuple):
+    """Bounds in degrees of longitude and latitude (WGS 84); across the antimeridian west > east."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+class Ground(NamedTuple):
+    """The ground that an image shows.
+
+    Attributes:
+        bbox: its bounds.
+        polygon: its outline as WKB, lon/lat; two where it crosses the antimeridian.
+        crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
+        note: on what that rests where it is no transform: ground control points, RPCs; None: a transform.
+    """
+
+    bbox: Footprint
+    polygon: bytes
+    crs: str
+    note: str | None = None
+
+
+def meets(bbox: Footprint, west: Any, south: Any, east: Any, north: Any) -> Any:
+    """Whether bounds and a footprint have a point in common; either may cross the antimeridian.
+
+    Args:
+        bbox: the footprint.
+        west: of the bounds, as are the others: numbers, or columns, of which this gives an expression.
+        south: its latitude.
+        east: its longitude.
+        north: its latitude.
+    """
+    shared = []
+    for first, last in arcs(bbox):
+        over, under = west <= last, east >= first
+        shared.append((over & under) | ((west > east) & (over | under)))  # the latter: over the antimeridian
+    return (south <= bbox.north) & (north >= bbox.south) & functools.reduce(operator.or_, shared)
+
+
+def arcs(bbox: Footprint) -> list[tuple[float, float]]:
+    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
+    low, high = EVERYWHERE
+    if bbox.west > bbox.east:
+        return [(bbox.west, high), (low, bbox.east)]
+    edges = [(low, low), (high, high)] if bbox.west == low or bbox.east == high else []
+    return [(bbox.west, bbox.east), *edges]
+
+
+def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
+    """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth.
+
+    The bounds hold every pixel's centre that is on earth: they come from points all along the edge and, where some of
+    the edge is off the earth (disks of geostationary satellites, global projections), from points all over.
+    """
+    placement = placement_of(dataset)
+    if placement is None:
+        return None
+    frame = (0, 0, dataset.width, dataset.height) if window is None else window.flatten()
+    longitudes, latitudes = placement.place(*edge(*frame))
+    if np.isfinite(longitudes).all() and np.isfinite(latitudes).all():
+        longitudes = np.unwrap(longitudes, period=360)
+        found: Footprint | None = _around(longitudes, latitudes)
+    else:
+        found = _of_what_is_on_earth(*placement.place(*lattice(*frame)))
+    bbox = found and around_the_globe(found)
+    if bbox is None:
+        return None
+    if _is_one_ring(longitudes, latitudes, bbox):
+        rings = [_outline(placement, frame, bbox)]
+    elif bbox.west > bbox.east:
+        rings = [rectangle(bbox.west, bbox.south, 180.0, bbox.north), rectangle(-180.0, *bbox[1:])]
+    else:
+        rings = [rectangle(*bbox)]
+    return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
+
+
+def edge(x: float, y: float, width: float, height: float, segments: int = SEGMENTS) -> Points:
+    """Give pixel coordinates of points along a rectangle's edge, so many a side, closed."""
+    steps = np.arange(segments) / segments
+    ones = np.ones(segments)
+    xs = np.concatenate([steps * 0, steps, ones, 1 - steps, [0]]) * width + x
+    ys = np.concatenate([steps, ones, 1 - steps, steps * 0, [0]]) * height + y
+    return xs, ys
+
+
+def lattice(x: float, y: float, width: float, height: float) -> Points:
+    """Give pixel coordinates of points all over a rectangle, row by row."""
+    steps = np.linspace(0, 1, LATTICE)
+    xs, ys = np.meshgrid(steps * width + x, steps * height + y)
+    return xs.ravel(), ys.ravel()
+
+
+def _around(longitudes: Doubles, latitudes: Doubles) -> Footprint:
+    """Bounds of what a closed line of points encloses, its longitudes without a jump."""
+    south, north = _ends(latitudes)
+    if np.abs(latitudes).max() <= 90:  # between two points nothing lies beyond a pole
+        south, north = max(south, -90.0), min(north, 90.0)
+    if abs(longitudes[-1] - longitudes[0]) > 180:  # once around a pole
+        is_south = np.mean(latitudes) < 0
+        return Footprint(-180.0, -90.0 if is_south else south, 180.0, north if is_south else 90.0)
+    west, east = _ends(longitudes)
+    return Footprint(west, south, east, north)
+
+
+def _ends(values: Doubles) -> tuple[float, float]:
+    """The least and the greatest of an edge's values, between the points as well: each side is nearly a parabola."""
+    sides = np.stack([values[i * SEGMENTS : (i + 1) * SEGMENTS + 1] for i in range(4)])
+    bend = np.abs(np.diff(sides, 2)).max() / 8
+    bend = bend if bend > 1e-9 else 0.0
+    return float(values.min() - bend), float(values.max() + bend)
+
+
+def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> Footprint | None:
+    """Bounds of those points of a lattice that are on earth, and of what may lie between them and the others."""
+    there = np.isfinite(longitudes) & np.isfinite(latitudes)
+    if not there.any():
+        return None
+    turns, heights = (np.where(there, values, np.nan).reshape(LATTICE, LATTICE) for values in (longitudes, latitudes))
+    step = max(_largest_step((np.diff(turns, axis=axis) + 180) % 360 - 180 for axis in (0, 1)), 1e-9)
+    rise = _largest_step(np.diff(heights, axis=axis) for axis in (0, 1))
+    known = np.sort(np.mod(longitudes[there], 360))
+    gaps = np.diff(known, append=known[0] + 360)
+    widest = int(gaps.argmax())
+    south, north = max(-90.0, latitudes[there].min() - rise), min(90.0, latitudes[there].max() + rise)
+    if gaps[widest] <= 2 * step or max(-south, north) >= 90:  # all around, or a pole is in it
+        return Footprint(-180.0, float(south), 180.0, float(north))
+    west, span = known[(widest + 1) % len(known)] - step, 360 - gaps[widest] + 2 * step
+    west = (west + 180) % 360 - 180
+    return Footprint(float(west), float(south), float(west + span), float(north))
+
+
+def _largest_step(steps: Iterable[Doubles]) -> float:
+    found = [np.nanmax(np.abs(step)) for step in steps if not np.isnan(step).all()]
+    return float(max(found, default=180.0))
+
+
+def around_the_globe(found: Footprint) -> Footprint | None:
+    """Bring bounds to longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
+
+    West of the antimeridian's west > east stays as it is. None: these are no bounds on earth.
+    """
+    west, south, east, north = found
+    if not (abs(west) <= 540 and abs(east) <= 540 and -90 <= south <= north <= 90):
+        return None
+    if east - west >= 360:
+        return Footprint(-180.0, south, 180.0, north)
+    west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
+    # What only touches the antimeridian does not cross it.
+    return Footprint(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
+
+
+def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: Footprint) -> bool:
+    """Whether points along an edge make a ring on the plane of longitude and latitude: not at a pole, for example."""
+    return bool(
+        bbox.west <= bbox.east
+        and np.isfinite(longitudes).all()
+        and np.isfinite(latitudes).all()
+        and np.ptp(longitudes) < 180
+        and longitudes.min() >= bbox.west - 1e-6
+        and longitudes.max() <= bbox.east + 1e-6
+    )
+
+
+def _outline(placement: Placement, frame: Frame, bbox: Footprint) -> Ring:
+    """Give the ring of the fewest points along an edge that has the centres of the outer pixels inside of it.
+
+    Four corners, where the edge is straight enough; of a bent edge 2, 4, 8, … points a side.
+    """
+    segments = 1
+    while True:
+        ring = _ring(placement, edge(*frame, segments))
+        if segments == MOST_SEGMENTS or _holds_outer_pixels(ring, placement, frame):
+            longitudes, latitudes = ring
+            latitudes = np.clip(latitudes, bbox.south, bbox.north)
+            return list(zip(longitudes.tolist(), latitudes.tolist(), strict=True))
+        segments *= 2
+
+
+def _ring(placement: Placement, points: Points) -> Points:
+    """The place of points along a closed line, their longitudes without a jump."""
+    longitudes, latitudes = placement.place(*points)
+    return np.unwrap(longitudes, period=360), latitudes
+
+
+def _holds_outer_pixels(ring: Points, placement: Placement, frame: Frame) -> bool:
+    """Whether centres of pixels along an edge lie on the inner side of the segment of a ring that is next to them."""
+    x, y, width, height = frame
+    longitudes, latitudes = ring
+    segments = len(longitudes) // 4
+    samples = max(SEGMENTS, 4 * segments)  # a side
+    xs, ys = edge(*frame, samples)
+    centres = np.clip(xs, x + 0.5, x + width - 0.5), np.clip(ys, y + 0.5, y + height - 0.5)
+    inner_longitudes, inner_latitudes = _ring(placement, centres)
+    i = np.arange(4 * samples) // (samples // segments)
+    across, up = np.diff(longitudes)[i], np.diff(latitudes)[i]
+    inward = across * (inner_latitudes[:-1] - latitudes[i]) - up * (inner_longitudes[:-1] - longitudes[i])
+    turn = np.sum(longitudes[:-1] * latitudes[1:] - longitudes[1:] * latitudes[:-1])  # counterclockwise: above zero
+    return bool((inward * np.sign(turn) >= 0).all())
+
+
+def time_of(dataset: Any) -> datetime | None:
+    """The TIFF's DateTime, which has no zone and counts as UTC; None: there is none that can be read."""
+    try:
+        return datetime.strptime(dataset.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def time_in(uri: str) -> datetime | None:
+    """The first date, with its time of day if there is one, in a file's name, as UTC; None: there is none.
+
+    As satellites' products and drones' pictures are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…,
+    2023-07-12.tif, DJI_20230712153012_0001_D.jpg.
+    """
+    path = uri.partition("?")[0] if "://" in uri else uri  # not when a link was signed
+    for found in _DATE.finditer(path.rpartition("/")[2]):
+        year, month, day = (int(found[part]) for part in ("year", "month", "day"))
+        clock = (found["hour"] or found["h"], found["minute"] or found["m"], found["second"])
+        hour, minute, second = (int(part or 0) for part in clock)
+        try:
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        except ValueError:  # the 40th of a month: some other number
+            continue
+    return None

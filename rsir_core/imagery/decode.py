@@ -1,0 +1,248 @@
+"""From the bytes of an image file, in whatever format and sample type, to 8-bit RGB.
+
+Black are nodata and NaN where samples are stretched, and what an alpha band or mask hides. Alpha is coverage here (the
+ragged edge of an orthophoto), not paint: what it hides in part keeps its colour; there is no background to blend with.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache, partial
+from typing import Any, Final, Self
+
+import numpy as np
+import rasterio
+import simplejpeg
+from PIL import Image, ImageCms, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from rasterio.enums import PhotometricInterp
+from rasterio.windows import Window
+
+from rsir_core.errors import ImageError
+from rsir_core.geo.footprint import Ground, ground_of, time_of
+from rsir_core.geo.placement import placement_of
+from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
+from rsir_core.imagery.rgb import (
+    GDAL,
+    MAX_PIXELS,
+    PER_PIXEL,
+    Decoded,
+    Noted,
+    Pixels,
+    blacken,
+    check_blocks,
+    check_size,
+    colour_bands,
+    quiet,
+    refusal,
+    refused,
+    rgb,
+)
+from rsir_core.imagery.tiles import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
+from rsir_core.storage.reading import read_file
+
+MAX_SCANS: Final = 100  # of a JPEG, as GDAL has it; encoders write about ten. Each is a pass over all of its pixels
+# Cameras and archives pad a file there. What is damaged in its middle can end so too; other decoders read that as well.
+_BEFORE_ITS_END: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_SCAN: Final = b"\xff\xda"  # its marker, which cannot stand in the coded pixels
+Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image."""
+
+    pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
+    notes: str | None  # what reading had to decide (stretch, first page, bands, transparent pixels); None: nothing
+    time: datetime | None = None  # of acquisition, UTC; None: the file does not say
+    ground: Ground | None = None  # None: the file is not georeferenced
+    window: Window | None = None  # of a tile: where in its scene it lies, in pixels
+
+
+def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read and decode a file, or the window of a scene that a tile's URI names.
+
+    Raises:
+        ImageError: as `read_file` (of more than 16 bytes per allowed pixel: `too_large`) and `decode`; of a tile as
+            `open_scene` and `read_tile`.
+    """
+    with Pictures() as pictures:
+        return pictures.read(uri, max_pixels)
+
+
+class Pictures:
+    """Reads one picture after the other; the scene of the last tile stays open, for the next one."""
+
+    def __init__(self) -> None:
+        self._opened, self._scene, self._dataset, self._orientation = ExitStack(), "", None, 1
+
+    def read(self, uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
+        """See `read_picture`."""
+        tile = Tile.parse(uri)
+        if tile is None:
+            return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
+        if self._scene != tile.scene:
+            self.close()
+            self._dataset = self._opened.enter_context(open_scene(tile.scene))
+            self._orientation = orientation_of_scene(self._dataset, tile.scene)
+            self._scene = tile.scene
+        try:
+            found = read_tile(self._dataset, tile, max_pixels, self._orientation)
+            return replace(_picture(found), window=tile.window)
+        except Exception as error:  # opened again for the next one: what is open may be broken, or its connection
+            self._scene = ""
+            self._opened.__exit__(type(error), error, error.__traceback__)  # `open_scene` says what it means
+            raise
+
+    def close(self) -> None:
+        """Let go of the scene."""
+        self._scene = ""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@cache
+def _pictures() -> Pictures:
+    return Pictures()
+
+
+def read_in_turn(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """`read_picture` for a process that does nothing else: tiles of one scene that follow each other open it once."""
+    return _pictures().read(uri, max_pixels)
+
+
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a file's bytes by what they are, not by what the file is called.
+
+    JPEG (any colour space), PNG, WebP, GIF, BMP; TIFF, GeoTIFF and JPEG 2000 of any real sample type. 8-bit values
+    are kept; others are stretched from percentiles 2 and 98 of the valid samples, one range for the three bands, so
+    that hues stay. Bands are those marked red, green and blue, else the first three, else the first as grey. EXIF
+    orientation is applied (in a TIFF, if it is not georeferenced). Of several pages or frames the first.
+
+    Raises:
+        ImageError: stage `decode`; kind `empty`, `too_large` (found before allocating), `unsupported`, `no_data`, or
+            `corrupt`: also a file that ends before its pixels do, and a JPEG that libjpeg has a complaint about, other
+            than of bytes between its pixels and its end.
+    """
+    if not data:
+        raise refused(name, "empty", "is empty (0 bytes); write it again")
+    decoder = next((decoder for signatures, decoder in _DECODERS if data.startswith(signatures)), None)
+    if decoder is None:
+        what = f"is no JPEG, PNG, WebP, TIFF, JPEG 2000, GIF or BMP (it starts with {data[:8]!r}); convert it to one"
+        raise refused(name, "corrupt", what)
+    try:
+        found = decoder(data, name, max_pixels)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
+    except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
+        raise refused(name, "too_large", f"has too many pixels ({error}); make it smaller") from error
+    except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
+        raise refusal(name, error, "lower the pixel limit") from error
+    return _picture(found)
+
+
+def _picture(found: Decoded) -> Picture:
+    notes = [*found.notes, *([found.ground.note] if found.ground and found.ground.note else [])]
+    return Picture(np.ascontiguousarray(found.pixels), "; ".join(notes) or None, found.time, found.ground)
+
+
+def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
+    if (scans := data.count(_SCAN)) > MAX_SCANS:
+        raise refused(name, "too_large", f"has {scans} scans, more than {MAX_SCANS}; write it again")
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # this interface of libjpeg-turbo knows the usual subsamplings only
+        space = "unusual"
+    if space not in ("YCbCr", "RGB", "Gray"):  # Pillow knows which CMYK and YCCK are stored inverted, as by Adobe
+        return _pillow(JpegImageFile, data, name, max_pixels)
+    check_size(name, height * width, max_pixels)
+    notes: list[str] = []
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: libjpeg's warnings are errors, no grey filling
+    except ValueError as error:
+        if (extra := _BEFORE_ITS_END.search(str(error))) is None:
+            raise
+        pixels, notes = (
+            simplejpeg.decode_jpeg(data, "RGB", strict=False),
+            [f"{extra[1]} bytes after the pixels left out"],
+        )
+    return Decoded(upright(pixels, _exif_of_jpeg(data)), notes)
+
+
+@quiet()
+def _exif_of_jpeg(data: bytes) -> Metadata:
+    """The metadata before the pixels, as Pillow finds it; Pillow is asked only where there may be some."""
+    if b"Exif\0\0" not in data and b"ns.adobe.com/xap" not in data:
+        return {}
+    with JpegImageFile(io.BytesIO(data)) as image:
+        return image.info
+
+
+def _png(data: bytes, name: str, max_pixels: int) -> Decoded:
+    deep = data[24:25] == b"\x10"  # bits per sample, in IHDR; Pillow would drop the lower eight
+    return _gdal("PNG", data, name, max_pixels) if deep else _pillow(PngImageFile, data, name, max_pixels)
+
+
+@quiet()
+def _pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, name: str, max_pixels: int) -> Decoded:
+    """Read with one plugin: `Image.open` would try others, and has a pixel limit of its own."""
+    with plugin(io.BytesIO(data)) as image:
+        check_size(name, image.height * image.width, max_pixels)
+        notes = ["first frame"] if getattr(image, "is_animated", False) else []
+        image.load()
+        if image.has_transparency_data:
+            rgba = np.array(image.convert("RGBA"))
+            pixels = rgba[..., :3]
+            notes += blacken(pixels, rgba[..., 3] > 0, name)
+        else:
+            pixels = np.array(image.convert("RGB"))
+        return Decoded(upright(pixels, image.info), notes)
+
+
+@quiet()
+def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
+    with rasterio.Env(**GDAL), rasterio.MemoryFile(data, filename="image") as m, m.open(driver=driver) as dataset:
+        check_size(name, size := dataset.height * dataset.width, max_pixels)
+        bands = colour_bands(dataset, name)
+        check_blocks(dataset, bands, name, max_pixels, size)
+        lab = dataset.photometric == PhotometricInterp.cielab
+        pixels, notes = _lab(dataset, data, name) if lab else rgb(dataset, bands, name)
+        notes += [f"page 1 of {len(dataset.subdatasets)}"] if dataset.subdatasets else []
+        if driver == "GTiff" and placement_of(dataset) is None:  # pixels turn, a georeference would not
+            pixels = turned(pixels, orientation_in(io.BytesIO(data)))
+        return Decoded(pixels, notes, time_of(dataset), ground_of(dataset))
+
+
+def _lab(dataset: Any, data: bytes, name: str) -> Noted:
+    """CIELAB by LittleCMS: libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
+    if dataset.dtypes[0] != "uint8":
+        raise refused(name, "unsupported", f"is CIELAB of {dataset.dtypes[0]}; convert it to RGB")
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    with TiffImageFile(io.BytesIO(data)) as image:
+        return np.array(ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(image)), ["CIELAB converted to sRGB"]
+
+
+_DECODERS: Final[tuple[tuple[tuple[bytes, ...], Decoder], ...]] = (
+    ((b"\xff\xd8\xff",), _jpeg),
+    ((b"\x89PNG\r\n\x1a\n",), _png),
+    (TIFF, partial(_gdal, "GTiff")),
+    (JPEG_2000, partial(_gdal, "JP2OpenJPEG")),
+    ((b"RIFF",), partial(_pillow, WebPImageFile)),
+    ((b"GIF87a", b"GIF89a"), partial(_pillow, GifImageFile)),
+    ((b"BM",), partial(_pillow, BmpImageFile)),
+)

@@ -1,0 +1,169 @@
+"""A look into the headers of large rasters: how each is to be cut into tiles, and which of these show something."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyproj import Geod
+from rasterio.enums import ColorInterp, MaskFlags
+
+from rsir_core import schemas
+from rsir_core.errors import ImageError
+from rsir_core.geo.placement import Placement, placement_of
+from rsir_core.imagery.rgb import (
+    Mask,
+    Range,
+    View,
+    check_blocks,
+    mask_flags,
+    named_bands,
+    range_of,
+    read_samples,
+    refused,
+)
+from rsir_core.imagery.sandbox import Facts, Reader, allow
+from rsir_core.imagery.tiles import Recipe, SceneFormatError, bands_of, open_scene
+from rsir_core.imagery.tiling import Cut, Size, Tiling, grid
+
+SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
+LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
+LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
+_FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
+SURVEYED: Final = pa.schema([*schemas.SCENES, *_FAILURE])
+
+
+def survey_files(listing: pa.Table, readers: Sequence[Reader[Facts]], tiling: Tiling, max_pixels: int) -> pa.Table:
+    """Look into listed files (schema `schemas.LISTING`); one row each, of schema `SURVEYED`.
+
+    Args:
+        listing: the files.
+        readers: of `look_into`; several, because each mostly waits for its store.
+        tiling: how they are to be cut.
+        max_pixels: that may be held of one.
+    """
+    asked = [
+        (uri, size, astuple(tiling), max_pixels)
+        for uri, size in zip(listing[schemas.URI].to_pylist(), listing[schemas.SIZE].to_pylist(), strict=True)
+    ]
+    n = len(readers)
+    with ThreadPoolExecutor(n) as threads:
+        found = list(threads.map(lambda i: readers[i].read(asked[i::n]), range(n)))
+    keys = listing.select([schemas.IMAGE_ID, schemas.URI, schemas.ETAG]).to_pylist()
+    surveyed = [key | {"tiling": str(tiling)} | _columns_of(found[i % n][i // n]) for i, key in enumerate(keys)]
+    return pa.table({name: [row.get(name) for row in surveyed] for name in SURVEYED.names}, SURVEYED)
+
+
+def _columns_of(found: Facts | ImageError) -> Facts:
+    if isinstance(found, ImageError):
+        return {schemas.STAGE: found.stage, schemas.KIND: found.kind, schemas.MESSAGE: str(found)}
+    return found | {"kept": bytes.fromhex(found["kept"])} if found.get("kept") else found
+
+
+def look_into(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> Facts:
+    """`survey` for a `Reader`: columns of `schemas.SCENES`, without any if the file fits into one tile.
+
+    A scene of which every block must be read, for want of overviews, is given more time by its bytes: what its header
+    says of its size can be wrong.
+    """
+    allow(1 + max(size, 0) // max_pixels)
+    cut = survey(uri, Tiling(*tiling), max_pixels)
+    if cut is None:
+        return {}
+    row = cut.row()
+    return row | {"kept": row["kept"] and row["kept"].hex()}
+
+
+def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
+    """How a scene is cut, from its header; None: it fits into one tile or is of another format, an image like others.
+
+    Where samples are not 8-bit, or some can be nodata, an overview is read as well, or, where there is none, every
+    block once, one after the other.
+
+    Raises:
+        ImageError: as `open_scene`; `unsupported`, also where metres are asked for and the scene is not georeferenced;
+            `too_large`, where it has no blocks that can be read one by one.
+    """
+    try:
+        with open_scene(uri) as dataset:
+            return _cut(dataset, uri, tiling, max_pixels)
+    except SceneFormatError:  # a JPEG that is called .tif, say
+        return None
+
+
+def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
+    scene = dataset.width, dataset.height
+    wanted = (tiling.side, tiling.side) if tiling.metres is None else _on_the_ground(dataset, tiling.metres, uri)
+    if scene[0] <= wanted[0] and scene[1] <= wanted[1]:
+        return None
+    tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
+    step = max(1, round(tile[0] * (1 - tiling.overlap))), max(1, round(tile[1] * (1 - tiling.overlap)))
+    chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands else ()
+    bands = bands_of(dataset, chosen, uri)
+    check_blocks(dataset, bands, uri, max_pixels)
+    read = min(tile[0], tiling.side), min(tile[1], tiling.side)
+    cut = Cut(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
+    stretch, kept = _sampled(dataset, bands, cut)
+    return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
+
+
+def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
+    """Pixels that so many metres are, across and down, in the middle of the scene."""
+    placement = placement_of(dataset)
+    if placement is None:
+        what = "is not georeferenced" if dataset.crs is None else "is georeferenced, but not on earth"
+        raise refused(uri, "unsupported", f"{what}; give the size of tiles in pixels (--tile)")
+    across, down = _metres_per_pixel(placement, dataset.width / 2, dataset.height / 2)
+    if not 0 < min(across, down) < np.inf:
+        raise refused(uri, "unsupported", "has its middle not on earth; give the size of tiles in pixels (--tile)")
+    size = round(metres / across), round(metres / down)
+    if min(size) < LEAST_SIDE:
+        pixels = f"has pixels of {across:.3g} × {down:.3g} m"
+        raise refused(uri, "unsupported", f"{pixels}, of which tiles of {metres:g} m have too few; take larger tiles")
+    return size
+
+
+def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, float]:
+    """Across and down, around a point of a scene, on the ellipsoid; not finite: it is not on earth."""
+    xs, ys = np.array([x - 0.5, x + 0.5, x, x]), np.array([y, y, y - 0.5, y + 0.5])
+    longitude, latitude = placement.place(xs, ys)
+    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        return np.inf, np.inf
+    _, _, metres = Geod(ellps="WGS84").inv(longitude[::2], latitude[::2], longitude[1::2], latitude[1::2])
+    return float(metres[0]), float(metres[1])
+
+
+def _sampled(dataset: Any, bands: list[int], cut: Cut) -> tuple[Range | None, Mask]:
+    """The range of samples that need one, and which tiles are not mostly nodata."""
+    lefts, tops = grid(cut)
+    all_kept = np.ones(len(lefts) * len(tops), np.bool_)
+    palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
+    deep = any(dataset.dtypes[band - 1] != "uint8" for band in bands) and not palette
+    if not deep and MaskFlags.all_valid in mask_flags(dataset, bands):
+        return None, all_kept
+    scale = min(1.0, SAMPLE_SIDE / max(cut.scene))
+    shape = max(1, round(cut.scene[1] * scale)), max(1, round(cut.scene[0] * scale))
+    samples, valid = read_samples(dataset, bands, View(shape=shape if scale < 1 else None, is_mean=False))
+    seen: Mask = np.any(valid, axis=0)
+    if not seen.any():
+        return None, ~all_kept
+    return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= LEAST_VALID
+
+
+def _valid_shares(seen: Mask, cut: Cut) -> npt.NDArray[np.float64]:
+    """The share of each tile that is seen in a sample of the scene; by sums over all that is above and left."""
+    total = np.zeros((seen.shape[0] + 1, seen.shape[1] + 1))
+    total[1:, 1:] = seen.cumsum(axis=0).cumsum(axis=1)
+    edges = []
+    for starts, size, whole, length in zip(grid(cut), cut.tile, cut.scene, seen.shape[::-1], strict=True):
+        first = np.floor(starts * length / whole).astype(int)
+        last = np.maximum(np.ceil((starts + size) * length / whole).astype(int), first + 1)
+        edges.append((first, last))
+    (left, right), (top, bottom) = edges
+    top, bottom = top[:, None], bottom[:, None]
+    inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+    shares: npt.NDArray[np.float64] = (inside / ((bottom - top) * (right - left))).reshape(-1)
+    return shares

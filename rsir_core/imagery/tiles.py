@@ -1,0 +1,229 @@
+"""Tiles: windows of a scene, each with a URI that says all about how it is read.
+
+A tile's URI is the scene's with a fragment, of the form that W3C Media Fragments gives a part of a picture:
+`s3://bucket/scene.tif#xywh=512,0,256,256`, and after that, where it is so, `&size=` (width and height that the window
+is read at), `&bands=` and `&stretch=` (the range of samples that becomes 0 to 255, the same for all tiles of a scene).
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, Final, NamedTuple, Self
+
+import rasterio
+from rasterio.enums import PhotometricInterp
+from rasterio.windows import Window
+
+from rsir_core.errors import ImageError
+from rsir_core.geo.footprint import ground_of, time_of
+from rsir_core.geo.placement import placement_of
+from rsir_core.imagery.orientation import orientation_in, turned
+from rsir_core.imagery.rgb import (
+    GDAL,
+    Decoded,
+    Range,
+    View,
+    check_blocks,
+    check_size,
+    colour_bands,
+    quiet,
+    refusal,
+    refused,
+    rgb,
+)
+from rsir_core.storage.reading import open_file, reading
+
+TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+DRIVERS: Final = ((TIFF, "GTiff"), (JPEG_2000, "JP2OpenJPEG"))  # formats of which a window can be read
+
+_NUMBER: Final = r"[-+.0-9einfa]+"
+_URI: Final = re.compile(
+    r"(?P<scene>.*)#xywh=(?P<window>\d+,\d+,\d+,\d+)(?:&size=(?P<size>\d+,\d+))?(?:&bands=(?P<bands>[\d,]+))?"
+    rf"(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?",
+    re.DOTALL,
+)
+_OPENED: Final = "scene"  # the one name under which GDAL finds a file
+
+
+class SceneFormatError(ImageError):
+    """A file of a format of which no windows can be read."""
+
+
+class Recipe(NamedTuple):
+    """How all tiles of a scene are read; None and (): as GDAL and `samples` do by themselves.
+
+    Attributes:
+        size: width and height that each window is read at.
+        bands: numbers of three bands or of one.
+        stretch: the range of samples that becomes 0 to 255.
+    """
+
+    size: tuple[int, int] | None = None
+    bands: tuple[int, ...] = ()
+    stretch: Range | None = None
+
+    def __str__(self) -> str:
+        parts = {"size": self.size, "bands": self.bands, "stretch": self.stretch}
+        return "".join(f"&{name}={','.join(f'{x:.17g}' for x in part)}" for name, part in parts.items() if part)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of a scene; `str` and `parse` are inverse.
+
+    Attributes:
+        scene: URI.
+        window: in pixels of the scene.
+        recipe: how it is read.
+    """
+
+    scene: str
+    window: Window
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return f"{self.scene}{fragment(self.window)}{self.recipe}"
+
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """That of a URI; None: it is of no tile. No image file can be taken for one: it ends with an extension."""
+        found = _URI.fullmatch(uri)
+        if found is None:
+            return None
+        size, bands, stretch = (found[name] and found[name].split(",") for name in ("size", "bands", "stretch"))
+        recipe = Recipe(
+            (int(size[0]), int(size[1])) if size else None,
+            tuple(int(band) for band in bands or ()),
+            (float(stretch[0]), float(stretch[1])) if stretch else None,
+        )
+        return cls(found["scene"], Window(*(int(x) for x in found["window"].split(","))), recipe)
+
+
+def fragment(window: Window) -> str:
+    """What a tile's id has after the scene's."""
+    return "#xywh={},{},{},{}".format(*window.flatten())
+
+
+class _Handle:
+    """A file as GDAL's callbacks want it, with a position of its own, since GDAL may open it more than once.
+
+    What reading raises is kept: GDAL would only say that it failed.
+    """
+
+    def __init__(self, file: BinaryIO, faults: list[Exception]) -> None:
+        self._file, self._faults, self._at = file, faults, 0
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            self._file.seek(self._at)
+            data = self._file.read(size)
+        except Exception as error:  # each store has its own family of errors; raised again by `open_scene`
+            self._faults.append(error)
+            return b""
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = self._at + offset if whence == io.SEEK_CUR else self._file.seek(offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        """The file is `open_scene`'s."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def open_scene(uri: str) -> Iterator[Any]:
+    """Open a TIFF or JPEG 2000 of which windows are to be read, as a rasterio dataset: that file, and no neighbour.
+
+    Raises:
+        ImageError: also from the body. Stage `read` as `files.open_file`, where the store fails; stage `decode`
+            `unsupported`, it is of another format, or `corrupt`.
+    """
+    faults: list[Exception] = []
+    with open_file(uri) as file:
+        with reading(uri):
+            start = file.read(12)
+        driver = next((driver for signatures, driver in DRIVERS if start.startswith(signatures)), None)
+        if driver is None:
+            what = "is no TIFF or JPEG 2000; windows can be read of these only"
+            raise SceneFormatError(f"{uri} {what}", "decode", "unsupported")
+        try:
+            opener = partial(_handle, file, faults)
+            with quiet(), rasterio.Env(**GDAL), rasterio.open(_OPENED, driver=driver, opener=opener) as dataset:
+                yield dataset
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
+        except Exception as error:  # of a broken file nearly every built-in error, and rasterio's own
+            for fault in faults:
+                with reading(uri):
+                    raise fault from error
+            raise refusal(uri, error, "take smaller tiles") from error
+
+
+def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb", **_: Any) -> _Handle:
+    """That file by its one name (rasterio asks for `test` first, to see what it has been given); no neighbour."""
+    if path not in (_OPENED, "test"):
+        raise FileNotFoundError(path)
+    return _Handle(file, faults)
+
+
+def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -> Decoded:
+    """A window of an open scene, turned as the whole scene is to be seen; the window is that of the samples as stored.
+
+    Raises:
+        ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data`, or `corrupt`: it reaches outside.
+    """
+    name, window, recipe = str(tile), tile.window, tile.recipe
+    x, y, width, height = window.flatten()
+    if width < 1 or height < 1 or x + width > dataset.width or y + height > dataset.height:
+        what = f"reaches outside of the scene's {dataset.width}×{dataset.height} pixels; index the archive again"
+        raise refused(name, "corrupt", what)
+    size = recipe.size or (width, height)
+    check_size(name, size[0] * size[1], max_pixels)
+    bands = bands_of(dataset, recipe.bands, name)
+    check_blocks(dataset, bands, name, max_pixels)
+    shape = (size[1], size[0]) if recipe.size else None
+    pixels, notes = rgb(dataset, bands, name, View(window, shape, recipe.stretch))
+    ground = ground_of(dataset, window)
+    return Decoded(turned(pixels, orientation), notes, time_of(dataset), ground)
+
+
+def orientation_of_scene(dataset: Any, uri: str) -> int:
+    """The orientation (1 to 8) that an open TIFF is to be seen by; 1 where it is georeferenced, and lies as stored.
+
+    Raises:
+        ImageError: stage `read`, the file cannot be read.
+    """
+    if dataset.driver != "GTiff" or placement_of(dataset) is not None:
+        return 1
+    with reading(uri), open_file(uri) as file:
+        return orientation_in(file)
+
+
+def bands_of(dataset: Any, wanted: tuple[int, ...], name: str) -> list[int]:
+    """Those that are wanted, else those that are to be seen.
+
+    Raises:
+        ImageError: `unsupported`.
+    """
+    seen = colour_bands(dataset, name)
+    if dataset.photometric == PhotometricInterp.cielab:  # libtiff's conversion is off by up to 49 of 255
+        raise refused(name, "unsupported", "is CIELAB; convert it to RGB, to read it by windows")
+    if wanted and max(wanted) > dataset.count:
+        raise refused(name, "unsupported", f"has {dataset.count} bands; choose others with --bands")
+    return list(wanted) or seen

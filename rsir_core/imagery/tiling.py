@@ -1,0 +1,145 @@
+"""Scenes: how large rasters are cut into tiles, by their headers, and a listing with tiles in their place."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from rasterio.windows import Window
+
+from rsir_core import schemas
+from rsir_core.imagery.rgb import Mask
+from rsir_core.imagery.tiles import Recipe, Tile, fragment
+
+EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
+
+Size = tuple[int, int]  # width, height, in pixels of the scene
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How scenes are to be cut; `str` is what the answer is remembered under.
+
+    Attributes:
+        side: pixels of a tile as it is described, at most.
+        overlap: share of a tile that the next one has as well; 0 to less than 1.
+        metres: side of a tile on the ground; None: `side` pixels of the scene.
+        bands: three or one, by number or name, comma-separated; None: those marked red, green and blue, else the first.
+    """
+
+    side: int
+    overlap: float
+    metres: float | None = None
+    bands: str | None = None
+
+    def __str__(self) -> str:
+        return f"side={self.side} overlap={self.overlap:g} metres={self.metres} bands={self.bands}"
+
+
+class Cut(NamedTuple):
+    """How one scene is cut: a grid of equal tiles; the last of each row and column ends at the scene's edge."""
+
+    scene: Size
+    tile: Size
+    step: Size
+    recipe: Recipe
+    kept: Mask | None  # of each tile, row by row; None: all
+
+    @property
+    def windows(self) -> Iterator[Window]:
+        """The tiles that are kept, row by row."""
+        lefts, tops = grid(self)
+        for i, top in enumerate(tops):
+            for j, left in enumerate(lefts):
+                if self.kept is None or self.kept[i * len(lefts) + j]:
+                    yield Window(int(left), int(top), *self.tile)
+
+    @property
+    def skipped(self) -> int:
+        """Tiles that are not kept."""
+        return 0 if self.kept is None else int(np.count_nonzero(~self.kept))
+
+    def row(self) -> dict[str, Any]:
+        """Columns of `schemas.SCENES`."""
+        return {
+            "scene": _sized(self.scene),
+            "tile": _sized(self.tile),
+            "step": _sized(self.step),
+            "recipe": str(self.recipe),
+            "kept": None if self.kept is None else np.packbits(self.kept).tobytes(),
+            "skipped": self.skipped,
+        }
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> "Cut":
+        """The inverse of `row`."""
+        scene, tile, step = ((row[n]["width"], row[n]["height"]) for n in ("scene", "tile", "step"))
+        parsed = Tile.parse(fragment(Window(0, 0, 0, 0)) + row["recipe"])
+        cut = cls(scene, tile, step, parsed.recipe if parsed else Recipe(), None)
+        if row["kept"] is None:
+            return cut
+        lefts, tops = grid(cut)
+        bits = np.unpackbits(np.frombuffer(row["kept"], np.uint8), count=len(lefts) * len(tops))
+        return cut._replace(kept=bits.astype(np.bool_))
+
+
+def _sized(size: Size) -> dict[str, int]:
+    return {"width": size[0], "height": size[1]}
+
+
+def grid(cut: Cut) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Left and upper edges of the tiles."""
+    lefts, tops = (
+        np.minimum(np.arange(ceil((whole - part) / step) + 1) * step, whole - part)
+        for whole, part, step in zip(cut.scene, cut.tile, cut.step, strict=True)
+    )
+    return lefts, tops
+
+
+def may_be_scenes(listing: pa.Table) -> pa.Table:
+    """The rows of a listing whose windows can be read, by their extension."""
+    names = pc.utf8_lower(listing[schemas.IMAGE_ID])
+    return listing.filter(pc.match_substring_regex(names, "(" + "|".join(EXTENSIONS).replace(".", r"\.") + ")$"))
+
+
+def with_tiles(listing: pa.Table, scenes: pa.Table) -> tuple[pa.Table, int]:
+    """A listing with its scenes' tiles in place of the scenes, and how many more were skipped.
+
+    A tile's etag is the scene's, with what was asked of its pixels, so that a scene that is delivered again, or read
+    otherwise, changes them all.
+
+    Args:
+        listing: schema `schemas.LISTING`.
+        scenes: schema `schemas.SCENES`, of one tiling; those of other content are passed over.
+    """
+    cut_scenes = scenes.filter(scenes["scene"].is_valid())
+    cuts = {(row[schemas.IMAGE_ID], row[schemas.ETAG]): row for row in cut_scenes.to_pylist()}
+    keys = (
+        list(zip(listing[schemas.IMAGE_ID].to_pylist(), listing[schemas.ETAG].to_pylist(), strict=True)) if cuts else []
+    )
+    is_cut = np.array([key in cuts for key in keys], np.bool_)
+    if not is_cut.any():
+        return listing, 0
+    pieces, skipped = [listing.filter(pa.array(~is_cut))], 0
+    for row in listing.filter(pa.array(is_cut)).to_pylist():
+        cut = Cut.of_row(cuts[row[schemas.IMAGE_ID], row[schemas.ETAG]])
+        pieces.append(_tiles(row, cut))
+        skipped += cut.skipped
+    return pa.concat_tables(pieces), skipped
+
+
+def _tiles(row: dict[str, Any], cut: Cut) -> pa.Table:
+    ends, recipe = [fragment(window) for window in cut.windows], str(cut.recipe)
+    n, etag = len(ends), row[schemas.ETAG] + str(cut.recipe._replace(stretch=None))
+    columns = {
+        schemas.IMAGE_ID: [row[schemas.IMAGE_ID] + end for end in ends],
+        schemas.URI: [row[schemas.URI] + end + recipe for end in ends],
+        schemas.ETAG: [etag] * n,
+        schemas.SIZE: [row[schemas.SIZE]] * n,
+        schemas.TIME: [row[schemas.TIME]] * n,
+    }
+    return pa.table(columns, schemas.LISTING)

@@ -1,0 +1,1 @@
+"""The index on storage: its tables, how they change, and what is in them."""

@@ -1,0 +1,93 @@
+"""Remove what nobody needs any more: files of old versions or of none, PCAs, thresholds and reports of runs."""
+
+import math
+import time
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import fsspec
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from rsir_core import schemas
+from rsir_core.index.index import SCHEMAS, Index
+from rsir_core.index.versions import versions_of
+
+
+def vacuum(index: Index, days: float) -> int:
+    """Remove what no version of the last `days` days refers to; returns the number of files.
+
+    Versions from that time stay readable; older ones may have lost files. No table gets a new version, as its rows stay
+    the same. Not while another run writes: files that it has not committed within `days` days would be removed.
+    """
+    removed = 0
+    for name in SCHEMAS:
+        uri = index.table_uri(name)
+        if DeltaTable.is_deltatable(uri):
+            table = DeltaTable(uri)
+            # Not carried out by the library, which would make two versions of it.
+            gone = table.vacuum(math.ceil(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
+            fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
+            for file in there:
+                fs.rm_file(file)
+            removed += len(there)
+    before = time.time() - 86_400 * days
+    return removed + _remove_pcas(index, before) + _remove_no_match(index, before) + _remove_reports(index, before)
+
+
+def _remove_reports(index: Index, before: float) -> int:
+    """Remove reports of runs before a time (Unix seconds), but for those of versions that can still be read."""
+    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    old = {file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before}
+    if old and index.table_version("features"):
+        kept = {version.run for version in versions_of(index) if version.readable}
+        old = {name for name in old if name.rpartition("/")[2].rpartition(".")[0] not in kept}
+    for name in old:
+        fs.rm_file(name)
+    return len(old)
+
+
+def _remove_no_match(index: Index, before: float) -> int:
+    """Thresholds of versions (see `nomatch`) that another had followed already at a time in unix seconds."""
+    fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    old = sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)
+    for name in old[:-1]:  # names are in the order of versions; the last of these was the newest then
+        fs.rm_file(name)
+    return max(0, len(old) - 1)
+
+
+def _remove_pcas(index: Index, before: float) -> int:
+    """Those that no file of features that is still there was made with, older than a time in unix seconds."""
+    fs, root = fsspec.core.url_to_fs(f"{index.uri}/pca", use_listings_cache=False)
+    if not fs.exists(root):
+        return 0
+    stored = {file["name"].rpartition("/")[2].partition(".")[0]: file for file in fs.ls(root, detail=True)}
+    unused = {name: file for name, file in stored.items() if _modified(fs, file) < before}
+    if unused:
+        unused = {name: file for name, file in unused.items() if name not in _used_pcas(index)}
+    for file in unused.values():
+        fs.rm_file(file["name"])
+    return len(unused)
+
+
+def _used_pcas(index: Index) -> set[str]:
+    """Of all versions that can still be read."""
+    fs, root = fsspec.core.url_to_fs(index.table_uri("features"), use_listings_cache=False)
+    used: set[str] = set()
+    for file in fs.find(root):
+        if file.endswith(".parquet") and "/_delta_log/" not in file:
+            column = pq.read_table(file, columns=[schemas.PCA], filesystem=fs)[schemas.PCA]
+            used.update(column.unique().to_pylist())
+    return used
+
+
+def _modified(fs: Any, file: dict[str, Any]) -> float:
+    """Unix seconds."""
+    at: datetime | float = file["mtime"] if "mtime" in file else fs.modified(file["name"])
+    return at.timestamp() if isinstance(at, datetime) else at

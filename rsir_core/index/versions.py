@@ -1,0 +1,146 @@
+"""The versions of an index: which there are, what made them, which can be read, and what brings one of them back."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import fsspec
+from deltalake import DeltaTable
+
+from rsir_core import schemas
+from rsir_core.errors import TableError
+from rsir_core.index.delta import TableFile, WrittenFile, files_of, sized_files_of
+from rsir_core.index.index import Index
+from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
+from rsir_core.storage.filesystem import reading_from
+
+AT_ONCE: Final = 16  # reports that are read at once: it mostly waits for a store
+
+
+class Version(NamedTuple):
+    """A published version of an index.
+
+    Attributes:
+        version: its number.
+        time: of its commit, ISO 8601 in UTC.
+        rows: images in it; None: its files are gone, and nobody wrote down how many rows they had.
+        run: name of the report, in `runs/`, of the run that made it; None: that report is gone.
+        bundle: fingerprint of the model bundle; None: it cannot be read any more.
+        pca: fingerprint of the PCA; None: as above.
+        readable: whether all of its files and its PCA are still there.
+    """
+
+    version: int
+    time: str
+    rows: int | None
+    run: str | None
+    bundle: str | None
+    pca: str | None
+    readable: bool
+
+
+class Restoration(NamedTuple):
+    """What brings an older version back: files of `features` to add to and to remove from the newest version.
+
+    Attributes:
+        added: files of the older version that the newest has not.
+        removed: files of the newest version that the older has not.
+        no_match: the older version's threshold of "no match"; None: it has none.
+    """
+
+    added: list[WrittenFile]
+    removed: list[TableFile]
+    no_match: NoMatch | None
+
+
+def versions_of(index: Index) -> list[Version]:
+    """List the published versions of an index, the newest first.
+
+    Raises:
+        TableError: nothing has been published there.
+    """
+    newest = index.version()
+    there, runs = _files_there(index), dict(_runs_by_version(index))
+    history = DeltaTable(index.table_uri("features")).history()
+    times = {int(commit["version"]): int(commit["timestamp"]) for commit in history}
+    found = []
+    for number in range(newest, 0, -1):
+        if number in times:
+            time = datetime.fromtimestamp(times[number] / 1000, UTC).isoformat(timespec="seconds")
+            found.append(_version(index, number, time, runs.get(number), there))
+    return found
+
+
+def restoration_of(index: Index, version: int) -> Restoration:
+    """Find what publishes an older version again.
+
+    Raises:
+        TableError: there is no such version, it cannot be read any more, or its PCA or bundle is missing.
+    """
+    newest = index.version()
+    if not 0 < version <= newest:
+        raise TableError(f"{index.uri} has no version {version}; it has 1 to {newest} (see --versions)")
+    wanted = DeltaTable(index.table_uri("features"), version=version) if version < newest else None
+    if wanted is None:
+        return Restoration([], [], None)
+    files = sized_files_of(wanted)
+    if lost := sorted({file.name for file in files} - _files_there(index)):
+        readable = ", ".join(str(found.version) for found in versions_of(index) if found.readable)
+        raise TableError(
+            f"version {version} of {index.uri} has lost {len(lost)} of {len(files)} files to --vacuum; these can be "
+            f"restored: {readable}"
+        )
+    for bundle, pca in index.models(version):
+        index.bundle_settings(bundle)
+        index.pca(pca)
+    now = index.feature_files()
+    kept = {file.name for file in files} & {file.name for file in now}
+    added, removed = [file for file in files if file.name not in kept], [file for file in now if file.name not in kept]
+    return Restoration(added, removed, _no_match(index, version))
+
+
+def _no_match(index: Index, version: int) -> NoMatch | None:
+    models = index.models(version)
+    if len(models) != 1 or not has_no_match(index, version):
+        return None
+    ((bundle, pca),) = models
+    return get_no_match(index, version, bundle, pca)
+
+
+def _version(index: Index, number: int, time: str, run: str | None, there: set[str]) -> Version:
+    files = files_of(DeltaTable(index.table_uri("features"), version=number))
+    counts = [file.row_count for file in files]
+    count = None if min(counts, default=0) < 0 else sum(counts)
+    if not there.issuperset(file.name for file in files):
+        return Version(number, time, count, run, None, None, False)
+    filled = next((file for file in files if file.row_count), None)
+    if filled is None:
+        return Version(number, time, count, run, None, None, True)
+    row = index.first_row(filled).select([schemas.BUNDLE, schemas.PCA]).to_pylist()[0]
+    return Version(number, time, count, run, row[schemas.BUNDLE], row[schemas.PCA], index.has_pca(row[schemas.PCA]))
+
+
+def _files_there(index: Index) -> set[str]:
+    """Names of the files in the folder of `features`."""
+    uri = index.table_uri("features")
+    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    with reading_from(uri):
+        return {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
+
+
+def _runs_by_version(index: Index) -> Iterator[tuple[int, str]]:
+    """The version that each reported run left, if it made one, and the run's name."""
+    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
+    with reading_from(f"{index.uri}/runs"):
+        try:
+            paths: Sequence[str] = [path for path in fs.ls(root, detail=False) if path.endswith(".json")]
+        except FileNotFoundError:
+            return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            contents: list[dict[str, Any]] = list(pool.map(lambda path: json.loads(fs.cat_file(path)), paths))
+    for path, content in zip(paths, contents, strict=True):
+        name = path.rpartition("/")[2].removesuffix(".json")
+        for version in range(content["version_before"] + 1, content["version_after"] + 1):
+            yield version, name

@@ -1,0 +1,252 @@
+"""The model bundle: one folder with everything needed to describe an image, and its fingerprint. No pickle in it.
+
+`bundle.json` names the weight files by their content's hash and is written last, so a reader sees the old bundle or the
+new one, never a mixture; `split.csv` is put just before it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import fsspec
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rsir_core.errors import BundleError
+from rsir_core.models.classifier import ClassifierSettings
+from rsir_core.models.detector import DetectorSettings
+from rsir_core.models.regions import TAU
+from rsir_core.storage.filesystem import file_system, put_file, reading_from
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+SPLIT = "split.csv"
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class BundleSettings:
+    """A model bundle without its weights.
+
+    Attributes:
+        classifier: settings of the classifier.
+        detector: settings of the detector; None: every key region is centred on the image.
+        tau: key region's share of height and width.
+        fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
+    """
+
+    classifier: ClassifierSettings
+    detector: DetectorSettings | None
+    tau: float
+    fingerprint: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the class probabilities."""
+        return self.classifier.classes
+
+
+@dataclass(frozen=True)
+class Bundle(BundleSettings):
+    """A loaded model bundle.
+
+    Attributes:
+        classifier_state: the classifier's tensors.
+        detector_state: the detector's; empty without a detector.
+    """
+
+    classifier_state: State
+    detector_state: State
+
+
+def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
+    """Load a bundle and check every byte of it against its manifest.
+
+    Args:
+        uri: the bundle's folder.
+        fingerprint: what it must be, when an index asks for it.
+
+    Raises:
+        BundleError: missing, incomplete, damaged, of another format, or not the bundle asked for.
+        StorageError: the store does not answer, or refuses.
+    """
+    manifest = _whole_manifest(uri, fingerprint)
+    detector = manifest["detector"]
+    states = _load_weights(uri, manifest["classifier"]), {} if detector is None else _load_weights(uri, detector)
+    settings = _settings(manifest)
+    return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
+
+
+def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
+    """What a bundle is besides its weights, which are neither read nor checked.
+
+    Raises:
+        BundleError: missing, incomplete, of another format, or not the bundle asked for.
+    """
+    return _settings(_whole_manifest(uri, fingerprint))
+
+
+def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
+    """The detector alone, of a bundle that may still lack its classifier; None: there is none.
+
+    Raises:
+        BundleError: as `load_bundle`.
+    """
+    manifest = _read_manifest(uri)
+    if manifest is None or manifest["detector"] is None:
+        return None
+    return DetectorSettings(**_tuples(manifest["detector"]["settings"])), _load_weights(uri, manifest["detector"])
+
+
+def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str) -> str:
+    """Put a classifier, its key regions' tau and its split (CSV text) into a bundle; returns the new fingerprint."""
+    return _write_part(uri, "classifier", settings, state, {"tau": tau}, split_csv)
+
+
+def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
+    """Put a detector into a bundle; returns the new fingerprint."""
+    return _write_part(uri, "detector", settings, state, {}, None)
+
+
+def check_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
+    """A bundle's fingerprint as it is, or would be, at `target`; arguments and errors as of `copy_bundle`."""
+    return str(_checked(source, target, views, used)[0]["fingerprint"])
+
+
+def copy_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
+    """Copy a bundle, checked as a whole, and return its fingerprint there; nothing is done where it is already.
+
+    Args:
+        source: its folder.
+        target: the folder to make.
+        views: how many of each key region are averaged from now on, with which it has a fingerprint of its own; None:
+            as the source says.
+        used: the fingerprint of the one that was at `target` and must be there again; None: any may be.
+
+    Raises:
+        BundleError: as `load_bundle`; or another one is there, or was.
+    """
+    manifest, is_there = _checked(source, target, views, used)
+    if not is_there:
+        (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
+        with reading_from(source):
+            names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
+            for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
+                put_file(to_fs.unstrip_protocol(f"{to_path}/{name}"), from_fs.cat_file(f"{from_path}/{name}"))
+        _put_manifest(target, manifest)  # last
+    return str(manifest["fingerprint"])
+
+
+def _checked(source: str, target: str, views: int | None, used: str | None) -> tuple[dict[str, Any], bool]:
+    """The manifest of a sound bundle with so many views, and whether it is at `target` already."""
+    manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
+    there = _read_manifest(target)
+    if there is not None and there["fingerprint"] != manifest["fingerprint"]:
+        theirs = there["classifier"]["settings"].get("views", 1)
+        if _with_views(manifest, theirs)["fingerprint"] == there["fingerprint"]:
+            raise BundleError(f"the index was described with --views {theirs}; pass that, or make a new index")
+        raise BundleError(
+            f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
+            "the index was described; use that bundle, or make a new index for this one"
+        )
+    if used not in (None, manifest["fingerprint"]):
+        raise BundleError(
+            f"{target} is gone: the index was described with bundle {used}, and {source}, with these --views, is "
+            f"{manifest['fingerprint']}; copy the one of then back, or make a new index"
+        )
+    return manifest, there is not None
+
+
+def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any], split_csv: str | None) -> str:
+    uri = uri.rstrip("/")
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    file = f"{part}-{digest[:16]}.safetensors"
+    put_file(f"{uri}/{file}", data)
+    manifest = _read_manifest(uri) or {"classifier": None, "detector": None, "tau": TAU}
+    before = manifest[part]
+    manifest |= {part: {"settings": dataclasses.asdict(settings), "file": file, "sha256": digest}, **more}
+    manifest = {"format": FORMAT, **manifest}
+    manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
+    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
+    manifest = _with_fingerprint(manifest)
+    if split_csv is not None:
+        put_file(f"{uri}/{SPLIT}", split_csv.encode())  # small, and next to last: it is of this classifier
+    _put_manifest(uri, manifest)
+    if before is not None and before["file"] != file:
+        fs, path = fsspec.core.url_to_fs(uri)
+        fs.rm_file(f"{path}/{before['file']}")
+    return str(manifest["fingerprint"])
+
+
+def _with_fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    content = json.dumps({**manifest, "fingerprint": ""}, sort_keys=True, ensure_ascii=True)
+    return {**manifest, "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16]}
+
+
+def _with_views(manifest: Mapping[str, Any], views: int | None) -> dict[str, Any]:
+    classifier = manifest["classifier"]
+    if views in (None, classifier["settings"].get("views", 1)):  # also those of earlier versions, which do not name it
+        return dict(manifest)
+    settings = {**classifier["settings"], "views": views}
+    return _with_fingerprint({**manifest, "classifier": {**classifier, "settings": settings}})
+
+
+def _put_manifest(uri: str, manifest: Mapping[str, Any]) -> None:
+    put_file(f"{uri.rstrip('/')}/{MANIFEST}", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def _whole_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:
+    manifest = _read_manifest(uri)
+    if manifest is None:
+        raise BundleError(f"no model bundle at {uri} ({MANIFEST} is missing); make one with jobs.finetune_classifier")
+    if manifest["classifier"] is None:
+        raise BundleError(f"the bundle {uri} has no classifier yet; add it with jobs.finetune_classifier")
+    if fingerprint not in (None, manifest["fingerprint"]):
+        raise BundleError(
+            f"the bundle {uri} is {manifest['fingerprint']}, but the index was described with {fingerprint}; use that "
+            "bundle, or make a new index for this one"
+        )
+    return manifest
+
+
+def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
+    classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
+    detector = manifest["detector"] and DetectorSettings(**_tuples(manifest["detector"]["settings"]))
+    return BundleSettings(classifier, detector, manifest["tau"], manifest["fingerprint"])
+
+
+def _read_manifest(uri: str) -> dict[str, Any] | None:
+    fs, path = file_system(uri.rstrip("/"))
+    try:
+        with reading_from(f"{uri}/{MANIFEST}"):
+            data: bytes = fs.cat_file(f"{path}/{MANIFEST}")
+        manifest = json.loads(data)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise BundleError(f"{uri}/{MANIFEST} is no JSON ({error}); write the bundle again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{uri}/{MANIFEST} is not of format {FORMAT}; write the bundle again with this version")
+    return manifest
+
+
+def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, Tensor]:
+    fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    try:
+        with reading_from(f"{uri}/{part['file']}"):
+            data: bytes = fs.cat_file(f"{path}/{part['file']}")
+    except FileNotFoundError as error:
+        raise BundleError(f"the bundle {uri} lacks {part['file']}; copy it again or write the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != part["sha256"]:
+        raise BundleError(f"{uri}/{part['file']} is damaged (its hash differs from {MANIFEST}); copy it again")
+    return dict(load(data))
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; settings are frozen."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

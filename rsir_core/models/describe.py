@@ -1,0 +1,124 @@
+"""The one path from pixels to a descriptor, for the index and for queries: detect, crop, embed, classify."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rsir_core.models.bundle import Bundle
+from rsir_core.models.classifier import Classifier, Pixels
+from rsir_core.models.detector import DetectedObject, Detector
+from rsir_core.models.regions import Box, ObjectRule, Region, key_region
+from rsir_core.models.representative import ASKED, representative_first
+
+GIVEN: Final = "given"  # the class of an object that a person drew
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """What is known of n images.
+
+    Attributes:
+        embedding: (n, D) float16, the backbone's pooled vector of the key region.
+        class_probabilities: (n, C) float32, softmax.
+        regions: the key regions.
+        objects: the representative objects; None: none found, the key region is centred on the image.
+    """
+
+    embedding: npt.NDArray[np.float16]
+    class_probabilities: npt.NDArray[np.float32]
+    regions: list[Region]
+    objects: list[DetectedObject | None]
+
+
+class Describer:
+    """A model bundle on one device.
+
+    Args:
+        bundle: the models.
+        device: `cpu`, `cuda`, …
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+        self.bundle = bundle
+        self._classifier = Classifier(bundle.classifier, bundle.classifier_state, device)
+        self._detector = (
+            None if bundle.detector is None else Detector(bundle.detector, bundle.detector_state, device)
+        )  # fmt: skip
+
+    def describe(
+        self,
+        images: Sequence[Pixels],
+        boxes: Sequence[Box | None] | None = None,
+        tau: float | None = None,
+        rule: ObjectRule | None = None,
+        views: int | None = None,
+    ) -> Descriptions:
+        """Describe images of any sizes, H×W×3 uint8 RGB.
+
+        Args:
+            images: any number, none included.
+            boxes: representative objects given by a person, instead of the detector's; None: the image centre.
+            tau: instead of the bundle's; 1 describes whole images and skips the detector.
+            rule: instead of the bundle's: which of the detector's objects is the representative one.
+            views: instead of the bundle's: how many of each key region are averaged.
+        """
+        tau = self.bundle.tau if tau is None else tau
+        objects = self._objects(images, boxes, tau, rule)
+        regions = [
+            key_region(image.shape[0], image.shape[1], found and found.box, tau)
+            for image, found in zip(images, objects, strict=True)
+        ]
+        crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
+        embedding, logits = self._classifier.embed(crops, views)
+        logits = logits.double() / self.bundle.classifier.temperature
+        probabilities = torch.softmax(logits, dim=1).float()  # float64: the small ones matter (complement)
+        return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
+
+    def all_objects(
+        self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None
+    ) -> list[list[DetectedObject]]:
+        """Of each image all objects, the representative one first, then by confidence; `tau` and `rule` as above."""
+        if self._detector is None:
+            return [[] for _ in images]
+        tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
+        found = self._detector.detect_all(images)
+        agreement = self._agreement(images, found, tau) if rule == "agreement" else [()] * len(images)
+        return [representative_first(of_image, rule, a) for of_image, a in zip(found, agreement, strict=True)]
+
+    def _objects(
+        self, images: Sequence[Pixels], boxes: Sequence[Box | None] | None, tau: float, rule: ObjectRule | None
+    ) -> list[DetectedObject | None]:
+        if boxes is not None:
+            return [None if box is None else DetectedObject(box, 1.0, GIVEN) for box in boxes]
+        if self._detector is None or tau == 1:
+            return [None] * len(images)
+        if (rule or self._detector.settings.rule) == "confidence":
+            return self._detector.detect(images)  # needs no suppression
+        return [next(iter(found), None) for found in self.all_objects(images, tau, rule)]
+
+    def _agreement(
+        self, images: Sequence[Pixels], found: Sequence[Sequence[DetectedObject]], tau: float
+    ) -> list[Sequence[float]]:
+        """How probably the key regions of an image's first objects are of the class of the whole; empty: no choice."""
+        asked = [of_image[:ASKED] if len(of_image) > 1 else [] for of_image in found]
+        crops: list[Pixels] = []
+        for image, objects in zip(images, asked, strict=True):
+            regions = [key_region(image.shape[0], image.shape[1], o.box, tau) for o in objects]
+            crops += [image, *(_crop(image, region) for region in regions)] if regions else []
+        probabilities = torch.softmax(self._classifier.embed(crops, views=1)[1], dim=1)
+        agreement: list[Sequence[float]] = []
+        start = 0
+        for objects in asked:
+            stop = start + len(objects) + bool(objects)
+            of_image = probabilities[start:stop]
+            agreement.append(of_image[1:, of_image[0].argmax()].tolist() if objects else [])
+            start = stop
+        return agreement
+
+
+def _crop(image: Pixels, region: Region) -> Pixels:
+    return image[region.y : region.y + region.height, region.x : region.x + region.width]

@@ -1,0 +1,270 @@
+"""The detector: YOLOv5, and the objects that a key region may be centred on (paper sections 2.1.1 to 2.1.3).
+
+The networks are those of ultralytics, built from its YAML files: YOLOv5's backbone and neck with the anchor-free head
+that ultralytics gives all its models. The paper's prior boxes from K-means (section 2.1.2) and the regression from them
+(equations 1 and 2, the second misprinted there) have no counterpart in it: a box is the distances from a grid point to
+its four sides. Weights come from safetensors files only; nothing here uses the network.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rsir_core.errors import StorageError, WeightsError
+from rsir_core.models.letterbox import Letterbox, letterbox
+from rsir_core.models.nms import suppress
+from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.storage.filesystem import reading_from
+
+MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
+CPU_IMAGES: Final = 16  # per forward pass on a CPU: of 8, 16 and 32 the quickest at 256 pixels
+LAID_OUT: Final = 16_000_000  # pixels of equal images that are scaled together, as floats: 200 MB
+PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class DetectedObject(NamedTuple):
+    """One object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
+
+    box: Box
+    score: float
+    name: str
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """What a detector is besides its weights.
+
+    Attributes:
+        model: one of `MODELS`.
+        classes: names of the object classes, in the order of the head's outputs.
+        image_size: pixels of the longer side to which images are letterboxed, as in training.
+        min_score: confidence from which a detection counts as an object.
+        rule: which object represents the image; bundles from before there was a choice have the surest.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    image_size: int
+    min_score: float
+    rule: ObjectRule = "confidence"
+
+
+class Detector:
+    """Finds the objects of images; the network is fused and stays on one device."""
+
+    def __init__(self, settings: DetectorSettings, state: Mapping[str, Tensor], device: str = "cpu") -> None:
+        """Build the network and load its weights.
+
+        Raises:
+            WeightsError: no such model, or `state` is not the state of this model with so many classes.
+        """
+        model = build_detector(settings.model, len(settings.classes))
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"these weights are not a {settings.model} of {len(settings.classes)} classes: {error}; "
+                "give the bundle that jobs.finetune_detector wrote"
+            ) from error
+        self.settings = settings
+        self._device = torch.device(device)
+        self._model = model.eval().requires_grad_(False).fuse(verbose=False)  # type: ignore[operator]
+        self._model.to(self._device, memory_format=torch.channels_last)
+
+    def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
+        """The surest object of each image: the detection of highest confidence, if that is `min_score` or more.
+
+        The best of all candidates is also the first that non-maximum suppression would keep, so none is needed.
+
+        Args:
+            images: n images, H×W×3 RGB uint8, of any sizes; n may be 0.
+
+        Returns:
+            n objects, None for an image without one. The result for an image does not depend on the others.
+        """
+        found: list[DetectedObject | None] = [None] * len(images)
+        for members, laid, candidates in self._candidates(images):
+            for i, into, (score, name, box) in zip(members, laid, _best(candidates), strict=True):
+                if score >= self.settings.min_score:
+                    found[i] = DetectedObject(into.to_image(box), score, self.settings.classes[name])
+        return found
+
+    def detect_all(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
+        """All objects of each image, best first, after class-wise suppression; the first is what `detect` finds.
+
+        Args:
+            images: as `detect` takes them.
+
+        Returns:
+            n lists of at most `suppression.MOST` objects, each of `min_score` or more.
+        """
+        found: list[list[DetectedObject]] = [[] for _ in images]
+        for members, laid, candidates in self._candidates(images):
+            for i, into, of_image in zip(members, laid, candidates, strict=True):
+                found[i] = [
+                    DetectedObject(into.to_image(box), score, self.settings.classes[name])
+                    for score, name, box in suppress(of_image, self.settings.min_score)
+                ]
+        return found
+
+    def _candidates(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], list[Letterbox], Tensor]]:
+        """One forward pass for all images whose inputs are of one size: which these are, and n × (4 + C) × A."""
+        boxes = [letterbox(image.shape[0], image.shape[1], self.settings.image_size) for image in images]
+        order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
+        for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
+            members = list(group)
+            laid = [boxes[i] for i in members]
+            yield members, laid, self._forward([images[i] for i in members], laid)
+
+    @torch.inference_mode()
+    def _forward(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
+        size = CPU_IMAGES if self._device.type == "cpu" else len(images)
+        with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
+            parts: list[Tensor] = [
+                self._model(self._lay_out(images[i : i + size], boxes[i : i + size]))[0]  # n × 3 × H × W
+                for i in range(0, len(images), size)
+            ]
+        return torch.cat(parts)  # n × (4 + C) × A
+
+    def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
+        """Images whose inputs are of one size as one n×3×H×W batch in 0..1; images of one size follow each other."""
+        shape = (len(images), 3, boxes[0].height, boxes[0].width)
+        batch = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
+        if any(box.padded for box in boxes):
+            batch.fill_(PADDING)
+        start = 0
+        for box, same in _few(boxes):
+            stop = start + same
+            pixels = torch.from_numpy(np.stack(images[start:stop])).to(self._device).permute(0, 3, 1, 2)
+            if box.scaled:
+                pixels = nn.functional.interpolate(
+                    pixels.float(), (box.scaled_height, box.scaled_width), mode="bilinear"
+                )
+            rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
+            torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory, not three
+            start = stop
+        return batch
+
+
+def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
+    """Equal boxes that follow each other, and how many: no more than are laid out at once."""
+    for box, same in itertools.groupby(boxes):
+        rest, most = len(list(same)), max(1, LAID_OUT // (box.image_height * box.image_width))
+        while rest > 0:
+            yield box, min(rest, most)
+            rest -= most
+
+
+@torch.inference_mode()
+def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
+    """Confidence, class and box (in the network's input) of each image's most confident candidate."""
+    n, _, a = candidates.shape  # n × (4 + C) × A
+    score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
+    where = (place % a).view(n, 1, 1).expand(n, 4, 1)
+    box = candidates[:, :4].gather(2, where).view(n, 4)
+    return list(zip(score.tolist(), (place // a).tolist(), box.tolist(), strict=True))
+
+
+def build_detector(model: str, classes: int) -> nn.Module:
+    """The untrained network of one of `MODELS` for so many classes, with the parameter names of ultralytics.
+
+    Raises:
+        WeightsError: no such model, or no class.
+    """
+    if model not in MODELS or classes < 1:
+        raise WeightsError(
+            f"there is no detector {model!r} of {classes} classes; "
+            f"models are {', '.join(MODELS)}, of at least one class"
+        )
+    with offline_ultralytics():
+        from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 -- writes settings when it is imported
+    network: nn.Module = DetectionModel(f"{model}.yaml", nc=classes, verbose=False)
+    return network
+
+
+def load_start_weights(model: nn.Module, uri: str) -> int:
+    """Load what fits of a safetensors file into a network that is to be fine-tuned; see `take_start_weights`.
+
+    Raises:
+        WeightsError: the file cannot be read, or is of another network.
+    """
+    try:
+        with reading_from(uri), fsspec.open(uri, "rb") as file:
+            data = file.read()
+        state = safetensors.torch.load(data)
+    except (OSError, StorageError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"--weights {uri} cannot be read as safetensors: {error}; give a readable file") from error
+    return take_start_weights(model, state, uri)
+
+
+def take_start_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> int:
+    """Load the tensors whose name and shape fit into a network that is to be fine-tuned; returns how many did.
+
+    The head depends on the classes, so part of it may stay as it is. But where less than half of the file fits, its
+    weights are of another network: counters, and head layers whose width is the same in several models, always fit.
+
+    Raises:
+        WeightsError: `state` is of another network.
+    """
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    offered = sum(tensor.numel() for tensor in state.values())
+    if not offered or sum(tensor.numel() for tensor in fitting.values()) < offered / 2:
+        expected = next(iter(own))
+        raise WeightsError(
+            f"--weights {source}: {len(fitting)} of its {len(state)} tensors fit the network, whose first is "
+            f"{expected} {tuple(own[expected].shape)}; give weights of the same --model"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+@contextlib.contextmanager
+def offline_ultralytics() -> Iterator[None]:
+    """Import ultralytics inside: then it neither asks the network, installs packages, nor writes into the user's home.
+
+    It reads its environment once, when it is first imported, and makes a settings file. The environment is put back
+    and the file is gone afterwards, and so are its replacements for `PIL.Image.open` (which would install a package for
+    a file that is no image) and `torch.save`, and its way to print arrays. Its messages go to the `ultralytics` logger,
+    from warnings up, without progress bars.
+    """
+    if "ultralytics" in sys.modules:
+        yield
+        return
+    environment, printing = dict(os.environ), np.get_printoptions()
+    image_open, save = PIL.Image.open, torch.save
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        switches = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+        os.environ.update(switches, YOLO_CONFIG_DIR=folder)
+        try:
+            from ultralytics.utils import LOGGER, SETTINGS  # noqa: PLC0415 -- see above
+
+            off = {name: False for name, value in SETTINGS.items() if value is True}  # reports and trackers
+            SETTINGS.update(off)
+            LOGGER.handlers.clear()
+            LOGGER.setLevel(logging.WARNING)
+            LOGGER.propagate = True
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            np.set_printoptions(**printing)
+            PIL.Image.open, torch.save = image_open, save

@@ -1,0 +1,1 @@
+"""Published rows in memory, and pictures that are near duplicates."""

@@ -1,0 +1,134 @@
+"""The rows of an index in memory, ready to be searched: what ranks them in arrays, the rest in a mapped file."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rsir_core import schemas
+from rsir_core.index.delta import TableFile
+from rsir_core.index.index import Index
+from rsir_core.search.clusters import Clusters, Floats, Ranges, make_clusters
+from rsir_core.search.exact import Hits, Searcher, classes, complements
+from rsir_core.search.filters import Filter
+from rsir_core.search.hash_index import Lookup, hashes_of
+
+SCHEMA = pa.schema(
+    [f for f in schemas.FEATURES if f.name not in (schemas.FEATURE, schemas.ETAG, schemas.BUNDLE, schemas.PCA)]
+)
+
+
+class Resident:
+    """A version's rows, or a share of them.
+
+    Per row, 4·(K + C) bytes to rank it by and 24 to find it by its image id and URI are in memory. The rest lies in a
+    temporary file without a name (as Linux has them); the system keeps what is asked for often.
+
+    Attributes:
+        table: the rows, of `SCHEMA`, mapped.
+        feature: (n, K) float32.
+        clusters: the runs that they lie in.
+    """
+
+    def __init__(self, index: Index, version: int, part: int = 0, parts: int = 1) -> None:
+        """Load a version.
+
+        Args:
+            index: where it is.
+            version: of `features`.
+            part: takes every `parts`-th file, from this one on.
+            parts: shares in all.
+
+        Raises:
+            TableError: no such version.
+        """
+        files = [file for file in index.feature_files(version) if file.row_count]
+        share = files[part::parts]
+        shape = widths(index, files[0])
+        n = sum(file.row_count for file in share)
+        self.feature, complement = np.empty((n, shape[0]), np.float32), np.empty((shape[1], n), np.float32)
+        hashes = {name: np.empty(n, np.uint64) for name in (schemas.IMAGE_ID, schemas.URI)}
+        runs: list[Clusters] = []
+
+        def read() -> Iterator[pa.Table]:
+            """What is mapped of each file, while what ranks and finds its rows goes into the arrays."""
+            start = 0
+            for table, clusters in (_clustered(*index.read_features(file)) for file in share):
+                here = slice(start, start := start + len(table))
+                self.feature[here] = schemas.to_matrix(table[schemas.FEATURE])
+                complement[:, here] = complements(schemas.to_matrix(table[schemas.CLASS_PROBABILITIES])).T
+                for name, column in hashes.items():
+                    column[here] = hashes_of(table[name])
+                runs.append(clusters)
+                yield table.select(SCHEMA.names)
+
+        self.table = _mapped(read())
+        self.clusters = Clusters.join(runs) if runs else Clusters.none(*shape)
+        self._lookup = {name: Lookup(column) for name, column in hashes.items()}
+        self._searcher = Searcher(self.table[schemas.IMAGE_ID], self.feature, complement, self.clusters)
+        self._starts = np.cumsum([0, *(len(batch) for batch in self.table.to_batches())])
+        pa.default_memory_pool().release_unused()  # the files as they were read
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def take(self, positions: npt.NDArray[np.int64]) -> pa.Table:
+        """Rows of `table` in this order. Arrow's own would first put together all of a column's chunks."""
+        batches = self.table.to_batches()
+        batch_of = np.searchsorted(self._starts, positions, side="right") - 1
+        parts, places = [], []
+        for b in np.unique(batch_of):
+            mine = np.flatnonzero(batch_of == b)
+            parts.append(batches[b].take(pa.array(positions[mine] - self._starts[b])))
+            places.append(mine)
+        if not parts:
+            return self.table.schema.empty_table()
+        return pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(np.concatenate(places))))
+
+    def find(self, column: str, text: str) -> int | None:
+        """The row of an image id or a URI."""
+        return self._lookup[column].find(text, lambda row: self.table[column][row].as_py() == text)
+
+    def passing(self, wanted: Filter, class_names: tuple[str, ...]) -> npt.NDArray[np.bool_] | None:
+        """Which rows pass a filter, (n,); None: all."""
+        return wanted.rows(self.table, self.clusters, class_names)
+
+    def search(
+        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+    ) -> Hits:
+        """See `Searcher.search`."""
+        return self._searcher.search(feature, class_probabilities, k, allowed, plain)
+
+
+def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
+    """The tables as one, one chunk each, in a file that goes with the last that refers to it."""
+    with tempfile.TemporaryFile() as file:  # never with a name, which a process that is killed would leave
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            for table in tables:
+                writer.write_table(table.combine_chunks())
+        file.flush()
+        return pa.ipc.open_file(pa.memory_map(f"/proc/self/fd/{file.fileno()}")).read_all()
+
+
+def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
+    """Rows of `schemas.FEATURES` in the order of their clusters, and these."""
+    probabilities = schemas.to_matrix(table[schemas.CLASS_PROBABILITIES])
+    order, clusters = make_clusters(
+        schemas.to_matrix(table[schemas.FEATURE]), classes(probabilities), complements(probabilities), Ranges.of(table)
+    )
+    return table.take(pa.array(order)), clusters
+
+
+def widths(index: Index, file: TableFile) -> tuple[int, int]:
+    """K and C, of a file that has rows."""
+    one = index.first_row(file)
+    return schemas.to_matrix(one[schemas.FEATURE]).shape[1], schemas.to_matrix(one[schemas.CLASS_PROBABILITIES]).shape[
+        1
+    ]
+
+
+def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Clusters]:
+    """A file as it was written; one that somebody else wrote is clustered here."""
+    return in_runs(table) if clusters is None else (table, clusters)

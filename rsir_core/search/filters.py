@@ -1,0 +1,174 @@
+"""Which rows are ranked: by class, time, footprint and any column, decided before ranking."""
+
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from rsir_core import schemas
+from rsir_core.errors import QueryError
+from rsir_core.geo.footprint import Footprint, arcs, meets
+from rsir_core.search.clusters import Clusters, Ranges
+
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+Mask = npt.NDArray[np.bool_]
+# Rows between two spans up to which they are tested as one: to begin a span takes as long as to test so many.
+GAP: Final = 100_000
+
+_OPERATORS: Final[dict[Operator, Callable[[Any, Any], Any]]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda column, values: column.isin(values),
+    "not in": lambda column, values: ~column.isin(values),
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A row passes if all of these hold; None and () ask for nothing. A row without a value passes no test of it.
+
+    Attributes:
+        classes: its class is one of them.
+        start: acquired then or later.
+        end: acquired then or earlier.
+        bbox: its footprint meets this one.
+        where: (column, operator, value) of any column of single values; a time is a datetime or ISO 8601.
+    """
+
+    classes: tuple[str, ...] | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    bbox: Footprint | None = None
+    where: tuple[tuple[str, Operator, Any], ...] = ()
+
+    def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:
+        """Which rows of a table pass, (n,) bool; None: all. Far from clusters that can have one nothing is looked at.
+
+        Args:
+            table: the rows, in the order of the clusters' runs.
+            clusters: their runs.
+            class_names: of the index.
+
+        Raises:
+            QueryError: 422, a class or column that the index does not have, or a value that does not go with it.
+        """
+        self._check(table.schema, class_names)
+        test = self._test(table.schema)
+        if test is None:
+            return None
+        mask = np.zeros(len(table), np.bool_)
+        spans = _spans(clusters.count, self._possible(clusters, class_names))
+        for start, stop in spans or [(0, 0)]:  # of no row at least, to know whether it can be tested
+            mask[start:stop] = _evaluate(table.slice(start, stop - start), test)
+        return mask
+
+    def _check(self, schema: pa.Schema, class_names: tuple[str, ...]) -> None:
+        if unknown := sorted(set(self.classes or ()) - set(class_names)):
+            raise QueryError(f"classes: {', '.join(unknown)} unknown; known are {', '.join(class_names)}")
+        for column, _, _ in self.where:
+            if column not in (known := columns_to_ask(schema)):
+                raise QueryError(f"where: no column {column!r}; there are {', '.join(known)}")
+
+    def _test(self, schema: pa.Schema) -> pc.Expression | None:
+        """All of it as one expression."""
+        tests = [] if self.classes is None else [pc.field(schemas.CLASS).isin(pa.array(self.classes, pa.string()))]
+        if self.start is not None:
+            tests.append(pc.field(schemas.TIME) >= pa.scalar(self.start, schemas.UTC))
+        if self.end is not None:
+            tests.append(pc.field(schemas.TIME) <= pa.scalar(self.end, schemas.UTC))
+        if self.bbox is not None:
+            tests.append(meets(self.bbox, *(pc.field(schemas.BBOX, name) for name in schemas.BBOX_FIELDS)))
+        tests += [_holds(schema.field(column), asked, value) for column, asked, value in self.where]
+        return functools.reduce(operator.and_, tests) if tests else None
+
+    def _possible(self, clusters: Clusters, class_names: tuple[str, ...]) -> Mask:
+        """Which clusters can have a row that passes, (m,) bool, by their ranges."""
+        mask = np.ones(len(clusters.count), np.bool_)
+        ranges: Ranges = clusters.ranges
+        if self.classes is not None:
+            mask &= np.isin(clusters.of_class, [class_names.index(name) for name in self.classes])
+        if self.start is not None:
+            mask &= ranges.time[:, 1] >= _microseconds(self.start)
+        if self.end is not None:
+            mask &= ranges.time[:, 0] <= _microseconds(self.end)
+        if self.bbox is not None:
+            west, south, east, north = ranges.bbox.T
+            mask &= (south <= self.bbox.north) & (north >= self.bbox.south)
+            mask &= np.any([(west <= high) & (east >= low) for low, high in arcs(self.bbox)], axis=0)
+        return mask
+
+
+EVERYTHING: Final = Filter()
+
+
+def columns_to_ask(schema: pa.Schema) -> list[str]:
+    """The columns that a predicate can be about: those of one value, and not of bytes."""
+    return [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
+
+
+def _holds(field: pa.Field, asked: Operator, value: Any) -> pc.Expression:
+    """One predicate, on a column in the width that its values have, so that 0.1 is the same to `==` and `in`."""
+    several = asked in ("in", "not in")
+    if several != isinstance(value, (list, tuple)):
+        raise QueryError(
+            f"where: {field.name} {asked} takes {'a list' if several else 'one value'}, got {value!r:.100}"
+        )
+    values = [_value(field, one) for one in (value if several else [value])]
+    column = pc.field(field.name)
+    wide = pa.float64() if pa.types.is_floating(field.type) else field.type
+    try:
+        given = pa.array(values, wide if pa.types.is_timestamp(wide) or not values else None)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise QueryError(f"where: {field.name} {asked} {value!r:.100} cannot be compared ({error})") from error
+    return column.is_valid() & _OPERATORS[asked](column.cast(wide), given if several else given[0])
+
+
+def _value(field: pa.Field, value: Any) -> Any:
+    """A value that a column is compared with, once it is known to be of its kind."""
+    numbers = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    kinds: tuple[type, ...]
+    kinds, words = ((int, float), "numbers") if numbers else ((str,), "texts")
+    if pa.types.is_timestamp(field.type):
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError as error:
+                raise QueryError(f"where: {field.name} {value!r:.100} is no ISO 8601 time") from error
+        kinds, words = (datetime,), "times"
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise QueryError(f"where: {field.name} holds {words}; it cannot be compared with {value!r:.100}")
+    return value
+
+
+def _evaluate(table: pa.Table, test: pc.Expression) -> Mask:
+    try:
+        passed = ds.dataset(table).to_table(columns={"passed": test})["passed"]
+    except (pa.ArrowException, OverflowError) as error:
+        raise QueryError(f"where: a value does not go with its column ({error})") from error
+    mask: Mask = np.asarray(passed.fill_null(False))
+    return mask
+
+
+def _microseconds(time: datetime) -> int:
+    return int(pa.scalar(time, schemas.UTC).value)
+
+
+def _spans(count: npt.NDArray[np.int64], chosen: Mask) -> list[tuple[int, int]]:
+    """Runs that are chosen, as (start, stop) of rows; near neighbours, with what is between, as one."""
+    ends = np.cumsum(count)
+    starts, stops = (ends - count)[chosen], ends[chosen]
+    far = np.flatnonzero(starts[1:] - stops[:-1] > GAP)
+    firsts, lasts = np.append(0, far + 1), np.append(far, len(stops) - 1)
+    return list(zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True)) if len(stops) else []

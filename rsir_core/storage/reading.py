@@ -1,0 +1,89 @@
+"""From a file's URI to its bytes, local or in any store that fsspec opens."""
+
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from rsir_core.errors import FailureKind, ImageError
+from rsir_core.storage.filesystem import opened
+
+_FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
+
+
+def read_file(uri: str, max_bytes: int) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        ImageError: stage `read`; kind `missing`, `denied`, `empty`, `too_large` (found before reading), `memory` or
+            `error`.
+    """
+    with reading(uri):
+        return _read_remote(uri, max_bytes) if "://" in uri else _read_local(uri, max_bytes)
+
+
+def open_file(uri: str) -> BinaryIO:
+    """Open a file of which parts are to be read; of a remote one no more is fetched than is read, by half a MiB.
+
+    Raises:
+        ImageError: stage `read`; kind `missing`, `denied`, `empty` or `error`.
+    """
+    with reading(uri):
+        if "://" in uri:
+            fs, path = opened(uri)
+            file: BinaryIO = fs.open(path, "rb", block_size=_FETCHED, cache_type="readahead")
+            return file
+        _check_local(uri, sys.maxsize)
+        return Path(uri).open("rb")
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """What goes wrong in the body with reading a file is an ImageError of stage `read`."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
+    except PermissionError as error:
+        raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
+    except MemoryError as error:
+        raise ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory") from error
+    except Exception as error:  # each store has its own family of errors; none may end a worker
+        raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
+
+
+def _read_local(uri: str, max_bytes: int) -> bytes:
+    _check_local(uri, max_bytes)
+    return Path(uri).read_bytes()
+
+
+def _check_local(uri: str, max_bytes: int) -> None:
+    status = Path(uri).stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+        raise ImageError(f"{uri} is no regular file", "read", "error")
+    _check_size(uri, status.st_size, max_bytes)
+
+
+def _read_remote(uri: str, max_bytes: int) -> bytes:
+    fs, path = opened(uri)
+    size = fs.info(path).get("size")
+    if size is not None:
+        _check_size(uri, size, max_bytes)
+    data: bytes = fs.cat_file(path) if size is not None else fs.cat_file(path, start=0, end=max_bytes + 1)
+    _check_size(uri, len(data), max_bytes)
+    return data
+
+
+def _check_size(uri: str, size: int, max_bytes: int) -> None:
+    kind: FailureKind
+    if size == 0:
+        kind, what = "empty", "is empty (0 bytes); write it again"
+    elif size > max_bytes:
+        kind, what = "too_large", f"has {size:,} bytes, the limit is {max_bytes:,}; raise the limit or leave it out"
+    else:
+        return
+    raise ImageError(f"{uri} {what}", "read", kind)
