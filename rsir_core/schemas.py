@@ -1,7 +1,7 @@
 """Column names and Arrow schemas of everything that is stored, and how vectors go in and out of columns.
 
 Vectors are lists of float32 because Delta Lake knows neither float16 nor fixed-size lists. Embeddings are rounded to
-float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `table.py`).
+float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.index`).
 """
 
 from typing import Final
@@ -129,7 +129,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(CLASS, pa.string()),
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
-        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, see `duplicates.Kind`; null: it was not looked at
+        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `near_duplicates.Kind`; null: not looked at
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

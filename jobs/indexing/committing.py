@@ -40,7 +40,7 @@ class Commits:
         self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
 
     def take_over(self, left: pa.Table) -> None:
-        """Make rows visible that a run before wrote; see `leftover.leftovers`."""
+        """Make rows visible that a run before wrote; see `uncommitted.leftovers`."""
         if len(left):
             self.commit("embeddings", list(taken_over(self.index, left)), "append")
 
@@ -51,7 +51,7 @@ class Commits:
             self._seen["failures"] = self.index.drop_failures(files, self._seen["failures"])
 
     def vacuum(self, days: float) -> int:
-        """See `retention.vacuum`."""
+        """See `index.vacuum`."""
         self._lease.check()
         return vacuum(self.index, days)
 

@@ -1,4 +1,4 @@
-"""The threshold of a published version, see `nomatch`: files are read where Ray has room, only minima come back."""
+"""The threshold of a published version, see `no_match`: files are read where Ray has room, only minima come back."""
 
 import numpy as np
 import pyarrow as pa

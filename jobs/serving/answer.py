@@ -101,7 +101,7 @@ class Answerer:
         return float(hits.distance[0]) if len(hits.rows) else np.inf
 
     def take(self, hits: Hits) -> pa.Table:
-        """The rows of hits, of schema `resident.SCHEMA`, in their order."""
+        """The rows of hits, of schema `partition.SCHEMA`, in their order."""
         return self._rows.take(hits.rows)
 
     def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Ranked] | None:

@@ -62,7 +62,7 @@ class ImageFile(NamedTuple):
 
     Attributes:
         image_id: path below the archive's root, '/'-separated; unique, and the same wherever the archive is mounted.
-        uri: what `files.read_file` takes: an absolute path for local files, a full URL for others.
+        uri: what `reading.read_file` takes: an absolute path for local files, a full URL for others.
         etag: changes when the content does: the store's ETag, else time of modification in ns and size.
         size: bytes; -1 where the store does not say.
         time: of acquisition, where a catalogue says it.
@@ -82,7 +82,7 @@ def list_images(archive: str) -> Iterator[ImageFile]:
     """List the image files of an archive, a folder or a single file, as they are found.
 
     By extension, whatever its case; hidden files and folders are left out. In order of names within each folder, files
-    before subfolders (on S3: see `bucket`). Holds the listings of a few folders, never that of the archive. Symbolic
+    before subfolders (S3: see `s3_listing`). Holds the listings of a few folders, never that of the archive. Symbolic
     links are followed, except back into a folder that is being listed.
 
     A symbolic link into a folder that may not be read, or that leads in a circle, is passed over as a dangling one is.

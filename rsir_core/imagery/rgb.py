@@ -42,7 +42,7 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors arrive as exc
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of a file; see `raster.Picture`."""
+    """What a decoder makes of a file; see `decode.Picture`."""
 
     pixels: Pixels
     notes: list[str]

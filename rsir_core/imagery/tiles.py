@@ -54,7 +54,7 @@ class SceneFormatError(ImageError):
 
 
 class Recipe(NamedTuple):
-    """How all tiles of a scene are read; None and (): as GDAL and `samples` do by themselves.
+    """How all tiles of a scene are read; None and (): as GDAL and `rgb` do by themselves.
 
     Attributes:
         size: width and height that each window is read at.
@@ -149,7 +149,7 @@ def open_scene(uri: str) -> Iterator[Any]:
     """Open a TIFF or JPEG 2000 of which windows are to be read, as a rasterio dataset: that file, and no neighbour.
 
     Raises:
-        ImageError: also from the body. Stage `read` as `files.open_file`, where the store fails; stage `decode`
+        ImageError: also from the body. Stage `read` as `reading.open_file`, where the store fails; stage `decode`
             `unsupported`, it is of another format, or `corrupt`.
     """
     faults: list[Exception] = []

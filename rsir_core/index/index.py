@@ -376,7 +376,7 @@ class Index:
 
     @property
     def no_match_uri(self) -> str:
-        """The folder of what `nomatch` stores."""
+        """The folder of what `no_match` stores."""
         return f"{self.uri}/no_match"
 
     def _pca_uri(self, fingerprint: str) -> str:

@@ -76,7 +76,7 @@ def _uncommitted(index: Index) -> list[str]:
 
 
 def _keys_in(index: Index, name: str, bundle: str) -> pa.Table:
-    """Of one file's rows that the bundle described; schema `stored.KEYS`."""
+    """Of one file's rows that the bundle described; schema `embedding_files.KEYS`."""
     try:
         table = _read(index, name)
     except (pa.ArrowInvalid, OSError) as error:  # a disk that lost its power can have a file's name without its content

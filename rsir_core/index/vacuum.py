@@ -52,7 +52,7 @@ def _remove_reports(index: Index, before: float) -> int:
 
 
 def _remove_no_match(index: Index, before: float) -> int:
-    """Thresholds of versions (see `nomatch`) that another had followed already at a time in unix seconds."""
+    """Thresholds of versions (see `no_match`) that another had followed already at a time in unix seconds."""
     fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
     if not fs.exists(root):
         return 0

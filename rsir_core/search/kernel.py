@@ -4,7 +4,7 @@ Within a cluster a row is passed over by its own bound: for its distance d_r fro
 So most features are never read; nor are most bounds computed, as the rows of a cluster lie with the surest first.
 
 Distances are float32 first, summed in any order, which the processor does several at a time; each stands for an
-interval that holds the true one. What is left is ranked by float64, as `search` says.
+interval that holds the true one. What is left is ranked by float64, as `exact` says.
 
 All that is compiled is in this one file: numba keeps what it has compiled until that file changes, and would not see a
 change of a bound that is imported from another.
