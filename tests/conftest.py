@@ -12,7 +12,7 @@ import ray
 from hypothesis import settings
 
 from rsir_core.index.index import Index
-from tests.serving import Rows, build_index, local_app, serving
+from tests.support.serving import Rows, build_index, local_app, serving
 
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
 settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`

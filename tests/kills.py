@@ -51,7 +51,7 @@ from rsir_core.errors import RsirError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
 from rsir_core.index.versions import Version, versions_of
-from tests.models import write_bundle
+from tests.support.models import write_bundle
 
 Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
 Victim = Literal["driver", "worker"]

@@ -25,11 +25,11 @@ import psutil
 import ray
 
 from jobs.cluster import joined
-from tests.serving import build_index
+from tests.support.serving import build_index
 
 IDLE_WORKERS: Final = 8  # that a job leaves without work
 IDLE_SECONDS: Final = 5.0  # in which Ray ends those above its limit, left to itself
-TOGETHER_SECONDS: Final = 12.0  # of two trainings; the one that asked the wrong Ray said so every few seconds
+TOGETHER_SECONDS: Final = 8.0  # of two trainings; the one that asked the wrong Ray said so every few seconds
 LIMIT: Final = 300.0  # seconds of one run
 NOISE: Final = re.compile(
     r"Mutex corrupt|SIGABRT|SIGSEGV|Fatal Python error|Traceback|Found multiple active Ray|graceful_shutdown failed"

@@ -22,8 +22,8 @@ from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
 from rsir_core.search.filters import Filter
 from tests.benchmarks.watching import Watch
-from tests.mosaics import write_mosaic
-from tests.test_scene_search import write_models
+from tests.indexing.test_scene_search import write_models
+from tests.support.mosaics import write_mosaic
 
 NAMES = ("S2A_20240115T101031_west.tif", "scene_2023-07-12.tif")
 SHIFT = (6, 4)  # pixels

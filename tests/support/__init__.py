@@ -1,0 +1,1 @@
+"""What tests share: what they draw, write, serve and start."""

@@ -1,0 +1,268 @@
+"""Fine-tuning the classifier through real Ray Train, on few and small images."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray.train
+import torch
+import torchvision
+
+from jobs.config import EvaluateConfig, FinetuneClassifierConfig, IndexConfig
+from jobs.evaluate import evaluate
+from jobs.finetune_classifier import finetune, readable, run_name
+from jobs.index import index_archive
+from jobs.pipeline.reading import Reading
+from jobs.training.classifier import Pictures, train_worker
+from rsir_core.archive.labels import LabelledImage, read_split
+from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
+from rsir_core.index.index import Index
+from rsir_core.models import bundle
+from tests.indexing.test_index import draw
+from tests.support.models import write_bundle
+
+ROOT = Path(__file__).parents[2]
+
+READING = Reading(1_000_000, 60)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> FinetuneClassifierConfig:
+    draw(tmp_path / "archive", 0, 24)
+    return FinetuneClassifierConfig(
+        archive=str(tmp_path / "archive"), models=str(tmp_path / "models"), backbone="resnet18", weights="random",
+        epochs=2, batch_size=4, image_size=64, num_cpus=1,
+    )  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    (tmp_path / "archive" / "beach" / "broken.png").write_bytes(b"\x89PNG no more")
+    write_bundle(tmp_path / "models")
+    detector = bundle.read_detector(config.models)
+    summary = finetune(dataclasses.replace(config, calibration_fraction=0.25))
+    loaded = bundle.load_bundle(config.models)
+    assert loaded.classifier.temperature == summary["temperature"] != 1
+    assert summary["calibration_images"] == 3 and 0 <= summary["ece_after"] <= 1
+    assert loaded.fingerprint == summary["fingerprint"]
+    assert loaded.classifier.views == 2
+    assert loaded.classes == ("airport", "beach", "forest") and loaded.classifier.backbone == "resnet18"
+    assert loaded.detector is not None and detector is not None and loaded.detector == detector[0]
+    split = read_split(f"{config.models}/split.csv")
+    assert len(split) == 25 and sum(image.split == "train" for image in split) == 12
+    assert summary["images"] <= 12 - 3  # what calibrates does not train
+    assert summary["test_images"] == 13
+    assert not list((tmp_path / "models" / "training").iterdir())  # nothing is left of the run
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(400)
+def test_the_same_seed_gives_the_same_numbers_twice(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    """From the weights to the report; of classes that are not trained on as well."""
+    draw(tmp_path / "archive", 24, 6)
+    found = []
+    for run in ("one", "two"):
+        models, index, report = (str(tmp_path / run / name) for name in ("models", "index", "report"))
+        finetune(dataclasses.replace(config, models=models, calibration_fraction=0.25, unseen="forest"))
+        index_archive(IndexConfig(archive=config.archive, models=models, index=index, components=3, batch_size=2))
+        evaluate(EvaluateConfig(index=index, report=report, split=f"{models}/split.csv"))
+        trained, metrics = bundle.load_bundle(models), json.loads(Path(report, "metrics.json").read_text())
+        assert trained.classes == ("airport", "beach") and metrics["unseen"]["unseen"]["queries"] == 10
+        del metrics["protocol"]["index"], metrics["protocol"]["split"]  # where they lie
+        found.append((trained.fingerprint, metrics))
+    assert found[0] == found[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_two_workers_share_each_epoch(
+    config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noting(settings: dict[str, Any]) -> None:
+        """Train, and leave which images this worker has read and what chance would have brought it next."""
+        rank, read = ray.train.get_context().get_world_rank(), Pictures.__getitem__
+
+        def noted(images: Pictures, index: int) -> Any:
+            with (tmp_path / f"{rank}.read").open("a") as file:
+                print(images.samples[index][0], file=file)
+            return read(images, index)
+
+        Pictures.__getitem__ = noted  # type: ignore[method-assign]
+        train_worker(settings)
+        (tmp_path / f"{rank}.next").write_text(str(torch.rand(4)))
+
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", noting)
+    finetune(dataclasses.replace(config, workers=2, batch_size=8))  # more than a worker's share of 12 images
+    training = sorted(image.uri for image in read_split(f"{config.models}/split.csv") if image.split == "train")
+    one, other = ((tmp_path / f"{rank}.read").read_text().splitlines() for rank in range(2))
+    for epoch in (slice(6), slice(6, None)):
+        assert sorted(one[epoch] + other[epoch]) == training
+    assert one[:6] != one[6:]
+    assert (tmp_path / "0.next").read_text() != (tmp_path / "1.next").read_text()
+    assert bundle.load_bundle(config.models).classes == ("airport", "beach", "forest")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimensions(
+    config: FinetuneClassifierConfig, tmp_path: Path
+) -> None:
+    start, file = torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth"  # with a head of 1,000 classes
+    torch.save(start, file)
+    finetune(
+        dataclasses.replace(config, backbone="resnet50", weights=str(file), epochs=1, image_size=32, learning_rate=1e-6)
+    )
+    trained = bundle.load_bundle(config.models).classifier_state["backbone.layer4.2.conv3.weight"]
+    torch.testing.assert_close(trained, start["layer4.2.conv3.weight"], atol=1e-4, rtol=0)
+    index = Index(str(tmp_path / "index"))
+    index_archive(IndexConfig(archive=config.archive, models=config.models, index=index.uri, components=3))
+    embedding = index.embeddings(index.features())
+    assert embedding.shape == (24, 2048)
+    assert len(np.unique(embedding, axis=0)) == 24
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on(
+    config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(settings: dict[str, Any]) -> None:
+        """Train; an image is gone in the second epoch."""
+        read, victim, count = Pictures.__getitem__, settings["images"][0].uri, len(settings["images"])
+        reads = iter(range(10**6))
+
+        def lost(images: Pictures, index: int) -> Any:
+            if next(reads) == count:
+                Path(victim).rename(f"{victim}.gone")
+            return read(images, index)
+
+        Pictures.__getitem__ = lost  # type: ignore[method-assign]
+        train_worker(settings)
+
+    epochs = dataclasses.replace(config, epochs=3, batch_size=12)
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", losing)
+    with pytest.raises(LabelError, match="the same command goes on"):
+        finetune(epochs)
+    assert not (tmp_path / "models" / "bundle.json").exists()
+    (gone,) = (tmp_path / "archive").rglob("*.gone")
+    gone.rename(str(gone).removesuffix(".gone"))
+    logged = tmp_path / "epochs"
+
+    def counting(settings: dict[str, Any]) -> None:
+        """Train, and note each epoch that is trained here."""
+        report = ray.train.report
+
+        def noted(metrics: dict[str, Any], **more: Any) -> None:
+            with logged.open("a") as file:
+                print(metrics["epoch"], file=file)
+            report(metrics, **more)
+
+        ray.train.report = noted
+        train_worker(settings)
+
+    monkeypatch.setattr("jobs.finetune_classifier.train_worker", counting)
+    other = tmp_path / "models" / "training" / "classifier-of-other-options"
+    other.mkdir()
+    finetune(dataclasses.replace(epochs, json=True))
+    assert logged.read_text().split() == ["1", "2"]
+    assert not list((tmp_path / "models" / "training").iterdir())  # nor of the run that this one supersedes
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_a_training_that_diverges_ends_with_a_remedy(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the loss is (nan|inf) after epoch \d; pass less than --learning-rate 1e\+30"
+    ):
+        finetune(dataclasses.replace(config, learning_rate=1e30, epochs=3))
+    assert not (tmp_path / "models" / "bundle.json").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refuses(tmp_path: Path) -> None:
+    draw(tmp_path / "archive", 0, 6)
+    images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG no more")
+    assert readable([*images, LabelledImage(str(broken), "a", "train")], READING) == images
+    with pytest.raises(LabelError, match="1 training images are refused by their store"):
+        readable(
+            [*images, LabelledImage(str(tmp_path), "a", "train")], READING
+        )  # a folder opens no better the next time
+
+
+def is_whole(snapshot: Path) -> bool:
+    """Whether Ray Train has noted a checkpoint: it goes on from those, not from files that it has yet to note."""
+    text = snapshot.read_text()
+    return "checkpoint_2" in text and text.endswith("}")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
+    def command(models: str) -> list[str]:
+        options = {**dataclasses.asdict(config), "models": models, "epochs": 3}
+        flags = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if v is not None and k != "json"]
+        return [sys.executable, "-m", "jobs.finetune_classifier", *flags]
+
+    log = tmp_path / "log"
+    with log.open("wb") as out, subprocess.Popen(
+        command(config.models), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+    ) as job:  # fmt: skip
+        while not any(map(is_whole, (tmp_path / "models").glob("training/*/checkpoint_manager_snapshot.json"))):
+            assert job.poll() is None, log.read_text()
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)
+    with pytest.raises(BundleError):
+        bundle.load_bundle(config.models)
+    for models in (config.models, str(tmp_path / "undisturbed")):
+        done = subprocess.run(command(models), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("epoch 1/3" in done.stdout) == (models != config.models)
+    resumed, undisturbed = (bundle.load_bundle(m) for m in (config.models, str(tmp_path / "undisturbed")))
+    for name, tensor in undisturbed.classifier_state.items():
+        torch.testing.assert_close(resumed.classifier_state[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_a_run_has_the_name_of_all_that_it_learns_from() -> None:
+    payload: dict[str, Any] = {"config": {"seed": 0}, "images": ["a", "b"]}
+    start = {"stem": torch.zeros(3), "head": torch.ones(2, dtype=torch.bfloat16)}
+    name = run_name(payload, ["1", "2"], start)
+    assert run_name(dict(payload), ["1", "2"], {key: tensor.clone() for key, tensor in start.items()}) == name
+    others = [
+        run_name(payload | {"config": {"seed": 1}}, ["1", "2"], start),
+        run_name(payload, ["1", "3"], start),  # a picture under its name
+        run_name(payload, ["1", "2"], start | {"stem": torch.ones(3)}),  # weights under theirs
+        run_name(payload, ["1", "2"], None),
+    ]
+    assert len({name, *others}) == 5
+
+
+def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneClassifierConfig) -> None:
+    with pytest.raises(WeightsError, match="nothing/there"):
+        finetune(dataclasses.replace(config, weights="nothing/there.pth"))
+    with pytest.raises(ConfigError, match=r"--models .*/models: the folder cannot be made"):
+        finetune(dataclasses.replace(config, models=f"{next(Path(config.archive).rglob('*.png'))}/models"))
+    with pytest.raises(WeightsError, match="nothing://"):
+        finetune(dataclasses.replace(config, weights="nothing://bucket/resnet18.pth"))
+    refused: dict[str, tuple[Any, ...]] = {
+        "tau": (0, -0.1, 1.01, math.nan), "calibration_fraction": (-0.04, 1), "train_fraction": (0, 1.5, math.nan)
+    }  # fmt: skip
+    for name, values in refused.items():
+        for value in values:
+            with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} {value}: it takes"):
+                FinetuneClassifierConfig(archive="a", models="m", **{name: value})
+    with pytest.raises(ConfigError, match="--views 3: it takes 1, 2, 4"):
+        dataclasses.replace(config, views=3)
