@@ -10,7 +10,7 @@ from jobs.resources import Needs
 from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.archive.stac import Wanted, is_catalogue
 from rsir_core.errors import ConfigError
-from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.footprint import BoundingBox
 from rsir_core.imagery.tiling import Tiling
 from rsir_core.models.regions import VIEWS, ObjectRule
 from rsir_core.search.filters import Filter
@@ -313,9 +313,9 @@ def _time(name: str, text: str | None) -> datetime | None:
     return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
-def _bounds(text: str | None) -> Footprint | None:
+def _bounds(text: str | None) -> BoundingBox | None:
     try:
-        bounds = None if text is None else Footprint(*(float(edge) for edge in text.split(",")))
+        bounds = None if text is None else BoundingBox(*(float(edge) for edge in text.split(",")))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--bbox {text}: it takes west,south,east,north in degrees") from error
     if bounds is not None:

@@ -121,9 +121,9 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     columns = {schemas.HEIGHT: height, schemas.WIDTH: width, schemas.NOTES: picture.notes, "pixels": pixels}
     if picture.window is not None:
         columns[schemas.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
-    if picture.ground is not None:
-        columns[schemas.BBOX] = dict(zip(schemas.BBOX_FIELDS, picture.ground.bbox, strict=True))
-        columns |= {schemas.GEOMETRY: picture.ground.polygon, schemas.CRS: picture.ground.crs}
+    if picture.footprint is not None:
+        columns[schemas.BBOX] = dict(zip(schemas.BBOX_FIELDS, picture.footprint.bbox, strict=True))
+        columns |= {schemas.GEOMETRY: picture.footprint.polygon, schemas.CRS: picture.footprint.crs}
     return columns
 
 

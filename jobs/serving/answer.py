@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.serving.messages import ROW, FootprintJson, ImagesJson
+from jobs.serving.messages import ROW, BoundingBoxJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core import schemas
 from rsir_core.geo.wkb import to_geojson
@@ -49,7 +49,7 @@ class Held(NamedTuple):
     classes: dict[str, int]  # images of each that there is
     columns: list[str]  # that a predicate can be about
     times: tuple[str, str] | None  # first and last
-    bounds: FootprintJson | None  # of all footprints
+    bounds: BoundingBoxJson | None  # of all footprints
 
 
 class Answerer:
@@ -152,14 +152,14 @@ class Answerer:
         counted = table[schemas.CLASS].value_counts().to_pylist()
         classes = {found["values"]: found["counts"] for found in counted}
         times: tuple[str, str] | None = None
-        bounds: FootprintJson | None = None
+        bounds: BoundingBoxJson | None = None
         ends = np.iinfo(np.int64)
         low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
         if low <= high:
             times = _iso(low), _iso(high)
         if len(placed := ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]):
             edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()]
-            bounds = FootprintJson(xmin=edges[0], ymin=edges[1], xmax=edges[2], ymax=edges[3])
+            bounds = BoundingBoxJson(xmin=edges[0], ymin=edges[1], xmax=edges[2], ymax=edges[3])
         return Held(classes, columns_to_ask(table.schema), times, bounds)
 
     def probe(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from jobs.serving.answer import Held, Ranked, Recognised
-from jobs.serving.messages import FootprintJson, ImagesJson
+from jobs.serving.messages import BoundingBoxJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import Box
@@ -135,10 +135,10 @@ def _ranked(parts: list[Ranked], ranking: Ranking) -> Found:
     return Found(results, min(part.nearest for part in parts))
 
 
-def _span(bounds: list[FootprintJson]) -> FootprintJson | None:
+def _span(bounds: list[BoundingBoxJson]) -> BoundingBoxJson | None:
     if not bounds:
         return None
-    return FootprintJson(
+    return BoundingBoxJson(
         xmin=min(b["xmin"] for b in bounds),
         ymin=min(b["ymin"] for b in bounds),
         xmax=max(b["xmax"] for b in bounds),

@@ -30,7 +30,7 @@ class BoxJson(TypedDict):
     y1: float
 
 
-class FootprintJson(TypedDict):
+class BoundingBoxJson(TypedDict):
     """What a footprint spans, in degrees; across ±180° xmin > xmax."""
 
     xmin: float
@@ -73,7 +73,7 @@ RowJson = TypedDict(
         "height": int,
         "width": int,
         "time": str | None,  # acquired, ISO 8601 UTC
-        "bbox": FootprintJson | None,
+        "bbox": BoundingBoxJson | None,
         "geometry": dict[str, Any] | None,  # its outline, GeoJSON
         "crs": str | None,  # of the file
         "window": RegionJson | None,  # of a tile: where in its scene it lies
@@ -124,7 +124,7 @@ class IndexJson(TypedDict):
     dimensions: int
     columns: list[str]  # that `where` can ask for
     times: tuple[str, str] | None  # first and last; null: no image has a time
-    bounds: FootprintJson | None  # of all footprints; null: no image has one
+    bounds: BoundingBoxJson | None  # of all footprints; null: no image has one
     versions: list[int]  # that are loaded; others that still exist can be asked for and are loaded then
     problem: str | None  # why a newer version is not served
     bundle: str

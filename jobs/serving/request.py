@@ -9,7 +9,7 @@ from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
 from jobs.serving.query import Descriptor, DistanceName, Edition
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.footprint import BoundingBox
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import COMPARED
 from rsir_core.search.filters import Filter, Operator
@@ -150,7 +150,7 @@ class SearchRequest(BaseModel):
         Raises:
             QueryError: 422, none can be: south of its north end, or after its end.
         """
-        bbox = None if self.bbox is None else Footprint(*self.bbox)
+        bbox = None if self.bbox is None else BoundingBox(*self.bbox)
         if bbox is not None and bbox.south > bbox.north:
             raise QueryError(f"bbox: its south {bbox.south:g} lies north of its north {bbox.north:g}; give W, S, E, N")
         start, end = _utc(self.start), _utc(self.end)

@@ -16,7 +16,7 @@ from pystac.utils import make_absolute_href
 from rsir_core.archive.hrefs import as_it_lies, href_of, suffix_of, without_marks
 from rsir_core.archive.listing import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
-from rsir_core.geo.footprint import Footprint, around_the_globe, meets
+from rsir_core.geo.footprint import BoundingBox, around_the_globe, meets
 from rsir_core.storage.filesystem import links_of
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store
@@ -40,7 +40,7 @@ class Wanted:
 
     start: datetime | None = None
     end: datetime | None = None
-    bbox: Footprint | None = None
+    bbox: BoundingBox | None = None
     collections: tuple[str, ...] | None = None
     asset: str | None = None
 
@@ -230,7 +230,7 @@ def _utc(time: datetime | None) -> datetime | None:
     return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
-def _footprint(item: pystac.Item) -> Footprint:
+def _footprint(item: pystac.Item) -> BoundingBox:
     """Bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
 
     Raises:
@@ -239,7 +239,7 @@ def _footprint(item: pystac.Item) -> Footprint:
     bbox = list(item.bbox or ())
     half = len(bbox) // 2
     try:
-        found = around_the_globe(Footprint(bbox[0], bbox[1], bbox[half], bbox[half + 1]))
+        found = around_the_globe(BoundingBox(bbox[0], bbox[1], bbox[half], bbox[half + 1]))
     except (IndexError, TypeError):
         found = None
     if found is None:

@@ -28,8 +28,8 @@ _DATE: Final = re.compile(
 )
 
 
-class Footprint(NamedTuple):
-    """Bounds in degrees of longitude and latitude (WGS 84); across the antimeridian west > east."""
+class BoundingBox(NamedTuple):
+    """Hold bounds in degrees of longitude and latitude (WGS 84); across the antimeridian west > east."""
 
     west: float
     south: float
@@ -37,8 +37,8 @@ class Footprint(NamedTuple):
     north: float
 
 
-class Ground(NamedTuple):
-    """The ground that an image shows.
+class Footprint(NamedTuple):
+    """Describe the ground that an image shows.
 
     Attributes:
         bbox: its bounds.
@@ -47,13 +47,13 @@ class Ground(NamedTuple):
         note: on what that rests where it is no transform: ground control points, RPCs; None: a transform.
     """
 
-    bbox: Footprint
+    bbox: BoundingBox
     polygon: bytes
     crs: str
     note: str | None = None
 
 
-def meets(bbox: Footprint, west: Any, south: Any, east: Any, north: Any) -> Any:
+def meets(bbox: BoundingBox, west: Any, south: Any, east: Any, north: Any) -> Any:
     """Whether bounds and a footprint have a point in common; either may cross the antimeridian.
 
     Args:
@@ -70,7 +70,7 @@ def meets(bbox: Footprint, west: Any, south: Any, east: Any, north: Any) -> Any:
     return (south <= bbox.north) & (north >= bbox.south) & functools.reduce(operator.or_, shared)
 
 
-def arcs(bbox: Footprint) -> list[tuple[float, float]]:
+def arcs(bbox: BoundingBox) -> list[tuple[float, float]]:
     """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
     low, high = EVERYWHERE
     if bbox.west > bbox.east:
@@ -79,7 +79,7 @@ def arcs(bbox: Footprint) -> list[tuple[float, float]]:
     return [(bbox.west, bbox.east), *edges]
 
 
-def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
+def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None:
     """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth.
 
     The bounds hold every pixel's centre that is on earth: they come from points all along the edge and, where some of
@@ -92,7 +92,7 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
     longitudes, latitudes = placement.place(*edge(*frame))
     if np.isfinite(longitudes).all() and np.isfinite(latitudes).all():
         longitudes = np.unwrap(longitudes, period=360)
-        found: Footprint | None = _around(longitudes, latitudes)
+        found: BoundingBox | None = _around(longitudes, latitudes)
     else:
         found = _of_what_is_on_earth(*placement.place(*lattice(*frame)))
     bbox = found and around_the_globe(found)
@@ -104,7 +104,7 @@ def ground_of(dataset: Any, window: Window | None = None) -> Ground | None:
         rings = [rectangle(bbox.west, bbox.south, 180.0, bbox.north), rectangle(-180.0, *bbox[1:])]
     else:
         rings = [rectangle(*bbox)]
-    return Ground(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
+    return Footprint(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
 
 
 def edge(x: float, y: float, width: float, height: float, segments: int = SEGMENTS) -> Points:
@@ -123,16 +123,16 @@ def lattice(x: float, y: float, width: float, height: float) -> Points:
     return xs.ravel(), ys.ravel()
 
 
-def _around(longitudes: Doubles, latitudes: Doubles) -> Footprint:
+def _around(longitudes: Doubles, latitudes: Doubles) -> BoundingBox:
     """Bounds of what a closed line of points encloses, its longitudes without a jump."""
     south, north = _ends(latitudes)
     if np.abs(latitudes).max() <= 90:  # between two points nothing lies beyond a pole
         south, north = max(south, -90.0), min(north, 90.0)
     if abs(longitudes[-1] - longitudes[0]) > 180:  # once around a pole
         is_south = np.mean(latitudes) < 0
-        return Footprint(-180.0, -90.0 if is_south else south, 180.0, north if is_south else 90.0)
+        return BoundingBox(-180.0, -90.0 if is_south else south, 180.0, north if is_south else 90.0)
     west, east = _ends(longitudes)
-    return Footprint(west, south, east, north)
+    return BoundingBox(west, south, east, north)
 
 
 def _ends(values: Doubles) -> tuple[float, float]:
@@ -143,7 +143,7 @@ def _ends(values: Doubles) -> tuple[float, float]:
     return float(values.min() - bend), float(values.max() + bend)
 
 
-def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> Footprint | None:
+def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> BoundingBox | None:
     """Bounds of those points of a lattice that are on earth, and of what may lie between them and the others."""
     there = np.isfinite(longitudes) & np.isfinite(latitudes)
     if not there.any():
@@ -156,10 +156,10 @@ def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> Footprint |
     widest = int(gaps.argmax())
     south, north = max(-90.0, latitudes[there].min() - rise), min(90.0, latitudes[there].max() + rise)
     if gaps[widest] <= 2 * step or max(-south, north) >= 90:  # all around, or a pole is in it
-        return Footprint(-180.0, float(south), 180.0, float(north))
+        return BoundingBox(-180.0, float(south), 180.0, float(north))
     west, span = known[(widest + 1) % len(known)] - step, 360 - gaps[widest] + 2 * step
     west = (west + 180) % 360 - 180
-    return Footprint(float(west), float(south), float(west + span), float(north))
+    return BoundingBox(float(west), float(south), float(west + span), float(north))
 
 
 def _largest_step(steps: Iterable[Doubles]) -> float:
@@ -167,7 +167,7 @@ def _largest_step(steps: Iterable[Doubles]) -> float:
     return float(max(found, default=180.0))
 
 
-def around_the_globe(found: Footprint) -> Footprint | None:
+def around_the_globe(found: BoundingBox) -> BoundingBox | None:
     """Bring bounds to longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
 
     West of the antimeridian's west > east stays as it is. None: these are no bounds on earth.
@@ -176,13 +176,13 @@ def around_the_globe(found: Footprint) -> Footprint | None:
     if not (abs(west) <= 540 and abs(east) <= 540 and -90 <= south <= north <= 90):
         return None
     if east - west >= 360:
-        return Footprint(-180.0, south, 180.0, north)
+        return BoundingBox(-180.0, south, 180.0, north)
     west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
     # What only touches the antimeridian does not cross it.
-    return Footprint(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
+    return BoundingBox(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
 
 
-def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: Footprint) -> bool:
+def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> bool:
     """Whether points along an edge make a ring on the plane of longitude and latitude: not at a pole, for example."""
     return bool(
         bbox.west <= bbox.east
@@ -194,7 +194,7 @@ def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: Footprint) -> bo
     )
 
 
-def _outline(placement: Placement, frame: Frame, bbox: Footprint) -> Ring:
+def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Ring:
     """Give the ring of the fewest points along an edge that has the centres of the outer pixels inside of it.
 
     Four corners, where the edge is straight enough; of a bent edge 2, 4, 8, … points a side.

@@ -27,7 +27,7 @@ from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import Ground, ground_of, time_of
+from rsir_core.geo.footprint import Footprint, footprint_of, time_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
 from rsir_core.imagery.rgb import (
@@ -63,7 +63,7 @@ class Picture:
     pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
     notes: str | None  # what reading had to decide (stretch, first page, bands, transparent pixels); None: nothing
     time: datetime | None = None  # of acquisition, UTC; None: the file does not say
-    ground: Ground | None = None  # None: the file is not georeferenced
+    footprint: Footprint | None = None  # None: the file is not georeferenced
     window: Window | None = None  # of a tile: where in its scene it lies, in pixels
 
 
@@ -157,8 +157,8 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _picture(found: Decoded) -> Picture:
-    notes = [*found.notes, *([found.ground.note] if found.ground and found.ground.note else [])]
-    return Picture(np.ascontiguousarray(found.pixels), "; ".join(notes) or None, found.time, found.ground)
+    notes = [*found.notes, *([found.footprint.note] if found.footprint and found.footprint.note else [])]
+    return Picture(np.ascontiguousarray(found.pixels), "; ".join(notes) or None, found.time, found.footprint)
 
 
 def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
@@ -225,7 +225,7 @@ def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
         notes += [f"page 1 of {len(dataset.subdatasets)}"] if dataset.subdatasets else []
         if driver == "GTiff" and placement_of(dataset) is None:  # pixels turn, a georeference would not
             pixels = turned(pixels, orientation_in(io.BytesIO(data)))
-        return Decoded(pixels, notes, time_of(dataset), ground_of(dataset))
+        return Decoded(pixels, notes, time_of(dataset), footprint_of(dataset))
 
 
 def _lab(dataset: Any, data: bytes, name: str) -> Noted:

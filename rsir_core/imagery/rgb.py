@@ -16,7 +16,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from rsir_core.errors import FailureKind, ImageError
-from rsir_core.geo.footprint import Ground
+from rsir_core.geo.footprint import Footprint
 
 Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 Noted = tuple[Pixels, list[str]]  # with notes
@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     pixels: Pixels
     notes: list[str]
     time: datetime | None = None
-    ground: Ground | None = None
+    footprint: Footprint | None = None
 
 
 class View(NamedTuple):

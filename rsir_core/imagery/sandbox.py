@@ -25,7 +25,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsir_core.errors import FailureKind, FailureStage, ImageError
-from rsir_core.geo.footprint import Footprint, Ground
+from rsir_core.geo.footprint import BoundingBox, Footprint
 from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.rgb import Pixels
 
@@ -156,9 +156,9 @@ def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Any:
 def _picture(head: Mapping[str, Any], pixels: Pixels) -> Picture:
     pixels = pixels.reshape(head["height"], head["width"], 3)
     time = head["time"] and datetime.fromisoformat(head["time"])
-    bbox, polygon, crs = head["ground"] or (None, "", "")
-    ground = bbox and Ground(Footprint(*bbox), bytes.fromhex(polygon), crs)
-    return Picture(pixels, head["notes"], time, ground, head["window"] and Window(*head["window"]))
+    bbox, polygon, crs = head["footprint"] or (None, "", "")
+    footprint = bbox and Footprint(BoundingBox(*bbox), bytes.fromhex(polygon), crs)
+    return Picture(pixels, head["notes"], time, footprint, head["window"] and Window(*head["window"]))
 
 
 # What follows runs in the process.
@@ -218,9 +218,9 @@ def _packed(picture: Picture) -> tuple[Facts, memoryview]:
     height, width = picture.pixels.shape[:2]
     time = picture.time and picture.time.isoformat()
     head: Facts = {"height": height, "width": width, "notes": picture.notes, "time": time}
-    head |= {"ground": None, "window": picture.window and picture.window.flatten()}
-    if picture.ground is not None:
-        head["ground"] = (picture.ground.bbox, picture.ground.polygon.hex(), picture.ground.crs)
+    head |= {"footprint": None, "window": picture.window and picture.window.flatten()}
+    if picture.footprint is not None:
+        head["footprint"] = (picture.footprint.bbox, picture.footprint.polygon.hex(), picture.footprint.crs)
     return head, picture.pixels.data
 
 

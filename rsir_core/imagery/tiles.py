@@ -18,7 +18,7 @@ from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import ground_of, time_of
+from rsir_core.geo.footprint import footprint_of, time_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import orientation_in, turned
 from rsir_core.imagery.rgb import (
@@ -199,8 +199,8 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -
     check_blocks(dataset, bands, name, max_pixels)
     shape = (size[1], size[0]) if recipe.size else None
     pixels, notes = rgb(dataset, bands, name, View(window, shape, recipe.stretch))
-    ground = ground_of(dataset, window)
-    return Decoded(turned(pixels, orientation), notes, time_of(dataset), ground)
+    footprint = footprint_of(dataset, window)
+    return Decoded(turned(pixels, orientation), notes, time_of(dataset), footprint)
 
 
 def orientation_of_scene(dataset: Any, uri: str) -> int:

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 
 from rsir_core import schemas
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import Footprint, arcs, meets
+from rsir_core.geo.footprint import BoundingBox, arcs, meets
 from rsir_core.search.clusters import Clusters, Ranges
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
@@ -50,7 +50,7 @@ class Filter:
     classes: tuple[str, ...] | None = None
     start: datetime | None = None
     end: datetime | None = None
-    bbox: Footprint | None = None
+    bbox: BoundingBox | None = None
     where: tuple[tuple[str, Operator, Any], ...] = ()
 
     def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:

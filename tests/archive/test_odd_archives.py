@@ -19,7 +19,7 @@ from rsir_core.archive.hrefs import href_of
 from rsir_core.archive.listing import list_images, root_of
 from rsir_core.archive.stac import Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError
-from rsir_core.geo.footprint import Footprint, time_in
+from rsir_core.geo.footprint import BoundingBox, time_in
 from rsir_core.storage.filesystem import links_of
 from rsir_core.storage.reading import read_file
 from tests.support.serving import copy_of, local_app, publish, serving
@@ -178,15 +178,15 @@ def feature(name: str, bbox: list[float], **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bbox", "found"),
     [
-        (Footprint(179.1, -17.7, 179.95, -17.0), {"spec", "minus", "plus"}),
-        (Footprint(-179.9, -17.7, -179, -17), {"spec", "minus", "plus"}),
-        (Footprint(179.8, -17.7, -179.9, -17), {"spec", "minus", "plus"}),
-        (Footprint(0, -17.7, 170, -17), set()),
-        (Footprint(-178, -17.7, 0, -17), set()),
+        (BoundingBox(179.1, -17.7, 179.95, -17.0), {"spec", "minus", "plus"}),
+        (BoundingBox(-179.9, -17.7, -179, -17), {"spec", "minus", "plus"}),
+        (BoundingBox(179.8, -17.7, -179.9, -17), {"spec", "minus", "plus"}),
+        (BoundingBox(0, -17.7, 170, -17), set()),
+        (BoundingBox(-178, -17.7, 0, -17), set()),
     ],
 )
 def test_items_around_fiji_are_found_however_their_longitudes_go_on(
-    tmp_path: Path, bbox: Footprint, found: set[str]
+    tmp_path: Path, bbox: BoundingBox, found: set[str]
 ) -> None:
     boxes = {"spec": [179.0, -18.4, -178.5, -16.3], "minus": [-180.67, -18.39, -178.55, -16.3],
              "plus": [179.0, -18.4, 181.5, -16.3]}  # fmt: skip
@@ -203,7 +203,7 @@ def test_items_around_fiji_are_found_however_their_longitudes_go_on(
 def test_a_bbox_that_is_none_is_named_with_its_item(tmp_path: Path, bbox: list[float]) -> None:
     archive = collection(tmp_path, feature("odd", bbox))
     with pytest.raises(ArchiveError, match=r"item odd has the bbox \["):
-        list(list_items(archive, Wanted(bbox=Footprint(0, 0, 20, 60))))
+        list(list_items(archive, Wanted(bbox=BoundingBox(0, 0, 20, 60))))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from jobs.config import IndexConfig
 from rsir_core.archive.listing import ImageFile
 from rsir_core.archive.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
-from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.footprint import BoundingBox
 from rsir_core.geo.wkb import rectangle, to_geojson, to_wkb
 
 LATE = datetime(2024, 1, 15, 10, tzinfo=UTC)
@@ -121,7 +121,7 @@ def test_odd_item_collections(tmp_path: Path, change: dict[str, Any], words: str
         case _:
             found["assets"]["visual"] |= change
     (tmp_path / "items.json").write_text(json.dumps(document))
-    wanted = Wanted(bbox=Footprint(0, 0, 90, 90))
+    wanted = Wanted(bbox=BoundingBox(0, 0, 90, 90))
     if words:
         with pytest.raises(ArchiveError, match=words):
             list(list_items(str(tmp_path / "items.json"), wanted))
@@ -133,16 +133,18 @@ def test_items_are_chosen(catalogue: str) -> None:
     assert ids(catalogue, collections=("s2",)) == ["s2/a.tif", "s2/b.tif"]
     assert ids(catalogue, start=LATE) == ["s2/a.tif"] and ids(catalogue, end=EARLY) == ["c.jp2", "s2/b.tif"]
     assert ids(catalogue, start=datetime(2020, 6, 1, tzinfo=UTC), end=datetime(2020, 7, 1, tzinfo=UTC)) == ["c.jp2"]
-    assert ids(catalogue, bbox=Footprint(10.5, 40.5, 20, 50)) == ["s2/a.tif"]
-    assert ids(catalogue, bbox=Footprint(179, 0, -179, 50)) == ["s2/b.tif"]
-    assert ids(catalogue, bbox=Footprint(0, 0, 1, 1)) == []
+    assert ids(catalogue, bbox=BoundingBox(10.5, 40.5, 20, 50)) == ["s2/a.tif"]
+    assert ids(catalogue, bbox=BoundingBox(179, 0, -179, 50)) == ["s2/b.tif"]
+    assert ids(catalogue, bbox=BoundingBox(0, 0, 1, 1)) == []
     assert ids(catalogue, collections=("s2",), start=LATE, asset="visual") == ["s2/a.tif"]
 
 
 def test_bounds_on_either_side_of_the_antimeridian_meet_there() -> None:
     at = item("a", LATE, 179, {})  # to 180°
-    assert Wanted(bbox=Footprint(-180, 0, -170, 50)).takes(at) and Wanted(bbox=Footprint(-180, 0, 180, 50)).takes(at)
-    assert not Wanted(bbox=Footprint(-179, 0, -170, 50)).takes(at)
+    assert Wanted(bbox=BoundingBox(-180, 0, -170, 50)).takes(at) and Wanted(bbox=BoundingBox(-180, 0, 180, 50)).takes(
+        at
+    )
+    assert not Wanted(bbox=BoundingBox(-179, 0, -170, 50)).takes(at)
 
 
 def test_an_item_collection_on_a_store_is_listed() -> None:
@@ -192,7 +194,7 @@ def test_options_of_catalogues(options: dict[str, str]) -> None:
         IndexConfig(archive="folder", models="m", index="i", **options)  # type: ignore[arg-type]
     assert IndexConfig(archive="folder", models="m", index="i").wanted is None
     given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
-    assert given == Wanted(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=Footprint(1, 2, 3, 4))
+    assert given == Wanted(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))
 
 
 def test_results_are_items() -> None:

@@ -17,7 +17,7 @@ from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_edition
-from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.footprint import BoundingBox
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
 from rsir_core.search.filters import Filter
@@ -43,7 +43,7 @@ def found(index: str, queries: int) -> dict[str, int]:
         time: datetime = row["time"]
         for name, wanted in (
             ("window", Filter()),
-            ("window_and_place", Filter(bbox=Footprint(*row["bbox"].values()))),
+            ("window_and_place", Filter(bbox=BoundingBox(*row["bbox"].values()))),
             ("window_and_date", Filter(start=time, end=time)),
         ):
             ranking = Ranking(1, filter=wanted)

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import Footprint, ground_of, time_of
+from rsir_core.geo.footprint import BoundingBox, footprint_of, time_of
 from rsir_core.imagery.decode import decode
 from tests.support.rasters import gdal_file, large_is_slow, pillow_file
 
@@ -42,12 +42,12 @@ def raster(crs: str | None, bounds: tuple[float, float, float, float]) -> bytes:
     return gdal_file(np.ones((1, 8, 8), np.uint8), **options)
 
 
-def bounds_of(dataset: Any) -> Footprint | None:
-    ground = ground_of(dataset)
-    return ground and ground.bbox
+def bounds_of(dataset: Any) -> BoundingBox | None:
+    footprint = footprint_of(dataset)
+    return footprint and footprint.bbox
 
 
-def found(data: bytes) -> Footprint | None:
+def found(data: bytes) -> BoundingBox | None:
     with opened(data) as dataset:
         return bounds_of(dataset)
 
@@ -85,7 +85,7 @@ def test_a_picture_carries_what_its_file_says(file: Path) -> None:
     except ImageError:
         pytest.skip("no picture")
     with opened(data) as dataset:
-        assert (picture.ground and picture.ground.bbox, picture.time) == (bounds_of(dataset), time_of(dataset))
+        assert (picture.footprint and picture.footprint.bbox, picture.time) == (bounds_of(dataset), time_of(dataset))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import Footprint, ground_of, meets
+from rsir_core.geo.footprint import BoundingBox, footprint_of, meets
 from rsir_core.geo.placement import placement_of
 from rsir_core.geo.wkb import to_geojson
 from rsir_core.imagery.decode import Picture, decode, read_picture
@@ -98,18 +98,18 @@ def pixels_outside(data: bytes, windows: list[Window]) -> int:
         placement = placement_of(dataset)
         assert placement is not None
         for window in windows:
-            ground = ground_of(dataset, window)
+            footprint = footprint_of(dataset, window)
             x, y, width, height = window.flatten()
             xs, ys = np.meshgrid(np.arange(width) + x + 0.5, np.arange(height) + y + 0.5)
             lon, lat = placement.place(xs.ravel(), ys.ravel())
             there = np.isfinite(lon) & np.isfinite(lat)
-            assert (ground is not None) or not there.any()
-            if ground is None:
+            assert (footprint is not None) or not there.any()
+            if footprint is None:
                 continue
             lon, lat = (lon[there] + 180) % 360 - 180, lat[there]
-            inside = [bool(meets(ground.bbox, a, b, a, b)) for a, b in zip(lon, lat, strict=True)]
+            inside = [bool(meets(footprint.bbox, a, b, a, b)) for a, b in zip(lon, lat, strict=True)]
             count += len(inside) - sum(inside)
-            place = to_geojson(ground.polygon)
+            place = to_geojson(footprint.polygon)
             rings = [place["coordinates"]] if place["type"] == "Polygon" else place["coordinates"]
             corners = np.array([point for ring in rings for point in ring[0]])
             assert np.abs(corners[:, 0]).max() <= 180 + 1e-9 and np.abs(corners[:, 1]).max() <= 90 + 1e-9
@@ -158,14 +158,14 @@ def test_every_pixel_of_a_bent_edge_lies_in_bounds_and_polygon(
     size: dict[str, Any] = {"width": side, "height": side, "sparse_ok": True, "tiled": True}
     data = gdal_file(np.zeros((1, 16, 16), np.uint8), crs=crs, transform=transform, **size)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
-        ground, placement = ground_of(dataset), placement_of(dataset)
-        assert ground is not None and placement is not None
+        footprint, placement = footprint_of(dataset), placement_of(dataset)
+        assert footprint is not None and placement is not None
         along, first, last = np.arange(side) + 0.5, np.full(side, 0.5), np.full(side, side - 0.5)
         xs, ys = np.concatenate([along, along, first, last]), np.concatenate([first, last, along, along])
         lon, lat = placement.place(xs, ys)
-    west, south, east, north = ground.bbox
+    west, south, east, north = footprint.bbox
     assert west <= lon.min() and lon.max() <= east and south <= lat.min() and lat.max() <= north
-    (ring,) = to_geojson(ground.polygon)["coordinates"]
+    (ring,) = to_geojson(footprint.polygon)["coordinates"]
     assert Outline(ring).contains_points(np.column_stack([lon, lat])).all()
 
 
@@ -173,8 +173,8 @@ def test_a_global_grid_of_centres_on_the_poles_is_clamped() -> None:
     transform = Affine(360.25 / 64, 0, -180.125, 0, -180.25 / 64, 90.125)
     data = gdal_file(np.ones((1, 64, 64), np.uint8), crs="EPSG:4326", transform=transform)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
-        whole, corner = ground_of(dataset), ground_of(dataset, Window(0, 0, 16, 16))
-    assert whole is not None and whole.bbox == Footprint(-180, -90, 180, 90)
+        whole, corner = footprint_of(dataset), footprint_of(dataset, Window(0, 0, 16, 16))
+    assert whole is not None and whole.bbox == BoundingBox(-180, -90, 180, 90)
     assert corner is not None and corner.bbox.north == 90 and corner.bbox.east == pytest.approx(-90, abs=0.2)
 
 
@@ -182,7 +182,7 @@ def test_a_raster_of_which_nothing_is_on_earth_has_no_footprint() -> None:
     transform = Affine(1e4, 0, 5.4e6, 0, -1e4, 5.4e6)
     data = gdal_file(np.ones((1, 8, 8), np.uint8), crs="+proj=geos +h=35785831 +lon_0=0 +sweep=y", transform=transform)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
-        assert ground_of(dataset) is None
+        assert footprint_of(dataset) is None
 
 
 def test_control_points_alone_place_a_raster_with_a_note(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_control_points_alone_place_a_raster_with_a_note(tmp_path: Path) -> None
     points = [GroundControlPoint(row, col, x, y) for (row, col), (x, y) in corners.items()]
     data = gdal_file(np.full((3, 256, 256), 9, np.uint8), gcps=points, crs="EPSG:4326")
     picture = decode(data, "radar")
-    assert picture.ground is not None and "placed by 4 ground control points" in str(picture.notes)
-    assert picture.ground.bbox == pytest.approx((9.2, 46.0, 12.0, 47.9), abs=0.02)
+    assert picture.footprint is not None and "placed by 4 ground control points" in str(picture.notes)
+    assert picture.footprint.bbox == pytest.approx((9.2, 46.0, 12.0, 47.9), abs=0.02)
     assert pixels_outside(data, all_windows(64, 256, 256)) == 0
     (tmp_path / "radar.tif").write_bytes(data)
     cut = survey(str(tmp_path / "radar.tif"), Tiling(64, 0, metres=20_000), PLENTY)
@@ -209,8 +209,10 @@ def test_rpcs_alone_place_a_raster_with_a_note() -> None:
         err_bias=0.0, err_rand=0.0,
     )  # fmt: skip
     picture = decode(gdal_file(np.full((3, 256, 256), 9, np.uint8), rpcs=rpc), "worldview")
-    assert picture.ground is not None and "placed by RPCs at a height of 500 m, without terrain" in str(picture.notes)
-    assert picture.ground.bbox == pytest.approx((10.8, 47.9, 11.2, 48.1), abs=0.01)
+    assert picture.footprint is not None and "placed by RPCs at a height of 500 m, without terrain" in str(
+        picture.notes
+    )
+    assert picture.footprint.bbox == pytest.approx((10.8, 47.9, 11.2, 48.1), abs=0.01)
 
 
 # 13: what this build of the decoders does not read

@@ -48,7 +48,7 @@ def check_same(found: Picture | ImageError, uri: str) -> None:
     own = read_picture(uri, LIMIT)
     assert isinstance(found, Picture), found
     np.testing.assert_array_equal(found.pixels, own.pixels)
-    assert (found.notes, found.time, found.ground) == (own.notes, own.time, own.ground)
+    assert (found.notes, found.time, found.footprint) == (own.notes, own.time, own.footprint)
     assert found.pixels.flags.writeable
 
 
@@ -66,7 +66,7 @@ def test_pictures_and_failures_are_those_of_reading_oneself(
     assert [(a.stage, a.kind) for a in answers if isinstance(a, ImageError)] == list(bad.values())
     for found, uri in zip(answers[len(bad) :], good, strict=True):
         check_same(found, uri)
-    assert isinstance(answers[-1], Picture) and answers[-1].ground and answers[-1].notes
+    assert isinstance(answers[-1], Picture) and answers[-1].footprint and answers[-1].notes
     (large,) = reader.read([(good[-1], 10)])
     assert isinstance(large, ImageError) and large.kind == "too_large"
 

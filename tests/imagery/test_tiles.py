@@ -65,7 +65,7 @@ def test_windows_equal_the_whole_picture(tmp_path: Path, dtype: str, form: str) 
         assert found.window == tile.window
         x, y, w, h = tile.window.flatten()
         np.testing.assert_array_equal(found.pixels, whole.pixels[y : y + h, x : x + w])
-        assert (found.notes is None) == (dtype == "uint8") and (found.ground is not None) == (form == "cog")
+        assert (found.notes is None) == (dtype == "uint8") and (found.footprint is not None) == (form == "cog")
 
 
 def test_smaller_sizes_come_from_overviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +113,8 @@ def test_bands_by_number(tmp_path: Path) -> None:
 
 def test_a_tile_knows_its_place(tmp_path: Path) -> None:
     (tmp_path / "s.tif").write_bytes(cog(np.ones((3, 256, 256), np.uint8)))
-    whole = read_picture(str(tmp_path / "s.tif")).ground
-    east, west = (read_picture(f"{tmp_path}/s.tif#xywh={x},0,128,256").ground for x in (128, 0))
+    whole = read_picture(str(tmp_path / "s.tif")).footprint
+    east, west = (read_picture(f"{tmp_path}/s.tif#xywh={x},0,128,256").footprint for x in (128, 0))
     assert whole and east and west and whole.crs == east.crs == "EPSG:32633"
     assert west.bbox.west == pytest.approx(whole.bbox.west) and east.bbox.east == pytest.approx(whole.bbox.east)
     assert west.bbox.east == pytest.approx(15 + 256 / 111_320 / np.cos(np.radians(45.15)), abs=1e-5)
@@ -199,7 +199,7 @@ def test_sidecars_and_neighbours_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s.tif.aux.xml").write_text(f"{nodata}</PAMDataset>")
     after = read_picture(f"{tmp_path}/s.tif#xywh=0,0,32,32")
     np.testing.assert_array_equal(before.pixels, after.pixels)
-    assert before.notes == after.notes and after.ground is None
+    assert before.notes == after.notes and after.footprint is None
     assert sorted(f.name for f in tmp_path.iterdir()) == ["s.tfw", "s.tif", "s.tif.aux.xml", "s.tif.msk", "s.tif.ovr"]
 
 
@@ -218,4 +218,4 @@ def test_real_scenes(file: Path) -> None:
     if "stretch" not in (whole.notes or ""):
         part = whole.pixels[height // 4 :, width // 4 :][: height // 2, : width // 2]
         np.testing.assert_array_equal(tile.pixels, part)
-    assert (tile.ground is None) == (whole.ground is None) and tile.time == whole.time
+    assert (tile.footprint is None) == (whole.footprint is None) and tile.time == whole.time

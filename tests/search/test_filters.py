@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import Footprint
+from rsir_core.geo.footprint import BoundingBox
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.search import filters
 from rsir_core.search.clusters import Clusters, Ranges, make_clusters
@@ -42,7 +42,7 @@ VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
 
 longitudes = st.integers(-18, 18).map(lambda n: n * 10.0)  # so coarse that edges touch, the antimeridian's as well
 latitudes = st.lists(st.integers(-9, 9).map(lambda n: n * 10.0), min_size=2, max_size=2).map(sorted)
-footprints = st.builds(lambda w, ns, e: Footprint(w, ns[0], e, ns[1]), longitudes, latitudes, longitudes)
+footprints = st.builds(lambda w, ns, e: BoundingBox(w, ns[0], e, ns[1]), longitudes, latitudes, longitudes)
 times = st.none() | VALUES["time"]
 stored_rows = st.fixed_dictionaries(
     {
@@ -81,18 +81,18 @@ def passes(row: Row, wanted: Filter) -> bool:
         (wanted.classes is None or row["class"] in wanted.classes)
         and (wanted.start is None or (time is not None and time >= wanted.start))
         and (wanted.end is None or (time is not None and time <= wanted.end))
-        and (wanted.bbox is None or (bbox is not None and meet(Footprint(*bbox.values()), wanted.bbox)))
+        and (wanted.bbox is None or (bbox is not None and meet(BoundingBox(*bbox.values()), wanted.bbox)))
         and all(row[c] is not None and TESTS[asked](row[c], value) for c, asked, value in wanted.where)
     )
 
 
-def meet(a: Footprint, b: Footprint) -> bool:
+def meet(a: BoundingBox, b: BoundingBox) -> bool:
     """Two arcs of a circle meet if one of them begins in the other."""
     over = in_arc(a.west, b) or in_arc(b.west, a)
     return over and a.south <= b.north and b.south <= a.north
 
 
-def in_arc(longitude: float, f: Footprint) -> bool:
+def in_arc(longitude: float, f: BoundingBox) -> bool:
     width = 360 if f.east - f.west == 360 else (f.east - f.west) % 360
     return (longitude - f.west) % 360 <= width
 
@@ -145,7 +145,7 @@ def test_a_row_that_passes_lies_in_a_cluster_that_can_have_one(found: list[Row],
 
 
 @given(footprints, footprints)
-def test_footprints_meet_as_arcs_do(a: Footprint, b: Footprint) -> None:
+def test_footprints_meet_as_arcs_do(a: BoundingBox, b: BoundingBox) -> None:
     row = {"class": "beach", "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), a, strict=True)), "time": None}
     assert answer([row], Filter(bbox=b)) == ([meet(a, b)], [meet(a, b)])
 
@@ -169,7 +169,7 @@ def test_footprints_meet_as_arcs_do(a: Footprint, b: Footprint) -> None:
 )
 def test_boxes_at_the_antimeridian(row: tuple[float, ...], asked: tuple[float, ...], meets: bool) -> None:
     bbox = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, row), strict=True))
-    assert answer([{"class": "beach", "time": None, "bbox": bbox}], Filter(bbox=Footprint(*asked))) == (
+    assert answer([{"class": "beach", "time": None, "bbox": bbox}], Filter(bbox=BoundingBox(*asked))) == (
         [meets],
         [meets],
     )
@@ -187,8 +187,8 @@ def test_no_filter_is_no_mask() -> None:
         Filter(classes=()),
         Filter(start=NOON + timedelta(days=9)),
         Filter(end=NOON - timedelta(days=9)),
-        Filter(bbox=Footprint(20, 20, 30, 30)),
-        Filter(bbox=Footprint(170, 0, -170, 10), where=(("height", ">", 0),)),
+        Filter(bbox=BoundingBox(20, 20, 30, 30)),
+        Filter(bbox=BoundingBox(170, 0, -170, 10), where=(("height", ">", 0),)),
     ],
 )
 def test_what_no_cluster_can_have_is_answered_without_looking(monkeypatch: pytest.MonkeyPatch, wanted: Filter) -> None:
