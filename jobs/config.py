@@ -10,7 +10,7 @@ from jobs.resources import Needs
 from jobs.training.recipe import Recipe, recipe_without
 from rsir_core.archive.stac import Wanted, is_catalogue
 from rsir_core.errors import ConfigError
-from rsir_core.geo.footprint import BoundingBox
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.imagery.tiling import Tiling
 from rsir_core.models.regions import VIEWS, ObjectRule
 from rsir_core.search.filters import Filter

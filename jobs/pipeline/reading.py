@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rsir_core import schemas
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import time_in
+from rsir_core.geo.acquisition_time import time_in
 from rsir_core.imagery.decode import Picture, read_in_turn
 from rsir_core.imagery.sandbox import Reader, ReadFunction, memory_for
 

@@ -9,7 +9,7 @@ from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
 from jobs.serving.query import Descriptor, DistanceName, Edition
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import BoundingBox
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import COMPARED
 from rsir_core.search.filters import Filter, Operator

@@ -16,7 +16,7 @@ from pystac.utils import make_absolute_href
 from rsir_core.archive.hrefs import as_it_lies, href_of, suffix_of, without_marks
 from rsir_core.archive.listing import EXTENSIONS, ImageFile, etag_of
 from rsir_core.errors import ArchiveError
-from rsir_core.geo.footprint import BoundingBox, around_the_globe, meets
+from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
 from rsir_core.storage.filesystem import links_of
 
 AT_ONCE: Final = 16  # items that are read: it waits for a store

@@ -1,40 +1,19 @@
-"""Where and when on earth an image was taken: its outline in lon/lat, and the time of acquisition."""
+"""Where on earth an image was taken: its outline and bounds in longitude and latitude."""
 
-import functools
-import operator
-import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from rasterio.windows import Window
 
+from rsir_core.geo.bounding_box import BoundingBox, around_the_globe
 from rsir_core.geo.placement import Doubles, Placement, Points, placement_of
 from rsir_core.geo.wkb import Ring, counterclockwise, rectangle, to_wkb
 
 SEGMENTS: Final = 32  # of each side of an edge, for bounds
 MOST_SEGMENTS: Final = 1024  # of each side of an outline
 LATTICE: Final = 65  # points across and down
-EVERYWHERE: Final = (-180.0, 180.0)
 Frame = tuple[float, float, float, float]  # of pixels: x, y, width and height
-# 20240115, 2024-01-15 or 2024_01_15, perhaps with a time (T101031, 10:10:31, T1010Z, or the six digits right behind the
-# eight of the date), but not in the middle of a longer number.
-_HOUR, _MINUTE, _SECOND = "(?:[01]\\d|2[0-3])", "[0-5]\\d", "[0-5]\\d"
-_DATE: Final = re.compile(
-    r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<mark>[-_]?)(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
-    rf"(?:(?:[T_-]|(?<=\d{{8}}))(?P<hour>{_HOUR})[:-]?(?P<minute>{_MINUTE})[:-]?(?P<second>{_SECOND})(?:\.\d+)?Z?"
-    rf"|T(?P<h>{_HOUR}):?(?P<m>{_MINUTE})Z?)?(?!\d)"
-)
-
-
-class BoundingBox(NamedTuple):
-    """Hold bounds in degrees of longitude and latitude (WGS 84); across the antimeridian west > east."""
-
-    west: float
-    south: float
-    east: float
-    north: float
 
 
 class Footprint(NamedTuple):
@@ -51,32 +30,6 @@ class Footprint(NamedTuple):
     polygon: bytes
     crs: str
     note: str | None = None
-
-
-def meets(bbox: BoundingBox, west: Any, south: Any, east: Any, north: Any) -> Any:
-    """Whether bounds and a footprint have a point in common; either may cross the antimeridian.
-
-    Args:
-        bbox: the footprint.
-        west: of the bounds, as are the others: numbers, or columns, of which this gives an expression.
-        south: its latitude.
-        east: its longitude.
-        north: its latitude.
-    """
-    shared = []
-    for first, last in arcs(bbox):
-        over, under = west <= last, east >= first
-        shared.append((over & under) | ((west > east) & (over | under)))  # the latter: over the antimeridian
-    return (south <= bbox.north) & (north >= bbox.south) & functools.reduce(operator.or_, shared)
-
-
-def arcs(bbox: BoundingBox) -> list[tuple[float, float]]:
-    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
-    low, high = EVERYWHERE
-    if bbox.west > bbox.east:
-        return [(bbox.west, high), (low, bbox.east)]
-    edges = [(low, low), (high, high)] if bbox.west == low or bbox.east == high else []
-    return [(bbox.west, bbox.east), *edges]
 
 
 def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None:
@@ -167,21 +120,6 @@ def _largest_step(steps: Iterable[Doubles]) -> float:
     return float(max(found, default=180.0))
 
 
-def around_the_globe(found: BoundingBox) -> BoundingBox | None:
-    """Bring bounds to longitudes within ±180°: some rasters count them to 360, or on across the antimeridian.
-
-    West of the antimeridian's west > east stays as it is. None: these are no bounds on earth.
-    """
-    west, south, east, north = found
-    if not (abs(west) <= 540 and abs(east) <= 540 and -90 <= south <= north <= 90):
-        return None
-    if east - west >= 360:
-        return BoundingBox(-180.0, south, 180.0, north)
-    west, east = (x if abs(x) <= 180 else (x + 180) % 360 - 180 for x in (west, east))
-    # What only touches the antimeridian does not cross it.
-    return BoundingBox(-180.0 if west == 180 else west, south, 180.0 if east == -180 else east, north)
-
-
 def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> bool:
     """Whether points along an edge make a ring on the plane of longitude and latitude: not at a pole, for example."""
     return bool(
@@ -229,29 +167,3 @@ def _holds_outer_pixels(ring: Points, placement: Placement, frame: Frame) -> boo
     inward = across * (inner_latitudes[:-1] - latitudes[i]) - up * (inner_longitudes[:-1] - longitudes[i])
     turn = np.sum(longitudes[:-1] * latitudes[1:] - longitudes[1:] * latitudes[:-1])  # counterclockwise: above zero
     return bool((inward * np.sign(turn) >= 0).all())
-
-
-def time_of(dataset: Any) -> datetime | None:
-    """The TIFF's DateTime, which has no zone and counts as UTC; None: there is none that can be read."""
-    try:
-        return datetime.strptime(dataset.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def time_in(uri: str) -> datetime | None:
-    """The first date, with its time of day if there is one, in a file's name, as UTC; None: there is none.
-
-    As satellites' products and drones' pictures are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…,
-    2023-07-12.tif, DJI_20230712153012_0001_D.jpg.
-    """
-    path = uri.partition("?")[0] if "://" in uri else uri  # not when a link was signed
-    for found in _DATE.finditer(path.rpartition("/")[2]):
-        year, month, day = (int(found[part]) for part in ("year", "month", "day"))
-        clock = (found["hour"] or found["h"], found["minute"] or found["m"], found["second"])
-        hour, minute, second = (int(part or 0) for part in clock)
-        try:
-            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-        except ValueError:  # the 40th of a month: some other number
-            continue
-    return None

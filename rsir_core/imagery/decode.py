@@ -27,7 +27,8 @@ from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import Footprint, footprint_of, time_of
+from rsir_core.geo.acquisition_time import time_of
+from rsir_core.geo.footprint import Footprint, footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
 from rsir_core.imagery.rgb import (

@@ -25,7 +25,8 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsir_core.errors import FailureKind, FailureStage, ImageError
-from rsir_core.geo.footprint import BoundingBox, Footprint
+from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.geo.footprint import Footprint
 from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.rgb import Pixels
 

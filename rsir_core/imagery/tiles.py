@@ -18,7 +18,8 @@ from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import footprint_of, time_of
+from rsir_core.geo.acquisition_time import time_of
+from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import orientation_in, turned
 from rsir_core.imagery.rgb import (

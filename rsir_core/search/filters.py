@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 
 from rsir_core import schemas
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import BoundingBox, arcs, meets
+from rsir_core.geo.bounding_box import BoundingBox, arcs, meets
 from rsir_core.search.clusters import Clusters, Ranges
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]

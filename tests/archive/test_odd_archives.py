@@ -19,7 +19,8 @@ from rsir_core.archive.hrefs import href_of
 from rsir_core.archive.listing import list_images, root_of
 from rsir_core.archive.stac import Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError
-from rsir_core.geo.footprint import BoundingBox, time_in
+from rsir_core.geo.acquisition_time import time_in
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.storage.filesystem import links_of
 from rsir_core.storage.reading import read_file
 from tests.support.serving import copy_of, local_app, publish, serving

@@ -14,7 +14,7 @@ from jobs.config import IndexConfig
 from rsir_core.archive.listing import ImageFile
 from rsir_core.archive.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
-from rsir_core.geo.footprint import BoundingBox
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.geo.wkb import rectangle, to_geojson, to_wkb
 
 LATE = datetime(2024, 1, 15, 10, tzinfo=UTC)

@@ -17,7 +17,7 @@ from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_edition
-from rsir_core.geo.footprint import BoundingBox
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
 from rsir_core.search.filters import Filter

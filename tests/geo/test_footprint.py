@@ -18,7 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import BoundingBox, footprint_of, time_of
+from rsir_core.geo.acquisition_time import time_of
+from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.geo.footprint import footprint_of
 from rsir_core.imagery.decode import decode
 from tests.support.rasters import gdal_file, large_is_slow, pillow_file
 

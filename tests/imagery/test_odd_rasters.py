@@ -20,7 +20,8 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.geo.footprint import BoundingBox, footprint_of, meets
+from rsir_core.geo.bounding_box import BoundingBox, meets
+from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.geo.wkb import to_geojson
 from rsir_core.imagery.decode import Picture, decode, read_picture

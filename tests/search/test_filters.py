@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir_core.errors import QueryError
-from rsir_core.geo.footprint import BoundingBox
+from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.search import filters
 from rsir_core.search.clusters import Clusters, Ranges, make_clusters
