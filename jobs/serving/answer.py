@@ -8,11 +8,12 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
+from shapely.geometry import mapping
 
 from jobs.serving.messages import ROW, BoundingBoxJson, ImagesJson
 from jobs.serving.query import Descriptor, Edition, Ranking
 from rsir_core import schemas
-from rsir_core.geo.wkb import to_geojson
 from rsir_core.index.index import Index
 from rsir_core.models.detector import DetectedObject
 from rsir_core.models.regions import Box, Region
@@ -183,7 +184,7 @@ class Answerer:
         encoded = []
         for i, row in enumerate(shown):
             why = {name: factor[i] for name, factor in zip(FACTORS, factors, strict=True)}
-            row[schemas.GEOMETRY] = row[schemas.GEOMETRY] and to_geojson(row[schemas.GEOMETRY])
+            row[schemas.GEOMETRY] = row[schemas.GEOMETRY] and mapping(shapely.from_wkb(row[schemas.GEOMETRY]))
             encoded.append(orjson.dumps({**row, **why, "probability": probability[i]}))
         key = hits.weighted_distance if weighted else hits.distance
         return Ranked(list(zip(key.tolist(), found[schemas.IMAGE_ID].to_pylist(), strict=True)), encoded, nearest)

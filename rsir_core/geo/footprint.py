@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import shapely
 from rasterio.windows import Window
+from shapely import MultiPolygon, Polygon
 
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe
 from rsir_core.geo.placement import Doubles, Placement, Points, placement_of
-from rsir_core.geo.wkb import Ring, counterclockwise, rectangle, to_wkb
 
 SEGMENTS: Final = 32  # of each side of an edge, for bounds
 MOST_SEGMENTS: Final = 1024  # of each side of an outline
@@ -52,12 +53,12 @@ def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None
     if bbox is None:
         return None
     if _is_one_ring(longitudes, latitudes, bbox):
-        rings = [_outline(placement, frame, bbox)]
+        outline: Polygon | MultiPolygon = _outline(placement, frame, bbox)
     elif bbox.west > bbox.east:
-        rings = [rectangle(bbox.west, bbox.south, 180.0, bbox.north), rectangle(-180.0, *bbox[1:])]
+        outline = MultiPolygon([shapely.box(*bbox[:2], 180.0, bbox.north), shapely.box(-180.0, *bbox[1:])])
     else:
-        rings = [rectangle(*bbox)]
-    return Footprint(bbox, to_wkb([counterclockwise(ring) for ring in rings]), placement.crs, placement.note)
+        outline = shapely.box(*bbox)
+    return Footprint(bbox, shapely.to_wkb(shapely.orient_polygons(outline)), placement.crs, placement.note)
 
 
 def edge(x: float, y: float, width: float, height: float, segments: int = SEGMENTS) -> Points:
@@ -132,8 +133,8 @@ def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> 
     )
 
 
-def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Ring:
-    """Give the ring of the fewest points along an edge that has the centres of the outer pixels inside of it.
+def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Polygon:
+    """Give the polygon of the fewest points along an edge that has the centres of the outer pixels inside of it.
 
     Four corners, where the edge is straight enough; of a bent edge 2, 4, 8, … points a side.
     """
@@ -142,8 +143,7 @@ def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Ring:
         ring = _ring(placement, edge(*frame, segments))
         if segments == MOST_SEGMENTS or _holds_outer_pixels(ring, placement, frame):
             longitudes, latitudes = ring
-            latitudes = np.clip(latitudes, bbox.south, bbox.north)
-            return list(zip(longitudes.tolist(), latitudes.tolist(), strict=True))
+            return Polygon(np.column_stack([longitudes, np.clip(latitudes, bbox.south, bbox.north)]))
         segments *= 2
 
 

@@ -9,20 +9,21 @@ import fsspec
 import httpx
 import pystac
 import pytest
+import shapely
+from shapely.geometry import mapping
 
 from jobs.config import IndexConfig
 from rsir_core.archive.listing import ImageFile
 from rsir_core.archive.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
-from rsir_core.geo.wkb import rectangle, to_geojson, to_wkb
 
 LATE = datetime(2024, 1, 15, 10, tzinfo=UTC)
 EARLY = datetime(2023, 7, 12, tzinfo=UTC)
 
 
 def item(name: str, time: datetime | None, west: float, assets: dict[str, pystac.Asset], **more: Any) -> pystac.Item:
-    place = to_geojson(to_wkb([rectangle(west, 40, west + 1, 41)]))
+    place = mapping(shapely.box(west, 40, west + 1, 41))
     properties = more.pop("properties", {})
     return pystac.Item(name, place, [west, 40, west + 1, 41], time, properties, assets=assets, **more)
 
@@ -198,7 +199,7 @@ def test_options_of_catalogues(options: dict[str, str]) -> None:
 
 
 def test_results_are_items() -> None:
-    place = to_geojson(to_wkb([rectangle(10, 40, 11, 41)]))
+    place = mapping(shapely.box(10, 40, 11, 41))
     bbox = {"xmin": 10, "ymin": 40, "xmax": 11, "ymax": 41}
     row = {"image_id": "a.tif#xywh=0,0,9,9", "uri": "s3://b/a.tif#xywh=0,0,9,9", "class": "beach", "rank": 1}
     dated = item_of({**row, "time": "2024-01-15T10:00:00+00:00", "geometry": place, "bbox": bbox})

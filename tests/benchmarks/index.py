@@ -160,7 +160,7 @@ def main() -> None:
             (chosen / f"{i:06}{Path(uri).suffix}").symlink_to(uri)
         models = f"{folder}/models"
         write_models(models)
-        config = IndexConfig(archive=str(chosen), models=models, index="", batch_size=BATCH)
+        config = IndexConfig(archive=str(chosen), models=models, index=f"{folder}/index", batch_size=BATCH)
         ours, loops = [], []
         with joined(None):
             for i in range(args.rounds):

@@ -7,6 +7,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,7 +15,6 @@ from hypothesis.extra import numpy as hnp
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConflictError, StorageError, TableError
-from rsir_core.geo.wkb import rectangle, to_wkb
 from rsir_core.index.delta import TableFile, WrittenFile, commit_files, table_at
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
@@ -296,7 +296,7 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
 def test_features_are_geoparquet(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     table = feature_rows(["a", "b"])
-    place = pa.array([to_wkb([rectangle(10, 40, 11, 41)]), None], pa.binary())
+    place = pa.array([shapely.to_wkb(shapely.box(10, 40, 11, 41)), None], pa.binary())
     table = table.set_column(table.column_names.index("geometry"), table.schema.field("geometry"), place)
     file = index.write_rows("features", table)
     geo = json.loads(pa.parquet.read_metadata(f"{tmp_path}/features/{file.name}").metadata[b"geo"])
