@@ -8,7 +8,7 @@ from typing import Literal
 from jobs.command import JobConfig, option
 from jobs.resources import Needs
 from jobs.training.recipe import Recipe, recipe_without
-from rsir_core.archive.stac import Wanted, is_catalogue
+from rsir_core.archive.stac import ItemSelection, is_catalogue
 from rsir_core.errors import ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.imagery.tiling import Tiling
@@ -259,7 +259,7 @@ class IndexConfig(DescribingConfig):
                 )
 
     @property
-    def wanted(self) -> Wanted | None:
+    def wanted(self) -> ItemSelection | None:
         """Which items of a catalogue; None: the archive is none.
 
         Raises:
@@ -273,7 +273,7 @@ class IndexConfig(DescribingConfig):
                 )
             return None
         names = None if self.collections is None else tuple(name.strip() for name in self.collections.split(","))
-        return Wanted(_time("start", self.start), _time("end", self.end), _bounds(self.bbox), names, self.asset)
+        return ItemSelection(_time("start", self.start), _time("end", self.end), _bounds(self.bbox), names, self.asset)
 
     @property
     def tiling(self) -> Tiling | None:

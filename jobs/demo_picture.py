@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rsir_core.archive.labels import LabelledImage
-from rsir_core.evaluation.gallery import Shown, Strip, draw_strips
+from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, draw_strips
 from rsir_core.models.regions import Box, Region
 
 EXPLANATION: Final = (
@@ -20,8 +20,8 @@ class Answer(NamedTuple):
     """A labelled query and what the endpoint answered to its upload."""
 
     label: str
-    query: Shown
-    results: list[Shown]  # best first, the query's own row left out
+    query: GalleryImage
+    results: list[GalleryImage]  # best first, the query's own row left out
     found_itself: bool  # its own row came first
 
     @classmethod
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
         asked, results = answer["query"], answer["results"]
         found = asked["object"]
         box = None if found is None else Box(**found["box"])
-        shown = Shown(query.uri, Region(**asked["region"]), box, asked["class"], asked["probability"], 0.0)
+        shown = GalleryImage(query.uri, Region(**asked["region"]), box, asked["class"], asked["probability"], 0.0)
         others = [_result(row) for row in results if row["uri"] != query.uri]
         return cls(query.label, shown, others, bool(results) and results[0]["uri"] == query.uri)
 
@@ -44,13 +44,17 @@ def draw_answers(answers: Sequence[Answer], labels: Mapping[str, str], file: Pat
         file: PNG to write.
     """
     strips = [
-        Strip(a.label, "", "", "WD", a.query, a.results, [labels.get(result.uri) == a.label for result in a.results])
+        GalleryRow(
+            a.label, "", "", "WD", a.query, a.results, [labels.get(result.uri) == a.label for result in a.results]
+        )
         for a in answers
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     draw_strips(strips, EXPLANATION).savefig(file, dpi=130)
 
 
-def _result(row: Mapping[str, Any]) -> Shown:
+def _result(row: Mapping[str, Any]) -> GalleryImage:
     box = None if row["object_box"] is None else Box(**row["object_box"])
-    return Shown(row["uri"], Region(**row["region"]), box, row["class"], row["probability"], row["weighted_distance"])
+    return GalleryImage(
+        row["uri"], Region(**row["region"]), box, row["class"], row["probability"], row["weighted_distance"]
+    )

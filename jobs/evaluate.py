@@ -19,13 +19,13 @@ from jobs.command import Summary, run
 from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.describing import Described, describe_again, reading_of, stored
 from jobs.evaluating.duplicates import find_duplicates, write_duplicates
+from jobs.evaluating.evaluated_index import SEED, EvaluatedIndex, of_seed, open_evaluated_index
 from jobs.evaluating.gallery import choose_queries, make_strips
-from jobs.evaluating.subject import SEED, Subject, of_seed, open_subject
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
-from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import score_retrieval, top_confusion
 from rsir_core.evaluation.report import arms_table, write_report
 from rsir_core.evaluation.unseen import score_unseen
@@ -55,14 +55,14 @@ def evaluate(config: EvaluateConfig) -> Summary:
 def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
     """Label, rank and score by every arm, for every seed; and all pairs of one picture."""
     seeds = _checked(config)
-    subjects = [open_subject(config, seed) for seed in seeds]
+    subjects = [open_evaluated_index(config, seed) for seed in seeds]
     if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
         raise ConfigError(
             f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
             "compare indexes that were made alike"
         )
     with joined(config.address, config.needs) if subjects[0].again else nullcontext():
-        runs = [evaluate_subject(subject, config) for subject in subjects]
+        runs = [evaluate_index(subject, config) for subject in subjects]
     first = subjects[0]
     duplicates, pairs = find_duplicates(
         features := first.index.features(first.version), of_seed(config.split, first.seed), reading_of(config, features)
@@ -70,7 +70,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
     return Evaluation(runs, main_arm(first.arms, first.own), duplicates), pairs
 
 
-def of_probabilities(subject: Subject) -> dict[str, Any]:
+def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
     """What `unseen`, `no_match` and `calibration` say of the rows as they are stored."""
     feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
@@ -81,14 +81,14 @@ def of_probabilities(subject: Subject) -> dict[str, Any]:
     }
 
 
-def evaluate_subject(subject: Subject, config: EvaluateConfig) -> Run:
+def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
     """Describe what is not stored, and score every arm."""
     own = stored(subject.index, subject.features)
     described = {subject.own.variation: own, **describe_again(subject, config)}
     scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
     main = main_arm(subject.arms, subject.own)
     database = described[main.variation]
-    strips: list[Strip] = []
+    strips: list[GalleryRow] = []
     if "figure5" in subject.sets:
         pair = {Arm(subject.own.whole, None, weighted=False): "whole image, plain", main: "the method"}
         strips = make_strips(subject, pair, described, choose_queries(scored[main].scores, subject.labels))

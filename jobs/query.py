@@ -10,7 +10,7 @@ from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
 from jobs.config import QueryConfig
 from jobs.serving.answering import answer_files, write_part
-from jobs.serving.query import Edition, open_edition
+from jobs.serving.query import ServedVersion, open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, RsirError
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MAX_K = 10_000
 
 
-class Tally:
+class QueryProgress:
     """What has been answered so far."""
 
     def __init__(self, total: int) -> None:
@@ -60,11 +60,11 @@ def answer_queries(config: QueryConfig) -> Summary:
         is_taken = fs.exists(out) and (not fs.isdir(out) or fs.ls(out))
     if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
-    edition = open_edition(config.index)
+    edition = open_version(config.index)
     _check_classes(config, edition)
     listing = listing_table(list_images(config.queries))
     log.info("%d queries, %d images in version %d", len(listing), edition.images, edition.version)
-    tally = Tally(len(listing))
+    tally = QueryProgress(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
         with joined(config.address, config.needs):
@@ -87,7 +87,7 @@ def answer_queries(config: QueryConfig) -> Summary:
     }
 
 
-def _check_classes(config: QueryConfig, edition: Edition) -> None:
+def _check_classes(config: QueryConfig, edition: ServedVersion) -> None:
     if unknown := sorted(set(config.filter.classes or ()) - set(edition.classes)):
         raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(edition.classes)}")
 

@@ -21,7 +21,7 @@ from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
 from jobs.config import ServeConfig
 from jobs.serving.fleet import Ingress
-from jobs.serving.query import open_edition
+from jobs.serving.query import open_version
 from jobs.serving.reading import Limits
 from jobs.serving.replicas import DescriberReplica, SearcherReplica
 from jobs.serving.tokens import Tokens
@@ -111,7 +111,7 @@ def serve_index(config: ServeConfig) -> Summary:
     started = time.monotonic()
     if config.tokens is not None:
         Tokens.read(config.tokens)  # before anything is started that takes its time
-    edition = open_edition(config.index)
+    edition = open_version(config.index)
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)

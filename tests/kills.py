@@ -44,7 +44,7 @@ from jobs.config import IndexConfig
 from jobs.demo_scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.run_report import RunReport
-from jobs.serving.query import open_edition
+from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import RsirError
@@ -234,7 +234,7 @@ def check_whole(uri: str, pictures: dict[str, int], reference: dict[str, Any]) -
     assert len({tuple(key.values()) for key in keys}) == len(keys), "an embedding is stored twice"
     assert len(index.keys("failures")) == 0
     assert has_no_match(index, index.version())
-    assert open_edition(uri).images == len(pictures)
+    assert open_version(uri).images == len(pictures)
 
 
 # The rounds

@@ -12,7 +12,7 @@ import torch
 
 from jobs.cluster import tables_of
 from jobs.config import EvaluateConfig
-from jobs.evaluating.subject import Subject
+from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
@@ -116,7 +116,7 @@ def _bundle_of(peer: str | None, own: Bundle, frozen: Any) -> Bundle:
     return own if peer is None else load_bundle(peer)
 
 
-def describe_again(subject: Subject, config: EvaluateConfig, gpu: str = "cuda") -> dict[Variation, Described]:
+def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "cuda") -> dict[Variation, Described]:
     """Describe a subject's images in the other ways that its arms need; a PCA is fitted to them alone.
 
     Args:

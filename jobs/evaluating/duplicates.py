@@ -12,7 +12,7 @@ from jobs.evaluating.labels import match
 from jobs.pipeline.reading import Reading, pictures_of
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
-from rsir_core.retrieval.near_duplicates import Look, groups, looks_at, near_pairs, same_pictures
+from rsir_core.retrieval.near_duplicates import PictureSignature, groups, near_pairs, same_pictures, signatures_of
 from rsir_core.storage.filesystem import put_file
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ def find_duplicates(
     near = near_pairs(schemas.to_matrix(features[schemas.FEATURE]))
     wanted = sorted({row for pair in near for row in pair})
     looks = dict(
-        zip(wanted, looks_at([uris[row] for row in wanted], partial(pictures_of, reading=reading)), strict=True)
+        zip(wanted, signatures_of([uris[row] for row in wanted], partial(pictures_of, reading=reading)), strict=True)
     )
-    readable = {row: look for row, look in looks.items() if isinstance(look, Look)}
+    readable = {row: look for row, look in looks.items() if isinstance(look, PictureSignature)}
     if len(readable) < len(looks):
         log.warning("%d of %d images cannot be compared: they cannot be read any more", len(looks) - len(readable),
                     len(looks))  # fmt: skip

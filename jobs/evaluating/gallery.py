@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 
 from jobs.evaluating.describing import Described
-from jobs.evaluating.subject import Subject
+from jobs.evaluating.evaluated_index import EvaluatedIndex
 from rsir_core import schemas
 from rsir_core.evaluation.arms import Arm, Variation
-from rsir_core.evaluation.gallery import Shown, Strip
+from rsir_core.evaluation.gallery import GalleryImage, GalleryRow
 from rsir_core.evaluation.metrics import Scores, ranked
 from rsir_core.evaluation.paper import FIGURE_5
 from rsir_core.models.regions import Box, Region, whole_image
@@ -41,14 +41,17 @@ def _query(scores: Scores, quantile: float, words: str) -> tuple[int, str]:
 
 
 def make_strips(
-    subject: Subject, arms: Mapping[Arm, str], described: Mapping[Variation, Described], queries: Mapping[int, str]
-) -> list[Strip]:
+    subject: EvaluatedIndex,
+    arms: Mapping[Arm, str],
+    described: Mapping[Variation, Described],
+    queries: Mapping[int, str],
+) -> list[GalleryRow]:
     """A strip per query (its position, with the reason to show it) and arm (with its name), by query."""
     by_arm = {name: _strips(subject, arm, described[arm.variation], list(queries)) for arm, name in arms.items()}
     return [by_arm[name][i]._replace(way=name, note=note) for i, note in enumerate(queries.values()) for name in by_arm]
 
 
-def _strips(subject: Subject, arm: Arm, database: Described, queries: Sequence[int]) -> list[Strip]:
+def _strips(subject: EvaluatedIndex, arm: Arm, database: Described, queries: Sequence[int]) -> list[GalleryRow]:
     labels, p = subject.labels, database.class_probabilities
     vectors, weights = database.vectors(arm.components), p if arm.weighted else None
     blocks = ranked(np.array(queries), vectors, weights)
@@ -61,7 +64,7 @@ def _strips(subject: Subject, arm: Arm, database: Described, queries: Sequence[i
         ]
         right = [labels[place] == labels[query] for place in found]
         asked = _shown(subject, arm, p, query, 0.0)
-        strips.append(Strip(labels[query], "", "", "WD" if arm.weighted else "d", asked, shown, right))
+        strips.append(GalleryRow(labels[query], "", "", "WD" if arm.weighted else "d", asked, shown, right))
     return strips
 
 
@@ -75,7 +78,7 @@ def _distances(query: int, found: Ints, vectors: Floats, class_probabilities: Fl
     return weighted
 
 
-def _shown(subject: Subject, arm: Arm, p: Floats, place: int, distance: float) -> Shown:
+def _shown(subject: EvaluatedIndex, arm: Arm, p: Floats, place: int, distance: float) -> GalleryImage:
     row = subject.features.slice(place, 1).select(
         [schemas.URI, schemas.REGION, schemas.OBJECT_BOX, schemas.HEIGHT, schemas.WIDTH]
     )
@@ -84,4 +87,6 @@ def _shown(subject: Subject, arm: Arm, p: Floats, place: int, distance: float) -
     region = whole_image(values[schemas.HEIGHT], values[schemas.WIDTH]) if whole else Region(**values[schemas.REGION])
     box = None if whole or values[schemas.OBJECT_BOX] is None else Box(**values[schemas.OBJECT_BOX])
     top = int(p[place].argmax())
-    return Shown(values[schemas.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance)
+    return GalleryImage(
+        values[schemas.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance
+    )

@@ -45,7 +45,7 @@ class Progress:
         self._first, self._last = math.inf, -math.inf  # unix seconds by the workers' clocks
         self._marks: deque[tuple[float, int]] = deque()  # images done by when, from the first one opened
         self._said = -math.inf
-        self._meters = Meters()
+        self._meters = RunMetrics()
 
     @property
     def failed(self) -> int:
@@ -116,7 +116,7 @@ class Progress:
         )
 
 
-class Meters:
+class RunMetrics:
     """What Prometheus reads of it on Ray's metrics port."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from rsir_core.archive.listing import Root, root_of, under
 from rsir_core.errors import TableError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.diff import Plan, anti, semi
-from rsir_core.index.drift import ERROR, Drift, Mix, total
+from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
@@ -32,7 +32,7 @@ class Projected(NamedTuple):
     """Files of `features` that are not committed yet, and what their rows are like."""
 
     files: list[WrittenFile]
-    mix: Mix
+    mix: FeatureStatistics
 
 
 def parts_of(keys: pa.Table) -> ray.data.Dataset:
@@ -83,7 +83,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
         )
 
     if len(wanted) == 0:
-        return Projected([], Mix())
+        return Projected([], FeatureStatistics())
     if len(wanted) <= min(ROWS_PER_PART, FEATURES_PER_FILE):  # one task, as a dataset of few rows takes its seconds
         (part,) = by_file(wanted, len(wanted))
         task: Any = ray.remote(lambda keys: _write(uri, to_features(keys)))
@@ -131,14 +131,14 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
 def _write(uri: str, features: pa.Table) -> dict[str, Any]:
     """Write rows of `schemas.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
     written = Index(uri).write_rows("features", *in_runs(features))
-    mix = Mix.of(features) if ERROR in features.column_names else Mix()
+    mix = FeatureStatistics.of(features) if ERROR in features.column_names else FeatureStatistics()
     return written._asdict() | {"mix": mix.to_json()}
 
 
 def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
     """What several calls of `_write` have written."""
     files = [WrittenFile(file["name"], file["size"], file["row_count"]) for file in written]
-    return Projected(files, total(Mix.from_json(file["mix"]) for file in written))
+    return Projected(files, total(FeatureStatistics.from_json(file["mix"]) for file in written))
 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
@@ -221,5 +221,5 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         replacing.commit(commits, projected.files)
     elif projected.files:
         commits.commit("features", projected.files, "append")
-    drift = Drift(Mix.of(published, before.mean_error), projected.mix) if projected.mix.count else None
+    drift = Drift(FeatureStatistics.of(published, before.mean_error), projected.mix) if projected.mix.count else None
     return Published(drift, len(new) + len(leaving))

@@ -18,8 +18,8 @@ from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
-from rsir_core.imagery.sandbox import Facts, Reader, memory_for
-from rsir_core.imagery.survey import SURVEYED, look_into, survey_files
+from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for
+from rsir_core.imagery.survey import SURVEYED, survey_files, survey_scene
 from rsir_core.imagery.tiling import Tiling, may_be_scenes, with_tiles
 from rsir_core.index.diff import anti, of_the_file
 from rsir_core.index.index import KEY, Index
@@ -47,7 +47,7 @@ class Scenes(NamedTuple):
     failures: list[dict[str, Any]]
 
 
-class LookInto:
+class SurveyScenes:
     """Stage: listed files to how each is cut (schema `schemas.LISTING` to `SURVEYED`).
 
     Args:
@@ -59,7 +59,7 @@ class LookInto:
     def __init__(self, tiling: Tiling, config: IndexConfig, readers: int) -> None:
         self._tiling, self._max_pixels = tiling, config.max_pixels
         limits = config.image_seconds, memory_for(config.max_pixels)
-        self._readers: list[Reader[Facts]] = [Reader(look_into, *limits) for _ in range(readers)]
+        self._readers: list[Reader[JsonObject]] = [Reader(survey_scene, *limits) for _ in range(readers)]
 
     def __call__(self, listing: pa.Table) -> pa.Table:
         """Look into one block of files."""
@@ -97,7 +97,7 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
     """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
     blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
     surveyed = ray.data.from_arrow(blocks).map_batches(
-        LookInto, fn_constructor_args=(tiling, config, min(AT_ONCE, len(unknown))), num_cpus=1,
+        SurveyScenes, fn_constructor_args=(tiling, config, min(AT_ONCE, len(unknown))), num_cpus=1,
         compute=ActorPoolStrategy(size=min(actor_count(0), len(blocks))), batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
     pieces, done = [SURVEYED.empty_table()], 0

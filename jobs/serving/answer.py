@@ -12,13 +12,13 @@ import shapely
 from shapely.geometry import mapping
 
 from jobs.serving.messages import ROW, BoundingBoxJson, ImagesJson
-from jobs.serving.query import Descriptor, Edition, Ranking
+from jobs.serving.query import Descriptor, Ranking, ServedVersion
 from rsir_core import schemas
 from rsir_core.index.index import Index
 from rsir_core.models.detector import DetectedObject
 from rsir_core.models.regions import Box, Region
 from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
-from rsir_core.retrieval.partition import Resident
+from rsir_core.retrieval.partition import Partition
 from rsir_core.search.exact import Hits
 from rsir_core.search.filters import columns_to_ask
 
@@ -44,7 +44,7 @@ class Recognised(NamedTuple):
     query: Descriptor  # with the row's descriptor
 
 
-class Held(NamedTuple):
+class Holdings(NamedTuple):
     """What rows a searcher holds."""
 
     classes: dict[str, int]  # images of each that there is
@@ -62,9 +62,9 @@ class Answerer:
         parts: shares in all.
     """
 
-    def __init__(self, edition: Edition, part: int = 0, parts: int = 1) -> None:
+    def __init__(self, edition: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.edition = edition
-        self._rows = Resident(Index(edition.index), edition.version, part, parts)
+        self._rows = Partition(Index(edition.index), edition.version, part, parts)
         self._held = self._what_is_held()
 
     def stored(self, image_ids: list[str], uris: list[str]) -> dict[str, Descriptor]:
@@ -144,11 +144,11 @@ class Answerer:
         best = self._rows.take(found["row"].to_numpy()[best.to_numpy()])
         return {"total": len(found), "images": best.select(shown).to_pylist()}
 
-    def held(self) -> Held:
+    def held(self) -> Holdings:
         """What there is to ask for."""
         return self._held
 
-    def _what_is_held(self) -> Held:
+    def _what_is_held(self) -> Holdings:
         ranges, table = self._rows.clusters.ranges, self._rows.table
         counted = table[schemas.CLASS].value_counts().to_pylist()
         classes = {found["values"]: found["counts"] for found in counted}
@@ -161,7 +161,7 @@ class Answerer:
         if len(placed := ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]):
             edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()]
             bounds = BoundingBoxJson(xmin=edges[0], ymin=edges[1], xmax=edges[2], ymax=edges[3])
-        return Held(classes, columns_to_ask(table.schema), times, bounds)
+        return Holdings(classes, columns_to_ask(table.schema), times, bounds)
 
     def probe(self) -> None:
         """Run a tiny query, if there is a row; raises where it fails."""

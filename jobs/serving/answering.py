@@ -19,7 +19,7 @@ from jobs.config import QueryConfig
 from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
 from jobs.pipeline.stage import Stage, through
 from jobs.serving.answer import FACTORS, Allowed, Answerer
-from jobs.serving.query import Descriptor, Edition, QueryDescriber, Ranking, verdict_on
+from jobs.serving.query import Descriptor, QueryDescriber, Ranking, ServedVersion, verdict_on
 from rsir_core import schemas
 from rsir_core.imagery.decode import Picture
 from rsir_core.retrieval.near_duplicates import kinds_of
@@ -39,7 +39,7 @@ WRITTEN: Final = pa.schema(
 class AnswerRead:
     """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`)."""
 
-    def __init__(self, config: QueryConfig, edition: Edition, device: str) -> None:
+    def __init__(self, config: QueryConfig, edition: ServedVersion, device: str) -> None:
         torch.set_num_threads(1)
         self._describer = QueryDescriber(edition, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
@@ -116,7 +116,9 @@ def write_part(folder: str, table: pa.Table) -> None:
     put_file(f"{folder}/part-{uuid.uuid4().hex}.parquet", data.getvalue())
 
 
-def answer_files(config: QueryConfig, edition: Edition, listing: pa.Table, out: str, gpu: str = "cuda") -> Dataset:
+def answer_files(
+    config: QueryConfig, edition: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda"
+) -> Dataset:
     """A lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
 
     Args:

@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.convertors import Convertor, register_url_convertor
 
+from jobs.serving.access_log import AccessLog, Entry, Record
 from jobs.serving.gather import Backend
-from jobs.serving.journal import Entry, Journal, Record
 from jobs.serving.library import Library
 from jobs.serving.messages import (
     AnswerJson,
@@ -55,7 +55,7 @@ register_url_convertor("image_id", _ImageId())
 
 
 @dataclass(frozen=True)
-class Desk:
+class EndpointSettings:
     """How the endpoint is kept.
 
     Attributes:
@@ -69,7 +69,7 @@ class Desk:
     refresh: float = 10.0
 
 
-def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
+def build_app(library: Library, limits: Limits, desk: EndpointSettings) -> FastAPI:
     """The endpoint and its page."""
 
     @asynccontextmanager
@@ -91,7 +91,7 @@ def build_app(library: Library, limits: Limits, desk: Desk) -> FastAPI:
     if desk.tokens is not None:
         add_tokens(app, desk.tokens, {"/healthz", *map(_address, WEB.iterdir())})
     _add_page(app)
-    app.add_middleware(Journal, record=desk.record)
+    app.add_middleware(AccessLog, record=desk.record)
     app.exception_handler(QueryError)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_parameters)
     return app

@@ -12,14 +12,14 @@ from fastapi import FastAPI
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from jobs.serving.app import Desk, build_app
+from jobs.serving.app import EndpointSettings, build_app
 from jobs.serving.batch import Batcher
 from jobs.serving.gather import Backend
 from jobs.serving.library import Library
-from jobs.serving.meters import Meters
-from jobs.serving.query import Descriptor, Edition, Ranking
+from jobs.serving.metrics import RequestMetrics
+from jobs.serving.query import Descriptor, Ranking, ServedVersion
 from jobs.serving.reading import Limits
-from jobs.serving.replicas import BATCH, Call, Refusal, ToCompare, ToDescribe
+from jobs.serving.replicas import BATCH, Call, CompareRequest, Refusal, ToDescribe
 from jobs.serving.tokens import Tokens
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import Box
@@ -58,7 +58,7 @@ class DeployedFleet:
             refused |= dict.fromkeys(versions, str(answer)) if isinstance(answer, BaseException) else answer
         return refused
 
-    def backend(self, edition: Edition) -> "Deployments":
+    def backend(self, edition: ServedVersion) -> "Deployments":
         """See `Fleet.backend`."""
         return Deployments(edition, self)
 
@@ -74,7 +74,7 @@ class DeployedFleet:
         result: Descriptor = _given(found)
         return result
 
-    async def compare(self, wanted: ToCompare) -> list[Kind | None]:
+    async def compare(self, wanted: CompareRequest) -> list[Kind | None]:
         """Let a describer look which pictures are the same."""
         result: list[Kind | None] = _given(await self._describer.compare.remote(wanted))
         return result
@@ -97,7 +97,7 @@ class DeployedFleet:
 class Deployments(Backend):
     """A fleet asked by one version."""
 
-    def __init__(self, edition: Edition, fleet: DeployedFleet) -> None:
+    def __init__(self, edition: ServedVersion, fleet: DeployedFleet) -> None:
         self.edition, self.parts, self._fleet = edition, fleet.parts, fleet
 
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
@@ -106,7 +106,7 @@ class Deployments(Backend):
 
     async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
         """Let the describer look which pictures are the same."""
-        return await self._fleet.compare(ToCompare(self.edition.version, source, uris))
+        return await self._fleet.compare(CompareRequest(self.edition.version, source, uris))
 
     async def probe(self) -> None:
         """A tiny query through all of them."""
@@ -136,7 +136,7 @@ class Ingress:
         refresh: float,
     ) -> None:
         self._library = Library(index, DeployedFleet(*fleet))
-        self._limits, self._desk = limits, Desk(Meters(self._library), tokens, refresh)
+        self._limits, self._desk = limits, EndpointSettings(RequestMetrics(self._library), tokens, refresh)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve, in the replica."""

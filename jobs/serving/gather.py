@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from jobs.serving.answer import Held, Ranked, Recognised
+from jobs.serving.answer import Holdings, Ranked, Recognised
 from jobs.serving.messages import BoundingBoxJson, ImagesJson
-from jobs.serving.query import Descriptor, Edition, Ranking
+from jobs.serving.query import Descriptor, Ranking, ServedVersion
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import Kind
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a query finds."""
 
     results: list[bytes]  # each as JSON
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 class Backend(ABC):
     """Where queries are described and ranked by one edition, wherever its rows are."""
 
-    edition: Edition
+    edition: ServedVersion
     parts: int
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Backend(ABC):
     async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
         """See `QueryDescriber.compare`."""
 
-    async def compared(self, source: bytes | str, found: Found) -> Found:
+    async def compared(self, source: bytes | str, found: SearchResult) -> SearchResult:
         """What was found, each with what its picture is to the query's."""
         if not found.results:
             return found
@@ -69,11 +69,13 @@ class Backend(ABC):
         near: list[Recognised] = [found for found in await self._each("recognise", query) if found is not None]
         return min(near, key=lambda found: (found.distance, found.image_id)).query if near else query
 
-    async def rank(self, query: Descriptor, ranking: Ranking) -> Found:
+    async def rank(self, query: Descriptor, ranking: Ranking) -> SearchResult:
         """The best rows for a query, best first; without those to leave out."""
         return _ranked(await self._each("rank", query, ranking), ranking)
 
-    async def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Found]:
+    async def rank_stored(
+        self, image_id: str | None, uri: str | None, ranking: Ranking
+    ) -> tuple[Descriptor, SearchResult]:
         """An indexed image and its best rows: of one share in one call.
 
         Raises:
@@ -87,7 +89,7 @@ class Backend(ABC):
             raise _unknown("image_id", image_id) if image_id is not None else _unknown("uri", uri)
         return found[0], _ranked([found[1]], ranking)
 
-    async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Found]:
+    async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, SearchResult]:
         """What an upload turns out to be, see `recognised`, and its best rows: of one share in one call."""
         if self.parts > 1:
             query = await self.recognised(query)
@@ -110,12 +112,12 @@ class Backend(ABC):
             "images": list(islice(merged, offset, offset + limit)),
         }
 
-    async def held(self) -> Held:
+    async def held(self) -> Holdings:
         """What there is to ask for."""
-        parts: list[Held] = await self._each("held")
+        parts: list[Holdings] = await self._each("held")
         counts = sum((Counter(part.classes) for part in parts), Counter[str]())
         times = [time for part in parts if part.times for time in part.times]
-        return Held(
+        return Holdings(
             {name: counts[name] for name in self.edition.classes},
             parts[0].columns,
             (min(times), max(times)) if times else None,
@@ -127,12 +129,12 @@ class Backend(ABC):
         await self._each("probe")
 
 
-def _ranked(parts: list[Ranked], ranking: Ranking) -> Found:
+def _ranked(parts: list[Ranked], ranking: Ranking) -> SearchResult:
     """The best of all shares, which are each in order; ties go to the smaller image id, as in each of them."""
     merged = heapq.merge(*(zip(part.keys, part.encoded, strict=True) for part in parts))
     best = enumerate(islice(merged, ranking.offset, ranking.offset + ranking.k), ranking.offset + 1)
     results = [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]
-    return Found(results, min(part.nearest for part in parts))
+    return SearchResult(results, min(part.nearest for part in parts))
 
 
 def _span(bounds: list[BoundingBoxJson]) -> BoundingBoxJson | None:

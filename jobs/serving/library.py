@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 import pyarrow as pa
 
 from jobs.serving.gather import Backend
-from jobs.serving.query import Edition, open_edition
+from jobs.serving.query import ServedVersion, open_version
 from rsir_core.errors import QueryError, RsirError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, get_last_run
@@ -31,11 +31,11 @@ class Fleet(Protocol):
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
 
-    def backend(self, edition: Edition) -> Backend:
+    def backend(self, edition: ServedVersion) -> Backend:
         """What answers by one version."""
 
 
-class Refused(NamedTuple):
+class UnloadableVersion(NamedTuple):
     """A newest version that cannot be loaded."""
 
     version: int
@@ -62,18 +62,18 @@ class Library:
     def __init__(self, index: str, fleet: Fleet) -> None:
         self._index, self._fleet = index, fleet
         self.last_run: LastRun | None = None
-        newest = open_edition(index)
+        newest = open_version(index)
         self._current = newest.version
         self._backends = {newest.version: fleet.backend(newest)}
         self._queries: Counter[int] = Counter()
         self._used: dict[int, float] = {}  # when versions were last asked for by number, monotonic
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
-        self._refused: Refused | None = None
+        self._refused: UnloadableVersion | None = None
         self._judged: int | None = None  # the version whose own thresholds are known to be taken
 
     @property
-    def edition(self) -> Edition:
+    def edition(self) -> ServedVersion:
         """What is served to who asks for no version."""
         return self._backends[self._current].edition
 
@@ -143,7 +143,7 @@ class Library:
             self._backends[newest] = await self._loaded(newest)
         except RsirError as error:
             log.error("version %d is not served: %s", newest, error)
-            self._refused = Refused(newest, str(error), time.monotonic() + RETRY)
+            self._refused = UnloadableVersion(newest, str(error), time.monotonic() + RETRY)
         else:
             self._current, self._refused = newest, None
 
@@ -187,7 +187,7 @@ class Library:
             RsirError: they cannot.
         """
         try:
-            edition = await asyncio.to_thread(open_edition, self._index, version)
+            edition = await asyncio.to_thread(open_version, self._index, version)
         except (OSError, pa.ArrowException) as error:
             raise TableError(
                 f"version {version} of {self._index} has files that are gone or damaged ({error}); ask for another"

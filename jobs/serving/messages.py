@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NotRequired
 import orjson
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from jobs.serving.query import Descriptor, Edition, Verdict
+from jobs.serving.query import Descriptor, ServedVersion, Verdict
 from rsir_core.archive.stac import item_of
 from rsir_core.models.detector import DetectedObject
 from rsir_core.retrieval.near_duplicates import Kind
@@ -149,7 +149,7 @@ class ErrorJson(TypedDict):
     detail: str
 
 
-def answer_json(edition: Edition, query: Descriptor, results: list[bytes], verdict: Verdict) -> bytes:
+def answer_json(edition: ServedVersion, query: Descriptor, results: list[bytes], verdict: Verdict) -> bytes:
     """An `AnswerJson` as it is sent; the results are encoded already."""
     names, region = edition.classes, query.region
     top = int(query.class_probabilities.argmax())

@@ -29,7 +29,7 @@ DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a quer
 
 
 @dataclass(frozen=True)
-class Edition:
+class ServedVersion:
     """The version of an index that is served, and the models that its rows were made with."""
 
     index: str
@@ -44,7 +44,7 @@ class Edition:
     no_match: NoMatch | None = None  # None: the index was published without, by an earlier version
 
 
-def open_edition(uri: str, version: int | None = None) -> Edition:
+def open_version(uri: str, version: int | None = None) -> ServedVersion:
     """A version of an index (default: the newest), once everything that serving it needs is known to be there.
 
     Raises:
@@ -56,7 +56,7 @@ def open_edition(uri: str, version: int | None = None) -> Edition:
     return edition
 
 
-def edition_of(uri: str, version: int | None = None) -> Edition:
+def edition_of(uri: str, version: int | None = None) -> ServedVersion:
     """A version of an index (default: the newest), of which somebody else makes sure that it is whole.
 
     Raises:
@@ -73,7 +73,7 @@ def edition_of(uri: str, version: int | None = None) -> Edition:
         raise TableError(f"the rows of {uri} are of several models ({sorted(models)}); run jobs.index on it again")
     ((bundle, pca),) = models
     settings, (dimensions, _) = index.bundle_settings(bundle), widths(index, files[0])
-    return Edition(
+    return ServedVersion(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
         get_no_match(index, version, bundle, pca),
@@ -149,7 +149,7 @@ class Verdict(NamedTuple):
     false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
 
 
-def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, nearest: float) -> Verdict:
+def verdict_on(edition: ServedVersion, ranking: Ranking, query: Descriptor, nearest: float) -> Verdict:
     """What to say of a query whose nearest row is so far, by the distance alone; near duplicates are another question.
 
     Infinite is the distance where there is no row to be ranked.
@@ -164,7 +164,7 @@ def verdict_on(edition: Edition, ranking: Ranking, query: Descriptor, nearest: f
 class QueryDescriber:
     """Describes queries exactly as the rows of an edition were described."""
 
-    def __init__(self, edition: Edition, max_pixels: int, device: str = "cpu") -> None:
+    def __init__(self, edition: ServedVersion, max_pixels: int, device: str = "cpu") -> None:
         index = Index(edition.index)
         self._describer = Describer(index.bundle(edition.bundle), device)
         self._pca = index.pca(edition.pca)

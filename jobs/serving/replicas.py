@@ -13,7 +13,7 @@ import torch
 from jobs.serving.answer import Answerer
 from jobs.serving.batch import Batcher
 from jobs.serving.query import Descriptor, QueryDescriber, edition_of, refusal_of, with_preview
-from jobs.serving.shelf import Shelf
+from jobs.serving.version_cache import VersionCache
 from rsir_core.errors import BundleError, ImageError, QueryError, StorageError, TableError
 from rsir_core.imagery.decode import Picture
 from rsir_core.index.index import Index
@@ -75,7 +75,7 @@ class Describers:
         return describer
 
 
-def load_newest(shelf: Shelf[Any], index: str) -> None:
+def load_newest(shelf: VersionCache[Any], index: str) -> None:
     """Load the newest version that can be, until the ingress says which ones it wants.
 
     The newest may be broken, and an older one served for that: a replica that takes another's place must start then.
@@ -90,7 +90,7 @@ def load_newest(shelf: Shelf[Any], index: str) -> None:
     shelf.get(newest)
 
 
-class Asked(NamedTuple):
+class DescribeRequest(NamedTuple):
     """A picture to describe, with what the version that is asked has for it."""
 
     describer: QueryDescriber
@@ -99,7 +99,7 @@ class Asked(NamedTuple):
     preview: bool
 
 
-def describe_together(asked: list[Asked]) -> list[Descriptor]:
+def describe_together(asked: list[DescribeRequest]) -> list[Descriptor]:
     """One descriptor each; those for one describer in one batch."""
     found: dict[int, Descriptor] = {}
     for describer in {id(one.describer): one.describer for one in asked}.values():
@@ -118,7 +118,7 @@ class ToDescribe(NamedTuple):
     preview: bool
 
 
-class ToCompare(NamedTuple):
+class CompareRequest(NamedTuple):
     """An upload, or the URI of an indexed image, and the URIs of those that may show the same picture."""
 
     version: int
@@ -132,7 +132,7 @@ class DescriberReplica:
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
         torch.set_num_threads(1)
         keep_activations()
-        self._shelf = Shelf(Describers(index, max_pixels, device))
+        self._shelf = VersionCache(Describers(index, max_pixels, device))
         load_newest(self._shelf, index)
         self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
         self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
@@ -144,22 +144,22 @@ class DescriberReplica:
         """Images, each as well as it can be; those that come at the same time are described together."""
         return await asyncio.gather(*(self._describe(one) for one in wanted), return_exceptions=True)
 
-    async def compare(self, wanted: ToCompare) -> list[Kind | None] | Refusal:
+    async def compare(self, wanted: CompareRequest) -> list[Kind | None] | Refusal:
         """See `QueryDescriber.compare`."""
         return await asyncio.get_running_loop().run_in_executor(self._comparer, self._compare, *wanted)
 
     async def probe(self, version: int) -> Descriptor:
         """A tiny query, by the same way."""
         describer = await asyncio.to_thread(self._shelf.get, version)
-        return await self._batch(Asked(describer, PROBE, None, False))
+        return await self._batch(DescribeRequest(describer, PROBE, None, False))
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `Shelf.hold`."""
+        """See `VersionCache.hold`."""
         return await asyncio.to_thread(self._shelf.hold, versions)
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces a replica whose queries fail or no longer end."""
-        await self._batch(Asked(self._shelf.newest, PROBE, None, False))
+        await self._batch(DescribeRequest(self._shelf.newest, PROBE, None, False))
 
     async def _describe(self, wanted: ToDescribe) -> Descriptor | Refusal:
         loop = asyncio.get_running_loop()
@@ -173,15 +173,15 @@ class DescriberReplica:
         return await asyncio.to_thread(with_preview, described, asked.picture) if asked.preview else described
 
     @refusing
-    def _read(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> Asked:
+    def _read(self, version: int, source: bytes | str, box: Box | None, preview: bool) -> DescribeRequest:
         describer = self._shelf.get(version)
-        return Asked(describer, describer.read(source, box), box, preview)
+        return DescribeRequest(describer, describer.read(source, box), box, preview)
 
     @refusing
     def _compare(self, version: int, source: bytes | str, uris: list[str]) -> list[Kind | None]:
         return self._shelf.get(version).compare(source, uris)
 
-    async def _describe_together(self, asked: list[Asked]) -> list[Descriptor]:
+    async def _describe_together(self, asked: list[DescribeRequest]) -> list[Descriptor]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, describe_together, asked)
 
 
@@ -189,7 +189,7 @@ class SearcherReplica:
     """The rows of an index, or a share of them."""
 
     def __init__(self, index: str, part: int, parts: int) -> None:
-        self._shelf = Shelf(lambda version: Answerer(edition_of(index, version), part, parts))
+        self._shelf = VersionCache(lambda version: Answerer(edition_of(index, version), part, parts))
         load_newest(self._shelf, index)
 
     def call(self, asked: list[Call]) -> list[Any]:
@@ -197,7 +197,7 @@ class SearcherReplica:
         return [self._attempt(*one) for one in asked]
 
     def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `Shelf.hold`."""
+        """See `VersionCache.hold`."""
         return self._shelf.hold(versions)
 
     def check_health(self) -> None:

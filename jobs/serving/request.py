@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
-from jobs.serving.query import Descriptor, DistanceName, Edition
+from jobs.serving.query import Descriptor, DistanceName, ServedVersion
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box
@@ -126,7 +126,7 @@ class SearchRequest(BaseModel):
         """The box as one."""
         return None if self.box is None else Box(*self.box)
 
-    def ready_descriptor(self, edition: Edition) -> Descriptor:
+    def ready_descriptor(self, edition: ServedVersion) -> Descriptor:
         """`feature` and `class_probabilities`, once they are known to fit an edition.
 
         Raises:

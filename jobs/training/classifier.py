@@ -129,7 +129,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.manual_seed(seed + rank * 10**9)  # each worker turns its images in its own way
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
-        loss, accuracy = _train_epoch(training, loader, Seen(classifier, config.tau, config.recipe))
+        loss, accuracy = _train_epoch(training, loader, TrainingViews(classifier, config.tau, config.recipe))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
         if rank == 0:
             print(
@@ -143,7 +143,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingViews:
     """How a worker sees its images: views of a share `tau` of their sides, as the classifier takes them."""
 
     classifier: ClassifierSettings
@@ -157,7 +157,7 @@ class Seen:
         return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
 
 
-def _train_epoch(training: Training, loader: Any, seen: Seen) -> tuple[float, float]:
+def _train_epoch(training: Training, loader: Any, seen: TrainingViews) -> tuple[float, float]:
     """Mean loss and accuracy."""
     training.model.train()
     device = get_device()

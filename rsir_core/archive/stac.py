@@ -27,7 +27,7 @@ ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see firs
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ItemSelection:
     """Which items of a catalogue, and what of each; None: all.
 
     Attributes:
@@ -70,7 +70,7 @@ def is_catalogue(archive: str) -> bool:
     return archive.lower().endswith((".json", ".geojson"))
 
 
-def list_items(catalogue: str, wanted: Wanted) -> Iterator[ImageFile]:
+def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
     """The asset to read of each wanted item of a catalogue, a collection, or an item collection, with the item's time.
 
     Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
@@ -152,7 +152,7 @@ def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
             yield from _links(child, seen)
 
 
-def _listed(source: Source, files: _Files, wanted: Wanted, catalogue: str) -> ImageFile | None:
+def _listed(source: Source, files: _Files, wanted: ItemSelection, catalogue: str) -> ImageFile | None:
     """The asset to read of an item, or of the one that lies there; None: it is not wanted."""
     try:
         item = pystac.Item.from_file(source, files) if isinstance(source, str) else source

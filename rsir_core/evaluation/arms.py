@@ -47,7 +47,7 @@ class Arm:
     weighted: bool  # by the weighted distance (paper eq. 8), else by the distance alone
 
 
-class Own(NamedTuple):
+class IndexSetup(NamedTuple):
     """What the arms of an index start from.
 
     Attributes:
@@ -87,19 +87,19 @@ def parse_arms(text: str) -> list[ArmSet]:
     return [name for name in ARM_SETS if name in names]
 
 
-def plan_arms(sets: Sequence[ArmSet], own: Own) -> list[Arm]:
+def plan_arms(sets: Sequence[ArmSet], own: IndexSetup) -> list[Arm]:
     """The arms of several sets, each once."""
     return list(dict.fromkeys(arm for name in sets for arm in _arms(name, own)))
 
 
-def main_arm(arms: Sequence[Arm], own: Own) -> Arm:
+def main_arm(arms: Sequence[Arm], own: IndexSetup) -> Arm:
     """The method itself; where only others were asked for, the first by weighted features among those, or the last."""
     if own.main in arms:
         return own.main
     return next((arm for arm in arms if arm.components is not None and arm.weighted), arms[-1])
 
 
-def _arms(name: ArmSet, own: Own) -> list[Arm]:
+def _arms(name: ArmSet, own: IndexSetup) -> list[Arm]:
     K = own.components
     match name:
         case "key_region" | "whole_image":
@@ -122,16 +122,16 @@ def _arms(name: ArmSet, own: Own) -> list[Arm]:
             return [Arm(own.variation, k, weighted) for k in (*sizes, None) for weighted in (False, True)]
 
 
-def _cut(own: Own) -> list[Variation]:
+def _cut(own: IndexSetup) -> list[Variation]:
     """Key regions of every size."""
     return [own.variation._replace(tau=tau) for tau in sorted({*TAUS, own.variation.tau})]
 
 
-def _centred(own: Own) -> list[Variation]:
+def _centred(own: IndexSetup) -> list[Variation]:
     """By every rule; all of them described again, so that their PCAs are fitted to the same images."""
     return [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]
 
 
-def _turned(own: Own) -> list[Variation]:
+def _turned(own: IndexSetup) -> list[Variation]:
     """By every number of views, described again for the same reason."""
     return [own.variation._replace(views=views) for views in VIEWS]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsir_core.evaluation.arms import Arm, Variation
-from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import PRECISION_AT, RECALL_LEVELS, Scores
 from rsir_core.models.frozen import FROZEN
 from rsir_core.search.exact import Doubles, Ints
@@ -62,7 +62,7 @@ class Run:
     labels: Sequence[str]
     accuracy: float | None
     confusion: Ints
-    strips: Sequence[Strip]
+    strips: Sequence[GalleryRow]
     protocol: Mapping[str, Any]
     findings: Mapping[str, Any] = field(default_factory=dict)
 

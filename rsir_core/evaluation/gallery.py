@@ -21,7 +21,7 @@ SHOWN_AS_READ: Final = sys.maxsize  # pixels: what is shown was read before, in 
 THUMBNAIL: Final = 144  # pixels of the longer side
 
 
-class Shown(NamedTuple):
+class GalleryImage(NamedTuple):
     """One image of a strip."""
 
     uri: str
@@ -37,19 +37,19 @@ class Shown(NamedTuple):
         return f"{self.class_name.replace('_', ' ')} {self.probability:.2f}"
 
 
-class Strip(NamedTuple):
+class GalleryRow(NamedTuple):
     """A labelled query and its first results."""
 
     label: str
     note: str  # why this query is shown; may be empty
     way: str  # how they were ranked, in words; empty where all strips are of one way
     measure: str  # what the distance is, in short
-    query: Shown
-    results: list[Shown]  # best first, the query's own row left out
+    query: GalleryImage
+    results: list[GalleryImage]  # best first, the query's own row left out
     right: list[bool]  # whether each is of the query's label
 
 
-def draw_strips(strips: Sequence[Strip], explanation: Sequence[str]) -> "Figure":
+def draw_strips(strips: Sequence[GalleryRow], explanation: Sequence[str]) -> "Figure":
     """A row per strip: the query, then its results by rank.
 
     Args:
@@ -95,7 +95,7 @@ def thumbnail(uri: str) -> tuple[bytes, int, int]:
     return data.getvalue(), pixels.shape[0], pixels.shape[1]
 
 
-def _show(axes: "Axes", shown: Shown, frame: str) -> None:
+def _show(axes: "Axes", shown: GalleryImage, frame: str) -> None:
     """The image, dimmed outside its key region, with its representative object."""
     from matplotlib.patches import PathPatch  # noqa: PLC0415 -- as above
     from matplotlib.path import Path as Outline  # noqa: PLC0415 -- as above

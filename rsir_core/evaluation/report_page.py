@@ -11,7 +11,7 @@ from rsir_core.evaluation import paper
 from rsir_core.evaluation.arms import Arm
 from rsir_core.evaluation.evaluation import Evaluation
 from rsir_core.evaluation.findings import confused, findings, lead
-from rsir_core.evaluation.gallery import Shown, Strip, thumbnail
+from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, thumbnail
 from rsir_core.evaluation.plots import compared
 from rsir_core.evaluation.tables import Cells, PaperTable, Tables
 
@@ -90,7 +90,7 @@ def _ceiling(evaluation: Evaluation) -> list[float]:
     return most if min(most) < 1 else []
 
 
-def _gallery(strips: Sequence[Strip]) -> list[list[dict[str, Any]]]:
+def _gallery(strips: Sequence[GalleryRow]) -> list[list[dict[str, Any]]]:
     """Strips of one query together."""
     sources: dict[str, tuple[str, int, int]] = {}
     for shown in (image for strip in strips for image in (strip.query, *strip.results)):
@@ -127,7 +127,7 @@ def _twins(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{"kind": pair["kind"], "images": [image(pair, end) for end in ("first", "second")]} for pair in pairs]
 
 
-def _picture(shown: Shown, label: str, sources: Mapping[str, tuple[str, int, int]]) -> dict[str, Any]:
+def _picture(shown: GalleryImage, label: str, sources: Mapping[str, tuple[str, int, int]]) -> dict[str, Any]:
     source, height, width = sources[shown.uri]
     region, box = shown.region, shown.object_box
     cut = (region.width, region.height) != (width, height)

@@ -50,7 +50,7 @@ class Decoded(NamedTuple):
     footprint: Footprint | None = None
 
 
-class View(NamedTuple):
+class RasterRead(NamedTuple):
     """What of a raster is read, and how.
 
     Attributes:
@@ -66,7 +66,7 @@ class View(NamedTuple):
     is_mean: bool = True
 
 
-WHOLE: Final = View()
+WHOLE: Final = RasterRead()
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def _gdal_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
     return {flag for band in bands for flag in dataset.mask_flag_enums[band - 1]}
 
 
-def read_samples(dataset: Any, bands: list[int], view: View = WHOLE) -> tuple[npt.NDArray[Any], Mask]:
+def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tuple[npt.NDArray[Any], Mask]:
     """Samples (1 or 3)×H×W, and which are valid."""
     shape = None if view.shape is None else (len(bands), *view.shape)
     exact = not view.is_mean or dataset.colorinterp[bands[0] - 1] == ColorInterp.palette  # no mean of indices
@@ -188,7 +188,7 @@ def read_samples(dataset: Any, bands: list[int], view: View = WHOLE) -> tuple[np
     return samples, valid
 
 
-def rgb(dataset: Any, bands: list[int], name: str, view: View = WHOLE) -> Noted:
+def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> Noted:
     """Those bands of a view as 8-bit RGB.
 
     Raises:

@@ -31,8 +31,8 @@ from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.rgb import Pixels
 
 Request = Sequence[Any]  # positional arguments of the reading function, as JSON has them; the first is the URI
-Facts = dict[str, Any]  # what JSON holds
-T = TypeVar("T", Picture, Facts)
+JsonObject = dict[str, Any]  # what JSON holds
+T = TypeVar("T", Picture, JsonObject)
 ReadFunction = Callable[..., Picture]  # of a module, so that the process finds it by name; raises ImageError
 
 _AHEAD: Final = 16  # requests under way, so that the process need not wait for us
@@ -192,7 +192,7 @@ def _serve(descriptor: int, where: tuple[str, str], limits: tuple[float, int]) -
         return  # the job has ended
 
 
-def _reply(channel: socket.socket, read: Callable[..., Picture | Facts], request: Request) -> None:
+def _reply(channel: socket.socket, read: Callable[..., Picture | JsonObject], request: Request) -> None:
     try:
         found = read(*request)
         head, data = _packed(found) if isinstance(found, Picture) else ({}, memoryview(json.dumps(found).encode()))
@@ -215,10 +215,10 @@ def _reply(channel: socket.socket, read: Callable[..., Picture | Facts], request
         channel.send(json.dumps({"bug": traceback.format_exc()[-_MESSAGE // 8 :]}).encode())
 
 
-def _packed(picture: Picture) -> tuple[Facts, memoryview]:
+def _packed(picture: Picture) -> tuple[JsonObject, memoryview]:
     height, width = picture.pixels.shape[:2]
     time = picture.time and picture.time.isoformat()
-    head: Facts = {"height": height, "width": width, "notes": picture.notes, "time": time}
+    head: JsonObject = {"height": height, "width": width, "notes": picture.notes, "time": time}
     head |= {"footprint": None, "window": picture.window and picture.window.flatten()}
     if picture.footprint is not None:
         head["footprint"] = (picture.footprint.bbox, picture.footprint.polygon.hex(), picture.footprint.crs)

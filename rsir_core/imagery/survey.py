@@ -17,7 +17,7 @@ from rsir_core.geo.placement import Placement, placement_of
 from rsir_core.imagery.rgb import (
     Mask,
     Range,
-    View,
+    RasterRead,
     check_blocks,
     mask_flags,
     named_bands,
@@ -25,9 +25,9 @@ from rsir_core.imagery.rgb import (
     read_samples,
     refused,
 )
-from rsir_core.imagery.sandbox import Facts, Reader, allow
+from rsir_core.imagery.sandbox import JsonObject, Reader, allow
 from rsir_core.imagery.tiles import Recipe, SceneFormatError, bands_of, open_scene
-from rsir_core.imagery.tiling import Cut, Size, Tiling, grid
+from rsir_core.imagery.tiling import Size, TileGrid, Tiling, grid
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
 LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
@@ -36,12 +36,12 @@ _FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schem
 SURVEYED: Final = pa.schema([*schemas.SCENES, *_FAILURE])
 
 
-def survey_files(listing: pa.Table, readers: Sequence[Reader[Facts]], tiling: Tiling, max_pixels: int) -> pa.Table:
+def survey_files(listing: pa.Table, readers: Sequence[Reader[JsonObject]], tiling: Tiling, max_pixels: int) -> pa.Table:
     """Look into listed files (schema `schemas.LISTING`); one row each, of schema `SURVEYED`.
 
     Args:
         listing: the files.
-        readers: of `look_into`; several, because each mostly waits for its store.
+        readers: of `survey_scene`; several, because each mostly waits for its store.
         tiling: how they are to be cut.
         max_pixels: that may be held of one.
     """
@@ -57,13 +57,13 @@ def survey_files(listing: pa.Table, readers: Sequence[Reader[Facts]], tiling: Ti
     return pa.table({name: [row.get(name) for row in surveyed] for name in SURVEYED.names}, SURVEYED)
 
 
-def _columns_of(found: Facts | ImageError) -> Facts:
+def _columns_of(found: JsonObject | ImageError) -> JsonObject:
     if isinstance(found, ImageError):
         return {schemas.STAGE: found.stage, schemas.KIND: found.kind, schemas.MESSAGE: str(found)}
     return found | {"kept": bytes.fromhex(found["kept"])} if found.get("kept") else found
 
 
-def look_into(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> Facts:
+def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> JsonObject:
     """`survey` for a `Reader`: columns of `schemas.SCENES`, without any if the file fits into one tile.
 
     A scene of which every block must be read, for want of overviews, is given more time by its bytes: what its header
@@ -77,7 +77,7 @@ def look_into(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> Fa
     return row | {"kept": row["kept"] and row["kept"].hex()}
 
 
-def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
+def survey(uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
     """How a scene is cut, from its header; None: it fits into one tile or is of another format, an image like others.
 
     Where samples are not 8-bit, or some can be nodata, an overview is read as well, or, where there is none, every
@@ -94,7 +94,7 @@ def survey(uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
         return None
 
 
-def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
+def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
     scene = dataset.width, dataset.height
     wanted = (tiling.side, tiling.side) if tiling.metres is None else _on_the_ground(dataset, tiling.metres, uri)
     if scene[0] <= wanted[0] and scene[1] <= wanted[1]:
@@ -105,7 +105,7 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> Cut | None:
     bands = bands_of(dataset, chosen, uri)
     check_blocks(dataset, bands, uri, max_pixels)
     read = min(tile[0], tiling.side), min(tile[1], tiling.side)
-    cut = Cut(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
+    cut = TileGrid(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
     stretch, kept = _sampled(dataset, bands, cut)
     return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
 
@@ -136,7 +136,7 @@ def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, 
     return float(metres[0]), float(metres[1])
 
 
-def _sampled(dataset: Any, bands: list[int], cut: Cut) -> tuple[Range | None, Mask]:
+def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | None, Mask]:
     """The range of samples that need one, and which tiles are not mostly nodata."""
     lefts, tops = grid(cut)
     all_kept = np.ones(len(lefts) * len(tops), np.bool_)
@@ -146,14 +146,14 @@ def _sampled(dataset: Any, bands: list[int], cut: Cut) -> tuple[Range | None, Ma
         return None, all_kept
     scale = min(1.0, SAMPLE_SIDE / max(cut.scene))
     shape = max(1, round(cut.scene[1] * scale)), max(1, round(cut.scene[0] * scale))
-    samples, valid = read_samples(dataset, bands, View(shape=shape if scale < 1 else None, is_mean=False))
+    samples, valid = read_samples(dataset, bands, RasterRead(shape=shape if scale < 1 else None, is_mean=False))
     seen: Mask = np.any(valid, axis=0)
     if not seen.any():
         return None, ~all_kept
     return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= LEAST_VALID
 
 
-def _valid_shares(seen: Mask, cut: Cut) -> npt.NDArray[np.float64]:
+def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
     """The share of each tile that is seen in a sample of the scene; by sums over all that is above and left."""
     total = np.zeros((seen.shape[0] + 1, seen.shape[1] + 1))
     total[1:, 1:] = seen.cumsum(axis=0).cumsum(axis=1)

@@ -26,7 +26,7 @@ from rsir_core.imagery.rgb import (
     GDAL,
     Decoded,
     Range,
-    View,
+    RasterRead,
     check_blocks,
     check_size,
     colour_bands,
@@ -199,7 +199,7 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -
     bands = bands_of(dataset, recipe.bands, name)
     check_blocks(dataset, bands, name, max_pixels)
     shape = (size[1], size[0]) if recipe.size else None
-    pixels, notes = rgb(dataset, bands, name, View(window, shape, recipe.stretch))
+    pixels, notes = rgb(dataset, bands, name, RasterRead(window, shape, recipe.stretch))
     footprint = footprint_of(dataset, window)
     return Decoded(turned(pixels, orientation), notes, time_of(dataset), footprint)
 

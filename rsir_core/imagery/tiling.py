@@ -40,7 +40,7 @@ class Tiling:
         return f"side={self.side} overlap={self.overlap:g} metres={self.metres} bands={self.bands}"
 
 
-class Cut(NamedTuple):
+class TileGrid(NamedTuple):
     """How one scene is cut: a grid of equal tiles; the last of each row and column ends at the scene's edge."""
 
     scene: Size
@@ -75,7 +75,7 @@ class Cut(NamedTuple):
         }
 
     @classmethod
-    def of_row(cls, row: dict[str, Any]) -> "Cut":
+    def of_row(cls, row: dict[str, Any]) -> "TileGrid":
         """The inverse of `row`."""
         scene, tile, step = ((row[n]["width"], row[n]["height"]) for n in ("scene", "tile", "step"))
         parsed = Tile.parse(fragment(Window(0, 0, 0, 0)) + row["recipe"])
@@ -91,7 +91,7 @@ def _sized(size: Size) -> dict[str, int]:
     return {"width": size[0], "height": size[1]}
 
 
-def grid(cut: Cut) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Left and upper edges of the tiles."""
     lefts, tops = (
         np.minimum(np.arange(ceil((whole - part) / step) + 1) * step, whole - part)
@@ -126,13 +126,13 @@ def with_tiles(listing: pa.Table, scenes: pa.Table) -> tuple[pa.Table, int]:
         return listing, 0
     pieces, skipped = [listing.filter(pa.array(~is_cut))], 0
     for row in listing.filter(pa.array(is_cut)).to_pylist():
-        cut = Cut.of_row(cuts[row[schemas.IMAGE_ID], row[schemas.ETAG]])
+        cut = TileGrid.of_row(cuts[row[schemas.IMAGE_ID], row[schemas.ETAG]])
         pieces.append(_tiles(row, cut))
         skipped += cut.skipped
     return pa.concat_tables(pieces), skipped
 
 
-def _tiles(row: dict[str, Any], cut: Cut) -> pa.Table:
+def _tiles(row: dict[str, Any], cut: TileGrid) -> pa.Table:
     ends, recipe = [fragment(window) for window in cut.windows], str(cut.recipe)
     n, etag = len(ends), row[schemas.ETAG] + str(cut.recipe._replace(stretch=None))
     columns = {

@@ -21,7 +21,7 @@ EXACT: Final = 1e-9  # error of a PCA that leaves nothing out, as one of few ima
 
 
 @dataclass(frozen=True)
-class Mix:
+class FeatureStatistics:
     """Sums over rows; a monoid under `+`, with `Mix()` as its zero.
 
     Attributes:
@@ -37,16 +37,16 @@ class Mix:
     classes: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, table: pa.Table, mean_error: float | None = None) -> "Mix":
+    def of(cls, table: pa.Table, mean_error: float | None = None) -> "FeatureStatistics":
         """Of rows with the columns `class`, `object_class` and, unless the mean error is given, `error`."""
         error = (pc.sum(table[ERROR]).as_py() or 0.0) if mean_error is None else mean_error * len(table)
         counts = table.group_by(schemas.CLASS).aggregate([([], "count_all")]).to_pylist()
         classes = Counter({row[schemas.CLASS]: row["count_all"] for row in counts})
         return cls(len(table), error, table[schemas.OBJECT_CLASS].null_count, classes)
 
-    def __add__(self, other: "Mix") -> "Mix":
+    def __add__(self, other: "FeatureStatistics") -> "FeatureStatistics":
         """Of both."""
-        return Mix(
+        return FeatureStatistics(
             self.count + other.count,
             self.error + other.error,
             self.without_object + other.without_object,
@@ -58,7 +58,7 @@ class Mix:
         return json.dumps([self.count, self.error, self.without_object, self.classes])
 
     @classmethod
-    def from_json(cls, text: str) -> "Mix":
+    def from_json(cls, text: str) -> "FeatureStatistics":
         """The inverse of `to_json`."""
         count, error, without_object, classes = json.loads(text)
         return cls(count, error, without_object, Counter(classes))
@@ -77,8 +77,8 @@ class Drift:
         new: of the new or changed ones.
     """
 
-    before: Mix
-    new: Mix
+    before: FeatureStatistics
+    new: FeatureStatistics
 
     @property
     def error_ratio(self) -> float | None:
@@ -130,6 +130,6 @@ class Drift:
         }
 
 
-def total(parts: Iterable[Mix]) -> Mix:
+def total(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
     """Of all."""
-    return sum(parts, Mix())
+    return sum(parts, FeatureStatistics())

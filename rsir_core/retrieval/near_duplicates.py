@@ -39,7 +39,7 @@ Kind = Literal["identical", "re-encoded", "different"]
 Read = Callable[[Sequence[str]], Iterable[Picture | ImageError]]  # of URIs, in their order
 
 
-class Look(NamedTuple):
+class PictureSignature(NamedTuple):
     """What is kept of a picture to compare it."""
 
     digest: bytes  # of its pixels and shape
@@ -55,11 +55,13 @@ class Pair(NamedTuple):
     difference: float  # grey levels, root mean square, at SIDE×SIDE; 0: identical
 
 
-def look_at(pixels: npt.NDArray[np.uint8]) -> Look:
+def signature_of(pixels: npt.NDArray[np.uint8]) -> PictureSignature:
     """H×W×3 to what is compared: each small pixel is the mean of those that it stands for."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
-    return Look(digest.digest(), np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX)))
+    return PictureSignature(
+        digest.digest(), np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+    )
 
 
 def near_pairs(feature: Floats) -> list[tuple[int, int]]:
@@ -86,13 +88,13 @@ def read_here(
         yield from pool.map(read, uris)
 
 
-def looks_at(uris: Sequence[str], read: Read = read_here) -> Iterator[Look | ImageError]:
+def signatures_of(uris: Sequence[str], read: Read = read_here) -> Iterator[PictureSignature | ImageError]:
     """Of each image what is compared, or why it cannot be read."""
     for found in read(uris):
-        yield found if isinstance(found, ImageError) else look_at(found.pixels)
+        yield found if isinstance(found, ImageError) else signature_of(found.pixels)
 
 
-def compare(one: Look, other: Look) -> tuple[Kind, float]:
+def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float]:
     """What two pictures are to each other, and how far apart, see `Pair`."""
     if one.digest == other.digest:
         return "identical", 0.0
@@ -105,13 +107,13 @@ def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], read: Read) -> 
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
     """
-    own = look_at(pixels)
-    looks = looks_at(uris[:COMPARED], read)
+    own = signature_of(pixels)
+    looks = signatures_of(uris[:COMPARED], read)
     kinds = [None if isinstance(look, ImageError) else compare(own, look)[0] for look in looks]
     return [*kinds, *[None] * (len(uris) - len(kinds))]
 
 
-def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, Look]) -> list[Pair]:
+def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, PictureSignature]) -> list[Pair]:
     """Those of the pairs that are one picture; rows without a look are in none."""
     found = []
     for first, second in pairs:

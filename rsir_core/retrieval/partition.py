@@ -13,14 +13,14 @@ from rsir_core.index.index import Index
 from rsir_core.search.clusters import Clusters, Floats, Ranges, make_clusters
 from rsir_core.search.exact import Hits, Searcher, classes, complements
 from rsir_core.search.filters import Filter
-from rsir_core.search.hash_index import Lookup, hashes_of
+from rsir_core.search.hash_index import HashIndex, hashes_of
 
 SCHEMA = pa.schema(
     [f for f in schemas.FEATURES if f.name not in (schemas.FEATURE, schemas.ETAG, schemas.BUNDLE, schemas.PCA)]
 )
 
 
-class Resident:
+class Partition:
     """A version's rows, or a share of them.
 
     Per row, 4·(K + C) bytes to rank it by and 24 to find it by its image id and URI are in memory. The rest lies in a
@@ -66,7 +66,7 @@ class Resident:
 
         self.table = _mapped(read())
         self.clusters = Clusters.join(runs) if runs else Clusters.none(*shape)
-        self._lookup = {name: Lookup(column) for name, column in hashes.items()}
+        self._lookup = {name: HashIndex(column) for name, column in hashes.items()}
         self._searcher = Searcher(self.table[schemas.IMAGE_ID], self.feature, complement, self.clusters)
         self._starts = np.cumsum([0, *(len(batch) for batch in self.table.to_batches())])
         pa.default_memory_pool().release_unused()  # the files as they were read

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from scipy.spatial.distance import cdist
 
 from rsir_core.search.clusters import Clusters, make_clusters
-from rsir_core.search.kernel import Tree, candidates
+from rsir_core.search.kernel import ClusterTree, candidates
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ class Searcher:
             raise ValueError("{} image ids, {} features, {} complements and clusters of {} rows".format(*counts))
         _check_finite(feature, complement)
         self._ids, self._feature, self._complement = image_ids, feature, complement
-        self._tree = Tree.of(clusters, feature, complement, clusters.from_centres(feature))
+        self._tree = ClusterTree.of(clusters, feature, complement, clusters.from_centres(feature))
 
     @classmethod
     def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:

@@ -12,7 +12,7 @@ Hashes = npt.NDArray[np.uint64]
 OFFSET, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
-class Lookup:
+class HashIndex:
     """Rows by the hash of their text. Whether a row has the text itself, its reader checks.
 
     Args:

@@ -28,7 +28,7 @@ _STEP: Final = 32  # rows of which the first says whether any can be within the 
 _ALL: Final = np.empty(0, np.bool_)
 
 
-class Balls(NamedTuple):
+class ClusterBounds(NamedTuple):
     """What bounds are made of, see `clusters`: of m clusters, or of the groups that they lie in."""
 
     of_class: Ints  # (m,)
@@ -45,11 +45,11 @@ class Balls(NamedTuple):
         return cls(clusters.of_class, clusters.centre, clusters.radius, minima, start, start + count)
 
 
-class Tree(NamedTuple):
+class ClusterTree(NamedTuple):
     """What a search walks down: groups, their clusters, and the rows of these."""
 
-    groups: Balls
-    clusters: Balls
+    groups: ClusterBounds
+    clusters: ClusterBounds
     feature: Floats  # (n, K)
     complement: Floats  # (C, n): a query reads one class of it
     from_centre: Floats  # (n,) of each row's cluster
@@ -59,14 +59,14 @@ class Tree(NamedTuple):
     @classmethod
     def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
         """Of rows that lie in clusters; nothing of the size of the rows is copied."""
-        groups = Balls.of(clusters.groups(), clusters.group_start, clusters.group_size)
-        balls = Balls.of(clusters, clusters.start, clusters.count)
+        groups = ClusterBounds.of(clusters.groups(), clusters.group_start, clusters.group_size)
+        balls = ClusterBounds.of(clusters, clusters.start, clusters.count)
         in_order = _in_order(complement, balls)
         return cls(groups, balls, feature, complement, from_centre, in_order, int(clusters.count.max(initial=0)))
 
 
 def candidates(
-    tree: Tree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
     """Every row that can be among the k of smallest weighted distance, those that tie for the last place included.
 
@@ -196,7 +196,7 @@ def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
     Nearest by the weighted distance of the centre: a limit that is low soon spares most of what follows.
 
     Args:
-        tree: see `Tree`; with a cluster.
+        tree: see `ClusterTree`; with a cluster.
         query: see `candidates`.
         plain: see `candidates`.
         distances: (g,) float32, of the groups' centres.

@@ -17,7 +17,7 @@ from PIL import Image
 from rsir_core import schemas
 from rsir_core.archive.hrefs import href_of
 from rsir_core.archive.listing import list_images, root_of
-from rsir_core.archive.stac import Wanted, item_of, list_items
+from rsir_core.archive.stac import ItemSelection, item_of, list_items
 from rsir_core.errors import ArchiveError
 from rsir_core.geo.acquisition_time import time_in
 from rsir_core.geo.bounding_box import BoundingBox
@@ -84,7 +84,7 @@ def test_any_name_is_listed_read_and_named_by_a_uri(tmp_path: Path, name: str) -
     collection = tmp_path / "answer.json"
     found = item_of({"image_id": name, "uri": file.uri, "geometry": None, "bbox": None, "time": None})
     collection.write_text(json.dumps({"type": "FeatureCollection", "features": [found]}))
-    (listed,) = list_items(str(collection), Wanted())
+    (listed,) = list_items(str(collection), ItemSelection())
     assert listed.uri == file.uri
 
 
@@ -113,7 +113,7 @@ def test_a_name_that_was_written_unencoded_is_found_before_its_decoded_form(tmp_
                 "properties": {"datetime": "2024-05-06T07:08:09Z"},
                 "assets": {"image": {"href": f"./{name}", "roles": ["data"]}}}  # fmt: skip
         (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
-        (listed,) = list_items(str(tmp_path / "items.json"), Wanted())
+        (listed,) = list_items(str(tmp_path / "items.json"), ItemSelection())
         assert listed.uri == str(tmp_path / there) and listed.size > 0
 
 
@@ -193,7 +193,7 @@ def test_items_around_fiji_are_found_however_their_longitudes_go_on(
              "plus": [179.0, -18.4, 181.5, -16.3]}  # fmt: skip
     archive = collection(tmp_path, *(feature(name, box) for name, box in boxes.items()))
     try:
-        listed = {Path(file.image_id).stem for file in list_items(archive, Wanted(bbox=bbox))}
+        listed = {Path(file.image_id).stem for file in list_items(archive, ItemSelection(bbox=bbox))}
     except ArchiveError as error:
         assert "no item that is wanted" in str(error)
         listed = set()
@@ -204,7 +204,7 @@ def test_items_around_fiji_are_found_however_their_longitudes_go_on(
 def test_a_bbox_that_is_none_is_named_with_its_item(tmp_path: Path, bbox: list[float]) -> None:
     archive = collection(tmp_path, feature("odd", bbox))
     with pytest.raises(ArchiveError, match=r"item odd has the bbox \["):
-        list(list_items(archive, Wanted(bbox=BoundingBox(0, 0, 20, 60))))
+        list(list_items(archive, ItemSelection(bbox=BoundingBox(0, 0, 20, 60))))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_bbox_that_is_none_is_named_with_its_item(tmp_path: Path, bbox: list[f
 )
 def test_a_broken_item_of_a_collection_is_named(tmp_path: Path, bad: Any, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
-        list(list_items(collection(tmp_path, feature("good", [9, 48, 10, 49]), bad), Wanted()))
+        list(list_items(collection(tmp_path, feature("good", [9, 48, 10, 49]), bad), ItemSelection()))
 
 
 def test_of_several_images_of_one_role_none_is_taken_by_chance(tmp_path: Path) -> None:
@@ -227,9 +227,9 @@ def test_of_several_images_of_one_role_none_is_taken_by_chance(tmp_path: Path) -
     }
     archive = collection(tmp_path, feature("s2", [9, 48, 10, 49], assets=assets))
     with pytest.raises(ArchiveError, match=r"item s2 has 3 images \(B02, B03, B04\); choose with --asset"):
-        list(list_items(archive, Wanted()))
-    (file,) = list_items(archive, Wanted(asset="B03"))
+        list(list_items(archive, ItemSelection()))
+    (file,) = list_items(archive, ItemSelection(asset="B03"))
     assert file.uri.endswith("B03.tif")
     seen = {**assets, "overview": {"href": "./o.jpg", "type": "image/jpeg", "roles": ["visual"]}}
-    (file,) = list_items(collection(tmp_path, feature("s2", [9, 48, 10, 49], assets=seen)), Wanted())
+    (file,) = list_items(collection(tmp_path, feature("s2", [9, 48, 10, 49], assets=seen)), ItemSelection())
     assert file.uri.endswith("o.jpg")

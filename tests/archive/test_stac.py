@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 
 from jobs.config import IndexConfig
 from rsir_core.archive.listing import ImageFile
-from rsir_core.archive.stac import AHEAD, AT_ONCE, Wanted, item_of, list_items
+from rsir_core.archive.stac import AHEAD, AT_ONCE, ItemSelection, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
 
@@ -52,7 +52,7 @@ def catalogue(tmp_path: Path) -> str:
 
 def ids(catalogue: str, **wanted: Any) -> list[str]:
     try:
-        return sorted(file.image_id for file in list_items(catalogue, Wanted(**wanted)))
+        return sorted(file.image_id for file in list_items(catalogue, ItemSelection(**wanted)))
     except ArchiveError as error:
         assert "no item that is wanted" in str(error)
         return []
@@ -60,15 +60,15 @@ def ids(catalogue: str, **wanted: Any) -> list[str]:
 
 def test_a_static_catalogue_is_listed(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(catalogue).parent
-    found = {file.image_id: file for file in list_items(catalogue, Wanted())}
+    found = {file.image_id: file for file in list_items(catalogue, ItemSelection())}
     assert found["s2/a.tif"] == ImageFile("s2/a.tif", str(folder / "s2/a/a.tif"), f"v1@{LATE}", -1, LATE)
     assert found["c.jp2"][1:4] == (str(folder / "c/c.jp2"), "abc@2020-01-01 00:00:00+00:00", 7)
     monkeypatch.chdir(folder)
-    assert {file.image_id: file for file in list_items("catalog.json", Wanted())} == found
+    assert {file.image_id: file for file in list_items("catalog.json", ItemSelection())} == found
     b = found["s2/b.tif"]
     assert (b.uri, b.size, b.time) == (str(folder / "s2/b/b.tif"), 6, EARLY) and len(found) == 3
     Path(b.uri).write_bytes(b"changed")
-    assert {file.etag for file in list_items(catalogue, Wanted(collections=("s2",)))} != {b.etag, f"v1@{LATE}"}
+    assert {file.etag for file in list_items(catalogue, ItemSelection(collections=("s2",)))} != {b.etag, f"v1@{LATE}"}
 
 
 def test_an_item_counts_once_whatever_links_to_it(catalogue: str) -> None:
@@ -87,9 +87,9 @@ def test_what_a_store_says_is_asked_whatever_a_file_is_called(tmp_path: Path) ->
     (tmp_path / "visual").write_bytes(b"pixels")
     collection = pystac.ItemCollection([item("one", LATE, 1, {"visual": image("./visual")})])
     collection.save_object(str(tmp_path / "items.json"))
-    (file,) = list_items(str(tmp_path / "items.json"), Wanted())
+    (file,) = list_items(str(tmp_path / "items.json"), ItemSelection())
     (tmp_path / "visual").write_bytes(b"other pixels")
-    (changed,) = list_items(str(tmp_path / "items.json"), Wanted())
+    (changed,) = list_items(str(tmp_path / "items.json"), ItemSelection())
     assert (file.size, changed.size) == (6, 12) and file.etag != changed.etag
 
 
@@ -99,7 +99,7 @@ def test_few_items_are_held(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> 
     sources = (str(i) for i in range(10_000))
     monkeypatch.setattr("rsir_core.archive.stac._items", lambda *_: sources)
     with pytest.raises(ArchiveError, match="no item that is wanted"):
-        list(list_items(catalogue, Wanted()))
+        list(list_items(catalogue, ItemSelection()))
     assert read.index("9999") >= 10_000 - AHEAD - AT_ONCE  # in their order, or nearly
 
 
@@ -122,7 +122,7 @@ def test_odd_item_collections(tmp_path: Path, change: dict[str, Any], words: str
         case _:
             found["assets"]["visual"] |= change
     (tmp_path / "items.json").write_text(json.dumps(document))
-    wanted = Wanted(bbox=BoundingBox(0, 0, 90, 90))
+    wanted = ItemSelection(bbox=BoundingBox(0, 0, 90, 90))
     if words:
         with pytest.raises(ArchiveError, match=words):
             list(list_items(str(tmp_path / "items.json"), wanted))
@@ -142,10 +142,8 @@ def test_items_are_chosen(catalogue: str) -> None:
 
 def test_bounds_on_either_side_of_the_antimeridian_meet_there() -> None:
     at = item("a", LATE, 179, {})  # to 180°
-    assert Wanted(bbox=BoundingBox(-180, 0, -170, 50)).takes(at) and Wanted(bbox=BoundingBox(-180, 0, 180, 50)).takes(
-        at
-    )
-    assert not Wanted(bbox=BoundingBox(-179, 0, -170, 50)).takes(at)
+    assert all(ItemSelection(bbox=BoundingBox(-180, 0, east, 50)).takes(at) for east in (-170, 180))
+    assert not ItemSelection(bbox=BoundingBox(-179, 0, -170, 50)).takes(at)
 
 
 def test_an_item_collection_on_a_store_is_listed() -> None:
@@ -154,7 +152,7 @@ def test_an_item_collection_on_a_store_is_listed() -> None:
     document = json.dumps(pystac.ItemCollection(items).to_dict())
     with fsspec.open("memory://stac/items.json", "w") as file:
         file.write(document)
-    found = list(list_items("memory://stac/items.json", Wanted()))
+    found = list(list_items("memory://stac/items.json", ItemSelection()))
     assert [(f.image_id, f.uri) for f in found] == [
         ("a.tif", "memory://stac/a.tif"), ("b.tif", "https://example.org/b.tif?signature=1"),
     ]  # fmt: skip
@@ -173,7 +171,7 @@ def test_assets_that_cannot_be_chosen(assets: dict[str, pystac.Asset], words: st
     with fsspec.open("memory://stac/odd.json", "w") as file:
         file.write(json.dumps(pystac.ItemCollection([item("a", LATE, 10, assets)]).to_dict()))
     with pytest.raises(ArchiveError, match=words):
-        list(list_items("memory://stac/odd.json", Wanted()))
+        list(list_items("memory://stac/odd.json", ItemSelection()))
 
 
 def test_what_is_no_catalogue(tmp_path: Path) -> None:
@@ -183,7 +181,7 @@ def test_what_is_no_catalogue(tmp_path: Path) -> None:
     )
     for name, words in (("broken", "cannot be read as STAC"), ("twice", "two items"), ("gone", "FileNotFound")):
         with pytest.raises(ArchiveError, match=words):
-            list(list_items(str(tmp_path / f"{name}.json"), Wanted()))
+            list(list_items(str(tmp_path / f"{name}.json"), ItemSelection()))
 
 
 @pytest.mark.parametrize("options", [{"start": "soon"}, {"bbox": "1,2,3"}, {"bbox": "a,b,c,d"}])
@@ -195,7 +193,7 @@ def test_options_of_catalogues(options: dict[str, str]) -> None:
         IndexConfig(archive="folder", models="m", index="i", **options)  # type: ignore[arg-type]
     assert IndexConfig(archive="folder", models="m", index="i").wanted is None
     given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
-    assert given == Wanted(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))
+    assert given == ItemSelection(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))
 
 
 def test_results_are_items() -> None:

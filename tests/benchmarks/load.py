@@ -15,7 +15,7 @@ import numpy as np
 
 from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.index.index import Index
-from rsir_core.retrieval.partition import Resident, in_runs
+from rsir_core.retrieval.partition import Partition, in_runs
 from rsir_core.search.exact import Searcher, classes
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
 
@@ -57,7 +57,7 @@ def main() -> None:
         )
         warm.search(np.zeros(DIMENSIONS, np.float32), np.full(CLASSES, 1 / CLASSES, np.float32), 1)  # compiles
         before, began = held("RssAnon"), time.perf_counter()
-        resident = Resident(index, index.version())
+        resident = Partition(index, index.version())
         loaded = time.perf_counter() - began
         n = len(resident)
         resident.search(resident.feature[n // 2], np.full(CLASSES, 1 / CLASSES, np.float32), 50, None, plain=False)

@@ -16,7 +16,7 @@ from jobs.config import IndexConfig
 from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
 from jobs.serving.answer import Answerer
-from jobs.serving.query import QueryDescriber, Ranking, open_edition
+from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
@@ -31,7 +31,7 @@ SHIFT = (6, 4)  # pixels
 
 def found(index: str, queries: int) -> dict[str, int]:
     """How many windows, moved by `SHIFT`, find the tile that they are of, as the first result."""
-    edition = open_edition(index)
+    edition = open_version(index)
     answerer, describer = Answerer(edition), QueryDescriber(edition, 10**8)
     table = Index(index).features(columns=["image_id", "uri", "bbox", "time", "window"]).to_pylist()
     inner = [row for row in table if row["window"]["x"] and row["window"]["y"]]

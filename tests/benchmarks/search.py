@@ -21,7 +21,7 @@ import pyarrow as pa
 from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.search.clusters import Clusters, make_clusters
 from rsir_core.search.exact import Floats, Searcher, classes, complements, distances, query_weights
-from rsir_core.search.kernel import Tree, candidates
+from rsir_core.search.kernel import ClusterTree, candidates
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 
 Query = tuple[Floats, Floats]
@@ -48,7 +48,7 @@ class Rows:
         self.of_class, self.squares = classes(p), (feature**2).sum(axis=1)
         ids = pa.chunked_array([pa.array([f"{i:09}" for i in range(len(feature))])])
         self.searcher = Searcher(ids, feature, complement, self.clusters)
-        self._tree = Tree.of(self.clusters, feature, complement, self.clusters.from_centres(feature))
+        self._tree = ClusterTree.of(self.clusters, feature, complement, self.clusters.from_centres(feature))
 
     def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Rows whose distance a search computes."""

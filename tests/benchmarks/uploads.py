@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.serving.query import QueryDescriber, open_edition
+from jobs.serving.query import QueryDescriber, open_version
 from jobs.serving.replicas import BATCH
 from rsir_core.models.allocator import keep_activations
 
@@ -90,7 +90,7 @@ def bare_rate(index: str, files: list[bytes], images: int) -> float:
 def _describer(index: str) -> QueryDescriber:
     torch.set_num_threads(1)
     keep_activations()  # as the describer does
-    return QueryDescriber(open_edition(index), 10**8)
+    return QueryDescriber(open_version(index), 10**8)
 
 
 def served_rate(port: int, files: list[bytes], images: int) -> float:

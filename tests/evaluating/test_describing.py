@@ -11,7 +11,7 @@ import ray
 from jobs.config import EvaluateConfig
 from jobs.evaluating import describing
 from jobs.evaluating.describing import DescribeAgain, describe_again
-from jobs.evaluating.subject import open_subject
+from jobs.evaluating.evaluated_index import open_evaluated_index
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index
@@ -25,7 +25,7 @@ def test_an_actor_with_a_gpu_describes_the_same(tmp_path: Path, monkeypatch: pyt
     state = build_classifier(EFFICIENTNET_LITE0, len(CLASSES)).state_dict()
     index = write_index(tmp_path, image_ids, str(tmp_path / "archive"), state)
     config = EvaluateConfig(index=index, report=str(tmp_path / "report"), arms="whole_image", batch_size=4)
-    subject = open_subject(config, None)
+    subject = open_evaluated_index(config, None)
     placed.mkdir()
 
     class Noting(DescribeAgain):

@@ -5,10 +5,10 @@ import pytest
 
 from jobs.config import EvaluateConfig
 from jobs.evaluating.describing import stored
+from jobs.evaluating.evaluated_index import EvaluatedIndex, open_evaluated_index
 from jobs.evaluating.gallery import QUERIES, RESULTS, choose_queries, make_strips
-from jobs.evaluating.subject import Subject, open_subject
 from rsir_core.evaluation.arms import Arm
-from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import Scores, score_retrieval
 from rsir_core.evaluation.paper import FIGURE_5
 from tests.support.made_up import CLASSES, ROOT, write_index
@@ -16,15 +16,15 @@ from tests.support.rankings import Rows, reference
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedIndex:
     """As many images as a strip has, so that it is the whole ranking."""
     folder = tmp_path_factory.mktemp("gallery")
     image_ids = [f"{CLASSES[i % 3]}/{i:02}.jpg" for i in range(RESULTS + 1)]
     index = write_index(folder, sorted(image_ids))
-    return open_subject(EvaluateConfig(index=index, report=str(folder), arms="key_region"), None)
+    return open_evaluated_index(EvaluateConfig(index=index, report=str(folder), arms="key_region"), None)
 
 
-def test_strips_are_the_rankings_that_are_scored(subject: Subject) -> None:
+def test_strips_are_the_rankings_that_are_scored(subject: EvaluatedIndex) -> None:
     database, own = stored(subject.index, subject.features), subject.own
     image_ids = subject.features["image_id"].to_pylist()
     arms = {Arm(own.variation, None, weighted=False): "plain", own.main: "the method"}
@@ -32,7 +32,7 @@ def test_strips_are_the_rankings_that_are_scored(subject: Subject) -> None:
     strips = make_strips(subject, arms, {own.variation: database}, queries)
     assert [(strip.way, strip.note) for strip in strips] == [(w, n) for n in queries.values() for w in arms.values()]
 
-    def check(strip: Strip, query: int, arm: Arm, scores: Scores) -> None:
+    def check(strip: GalleryRow, query: int, arm: Arm, scores: Scores) -> None:
         vectors = database.vectors(arm.components)
         rows = Rows(image_ids, vectors, database.class_probabilities)
         others = [row != query for row in range(len(image_ids))]  # never itself

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from rsir_core.evaluation.arms import ARM_SETS, Arm, Own, Variation, main_arm, plan_arms
+from rsir_core.evaluation.arms import ARM_SETS, Arm, IndexSetup, Variation, main_arm, plan_arms
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
 from rsir_core.evaluation.metrics import Scores
 from rsir_core.evaluation.plots import plot_arms
@@ -18,7 +18,7 @@ from tests.support.evaluations import some_evaluation
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-OWN = Own(Variation(0.9, "resnet50"), components=19, most=1280)
+OWN = IndexSetup(Variation(0.9, "resnet50"), components=19, most=1280)
 
 
 def scores(average_precision: list[float], nmrr: list[float]) -> Scores:

@@ -18,10 +18,10 @@ from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConfigError, ImageError
 from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.sandbox import Facts, Reader, memory_for
+from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for
 from rsir_core.imagery.survey import SURVEYED, survey, survey_files
 from rsir_core.imagery.tiles import Recipe
-from rsir_core.imagery.tiling import Cut, Tiling, may_be_scenes, with_tiles
+from rsir_core.imagery.tiling import TileGrid, Tiling, may_be_scenes, with_tiles
 from rsir_core.index.diff import listing_table
 from tests.imagery.test_tiles import RNG, cog
 from tests.support.poison import KINDS, look_into_poisoned
@@ -31,7 +31,7 @@ PLENTY = 10**8
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[list[Reader[Facts]]]:
+def readers() -> Iterator[list[Reader[JsonObject]]]:
     """Two, of a function that acts on some names as GDAL does on some files."""
     found = [Reader(look_into_poisoned, 4, memory_for(PLENTY)) for _ in range(2)]
     yield found
@@ -46,7 +46,7 @@ sizes = st.integers(1, 60)
 def test_tiles_cover_a_scene_and_stay_inside(scene: tuple[int, int], wanted: tuple[int, int], overlap: float) -> None:
     tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
     step = max(1, round(tile[0] * (1 - overlap))), max(1, round(tile[1] * (1 - overlap)))
-    windows = list(Cut(scene, tile, step, Recipe(), None).windows)
+    windows = list(TileGrid(scene, tile, step, Recipe(), None).windows)
     assert len(set(map(str, windows))) == len(windows)
     assert all((w.width, w.height) == tile for w in windows)
     for axis, starts in enumerate(({w.col_off for w in windows}, {w.row_off for w in windows})):
@@ -60,8 +60,8 @@ def test_tiles_cover_a_scene_and_stay_inside(scene: tuple[int, int], wanted: tup
 def test_what_is_remembered_of_a_scene_is_all(columns: int, lines: int, data: st.DataObject) -> None:
     kept = data.draw(st.none() | st.lists(st.booleans(), min_size=columns * lines, max_size=columns * lines))
     mask = None if kept is None else np.array(kept, np.bool_)
-    cut = Cut((columns * 8, lines * 4), (8, 4), (8, 4), Recipe((4, 2), (3, 2, 1), (0.1, 1e6)), mask)
-    again = Cut.of_row(cut.row())
+    cut = TileGrid((columns * 8, lines * 4), (8, 4), (8, 4), Recipe((4, 2), (3, 2, 1), (0.1, 1e6)), mask)
+    again = TileGrid.of_row(cut.row())
     assert again[:4] == cut[:4] and list(map(str, again.windows)) == list(map(str, cut.windows))
     assert again.skipped == cut.skipped
 
@@ -74,7 +74,7 @@ def test_images_that_fit_into_a_tile_are_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
+def test_a_stretch_is_the_scenes_and_nodata_is_skipped(tmp_path: Path, readers: list[Reader[JsonObject]]) -> None:
     samples = np.zeros((3, 1024, 1536), np.uint16)
     samples[:, :, :512] = RNG.integers(100, 200, (3, 1024, 512))
     samples[:, :512, 512:1024] = RNG.integers(900, 1000, (3, 512, 512))  # right of it, and below, is nothing
@@ -154,7 +154,7 @@ def test_bands_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_surveyed_is_a_failure_of_its_own(tmp_path: Path, readers: list[Reader[Facts]]) -> None:
+def test_what_cannot_be_surveyed_is_a_failure_of_its_own(tmp_path: Path, readers: list[Reader[JsonObject]]) -> None:
     poison = {name: KINDS[name] for name in ("hangs", "segfaults")}
     kinds = {"cut": "corrupt", "good": None, "gone": "missing", "small": None, **poison}
     data = cog(np.ones((3, 256, 256), np.uint8))
@@ -177,7 +177,7 @@ def test_a_listing_with_tiles_changes_with_the_scene_and_how_it_is_read() -> Non
     whole: dict[str, Any] = {"scene": None, "tile": None, "step": None, "recipe": None, "kept": None, "skipped": None}
 
     def scenes(etag: str, recipe: Recipe) -> pa.Table:
-        cut = Cut((20, 10), (10, 10), (10, 10), recipe, None).row()
+        cut = TileGrid((20, 10), (10, 10), (10, 10), recipe, None).row()
         key = {"uri": "/x", "tiling": "t"}
         found = [{"image_id": "a.tif", "etag": etag, **key, **cut}, {"image_id": "C.JP2", "etag": "1", **key, **whole}]
         return pa.Table.from_pylist(found, schemas.SCENES)

@@ -21,7 +21,7 @@ from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import SCHEMAS, Index, TableName
 from rsir_core.index.replace import without_rows
 from rsir_core.models.pca import Moments
-from rsir_core.retrieval.partition import Resident, in_runs
+from rsir_core.retrieval.partition import Partition, in_runs
 
 D, K, C = 8, 2, 3
 
@@ -228,7 +228,7 @@ def test_replaced_rows_are_what_every_reader_sees_in_clusters_that_hold(
         assert (np.repeat(clusters.of_class, clusters.count) == classes).all()
         away = clusters.from_centres(schemas.to_matrix(table["feature"]))
         assert (away <= np.repeat(clusters.radius, clusters.count)).all()
-    assert len(Resident(index, version)) == len(expected)
+    assert len(Partition(index, version)) == len(expected)
 
 
 def test_embeddings_are_float16_and_small_and_come_in_the_rows_order(tmp_path: Path) -> None:
@@ -278,14 +278,14 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
     index = old_index(tmp_path / "old")
     before = index.features()
     assert before.schema == schemas.FEATURES and before["geometry"].null_count == 2
-    assert len(Resident(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
+    assert len(Partition(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
     old = index.version()
     for name in SCHEMAS:
         index.complete(name)
     store(index, "embeddings", embedding_rows(["c"]))
     version = replace(index, [index.write_rows("features", feature_rows(["c"]))], ["b"])
     assert ids_of(index) == ["a", "c"] and index.features().schema == schemas.FEATURES
-    assert index.features(old) == before and len(Resident(index, version)) == 2
+    assert index.features(old) == before and len(Partition(index, version)) == 2
     parts = by_file(stored_keys(index), 10)
     described = pa.concat_tables([t for part in parts for t in stored_rows(index, part, schemas.EMBEDDINGS.names)])
     assert sorted(described["image_id"].to_pylist()) == ["a", "b", "c"] and described["crs"].null_count == 3

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.serving.query import open_edition
+from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.imagery.decode import read_picture
@@ -30,7 +30,7 @@ from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
-from rsir_core.retrieval.partition import Resident
+from rsir_core.retrieval.partition import Partition
 from tests.indexing.test_index import draw
 from tests.support.models import write_bundle
 from tests.support.store import Fault, Store, running
@@ -149,8 +149,8 @@ def written_rows(uri: str) -> int:
 
 def answer(uri: str) -> tuple[int, list[Any]]:
     """The version that an endpoint would serve now, and what it says to a query."""
-    edition = open_edition(uri)
-    resident = Resident(Index(uri), edition.version)
+    edition = open_version(uri)
+    resident = Partition(Index(uri), edition.version)
     likely = np.full(len(edition.classes), 1 / len(edition.classes), np.float32)
     hits = resident.search(np.ones(edition.dimensions, np.float32), likely, IMAGES, None, plain=False)
     return edition.version, [hits.rows.tolist(), hits.weighted_distance.tolist()]

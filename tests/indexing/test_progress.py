@@ -12,7 +12,7 @@ from jobs.indexing.progress import WINDOW, Progress
 from jobs.indexing.run_report import RunReport
 from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.index.diff import make_plan
-from rsir_core.index.drift import Drift, Mix
+from rsir_core.index.drift import Drift, FeatureStatistics
 from rsir_core.index.index import Index
 from tests.index.test_tables import feature_rows, listed, store
 
@@ -74,7 +74,7 @@ def test_a_report_of_a_run(tmp_path: Path, config: IndexConfig) -> None:
         report.progress.take(written(2, 0, 1))
         report.progress.take(written(1, 0, 1, corrupt="c/4 is bad | really"))
         report.begin("publish")
-        mixes = (Mix.of(feature_rows(["a", "b"] * 50), 0.1) for _ in range(2))
+        mixes = (FeatureStatistics.of(feature_rows(["a", "b"] * 50), 0.1) for _ in range(2))
         report.drift = Drift(*(replace(mix, error=error) for mix, error in zip(mixes, (10.0, 20.0), strict=True)))
         store(index, "features", feature_rows(["c/5"]))
     files = {file.suffix: file.read_text() for file in (tmp_path / "runs").iterdir()}

@@ -18,7 +18,7 @@ from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError, TableError
 from rsir_core.imagery.decode import Picture, read_in_turn
 from rsir_core.imagery.sandbox import Reader, memory_for
-from rsir_core.imagery.survey import look_into, survey_files
+from rsir_core.imagery.survey import survey_files, survey_scene
 from rsir_core.imagery.tiling import Tiling, with_tiles
 from rsir_core.index.delta import Mode
 from rsir_core.index.diff import listing_table, make_plan
@@ -228,7 +228,7 @@ def test_scenes_there_are_read_by_windows(store: Store) -> None:
     samples = np.random.default_rng(0).integers(0, 256, (3, 300, 400)).astype(np.uint8)
     put_file("s3://bucket/scenes/a/s.tif", cog(samples, compress="deflate"))
     listing = listing_table(list_images("s3://bucket/scenes"))
-    headers, pictures = Reader(look_into, 60, memory_for(10**8)), Reader(read_in_turn, 60, memory_for(10**8))
+    headers, pictures = Reader(survey_scene, 60, memory_for(10**8)), Reader(read_in_turn, 60, memory_for(10**8))
     surveyed = survey_files(listing, [headers], Tiling(128, 0), 10**8)
     tiles, _ = with_tiles(listing, surveyed.select(schemas.SCENES.names))
     assert len(tiles) == 3 * 4

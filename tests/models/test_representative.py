@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.evaluating.describing import DescribeAgain
 from jobs.pipeline.reading import Reading, read_files
 from rsir_core import schemas
-from rsir_core.evaluation.arms import CENTRES, Own, Variation, plan_arms
+from rsir_core.evaluation.arms import CENTRES, IndexSetup, Variation, plan_arms
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier
@@ -121,7 +121,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
     index = Index(str(tmp_path / "index"))
     fingerprint = index.adopt_bundle(models)
-    own = Own(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
+    own = IndexSetup(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
     variations = list(dict.fromkeys(arm.variation for arm in plan_arms(["objects"], own)))
     assert [variation.centre for variation in variations] == [*RULES, "image"]
     images = IMAGES[:2]  # one of each size
@@ -143,7 +143,7 @@ def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> 
         objects = [None] * len(images) if centre == "image" else describer.describe(images, None, 0.5, centre).objects
         expected = describer.describe(images, [o and o.box for o in objects], 0.5)
         assert schemas.to_matrix(found[f"{schemas.EMBEDDING} {i}"]) == pytest.approx(expected.embedding, abs=1e-2)
-    without = Own(own.variation, components=2, most=2)
+    without = IndexSetup(own.variation, components=2, most=2)
     assert {arm.variation.centre for arm in plan_arms(["objects"], without)} == {"image"}
 
 

@@ -6,7 +6,16 @@ import pytest
 from PIL import Image
 
 from rsir_core.errors import ImageError
-from rsir_core.retrieval.near_duplicates import NEAR, Look, Pair, groups, look_at, looks_at, near_pairs, same_pictures
+from rsir_core.retrieval.near_duplicates import (
+    NEAR,
+    Pair,
+    PictureSignature,
+    groups,
+    near_pairs,
+    same_pictures,
+    signature_of,
+    signatures_of,
+)
 
 UC_MERCED = Path(__file__).parents[3] / "shared" / "data" / "ucmerced"
 
@@ -28,9 +37,9 @@ def read(name: str) -> np.ndarray:
 def test_encoding_and_size_leave_a_picture_the_same_and_another_picture_is_another() -> None:
     names = [f"{c}/{c}{i:02}.jpg" for c in ("agricultural", "chaparral", "forest", "harbor") for i in (3, 4)]
     pictures = [read(name) for name in names]
-    looks = {i: look_at(pixels) for i, pixels in enumerate(pictures)}
+    looks = {i: signature_of(pixels) for i, pixels in enumerate(pictures)}
     for quality, share in ((95, 1.0), (75, 1.0), (75, 0.8)):
-        copies = {100 + i: look_at(saved(pixels, quality, share)) for i, pixels in enumerate(pictures)}
+        copies = {100 + i: signature_of(saved(pixels, quality, share)) for i, pixels in enumerate(pictures)}
         every = [(i, j) for i in looks for j in copies]
         found = same_pictures(every, looks | copies)
         assert [(pair.first, pair.second) for pair in found] == [(i, 100 + i) for i in looks]
@@ -40,16 +49,16 @@ def test_encoding_and_size_leave_a_picture_the_same_and_another_picture_is_anoth
 
 def test_the_two_identical_airplanes_are_found() -> None:
     read("airplane/airplane01.jpg")
-    found = list(looks_at([str(UC_MERCED / f"airplane/airplane{i}.jpg") for i in ("01", "02", "03")]))
-    looks = {i: look for i, look in enumerate(found) if isinstance(look, Look)}
+    found = list(signatures_of([str(UC_MERCED / f"airplane/airplane{i}.jpg") for i in ("01", "02", "03")]))
+    looks = {i: look for i, look in enumerate(found) if isinstance(look, PictureSignature)}
     assert same_pictures([(0, 1), (0, 2), (1, 2)], looks) == [Pair(0, 1, "identical", 0.0)]
 
 
 def test_equal_bytes_of_another_shape_are_another_picture_and_what_cannot_be_read_is_in_no_pair(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
-    looks = {0: look_at(pixels), 1: look_at(pixels.reshape(80, 40, 3)), 3: look_at(pixels.copy())}
+    looks = {0: signature_of(pixels), 1: signature_of(pixels.reshape(80, 40, 3)), 3: signature_of(pixels.copy())}
     assert same_pictures([(0, 1), (0, 2), (0, 3), (2, 3)], looks) == [Pair(0, 3, "identical", 0.0)]
-    assert isinstance(next(looks_at([str(tmp_path / "none.png")])), ImageError)
+    assert isinstance(next(signatures_of([str(tmp_path / "none.png")])), ImageError)
 
 
 def test_near_pairs_are_those_of_brute_force() -> None:

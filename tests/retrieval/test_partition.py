@@ -15,7 +15,7 @@ from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
 from rsir_core.retrieval import partition as resident
-from rsir_core.retrieval.partition import SCHEMA, Resident, in_runs
+from rsir_core.retrieval.partition import SCHEMA, Partition, in_runs
 from rsir_core.search.clusters import Clusters
 from rsir_core.search.filters import EVERYTHING, Filter
 
@@ -55,8 +55,8 @@ def as_rows(table: pa.Table) -> list[dict[str, object]]:
     return sorted(table.select(SCHEMA.names).to_pylist(), key=lambda row: str(row[schemas.IMAGE_ID]))
 
 
-def shares(index: Index, parts: int) -> list[Resident]:
-    return [Resident(index, index.version(), part, parts) for part in range(parts)]
+def shares(index: Index, parts: int) -> list[Partition]:
+    return [Partition(index, index.version(), part, parts) for part in range(parts)]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
@@ -137,7 +137,7 @@ def test_the_rows_file_has_no_name_and_goes_with_the_rows(
         return clustered(*read)
 
     monkeypatch.setattr(resident, "_clustered", nameless)
-    loaded = Resident(index, index.version())
+    loaded = Partition(index, index.version())
     assert list(place.iterdir()) == []
     assert open_deleted(place) > 0
     assert len(loaded.take(np.arange(3))) == 3
@@ -164,11 +164,11 @@ def test_files_that_a_stranger_wrote_are_clustered_when_they_are_loaded(index: I
 def test_a_stranger_may_rewrite_it_all(index: Index) -> None:
     version = index.version()
     write_deltalake(index.table_uri("features"), index.features(), mode="overwrite")
-    old, new = Resident(index, version), Resident(index, index.version())
+    old, new = Partition(index, version), Partition(index, index.version())
     assert as_rows(old.table) == as_rows(new.table)
     assert pq.read_table(f"{index.uri}/features/{index.feature_files()[0].name}").num_rows == len(new)
 
 
 def test_a_version_that_is_not_there(index: Index) -> None:
     with pytest.raises(TableError, match="no version 99"):
-        Resident(index, 99)
+        Partition(index, 99)

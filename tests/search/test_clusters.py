@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rsir_core import schemas
 from rsir_core.search.clusters import Clusters, Floats, Ints, Ranges, make_clusters
-from rsir_core.search.kernel import Tree, candidates
+from rsir_core.search.kernel import ClusterTree, candidates
 
 
 class Stored(NamedTuple):
@@ -112,7 +112,7 @@ def test_the_footer_of_a_file_gives_them_back(found: Stored) -> None:
 @given(stored(most=120))
 def test_the_tree_has_each_row_once(found: Stored) -> None:
     away = found.clusters.from_centres(found.feature)
-    tree = Tree.of(found.clusters, found.feature, np.ascontiguousarray(found.complement.T), away)
+    tree = ClusterTree.of(found.clusters, found.feature, np.ascontiguousarray(found.complement.T), away)
     for balls, below in ((tree.groups, len(found.clusters.count)), (tree.clusters, len(found.feature))):
         assert np.array_equal(balls.start, np.append(0, balls.stop[:-1])) and balls.stop[-1] == below
     assert tree.most_rows == found.clusters.count.max()
@@ -127,7 +127,7 @@ def test_rows_of_a_cluster_in_any_order_are_searched_alike(found: Stored, seed: 
     answers = []
     for at in (np.arange(len(run)), order):
         feature, complement = found.feature[at], np.ascontiguousarray(found.complement[at].T)
-        tree = Tree.of(found.clusters, feature, complement, found.clusters.from_centres(feature))
+        tree = ClusterTree.of(found.clusters, feature, complement, found.clusters.from_centres(feature))
         (_, weighted, *_), _ = candidates(tree, query, k, None, False)
         answers.append(weighted[:k])
     assert np.array_equal(answers[0], answers[1])

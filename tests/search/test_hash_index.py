@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.search.hash_index import Lookup, hashes_of
+from rsir_core.search.hash_index import HashIndex, hashes_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -40,7 +40,7 @@ def test_hashes_do_not_depend_on_how_a_column_is_stored(found: list[str], first:
 
 @given(st.lists(texts, max_size=20), texts)
 def test_a_text_is_found_where_it_is(column: list[str], other: str) -> None:
-    lookup = Lookup(hashes_of(pa.array(column, pa.string())))
+    lookup = HashIndex(hashes_of(pa.array(column, pa.string())))
     for text in [*column, other, other + "é"]:
         row = lookup.find(text, lambda row, text=text: column[row] == text)  # type: ignore[misc]
         assert (row is not None and column[row] == text) if text in column else row is None
@@ -50,7 +50,7 @@ def test_a_text_is_found_where_it_is(column: list[str], other: str) -> None:
 def test_texts_of_one_hash_are_told_apart(column: list[str], same: int) -> None:
     hashes = hashes_of(pa.array(column))
     hashes[:same] = fnv1a("forest/é")  # as if all of these had this hash by chance
-    lookup, asked = Lookup(hashes), list[int]()
+    lookup, asked = HashIndex(hashes), list[int]()
 
     def is_it(row: int) -> bool:
         asked.append(row)
@@ -62,6 +62,6 @@ def test_texts_of_one_hash_are_told_apart(column: list[str], same: int) -> None:
 
 
 def test_a_hash_without_its_text_finds_nothing() -> None:
-    lookup = Lookup(hashes_of(pa.array(["a", "b"])))
+    lookup = HashIndex(hashes_of(pa.array(["a", "b"])))
     assert lookup.find("a", lambda row: False) is None
-    assert Lookup(np.empty(0, np.uint64)).find("a", lambda row: True) is None
+    assert HashIndex(np.empty(0, np.uint64)).find("a", lambda row: True) is None

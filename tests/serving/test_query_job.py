@@ -20,7 +20,7 @@ from jobs.config import QueryConfig
 from jobs.demo_scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.serving.answering import answer_files
-from jobs.serving.query import open_edition
+from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
@@ -121,7 +121,7 @@ def test_queries_without_a_result_are_answered_too(config: QueryConfig) -> None:
 @ray_test
 @pytest.mark.usefixtures("cluster")
 def test_the_gpu_arrangement_writes_the_same_rows(config: QueryConfig, tmp_path: Path) -> None:
-    found, listing, edition = [], listing_table(list_images(config.queries)), open_edition(config.index)
+    found, listing, edition = [], listing_table(list_images(config.queries)), open_version(config.index)
     for name, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         out = str(tmp_path / name)
         written = list(answer_files(replace(config, num_gpus=gpus), edition, listing, out, gpu="cpu").iter_rows())

@@ -12,10 +12,10 @@ import pytest
 
 from jobs.demo_scenes import CLASSES
 from jobs.serving.answer import Answerer
-from jobs.serving.query import QueryDescriber, Ranking, open_edition
+from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core import schemas
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.partition import Resident
+from rsir_core.retrieval.partition import Partition
 from tests.support.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -37,7 +37,7 @@ def test_the_descriptor_of_an_indexed_image_is_its_row(client: httpx.Client, sto
 
 
 def test_a_batch_of_queries_is_described_as_each_of_them_alone(index: str, stored: Rows) -> None:
-    describer = QueryDescriber(open_edition(index), LIMITS.max_pixels)
+    describer = QueryDescriber(open_version(index), LIMITS.max_pixels)
     boxes = [None, Box(0, 0, 20, 20), None, Box(200, 200, 256, 256)]
     pictures = [describer.read(row["uri"], None) for row in stored[:4]]
     together = describer.describe(pictures, boxes)
@@ -59,7 +59,7 @@ def test_a_given_box_replaces_the_detector(client: httpx.Client) -> None:
 
 
 def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, stored: Rows) -> None:
-    answerer = Answerer(open_edition(index))
+    answerer = Answerer(open_version(index))
     for row in stored[::3]:
         (exact,) = answerer.stored([row["image_id"]], []).values()
         rounded = replace(exact, feature=exact.feature + np.float32(1e-4))
@@ -77,7 +77,7 @@ def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, st
 
 
 def test_a_ranking_looks_through_its_filter_once(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answerer, passing = Answerer(open_edition(index)), Resident.passing
+    answerer, passing = Answerer(open_version(index)), Partition.passing
     asked: list[Any] = []
     (query,) = answerer.stored([ONE], []).values()
 
@@ -85,7 +85,7 @@ def test_a_ranking_looks_through_its_filter_once(index: str, monkeypatch: pytest
         asked.append(of)
         return passing(*of)
 
-    monkeypatch.setattr(Resident, "passing", counted)
+    monkeypatch.setattr(Partition, "passing", counted)
     answerer.rank(query, Ranking(1, distance="weighted"))
     assert len(asked) == 1
 

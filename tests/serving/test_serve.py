@@ -19,7 +19,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from jobs.serving.query import open_edition
+from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
@@ -43,7 +43,7 @@ def test_an_index_without_rows_is_not_served(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     index.commit("features", [index.write_rows("features", schemas.FEATURES.empty_table())], "append")
     with pytest.raises(TableError, match="has no rows"):
-        open_edition(str(tmp_path))
+        open_version(str(tmp_path))
 
 
 def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
@@ -52,7 +52,7 @@ def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
     mixed = Index(str(tmp_path))
     mixed.commit("features", [mixed.write_rows("features", t) for t in (features, other)], "append")
     with pytest.raises(TableError, match="another"):
-        open_edition(str(tmp_path))
+        open_version(str(tmp_path))
 
 
 # The real thing

@@ -17,7 +17,7 @@ import pytest
 from jobs.serving import library as library_room
 from jobs.serving.library import Library
 from jobs.serving.replicas import SearcherReplica
-from jobs.serving.shelf import Shelf
+from jobs.serving.version_cache import VersionCache
 from rsir_core import schemas
 from rsir_core.errors import QueryError, TableError
 from rsir_core.index.index import Index
@@ -53,7 +53,7 @@ class Loaded:
 def test_a_version_that_many_ask_for_at_once_is_loaded_once() -> None:
     loader = Loader()
     loader.may.clear()
-    shelf = Shelf(loader)
+    shelf = VersionCache(loader)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(shelf.get, 1) for _ in range(8)]
         loader.may.set()
@@ -63,7 +63,7 @@ def test_a_version_that_many_ask_for_at_once_is_loaded_once() -> None:
 
 def test_loading_one_version_holds_up_nobody_who_asks_for_another() -> None:
     loader = Loader()
-    shelf = Shelf(loader)
+    shelf = VersionCache(loader)
     old = shelf.get(1)
     loader.may.clear()
     with ThreadPoolExecutor(1) as pool:
@@ -77,7 +77,7 @@ def test_loading_one_version_holds_up_nobody_who_asks_for_another() -> None:
 
 
 def test_what_is_not_held_any_more_is_let_go_of() -> None:
-    shelf = Shelf(Loader())
+    shelf = VersionCache(Loader())
     old = weakref.ref(shelf.get(1))
     assert shelf.hold([1, 2]) == {}
     assert old() is not None
@@ -87,7 +87,7 @@ def test_what_is_not_held_any_more_is_let_go_of() -> None:
 
 def test_a_version_that_cannot_be_loaded_leaves_the_others_and_can_be_tried_again() -> None:
     loader = Loader()
-    shelf = Shelf(loader)
+    shelf = VersionCache(loader)
     shelf.get(1)
     assert shelf.hold([1, 13]) == {13: "damaged"}
     assert shelf.get(1).version == 1
@@ -281,7 +281,7 @@ def test_a_replica_that_cannot_load_a_version_keeps_all_at_the_old_one(changing:
         fleet = LocalFleet(changing.uri, parts=2)
         library = Library(changing.uri, fleet)
         first, second = changing.version(), fewer(changing)
-        searcher, fleet.searchers[1] = fleet.searchers[1], Shelf(no_memory)
+        searcher, fleet.searchers[1] = fleet.searchers[1], VersionCache(no_memory)
         await library.refresh()
         assert library.problem == f"version {second} cannot be loaded: no memory"
         fleet.searchers[1] = searcher

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from rsir_core.evaluation.arms import ArmSet, Own, Variation, main_arm, plan_arms
+from rsir_core.evaluation.arms import ArmSet, IndexSetup, Variation, main_arm, plan_arms
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
-from rsir_core.evaluation.gallery import Strip
+from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import PRECISION_AT, RECALL_LEVELS, Scores
 from rsir_core.evaluation.paper import TABLE_4
 
 UC_MERCED = sorted(TABLE_4)
 OTHER = ["forest", "harbor", "river"]
-OWN = Own(Variation(0.9, "resnet50"), components=19, most=1280, detector=True)
+OWN = IndexSetup(Variation(0.9, "resnet50"), components=19, most=1280, detector=True)
 
 
 def some_scores(queries: int, rng: np.random.Generator) -> Scores:
@@ -25,9 +25,9 @@ def some_scores(queries: int, rng: np.random.Generator) -> Scores:
 def some_run(
     sets: Sequence[ArmSet],
     classes: Sequence[str],
-    own: Own,
+    own: IndexSetup,
     seed: int,
-    strips: Sequence[Strip] = (),
+    strips: Sequence[GalleryRow] = (),
     findings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Three queries of each class by every arm; run by run the same but for the scores."""
@@ -44,7 +44,7 @@ def some_evaluation(
     sets: Sequence[ArmSet],
     classes: Sequence[str] = OTHER,
     seeds: Sequence[int] = (0,),
-    own: Own = OWN,
+    own: IndexSetup = OWN,
     findings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """With what else was found, the same in each run."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.imagery.decode import Picture, read_picture
-from rsir_core.imagery.sandbox import Facts
-from rsir_core.imagery.survey import look_into
+from rsir_core.imagery.sandbox import JsonObject
+from rsir_core.imagery.survey import survey_scene
 
 KINDS: dict[str, FailureKind] = {
     "hangs": "timeout",
@@ -31,10 +31,10 @@ def read_poisoned(uri: str, max_pixels: int) -> Picture:
     return read_picture(uri, max_pixels)
 
 
-def look_into_poisoned(uri: str, *asked: Any) -> Facts:
-    """As `look_into`, but for names of poison."""
+def look_into_poisoned(uri: str, *asked: Any) -> JsonObject:
+    """As `survey_scene`, but for names of poison."""
     swallow(uri)
-    return look_into(uri, *asked)
+    return survey_scene(uri, *asked)
 
 
 def swallow(uri: str) -> None:

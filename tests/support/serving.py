@@ -24,16 +24,16 @@ from PIL import Image
 from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
 from jobs.pipeline.reading import Reading, read_files
+from jobs.serving.access_log import Record
 from jobs.serving.answer import Answerer
-from jobs.serving.app import Desk, build_app
+from jobs.serving.app import EndpointSettings, build_app
 from jobs.serving.gather import Backend
-from jobs.serving.journal import Record
 from jobs.serving.library import Library
-from jobs.serving.query import Descriptor, Edition, QueryDescriber, open_edition, refusal_of, with_preview
+from jobs.serving.query import Descriptor, QueryDescriber, ServedVersion, open_version, refusal_of, with_preview
 from jobs.serving.reading import Limits
 from jobs.serving.replicas import Describers
-from jobs.serving.shelf import Shelf
 from jobs.serving.tokens import Tokens
+from jobs.serving.version_cache import VersionCache
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
@@ -103,7 +103,7 @@ def write_models(uri: str, images: list[str]) -> None:
 class LocalBackend(Backend):
     """What Ray Serve's replicas do for one version, in this process."""
 
-    def __init__(self, edition: Edition, describer: QueryDescriber, answerers: list[Answerer]) -> None:
+    def __init__(self, edition: ServedVersion, describer: QueryDescriber, answerers: list[Answerer]) -> None:
         self.edition, self.parts = edition, len(answerers)
         self._describer, self._answerers = describer, answerers
 
@@ -129,12 +129,12 @@ class LocalFleet:
     """What Ray Serve's replicas hold, in this process."""
 
     def __init__(self, index: str, parts: int = 1) -> None:
-        self.describers = Shelf(Describers(index, LIMITS.max_pixels, "cpu"))
-        self.searchers = [Shelf(partial(self._answerer, index, part, parts)) for part in range(parts)]
+        self.describers = VersionCache(Describers(index, LIMITS.max_pixels, "cpu"))
+        self.searchers = [VersionCache(partial(self._answerer, index, part, parts)) for part in range(parts)]
 
     @staticmethod
     def _answerer(index: str, part: int, parts: int, version: int) -> Answerer:
-        return Answerer(open_edition(index, version), part, parts)
+        return Answerer(open_version(index, version), part, parts)
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
         refused = await asyncio.to_thread(self.describers.hold, versions)
@@ -142,7 +142,7 @@ class LocalFleet:
             refused |= await asyncio.to_thread(shelf.hold, versions)
         return refused
 
-    def backend(self, edition: Edition) -> Backend:
+    def backend(self, edition: ServedVersion) -> Backend:
         searchers = [shelf.get(edition.version) for shelf in self.searchers]
         return LocalBackend(edition, self.describers.get(edition.version), searchers)
 
@@ -155,7 +155,7 @@ def local_app(
     refresh: float = 3600,
 ) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, Desk(record, tokens, refresh))
+    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, EndpointSettings(record, tokens, refresh))
 
 
 @contextmanager

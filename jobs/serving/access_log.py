@@ -53,7 +53,7 @@ class Entry:
 Record = Callable[[Entry], None]
 
 
-class Journal:
+class AccessLog:
     """Records each request once it is answered. Handlers find their entry in `request.state.entry`."""
 
     def __init__(self, app: ASGIApp, record: Record) -> None:

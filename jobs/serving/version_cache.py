@@ -13,7 +13,7 @@ T = TypeVar("T")
 log = logging.getLogger("ray.serve")
 
 
-class Shelf(Generic[T]):
+class VersionCache(Generic[T]):
     """Versions beside each other, each loaded once, whoever asks; for any number of threads.
 
     Args:

@@ -9,7 +9,7 @@ from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.labels import count_trained_on, label_rows
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
-from rsir_core.evaluation.arms import Arm, ArmSet, Own, Variation, parse_arms, plan_arms
+from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms
 from rsir_core.evaluation.metrics import PROTOCOL
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import Bundle, read_settings
@@ -20,7 +20,7 @@ SEED: Final = "{seed}"
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedIndex:
     """An index to evaluate, opened: what can be wrong with it is found out before anything is described."""
 
     seed: str | None
@@ -29,7 +29,7 @@ class Subject:
     features: pa.Table  # the rows to rank, schema `schemas.FEATURES`, by image id
     labels: list[str]
     classifier: ClassifierSettings
-    own: Own
+    own: IndexSetup
     sets: list[ArmSet]
     arms: list[Arm]  # of those sets
     protocol: dict[str, Any]
@@ -42,7 +42,7 @@ class Subject:
         return {v: v._replace(peer=of_seed(v.peer, self.seed)) for v in wanted}
 
 
-def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
+def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedIndex:
     """The newest version of a seed's index, its labelled rows, and the arms that it allows.
 
     Raises:
@@ -62,7 +62,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
     fingerprint, pca = (features[name][0].as_py() for name in (schemas.BUNDLE, schemas.PCA))
     settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
     peers = {peer: of_seed(peer, seed) for peer in split_list(config.peers)}
-    own = Own(
+    own = IndexSetup(
         Variation(settings.tau, settings.classifier.backbone),
         components=len(features[schemas.FEATURE][0]),
         most=min(moments.count - 1, len(moments.mean)),
@@ -95,7 +95,7 @@ def open_subject(config: EvaluateConfig, seed: str | None) -> Subject:
     frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
-    return Subject(
+    return EvaluatedIndex(
         seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol, frozen
     )
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from jobs.serving.journal import Entry
+from jobs.serving.access_log import Entry
 from jobs.serving.library import Library
 from rsir_core.index.last_run import LastRun
 
@@ -19,7 +19,7 @@ ROUTE_STAGE: Final[Any] = ("route", "stage")
 log = logging.getLogger("ray.serve")
 
 
-class Meters:
+class RequestMetrics:
     """Counts and logs requests; may be called by one thread at a time.
 
     Args:
@@ -33,7 +33,7 @@ class Meters:
         self._uploads = Counter("rsir_uploads", "uploads described", tag_keys=("object",))
         self._rows = Gauge("rsir_rows", "images in the version that is served")
         self._version = Gauge("rsir_version", "version of the index that is served")
-        self._last_run = LastRunMeters()
+        self._last_run = LastRunMetrics()
 
     def __call__(self, entry: Entry) -> None:
         """Take note of a request."""
@@ -49,7 +49,7 @@ class Meters:
         log.info("request", extra={"request": dataclasses.asdict(entry), "log_to_stderr": False})
 
 
-class LastRunMeters:
+class LastRunMetrics:
     """Export what the newest run of the index job came to; the job's own metrics end with the job."""
 
     def __init__(self) -> None:
