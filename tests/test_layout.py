@@ -46,7 +46,7 @@ def core_imports() -> dict[str, set[str]]:
 
 def test_rooms_of_the_core_import_only_those_they_may() -> None:
     assert {name.split(".")[1] for name in core_imports()} == set(MAY_IMPORT), (
-        "name the new room here and in the README"
+        "name the new room here and in docs/explanation/architecture.md"
     )
     for name, found in core_imports().items():
         room = name.split(".")[1]
