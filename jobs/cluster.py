@@ -115,18 +115,18 @@ def _raising_what_workers_do() -> Iterator[None]:
 
 
 def _is_unforeseen(record: logging.LogRecord) -> bool:
-    """Whether the error that is told of is none of ours, which Ray Data would take for a bug of Ray, at length."""
+    """Tell whether an error is none of this project's, for which Ray Data would log a traceback."""
     error = record.exc_info[1] if record.exc_info else sys.exception()
     return not isinstance(getattr(error, "cause", None), RsirError)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a warning says something else than that Ray is as the jobs want it."""
+    """Tell whether a warning says anything besides that Ray is set up as the jobs want it."""
     return not record.getMessage().startswith(_AS_WANTED[record.name])
 
 
 def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:
-    """What a dataset yields, as it comes, fetched by the thread that asks; its execution ends with this iterator.
+    """Yield the tables of a dataset as they come, fetched by the calling thread; its execution ends with this iterator.
 
     Ray's own iterators fetch ahead in threads of theirs, which live on where a loop is left by an error. Once `joined`
     has left the cluster, the first of them to touch Ray ends this process, before the job has said what was wrong
@@ -150,6 +150,6 @@ def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:
 
 
 def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """As `tables_of`, row by row."""
+    """Yield the rows of a dataset as they come; see `tables_of`."""
     for table in tables_of(dataset):
         yield from table.to_pylist()

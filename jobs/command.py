@@ -31,7 +31,7 @@ C = TypeVar("C", bound="JobConfig")
 def option(
     help_text: str, default: Any = dataclasses.MISSING, least: float | None = None, most: float | None = None
 ) -> Any:
-    """A field of a job's dataclass with its line in `--help`, and what its value is at least and at most."""
+    """Make a field of a job's dataclass, with its line in `--help` and the bounds of its value."""
     metadata = {"help": help_text, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata, kw_only=True)
 
@@ -94,7 +94,7 @@ def _add(parser: argparse.ArgumentParser, name: str, field: "dataclasses.Field[A
 
 
 def _base_type(hint: Any) -> Any:
-    """T of `T | None`, else the hint itself."""
+    """Return T of `T | None`, else the hint itself."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next(a for a in typing.get_args(hint) if a is not type(None))
     return hint
@@ -111,7 +111,7 @@ def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_mapping(config: type[C], source: str, values: Mapping[Any, Any]) -> C:
-    """A job's dataclass from values that somebody else has read, as Serve does.
+    """Fill a job's dataclass with values that somebody else has read, as Serve does.
 
     Raises:
         ConfigError: an unknown key, a missing one, or a value of the wrong kind; the message begins with the source.

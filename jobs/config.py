@@ -246,7 +246,7 @@ class IndexConfig(DescribingConfig):
         _ = self.wanted, self.tiling  # options that are not what they should be
 
     def _check_what_is_asked(self) -> None:
-        """One of three: an ordinary run, --versions or --restore; the latter two take nothing besides."""
+        """Check that one thing is asked for: an ordinary run, --versions or --restore, which take nothing besides."""
         alone = [name for name in ("versions", "restore") if getattr(self, name) not in (None, False)]
         if not alone:
             if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
@@ -299,7 +299,7 @@ class IndexConfig(DescribingConfig):
 
 
 def split_list(text: str | None) -> list[str]:
-    """The parts of a comma-separated list, each once."""
+    """Split a comma-separated list; each part is returned once."""
     return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 

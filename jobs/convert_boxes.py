@@ -66,7 +66,7 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
 
 
 def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
-    """The names that were given, or that the format has; None: those that will be found."""
+    """Return the class names that were given, or that the format has; None: use those that are found."""
     for name in ("val_fraction", "test_fraction"):
         if not 0 <= (share := getattr(config, name)) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {share}; it must be at least 0 and below 1")
@@ -86,7 +86,7 @@ def _checked_classes(config: ConvertBoxesConfig) -> tuple[str, ...] | None:
 def _check(
     config: ConvertBoxesConfig, names: Sequence[str], marked: Marked, sizes: Mapping[str, tuple[int, int]]
 ) -> tuple[dict[str, list[tuple[int, Box]]], Mapping[str, int]]:
-    """Class and box of each image's objects, and how many were difficult, clipped, and left out as slivers."""
+    """Check the boxes; return class and box of each image's objects, and counts of difficult, clipped and slivers."""
     places = {name: place for place, name in enumerate(names)}
     counts = Counter({"difficult": 0, "clipped": 0, "slivers": 0})
     checked: dict[str, list[tuple[int, Box]]] = {}
@@ -111,7 +111,7 @@ def _check(
 
 
 def _inside(found: MarkedObject, size: tuple[int, int], clip: bool) -> Box | None:
-    """The box, cut off at the image's edge where it reaches over it by less than a pixel, or may reach over it.
+    """Cut a box off at the image's edge, if it reaches over it by less than a pixel or clipping is allowed.
 
     None: what cutting leaves of it is nothing to learn from.
     """

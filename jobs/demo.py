@@ -52,13 +52,13 @@ class Steps:
         self._total, self._number, self._began = total, 0, time.monotonic()
 
     def begin(self, headline: str) -> None:
-        """A new step."""
+        """Announce a new step."""
         self._number, self._began = self._number + 1, time.monotonic()
         self._console.print()
         self._console.print(f"{self._number}/{self._total}  {headline}", style="bold", soft_wrap=True)
 
     def done(self, outcome: str) -> None:
-        """What came out of the step."""
+        """Report the outcome of a step."""
         self._console.print(f"→ {outcome} ({time.monotonic() - self._began:.0f} s)", style="green", soft_wrap=True)
 
     def job(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Steps:
 
 
 def demo(config: DemoConfig) -> Summary:
-    """Everything; what is made lies in one folder per archive."""
+    """Run every step of the demo; its output lies in one folder per archive."""
     began = time.monotonic()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request otherwise
     folder = Path(config.out) / _folder_name(config)
@@ -162,7 +162,7 @@ def _ask_endpoint(steps: Steps, config: DemoConfig, index: Path, queries: list[L
 
 
 def choose_queries(images: list[LabelledImage], count: int, seed: int) -> list[LabelledImage]:
-    """One random test image each of up to `count` classes, spread evenly over the names of the classes."""
+    """Choose one random test image of each of up to `count` classes, spread evenly over the sorted class names."""
     tests: dict[str, list[LabelledImage]] = {}
     for image in sorted(images):
         if image.split == "test":
@@ -207,7 +207,7 @@ def _drawn(steps: Steps, config: DemoConfig, folder: Path) -> Path:
 
 
 def _folder_name(config: DemoConfig) -> str:
-    """Each archive has a folder of its own, so that no other's detector or rows get in."""
+    """Name the archive's own folder, so that no other archive's detector or rows get in."""
     if config.archive is None:
         return f"drawn-{config.seed}"
     fs, path = file_system(config.archive)
@@ -222,7 +222,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _running(command: list[str], stdout: int | None = None) -> Iterator["subprocess.Popen[str]"]:
-    """A process that ends, at the latest, with the body: also when that is interrupted."""
+    """Run a process that ends with the body at the latest, also when the body is interrupted."""
     with subprocess.Popen(command, stdout=stdout, text=True) as process:  # noqa: S603 -- our own jobs
         try:
             yield process
@@ -245,7 +245,7 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[str]") -> None:
 
 
 def _typed(command: list[str]) -> str:
-    """The command as one would type it."""
+    """Format a command as one would type it."""
     return shlex.join(["python", *command[1:]])
 
 

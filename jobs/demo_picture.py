@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, query: LabelledImage, answer: Mapping[str, Any]) -> "Answer":
-        """From the JSON that `POST /search` gives to an upload of an indexed image."""
+        """Build from the JSON that `POST /search` returns for an upload of an indexed image."""
         asked, results = answer["query"], answer["results"]
         found = asked["object"]
         box = None if found is None else Box(**found["box"])

@@ -71,7 +71,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 
 def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
-    """What `unseen`, `no_match` and `calibration` say of the rows as they are stored."""
+    """Score what the stored class probabilities say: unseen classes, no-match and calibration."""
     feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
@@ -117,7 +117,7 @@ def score_arms(
 
 
 def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
-    """Arms that compare the same vectors together, so that each kind is made once."""
+    """Group arms that compare the same vectors, so that each kind is made once."""
     groups: dict[tuple[Variation, int | None], list[Arm]] = {}
     for arm in arms:
         groups.setdefault((arm.variation, arm.components), []).append(arm)
@@ -125,7 +125,7 @@ def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
 
 
 def _checked(config: EvaluateConfig) -> list[str | None]:
-    """The seeds, after a look at what can be wrong with the command alone, and a report folder that can be made."""
+    """Check what can be wrong with the command alone, make the report folder, and return the seeds."""
     sets = parse_arms(config.arms)
     if config.weights is not None and "frozen" not in sets:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _checked(config: EvaluateConfig) -> list[str | None]:
 
 
 def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str]) -> float | None:
-    """Share of images whose class is their label; None where a label is no class name."""
+    """Measure the share of images whose class is their label; None: a label is no class name."""
     if not set(labels) <= set(classes):
         return None
     return float(np.mean(np.array(features[schemas.CLASS].to_pylist()) == np.array(labels)))

@@ -55,7 +55,7 @@ WITHOUT_EFFECT = (
 
 
 def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
-    """Stage: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
+    """Check files: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
     # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
     reader = reader_of(reading)
     found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
@@ -68,7 +68,7 @@ def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict
 
 
 def readable(images: Sequence[LabelledImage], reading: Reading) -> list[LabelledImage]:
-    """Those that can be read; the others are named on the log.
+    """Keep the images that can be read, and name the others on the log.
 
     Raises:
         LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
@@ -149,7 +149,7 @@ def _wanted(config: FinetuneClassifierConfig) -> str:
 
 
 def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
-    """Of a training: what would make it another one is in it, so that a killed one is continued by the same only."""
+    """Name a training by all that would make it another one, so that a killed one is continued by the same only."""
     content = hashlib.sha256(json.dumps([payload, etags], sort_keys=True, default=str).encode())
     content.update(save(dict(start or {})))
     return f"{RUN}{content.hexdigest()[:12]}"
@@ -205,7 +205,7 @@ def _train(
 
 
 def _fit(trainer: TorchTrainer, wanted: str) -> Result:
-    """What comes of a training; `wanted`: the workers that it asks for, in words.
+    """Run a training and return its result; `wanted` names the workers that it asks for, in words.
 
     Raises:
         LabelError: an image cannot be read any more.

@@ -97,7 +97,7 @@ def _check_pixels(images: list[BoxedImage]) -> None:
 
 
 def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
-    """Where the run keeps its checkpoints: those of a killed run with the same settings, or none.
+    """Choose where the run keeps its checkpoints: those of a killed run with the same settings, or none.
 
     Beside the bundle's files where these are local, so that the same command finds it again; else in the user's cache.
     """
@@ -117,7 +117,7 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
 
 
 def _state_of_start(weights: str | None) -> str:
-    """What changes when the start weights do; empty: there are none, or none that can be read."""
+    """Identify the content of the start weights; empty: there are none, or none that can be read."""
     if weights is None or "://" not in weights:
         return state_of(weights or "")
     try:
@@ -163,7 +163,7 @@ def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSett
 
 
 def _overrides(config: FinetuneDetectorConfig, folder: Path, last: Path | None) -> dict[str, Any]:
-    """The recipe: ultralytics' own for its model size, with what aerial images and small sets ask for."""
+    """Build the recipe: ultralytics' own for its model size, with what aerial images and small sets ask for."""
     return {
         "model": f"{config.model}.yaml",
         "data": config.data,

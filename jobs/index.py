@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def index_archive(config: IndexConfig) -> Summary:
-    """One run of the job."""
+    """Run the job once."""
     if config.versions:
         return list_versions(config)
     if config.restore is not None:
@@ -57,7 +57,7 @@ def index_archive(config: IndexConfig) -> Summary:
 
 
 def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
-    """Whatever the index lacks of the archive, and what else is asked for; returns what it was."""
+    """Do whatever the index lacks of the archive, and what else is asked for; return what it was."""
     index = commits.index
     bundle = index.bundle(index.adopt_bundle(config.models, config.views))
     if bundle.detector is None:

@@ -129,7 +129,7 @@ def propose_boxes(config: ProposeBoxesConfig) -> Summary:
 
 
 def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Image id, URI in the archive and place of the class of each."""
+    """List image id, URI in the archive and place of the class of each training image."""
     files = sorted(list_images(config.archive), key=lambda file: file.image_id)
     listing = pa.table({schemas.URI: [f.uri for f in files], schemas.IMAGE_ID: [f.image_id for f in files]})
     split = f"{config.models.rstrip('/')}/{SPLIT}"
@@ -145,7 +145,7 @@ def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list
 
 
 def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]]) -> pa.Table:
-    """Schema `FOUND`, in the order of the images."""
+    """Propose boxes as rows of schema `FOUND`, in the order of the images."""
     image_ids, uris, places = zip(*images, strict=True)
     n = len(images)
     listing = pa.table(
@@ -164,7 +164,7 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
 
 
 def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str], max_pixels: int) -> bytes:
-    """A JPEG with a row for each class that has some, of its first images with their boxes."""
+    """Draw a JPEG with a row for each class that has some, of its first images with their boxes."""
     shown = sorted({image.objects[0][0] for image in proposed})[:CLASSES_SHOWN]
     sheet = Image.new("RGB", (SHOWN * SIDE, len(shown) * SIDE), "white")
     drawn: Counter[int] = Counter()

@@ -46,7 +46,7 @@ class QueryProgress:
 
 
 def answer_queries(config: QueryConfig) -> Summary:
-    """One run of the job: the folder appears when it is complete.
+    """Run the job once; the output folder appears when it is complete.
 
     Raises:
         ConfigError: a class that the index does not know, or a k out of range.

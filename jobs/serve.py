@@ -41,7 +41,7 @@ REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access
 
 
 def build(config: ServeConfig) -> Application:
-    """The deployments, bound together: one describer, a searcher per share of the rows, and the ingress.
+    """Bind the deployments together: one describer, a searcher per share of the rows, and the ingress.
 
     Describer and searchers reserve half a CPU each: a query keeps one of them busy at a time, and both fit on one core.
 
@@ -82,7 +82,7 @@ def build(config: ServeConfig) -> Application:
 
 
 def _scaled(most: int, ongoing: int) -> dict[str, Any]:
-    """One replica, or as many as keep each at so many requests."""
+    """Configure one replica, or as many as keep each at so many requests."""
     if most == 1:
         return COMMON
     return COMMON | {
@@ -91,7 +91,7 @@ def _scaled(most: int, ongoing: int) -> dict[str, Any]:
 
 
 def application(args: dict[str, Any]) -> Application:
-    """What `serve run` and `serve deploy` build: `import_path: jobs.serve:application`, `args`: see `ServeConfig`.
+    """Build what `serve run` and `serve deploy` ask for by `import_path: jobs.serve:application`; see `ServeConfig`.
 
     Raises:
         ConfigError: see `from_mapping`; or an option that only `python -m jobs.serve` has.
@@ -171,7 +171,7 @@ def _start(application: Application) -> None:
 
 
 def free_port(host: str, port: int) -> int:
-    """The port to listen on: any free one for 0."""
+    """Return the port to listen on: any free one for 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family) as listener:
@@ -187,7 +187,7 @@ def _pause() -> None:
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """SIGTERM, as from a supervisor, and SIGINT, also where a shell ignores it for background jobs, end the body."""
+    """End the body on SIGTERM, as from a supervisor, and SIGINT, also where a shell ignores it for background jobs."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(s, signal.default_int_handler) for s in signals]
     try:

@@ -15,7 +15,7 @@ def main(name: str) -> None:
 
 
 def name_for(text: str) -> str:
-    """The name as the file may have it.
+    """Return the name as the file may have it.
 
     Raises:
         ArgumentTypeError: it has a space, a colon or a #, or begins with a hyphen.

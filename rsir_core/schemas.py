@@ -136,7 +136,7 @@ QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, U
 
 
 def completed(table: pa.Table) -> pa.Table:
-    """With the columns, null, that a table of before there were scenes has not."""
+    """Add the columns, null, that a table from before there were scenes has not."""
     for field in SCENE_COLUMNS:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
@@ -144,7 +144,7 @@ def completed(table: pa.Table) -> pa.Table:
 
 
 def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
-    """A list column of equal lengths as an n×d float32 matrix (no copy where it is one chunk).
+    """Convert a list column of equal lengths to an n×d float32 matrix (no copy where it is one chunk).
 
     Raises:
         ValueError: lists of different lengths.
@@ -164,7 +164,7 @@ def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
 
 
 def to_vectors(matrix: npt.NDArray[np.floating]) -> pa.Array:
-    """An n×d matrix as a list<float32> column: the inverse of `to_matrix`."""
+    """Convert an n×d matrix to a list<float32> column: the inverse of `to_matrix`."""
     n, d = matrix.shape
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(d)
     return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix, np.float32).reshape(-1), type=VECTOR)

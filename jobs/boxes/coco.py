@@ -68,7 +68,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _by_id(file: Path, kind: str, entries: list[Any], needed: str) -> dict[Id, Mapping[str, Any]]:
-    """Entries of a list by their ids; each has the needed key, with a text or a number."""
+    """Map the entries of a list by their ids; each must have the needed key, with a text or a number as its value."""
     known: dict[Id, Mapping[str, Any]] = {}
     for number, entry in enumerate(entries):
         for key in ("id", needed):

@@ -50,7 +50,7 @@ class BoxData:
     test: list[BoxedImage] = field(default_factory=list)  # empty where the data.yaml names none
 
     def digest(self) -> str:
-        """A hash of the names, the files and the boxes: what a training must not change under; without test."""
+        """Hash the names, files and boxes that a training must not change under, without the test list."""
         content = hashlib.sha256(repr(self.names).encode())
         for image in (*self.train, *self.val):
             content.update(f"{image.file} {state_of(image.file)}".encode())
@@ -59,7 +59,7 @@ class BoxData:
 
 
 def state_of(file: str) -> str:
-    """What changes when a file does; empty: there is none."""
+    """Identify the content of a file by its size and time of modification; empty: there is no such file."""
     try:
         status = Path(file).stat()
     except OSError:
@@ -90,7 +90,7 @@ def read_boxes(file: str) -> BoxData:
 
 
 def _check_apart(file: str, data: BoxData) -> None:
-    """What is scored must be new to the detector. Small sets often judge epochs by what they train on."""
+    """Check that scored images are new to the detector. Small sets often judge epochs by what they train on."""
     trained, judged, scored = ({image.file for image in part} for part in (data.train, data.val, data.test))
     if both := scored & trained:
         raise LabelError(
@@ -146,7 +146,7 @@ def _list(file: str, split: str, place: Path) -> Iterator[str]:
 
 
 def image_size(file: str) -> tuple[int, int]:
-    """Height and width in pixels of an image as it is shown, from its header.
+    """Read height and width in pixels of an image as it is shown, from its header.
 
     Raises:
         LabelError: it is no image.
@@ -166,7 +166,7 @@ def image_size(file: str) -> tuple[int, int]:
 
 
 def _read_image(file: str, settings: DataYaml, labels: LabelFiles) -> tuple[BoxedImage, bool]:
-    """An image, and whether a box of its reaches over its edge by more than what rounding does."""
+    """Read an image and its boxes, and say whether a box reaches over its edge by more than rounding does."""
     height, width = image_size(file)
     label = labels.of(file)
     rows = read_label(label, len(settings.names), settings.keypoints) if label else []

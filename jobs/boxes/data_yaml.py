@@ -76,7 +76,7 @@ def _names(file: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _count(file: str, count: object) -> int | None:
-    """`nc`; also as text or with a decimal point."""
+    """Parse `nc`, which may also be a text or have a decimal point."""
     if count is None:
         return None
     try:
@@ -89,7 +89,7 @@ def _count(file: str, count: object) -> int | None:
 
 
 def _numbered(names: Mapping[object, object]) -> list[object] | None:
-    """Names by their numbers, which may be texts; None: the numbers are not those from 0 on."""
+    """Order names by their numbers, which may be texts; None: the numbers are not those from 0 on."""
     try:
         known = {int(str(number)): name for number, name in names.items()}
     except ValueError:
@@ -98,7 +98,7 @@ def _numbered(names: Mapping[object, object]) -> list[object] | None:
 
 
 def _root(file: str, path: object) -> Path:
-    """`path`: absolute, or relative to the data.yaml, or, as ultralytics has it, to the working directory."""
+    """Resolve `path`: absolute, relative to the data.yaml, or, as ultralytics allows, to the working directory."""
     if not isinstance(path, str | None):
         raise LabelError(f"--data {file}: path is {path!r}; give the folder that the splits are below, as text")
     given = Path(path or "")
@@ -125,7 +125,7 @@ def _place(root: Path, given: str) -> Path:
 
 
 def _keypoints(file: str, shape: object) -> int:
-    """`kpt_shape`: how many keypoints, and numbers for each."""
+    """Parse `kpt_shape`: how many keypoints there are, times the numbers of each."""
     match shape:
         case None:
             return 0

@@ -38,7 +38,7 @@ Reader = Callable[[Path, tuple[int, int], Sequence[str]], Iterator[MarkedObject]
 
 
 def read_yolo(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
-    """`class x y width height`, or `class` and the corners of a polygon, as shares of an image of height × width."""
+    """Read lines `class x y width height`, or `class` and a polygon's corners, as shares of height × width."""
     height, width = size
     for number, line in _lines(file):
         words = line.split()
@@ -50,7 +50,7 @@ def read_yolo(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
 
 
 def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
-    """`x1 y1 … x4 y4 class difficult` after header lines: the upright box around each quadrilateral."""
+    """Read lines `x1 y1 … x4 y4 class difficult` after header lines, as the upright box around each quadrilateral."""
     for number, line in _lines(file):
         if line.startswith(_DOTA_HEADER):
             continue
@@ -64,7 +64,7 @@ def read_dota(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
 
 
 def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
-    """`(x1,y1),(x2,y2),class` with classes numbered from 1; NWPU VHR-10 itself has lines with two of them."""
+    """Read lines `(x1,y1),(x2,y2),class`, classes counted from 1; NWPU VHR-10 itself has lines with two of them."""
     for number, line in _lines(file):
         where = f"{file}:{number}"
         if _NWPU.sub("", line).strip():
@@ -80,7 +80,7 @@ def read_nwpu(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterat
 
 
 def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterator[MarkedObject]:
-    """Each `object` with a `name` and a `bndbox`."""
+    """Read each `object` that has a `name` and a `bndbox`."""
     root = _read_xml(file)
     check_size(str(file), size, root.findtext("size/height"), root.findtext("size/width"))
     for number, entry in enumerate(root.iter("object"), 1):

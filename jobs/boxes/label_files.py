@@ -88,7 +88,7 @@ class LabelFiles:
             )
 
     def _unmatched(self) -> Iterator[Path]:
-        """Label files that mark objects and have no image, listed or not, in the folders where the images' are."""
+        """Find label files that mark objects but have no image, listed or not, in the folders of the images."""
         stems: dict[Path, set[str]] = defaultdict(set)  # by folder of labels, those of the images
         for folder in {Path(image).parent for image in self._file}:
             names = [n for n in listed(folder) if Path(n).suffix.lower() in EXTENSIONS or str(folder / n) in self._file]
@@ -104,7 +104,7 @@ class LabelFiles:
 
 
 def _spellings(image: Path) -> Iterator[str]:
-    """An image's path, and, as ultralytics has it, what that is where a folder is a link."""
+    """Spell an image's path as it is and, as ultralytics does, with its linked folders resolved."""
     yield str(image)
     if (real := os.path.realpath(image.parent)) != str(image.parent):
         yield str(Path(real) / image.name)
@@ -115,7 +115,7 @@ def _in_small_letters(file: Path) -> str:
 
 
 def listed(folder: Path) -> list[str]:
-    """Name what is in a folder.
+    """List what is in a folder.
 
     Raises:
         LabelError: it cannot be listed.

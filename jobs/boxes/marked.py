@@ -101,7 +101,7 @@ def read_label_files(
 
 
 def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
-    """An image without a label file must not get that of another folder's image of its name.
+    """Check that an image without a label file does not get that of another folder's image of the same name.
 
     Raises:
         LabelError: images of one folder have theirs in several, and not all have one, so that who has none is a guess.

@@ -65,7 +65,7 @@ class NamedFiles:
         return self._by_last.get(self._key(entry.replace("\\", "/").rpartition("/")[2]), [])
 
     def _only(self, found: list[str], entry: str, where: str) -> str:
-        """The one of these that is spelt like the entry, where there are several."""
+        """Choose the name that is spelt exactly like the entry, where several match."""
         exact = [name for name in found if entry in (name, stem(name))] if len(found) > 1 else found
         if len(exact) == 1:
             return exact[0]

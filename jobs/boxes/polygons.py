@@ -7,7 +7,7 @@ Corners = tuple[Corner, ...]
 
 
 def around(corners: Corners) -> Box | None:
-    """The upright box around a polygon; None: it has no corner."""
+    """Find the upright box around a polygon; None: it has no corner."""
     if not corners:
         return None
     xs, ys = zip(*corners, strict=True)
@@ -15,14 +15,14 @@ def around(corners: Corners) -> Box | None:
 
 
 def clipped(corners: Corners, height: int, width: int) -> Corners:
-    """What of a polygon is inside an image (Sutherland and Hodgman 1974), which may be nothing."""
+    """Clip a polygon to an image (Sutherland and Hodgman 1974); what is left may be nothing."""
     for axis, edge, side in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
         corners = _cut(corners, axis, edge, side)
     return corners
 
 
 def _cut(corners: Corners, axis: int, edge: float, side: int) -> Corners:
-    """What of a polygon is at or above an edge along an axis (side 1), or at or below it (−1)."""
+    """Keep what of a polygon is at or above an edge along an axis (side 1), or at or below it (side −1)."""
     kept: list[Corner] = []
     for a, b in zip((*corners[-1:], *corners[:-1]), corners, strict=True):
         before, now = (side * (corner[axis] - edge) for corner in (a, b))

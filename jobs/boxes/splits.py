@@ -15,7 +15,7 @@ SPLITS: Final = ("train", "val", "test")
 def split_images(
     images: NamedFiles, usable: Sequence[str], places: Mapping[str, str | None], shares: Mapping[str, float], seed: int
 ) -> dict[str, list[str]]:
-    """The names of the images of each of `SPLITS`.
+    """Name the images of each of `SPLITS`.
 
     Args:
         images: all files.
@@ -63,7 +63,7 @@ def _members(images: NamedFiles, known: frozenset[str], split: str, place: str) 
 
 
 def _member(images: NamedFiles, known: frozenset[str], entry: str, where: str) -> str | None:
-    """The name of an image; None: it is a hidden file."""
+    """Find the image that an entry names; None: it is a hidden file."""
     name = images.find(entry, where)
     if name is None and is_hidden_entry(entry, images.folder):
         return None
@@ -74,7 +74,7 @@ def _member(images: NamedFiles, known: frozenset[str], entry: str, where: str) -
 
 
 def _entries(split: str, file: Path) -> list[tuple[str, str]]:
-    """What a list names, and where it does."""
+    """Read the entries of a list, each with the place where it stands."""
     if file.suffix.lower() == ".json":
         return [(image.file_name, f"{file}: image {image.file_name}") for image in read_coco(file)[1]]
     try:

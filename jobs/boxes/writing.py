@@ -28,7 +28,7 @@ class ImageToWrite(NamedTuple):
 
 
 def local_path(option: str, path: str) -> Path:
-    """A path on this machine: boxes are files beside links to images, which no bucket has.
+    """Check that a path is on this machine: boxes are files beside links to images, which no bucket has.
 
     Raises:
         ConfigError: it is a URI.
@@ -39,7 +39,7 @@ def local_path(option: str, path: str) -> Path:
 
 
 def new_folder(out: str) -> Path:
-    """Where `--out` says.
+    """Make the folder that `--out` names.
 
     Raises:
         ConfigError: something is there already, or it is not of this machine.
@@ -120,7 +120,7 @@ def _write_image(folder: Path, image: ImageToWrite) -> None:
 
 
 def label_line(place: int, box: Box, size: tuple[int, int]) -> str:
-    """`class x y width height` as shares of an image of height × width, to a millionth."""
+    """Write `class x y width height` as shares of an image of height × width, to a millionth."""
     height, width = size
     x, y = box.centre
     shares = (x / width, y / height, (box.x1 - box.x0) / width, (box.y1 - box.y0) / height)

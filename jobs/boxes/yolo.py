@@ -104,6 +104,6 @@ def parse_line(file: Path, number: int, words: list[str], classes: int) -> Value
 
 
 def _around(xs: Iterable[float], ys: Iterable[float]) -> tuple[float, float, float, float]:
-    """The box around a polygon."""
+    """Find the box around a polygon."""
     (x0, *_, x1), (y0, *_, y1) = sorted(xs), sorted(ys)
     return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0

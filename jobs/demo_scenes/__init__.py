@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 
 def draw_scene(name: str, rng: np.random.Generator) -> Scene:
-    """A scene of the class `name`; the same generator state draws the same scene.
+    """Draw a scene of the class `name`; the same generator state draws the same scene.
 
     Raises:
         KeyError: no class of that name.

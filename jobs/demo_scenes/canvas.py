@@ -33,27 +33,27 @@ class Frame(NamedTuple):
     angle: float = 0.0
 
     def at(self, x: float, y: float, angle: float = 0.0) -> "Frame":
-        """The frame at (x, y) of this one, turned by `angle` more."""
+        """Return the frame at (x, y) of this one, turned by `angle` more."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return Frame(self.x + x * cos - y * sin, self.y + x * sin + y * cos, self.angle + angle)
 
     def place(self, points: Sequence[Point]) -> list[Point]:
-        """Points of this frame as image pixels."""
+        """Map points of this frame to image pixels."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return [(self.x + x * cos - y * sin, self.y + x * sin + y * cos) for x, y in points]
 
     def find(self, point: Point) -> Point:
-        """Where a point of the image is in this frame: the inverse of `place`."""
+        """Map a point of the image to this frame: the inverse of `place`."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = point[0] - self.x, point[1] - self.y
         return x * cos + y * sin, y * cos - x * sin
 
     def seen(self, reach: float) -> bool:
-        """Whether anything within `reach` of the origin can be in the image."""
+        """Tell whether anything within `reach` of the origin can be in the image."""
         return -reach < self.x < SIDE + reach and -reach < self.y < SIDE + reach
 
     def grid(self) -> tuple[Floats, Floats]:
-        """For every pixel of the image its (x, y) in this frame, SIDE×SIDE each."""
+        """Compute every image pixel's (x, y) in this frame, SIDE×SIDE each."""
         cos, sin = np.float32(math.cos(self.angle)), np.float32(math.sin(self.angle))
         x, y = _X - np.float32(self.x), _Y - np.float32(self.y)
         return x * cos + y * sin, y * cos - x * sin
@@ -81,7 +81,7 @@ class Canvas:
         return np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))
 
     def blend(self, low: Colour, high: Colour, contrast: float = 0.25) -> Floats:
-        """A natural surface between two colours, SIDE×SIDE×3: patches, tufts and grains."""
+        """Mix two colours into a natural surface, SIDE×SIDE×3: patches, tufts and grains."""
         mix = 0.5 + contrast * (self.noise(70) + 0.7 * self.noise(16) + 0.6 * self.noise(4))
         share: Floats = np.clip(mix, 0, 1)[..., None]
         return rgb(low) + share * (rgb(high) - rgb(low))
@@ -92,13 +92,13 @@ class Canvas:
         self._image.paste(image.resize(self._image.size, Image.Resampling.NEAREST))
 
     def tint(self, colour: Colour, spread: float = 10) -> Colour:
-        """The colour, a little lighter or darker and a little off in hue."""
+        """Vary a colour: a little lighter or darker and a little off in hue."""
         light, *hue = self.rng.normal(0, spread, 4).tolist()
         red, green, blue = (min(255, max(0, round(v + light + h / 3))) for v, h in zip(colour, hue, strict=True))
         return red, green, blue
 
     def pick(self, *colours: Colour) -> Colour:
-        """One of the colours, tinted."""
+        """Choose one of the colours and tint it."""
         return self.tint(colours[self.rng.integers(len(colours))])
 
     def polygon(self, frame: Frame, points: Sequence[Point], colour: Colour) -> list[Point]:
@@ -108,32 +108,32 @@ class Canvas:
         return outline
 
     def rectangle(self, frame: Frame, length: float, width: float, colour: Colour, height: float = 0.0) -> list[Point]:
-        """A rectangle along the frame, centred on it; with a height it casts a shadow."""
+        """Draw a rectangle along the frame, centred on it; with a height it casts a shadow."""
         points = corners(length, width)
         if height:
             self.shadow(frame.place(points), height)
         return self.polygon(frame, points, colour)
 
     def disc(self, frame: Frame, radius: float, colour: Colour) -> None:
-        """A disc centred on the frame."""
+        """Draw a disc centred on the frame."""
         self._opaque.ellipse(_around(frame, radius), fill=colour)
 
     def line(self, frame: Frame, points: Sequence[Point], colour: Colour, width: float = 1.0) -> None:
-        """A polyline given in the frame, `width` pixels wide (at least half a pixel)."""
+        """Draw a polyline given in the frame, `width` pixels wide (at least half a pixel)."""
         self._opaque.line(_magnified(frame.place(points)), fill=colour, width=max(1, round(width * _OVERSAMPLING)))
 
     def shadow(self, outline: Sequence[Point], height: float) -> None:
-        """The shadow of a convex block with this outline (image pixels, clockwise as seen) standing on the ground."""
+        """Draw the shadow of a convex block with this outline (image pixels, clockwise) standing on the ground."""
         shift = (self.sun[0] * height, self.sun[1] * height)
         self._glaze.polygon(_magnified(_swept(outline, shift)), fill=_SHADE)
 
     def raised_shadow(self, outline: Sequence[Point], height: float) -> None:
-        """The shadow of a flat shape, convex or not, that is held up at `height`: wings."""
+        """Draw the shadow of a flat shape, convex or not, that is held up at `height`: wings."""
         x, y = self.sun[0] * height, self.sun[1] * height
         self._glaze.polygon(_magnified([(px + x, py + y) for px, py in outline]), fill=_SHADE)
 
     def round_shadow(self, frame: Frame, radius: float, height: float) -> None:
-        """The shadow of a disc that is held up at `height`: crowns."""
+        """Draw the shadow of a disc that is held up at `height`: crowns."""
         shifted = Frame(frame.x + self.sun[0] * height, frame.y + self.sun[1] * height)
         self._glaze.ellipse(_around(shifted, radius), fill=_SHADE)
 
@@ -146,7 +146,7 @@ class Canvas:
             self.boxes.append((box, name))
 
     def photograph(self) -> npt.NDArray[np.uint8]:
-        """What the camera sees, SIDE×SIDE×3: light and its colour, haze, relief and grain."""
+        """Render what the camera sees, SIDE×SIDE×3: light and its colour, haze, relief and grain."""
         rng = self.rng
         pixels = np.asarray(self._image.reduce(_OVERSAMPLING), np.float32)
         relief = 1 + 0.03 * self.noise(90) + 0.025 * self.noise(3) + rng.uniform(0.01, 0.035) * self.noise(1)
@@ -159,18 +159,18 @@ class Canvas:
 
 
 def rgb(colour: Colour) -> Floats:
-    """The colour to calculate with: 3, in 0..255."""
+    """Convert a colour to 3 floats in 0..255."""
     return np.array(colour, np.float32)
 
 
 def corners(length: float, width: float) -> list[Point]:
-    """A rectangle's corners about the origin, clockwise as seen (y points down)."""
+    """List a rectangle's corners about the origin, clockwise as seen (y points down)."""
     x, y = length / 2, width / 2
     return [(-x, -y), (x, -y), (x, y), (-x, y)]
 
 
 def circle(radius: float, start: float = 0.0, end: float = 2 * math.pi, n: int = 24) -> list[Point]:
-    """Points of an arc about the origin, clockwise as seen."""
+    """List points of an arc about the origin, clockwise as seen."""
     return [(radius * math.cos(a), radius * math.sin(a)) for a in np.linspace(start, end, n).tolist()]
 
 
@@ -184,7 +184,7 @@ def _around(frame: Frame, radius: float) -> tuple[float, float, float, float]:
 
 
 def _swept(outline: Sequence[Point], shift: Point) -> list[Point]:
-    """The outline of everything that a convex outline (clockwise as seen) passes over on its way by `shift`."""
+    """Outline everything that a convex outline (clockwise as seen) passes over on its way by `shift`."""
     following = [*outline[1:], outline[0]]
     ahead = [  # edges whose outside faces the way
         (y1 - y0) * shift[0] - (x1 - x0) * shift[1] > 0 for (x0, y0), (x1, y1) in zip(outline, following, strict=True)

@@ -10,7 +10,7 @@ from jobs.demo_scenes.surroundings import trees
 
 
 def beach(canvas: Canvas, middle: Frame) -> None:
-    """Sea, surf and sand along a winding shore."""
+    """Draw sea, surf and sand along a winding shore."""
     rng = canvas.rng
     along, across = middle.grid()
     depth = across + rng.uniform(4, 12) * canvas.noise(90) + 2.5 * canvas.noise(14) + 14 * np.sin(along / 60)
@@ -33,7 +33,7 @@ def beach(canvas: Canvas, middle: Frame) -> None:
 
 
 def farmland(canvas: Canvas, middle: Frame) -> None:
-    """One to nine fields with crop rows, tracks between them."""
+    """Draw one to nine fields with crop rows, and tracks between them."""
     rng = canvas.rng
     surface = np.empty((SIDE, SIDE, 3), np.float32)
     x, y = middle.grid()
@@ -61,7 +61,7 @@ def farmland(canvas: Canvas, middle: Frame) -> None:
 
 
 def forest(canvas: Canvas, middle: Frame) -> None:
-    """Crowns, with gaps and sometimes a trail."""
+    """Draw crowns, with gaps and sometimes a trail."""
     rng = canvas.rng
     canvas.ground(canvas.blend(canvas.pick((28, 36, 26), *draw.GRASS), canvas.pick(*draw.SOIL, *draw.GRASS)))
     leaf, radius = canvas.pick(*draw.LEAVES, (92, 96, 62), (36, 58, 40)), rng.uniform(7, 12)
@@ -75,7 +75,7 @@ def forest(canvas: Canvas, middle: Frame) -> None:
 
 
 def river(canvas: Canvas, middle: Frame) -> None:
-    """A winding river with wooded banks, sometimes under a bridge."""
+    """Draw a winding river with wooded banks, sometimes under a bridge."""
     rng = canvas.rng
     along, across = middle.grid()
     phase, bend, width = rng.uniform(0, 6), rng.uniform(6, 34), rng.uniform(9, 62)

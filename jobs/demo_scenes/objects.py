@@ -24,13 +24,13 @@ _CARS: tuple[Colour, ...] = (
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, lighter (above 1) or darker."""
+    """Make a colour lighter (factor above 1) or darker."""
     red, green, blue = (min(255, max(0, round(v * factor))) for v in colour)
     return red, green, blue
 
 
 def airplane(canvas: Canvas, frame: Frame, length: float) -> None:
-    """An airliner, nose to the right: swept wings, tail plane, engines."""
+    """Draw an airliner, nose to the right: swept wings, tail plane, engines."""
     rng = canvas.rng
     span, sweep, body = rng.uniform(0.44, 0.52), rng.uniform(0.14, 0.24), rng.uniform(0.045, 0.06)
     half: list[Point] = [
@@ -53,7 +53,7 @@ def airplane(canvas: Canvas, frame: Frame, length: float) -> None:
 
 
 def ship(canvas: Canvas, frame: Frame, length: float) -> None:
-    """A motor boat or yacht, bow to the right."""
+    """Draw a motor boat or yacht, bow to the right."""
     if not frame.seen(length):
         return
     rng = canvas.rng
@@ -74,7 +74,7 @@ def ship(canvas: Canvas, frame: Frame, length: float) -> None:
 
 
 def storage_tank(canvas: Canvas, frame: Frame, radius: float) -> None:
-    """A tank with a cone roof, or a floating roof that lies in the shadow of its own wall."""
+    """Draw a tank with a cone roof, or a floating roof that lies in the shadow of its own wall."""
     if not frame.seen(2 * radius):
         return
     rng = canvas.rng
@@ -99,7 +99,7 @@ def storage_tank(canvas: Canvas, frame: Frame, radius: float) -> None:
 
 
 def tennis_court(canvas: Canvas, frame: Frame, length: float, inner: Colour, outer: Colour) -> None:
-    """One court (78 × 36 feet) with its run-off, lines and net; `length` is that of the run-off."""
+    """Draw one court (78 × 36 feet) with its run-off, lines and net; `length` is that of the run-off."""
     unit = length / 120  # a foot
     outline = canvas.rectangle(frame, 120 * unit, 60 * unit, outer)
     canvas.rectangle(frame, 78 * unit, 36 * unit, inner)
@@ -112,7 +112,7 @@ def tennis_court(canvas: Canvas, frame: Frame, length: float, inner: Colour, out
 
 
 def baseball_diamond(canvas: Canvas, frame: Frame, radius: float) -> None:
-    """Home plate at the frame, the field opening to the right: skinned infield, bases, mound, chalk."""
+    """Draw a baseball diamond, home plate at the frame, opening to the right: infield, bases, mound, chalk."""
     rng = canvas.rng
     dirt = canvas.pick((168, 124, 88), (190, 156, 116), (150, 104, 74), (196, 176, 146))
     side = radius * 0.62  # between bases
@@ -132,7 +132,7 @@ def baseball_diamond(canvas: Canvas, frame: Frame, radius: float) -> None:
 
 
 def house(canvas: Canvas, frame: Frame, length: float, width: float) -> None:
-    """A house under a gabled or hipped roof, sometimes with a wing across."""
+    """Draw a house under a gabled or hipped roof, sometimes with a wing across."""
     if not frame.seen(length):
         return
     rng = canvas.rng
@@ -163,7 +163,7 @@ def _roof(canvas: Canvas, frame: Frame, size: tuple[float, float], paint: Colour
 
 
 def building(canvas: Canvas, frame: Frame, length: float, width: float) -> None:
-    """A large flat roof with its parapet and machines."""
+    """Draw a large flat roof with its parapet and machines."""
     rng = canvas.rng
     paint = canvas.pick((190, 186, 178), (160, 160, 160), (206, 206, 204), (140, 130, 120))
     canvas.rectangle(frame, length, width, shade(paint, 0.75), 14)
@@ -174,7 +174,7 @@ def building(canvas: Canvas, frame: Frame, length: float, width: float) -> None:
 
 
 def car(canvas: Canvas, frame: Frame) -> None:
-    """A car, 4.5 m long; sometimes a van or a truck."""
+    """Draw a car, 4.5 m long; sometimes a van or a truck."""
     if not frame.seen(20):
         return
     rng = canvas.rng
@@ -188,7 +188,7 @@ def car(canvas: Canvas, frame: Frame) -> None:
 
 
 def tree(canvas: Canvas, frame: Frame, radius: float, leaf: Colour | None = None) -> None:
-    """A crown: dark at its rim, lit towards the sun, with a shadow beside it."""
+    """Draw a tree's crown: dark at its rim, lit towards the sun, with a shadow beside it."""
     if not frame.seen(radius * 2):
         return
     leaf = canvas.tint(leaf, 7) if leaf else canvas.pick(*LEAVES)
@@ -203,7 +203,7 @@ def tree(canvas: Canvas, frame: Frame, radius: float, leaf: Colour | None = None
 
 
 def road(canvas: Canvas, frame: Frame, length: float, width: float, surface: Colour = ASPHALT) -> None:
-    """A straight road along the frame: shoulders, edge lines, and a centre line where it is wide enough."""
+    """Draw a straight road along the frame: shoulders, edge lines, and a centre line where it is wide enough."""
     canvas.rectangle(frame, length, width + 4, shade(surface, 1.25))
     canvas.rectangle(frame, length, width, surface)
     if width < 16:
@@ -220,7 +220,7 @@ def road(canvas: Canvas, frame: Frame, length: float, width: float, surface: Col
 
 
 def bridge(canvas: Canvas, frame: Frame, length: float, width: float) -> None:
-    """A road bridge along the frame: deck, parapets, shadow on the water."""
+    """Draw a road bridge along the frame: deck, parapets, shadow on the water."""
     outline = canvas.rectangle(frame, length, width + 5, canvas.tint(CONCRETE), 16)
     road(canvas, frame, length, width, canvas.pick(ASPHALT, (120, 118, 114)))
     canvas.mark(outline, BRIDGE)

@@ -11,7 +11,7 @@ from jobs.demo_scenes.surroundings import open_ground, outside, plot, plots_arou
 
 
 def airport(canvas: Canvas, middle: Frame) -> None:
-    """Aircraft in rows on an apron of concrete slabs, beside grass or a terminal."""
+    """Draw aircraft in rows on an apron of concrete slabs, beside grass or a terminal."""
     rng = canvas.rng
     slab = canvas.pick(draw.CONCRETE, *draw.SEALED)
     canvas.ground(canvas.blend(draw.shade(slab, 0.93), draw.shade(slab, 1.07)))
@@ -36,7 +36,7 @@ def airport(canvas: Canvas, middle: Frame) -> None:
 
 
 def baseball_diamond(canvas: Canvas, middle: Frame) -> None:
-    """One diamond with stands, on mown grass."""
+    """Draw one diamond with stands, on mown grass."""
     rng = canvas.rng
     grass = canvas.pick(*draw.GRASS[:4])
     surface = canvas.blend(draw.shade(grass, 0.9), draw.shade(grass, 1.1))
@@ -62,7 +62,7 @@ def baseball_diamond(canvas: Canvas, middle: Frame) -> None:
 
 
 def harbor(canvas: Canvas, middle: Frame) -> None:
-    """Boats at finger piers, sometimes along a quay with parked cars."""
+    """Draw boats at finger piers, sometimes along a quay with parked cars."""
     rng = canvas.rng
     water = canvas.pick(*draw.WATER)
     canvas.ground(canvas.blend(draw.shade(water, 0.9), draw.shade(water, 1.12)) + 3 * canvas.noise(3)[..., None])
@@ -85,7 +85,7 @@ def harbor(canvas: Canvas, middle: Frame) -> None:
 
 
 def intersection(canvas: Canvas, middle: Frame) -> None:
-    """Two roads crossing, with zebra stripes, traffic, and four plots beside them."""
+    """Draw two roads crossing, with zebra stripes, traffic, and four plots beside them."""
     rng = canvas.rng
     open_ground(canvas)
     widths: list[float] = rng.choice((15, 22, 30, 46, 60), 2).tolist()
@@ -109,7 +109,7 @@ def intersection(canvas: Canvas, middle: Frame) -> None:
 
 
 def overpass(canvas: Canvas, middle: Frame) -> None:
-    """One road over another, wider one, among plots or on open ground."""
+    """Draw one road over another, wider one, among plots or on open ground."""
     rng = canvas.rng
     open_ground(canvas)
     below, above = float(rng.choice((46, 60, 90))), float(rng.choice((16, 24, 40)))
@@ -129,7 +129,7 @@ def overpass(canvas: Canvas, middle: Frame) -> None:
 
 
 def parking_lot(canvas: Canvas, middle: Frame) -> None:
-    """Rows of stalls, more or less full, beside a large building or a park."""
+    """Draw rows of stalls, more or less full, beside a large building or a park."""
     rng = canvas.rng
     asphalt = canvas.pick(*draw.SEALED)
     canvas.ground(canvas.blend(draw.shade(asphalt, 0.9), draw.shade(asphalt, 1.08)))
@@ -153,18 +153,18 @@ def parking_lot(canvas: Canvas, middle: Frame) -> None:
 
 
 def dense_residential(canvas: Canvas, middle: Frame) -> None:
-    """Small lots, each with its house, drive and a tree or two."""
+    """Draw small lots, each with its house, drive and a tree or two."""
     _streets(canvas, middle, canvas.rng.uniform(36, 54), built=0.95)
 
 
 def sparse_residential(canvas: Canvas, middle: Frame) -> None:
-    """Large lots, not all of them built on, under many trees."""
+    """Draw large lots, not all of them built on, under many trees."""
     _streets(canvas, middle, canvas.rng.uniform(48, 96), built=canvas.rng.uniform(0.5, 0.85))
     trees(canvas, int(canvas.rng.integers(0, 20)))
 
 
 def _streets(canvas: Canvas, middle: Frame, lot: float, built: float) -> None:
-    """Parallel streets with lots of this width on both sides, sometimes with a street across."""
+    """Draw parallel streets with lots of this width on both sides, sometimes with a street across."""
     rng = canvas.rng
     open_ground(canvas)
     depth, street = min(lot, 60) * rng.uniform(0.95, 1.25), canvas.pick(*draw.SEALED)
@@ -197,7 +197,7 @@ def _lot(canvas: Canvas, frame: Frame, size: tuple[float, float], has_house: boo
 
 
 def storage_tanks(canvas: Canvas, middle: Frame) -> None:
-    """Tanks of one farm, on bare ground, some inside bunds."""
+    """Draw tanks of one farm, on bare ground, some inside bunds."""
     rng = canvas.rng
     soil = canvas.pick(*draw.SOIL, *draw.SEALED)
     canvas.ground(canvas.blend(draw.shade(soil, 0.85), draw.shade(soil, 1.12)))
@@ -225,7 +225,7 @@ def storage_tanks(canvas: Canvas, middle: Frame) -> None:
 
 
 def tennis_courts(canvas: Canvas, middle: Frame) -> None:
-    """One to eight courts inside their fence, among trees."""
+    """Draw one to eight courts inside their fence, among trees."""
     rng = canvas.rng
     open_ground(canvas)
     length = rng.uniform(50, 110)

@@ -39,7 +39,7 @@ class Described:
     feature: schemas.Floats | None = None  # (n, K), as the index stores them
 
     def vectors(self, components: int | None) -> schemas.Floats:
-        """What is compared: the embeddings at unit length, or features of so many dimensions, (n, components).
+        """Return the vectors to compare, (n, components): embeddings at unit length, or features of so many dimensions.
 
         A small database may have fewer rows than that; then it is as many as can be fitted.
         """
@@ -52,7 +52,7 @@ class Described:
 
 
 def stored(index: Index, features: pa.Table) -> Described:
-    """Rows as they are in the index; a PCA is fitted to all images of the index, as its own was."""
+    """Take rows as they are in the index; a PCA is fitted to all images of the index, as its own was."""
     return Described(
         index.embeddings(features),
         schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
@@ -62,7 +62,7 @@ def stored(index: Index, features: pa.Table) -> Described:
 
 
 def reading_of(config: EvaluateConfig, features: pa.Table) -> Reading:
-    """How images of an index are read again: its largest one may have as many pixels as it has, whatever the limit."""
+    """Choose how images of an index are read again: at least as many pixels as its largest image has."""
     largest = pc.max(
         pc.multiply(features[schemas.HEIGHT].cast(pa.int64()), features[schemas.WIDTH].cast(pa.int64()))
     ).as_py()
@@ -87,7 +87,7 @@ class DescribeAgain:
         self.describers = {peer: Describer(_bundle_of(peer, own, frozen), device) for peer in peers}
 
     def __call__(self, read: pa.Table) -> pa.Table:
-        """Columns `position`, `message` (null: it was read) and two of each way, for read rows with `object_box`."""
+        """Describe read rows with `object_box`: columns `position`, `message` (null: read), two of each variation."""
         good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
         columns = {POSITION: good[POSITION], schemas.MESSAGE: pa.nulls(len(good), pa.string())}
         images = images_of(good)

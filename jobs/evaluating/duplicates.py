@@ -23,7 +23,7 @@ COLUMNS: Final = ("first", "second", "kind", "difference", "first_split", "secon
 def find_duplicates(
     features: pa.Table, split: str | None, reading: Reading
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What `metrics.json` says of duplicates, and all pairs (`COLUMNS`), those across the split first.
+    """Find duplicates: what `metrics.json` says of them, and all pairs (`COLUMNS`), those across the split first.
 
     Args:
         features: rows of the index, training images included, schema `schemas.FEATURES`.
@@ -66,7 +66,7 @@ def find_duplicates(
 
 
 def write_duplicates(report: str, found: list[dict[str, Any]]) -> None:
-    """All pairs as duplicates.csv in the report's folder."""
+    """Write all pairs as duplicates.csv into the report's folder."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -75,11 +75,11 @@ def write_duplicates(report: str, found: list[dict[str, Any]]) -> None:
 
 
 def _across(pair: dict[str, Any]) -> bool:
-    """Whether the models were trained on one of them and are asked the other."""
+    """Tell whether the models were trained on one image of a pair and are asked the other."""
     return {pair["first_split"], pair["second_split"]} == {"train", "test"}
 
 
 def _split_of(features: pa.Table, split: str) -> dict[int, str]:
-    """Whether a row trains or tests, of those that the split file names."""
+    """Map rows to `train` or `test`, for those that the split file names."""
     of_uri = {image.uri: image.split for image in read_split(split)}
     return {row: of_uri[uri] for uri, row in match(list(of_uri), features).items()}

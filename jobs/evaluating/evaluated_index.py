@@ -43,7 +43,7 @@ class EvaluatedIndex:
 
 
 def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedIndex:
-    """The newest version of a seed's index, its labelled rows, and the arms that it allows.
+    """Open the newest version of a seed's index, its labelled rows, and the arms that it allows.
 
     Raises:
         TableError: no index, or an empty one.
@@ -101,5 +101,5 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
 
 
 def of_seed(uri: Any, seed: str | None) -> Any:
-    """The URI of a seed's own."""
+    """Format the URI of a seed's own file or folder."""
     return uri if uri is None or seed is None else uri.replace(SEED, seed)

@@ -21,7 +21,7 @@ RESULTS: Final = 10
 
 
 def choose_queries(scores: Scores, labels: Sequence[str]) -> dict[int, str]:
-    """Queries to show, with the reason: neither the best ones nor only such as all methods answer.
+    """Choose queries to show, with the reason: neither the best ones nor only such as all methods answer.
 
     Of each class of the paper's figure, where there is one, that of median average precision; of the classes of lowest
     mAP one that nine of ten queries surpass.
@@ -46,7 +46,7 @@ def make_strips(
     described: Mapping[Variation, Described],
     queries: Mapping[int, str],
 ) -> list[GalleryRow]:
-    """A strip per query (its position, with the reason to show it) and arm (with its name), by query."""
+    """Make one gallery row per query (its position, with the reason to show it) and arm (with its name), by query."""
     by_arm = {name: _strips(subject, arm, described[arm.variation], list(queries)) for arm, name in arms.items()}
     return [by_arm[name][i]._replace(way=name, note=note) for i, note in enumerate(queries.values()) for name in by_arm]
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[str], dict[str, Any]]:
-    """The rows to evaluate, their labels, and where both come from, for the protocol.
+    """Label the rows to evaluate; returns them, their labels, and where both come from, for the protocol.
 
     Raises:
         LabelError: no label for a row, or no row for any test image.
@@ -49,7 +49,7 @@ def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[st
 
 
 def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
-    """The row of each URI that has one.
+    """Find the row of each URI that has one.
 
     By URI; where not one URI is known, the archive has moved since, and an image id that ends the URI's path counts.
     Either may have another Unicode form than the index has.
@@ -79,7 +79,7 @@ def match(uris: Sequence[str], features: pa.Table) -> dict[str, int]:
 
 
 def count_trained_on(bundle: str, features: pa.Table) -> int | None:
-    """How many of these rows a bundle's classifier was trained on, by its own split; None: it has none."""
+    """Count how many of these rows a bundle's classifier was trained on, by its own split; None: it has none."""
     try:
         split = read_split(f"{bundle.rstrip('/')}/{SPLIT}")
         count = len(match([image.uri for image in split if image.split == "train"], features))

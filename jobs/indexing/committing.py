@@ -35,7 +35,7 @@ class Commits:
     def commit(
         self, name: TableName, files: Sequence[WrittenFile], mode: Mode, removed: Sequence[TableFile] = ()
     ) -> None:
-        """See `Index.commit`."""
+        """Commit to a table of this run's index; see `Index.commit`."""
         self._lease.check()
         self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
 
@@ -45,13 +45,13 @@ class Commits:
             self.commit("embeddings", list(taken_over(self.index, left)), "append")
 
     def drop_failures(self, files: pa.Table) -> None:
-        """See `Index.drop_failures`."""
+        """Drop failures of this run's index; see `Index.drop_failures`."""
         if len(files):
             self._lease.check()
             self._seen["failures"] = self.index.drop_failures(files, self._seen["failures"])
 
     def vacuum(self, days: float) -> int:
-        """See `index.vacuum`."""
+        """Vacuum this run's index; see `index.vacuum`."""
         self._lease.check()
         return vacuum(self.index, days)
 
@@ -126,7 +126,7 @@ class Committer:
         )
 
     def _are_too_many(self, failed: int) -> bool:
-        """One file is no rate: where few are new, any bad one would be too many."""
+        """Tell whether so many failures exceed the limit. One file is no rate: of few, any would be too many."""
         most = self._config.max_failure_rate
         return failed > most * self._unpublished and (failed > 1 or most == 0)
 

@@ -17,7 +17,7 @@ EMBEDDINGS_PER_FILE = 16_384  # about 42 MB of 1,280 dimensions; twice that is w
 
 
 def compact(commits: Commits) -> None:
-    """Both tables, each in one atomic commit; nothing is done where there is nothing to merge."""
+    """Compact both tables, each in one atomic commit, unless there is nothing to merge."""
     compact_features(commits)
     compact_embeddings(commits)
 
@@ -34,7 +34,7 @@ def compact_features(commits: Commits) -> None:
     uri = index.uri
 
     def read(files: pa.Table) -> pa.Table:
-        """Rows of one file."""
+        """Read the rows of one file."""
         (file,) = files.to_pylist()
         return Index(uri).read_features(TableFile(**file))[0]
 
@@ -61,7 +61,7 @@ def compact_embeddings(commits: Commits) -> None:
     uri = index.uri
 
     def merge(part: pa.Table) -> pa.Table:
-        """Rows of some files as one."""
+        """Write the rows of some files as one."""
         merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS.names))
         return pa.Table.from_pylist([Index(uri).write_rows("embeddings", merged)._asdict()])
 
@@ -74,5 +74,5 @@ def compact_embeddings(commits: Commits) -> None:
 
 
 def _is_in(files: pa.ChunkedArray, small: list[str]) -> pa.ChunkedArray:
-    """Of each row whether its file is one of these."""
+    """Tell of each row whether its file is one of these."""
     return pc.is_in(files.cast(pa.string()), pa.array(small, pa.string()))

@@ -83,7 +83,7 @@ class DescribeRead:
 
 
 def _not_finite(read: pa.Table) -> pa.Table:
-    """Rows of schema `READ` as failures."""
+    """Turn rows of schema `READ` into failures of embeddings that are not finite."""
     words = [f"{uri} is described by numbers that are not finite" for uri in read[schemas.URI].to_pylist()]
     for name, values in ((schemas.STAGE, "describe"), (schemas.KIND, "error"), (schemas.MESSAGE, words)):
         column = pa.array(words, pa.string()) if values is words else pa.repeat(pa.scalar(values), len(read))
@@ -122,7 +122,7 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
 def describe_files(
     config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
 ) -> Dataset:
-    """A lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
+    """Build a lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.

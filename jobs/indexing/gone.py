@@ -53,7 +53,7 @@ def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
 
 
 def _of_unlisted_files(plan: Plan) -> pa.Array:
-    """The ids that are gone, without those of tiles whose scene is listed, whole or by other tiles."""
+    """Keep the ids that are gone, without those of tiles whose scene is still listed, whole or by other tiles."""
     files = _files_of(plan.gone)
     listed = _files_of(plan.listing[schemas.IMAGE_ID])
     still = listed.filter(pc.is_in(listed, files.unique())).unique()
@@ -61,12 +61,12 @@ def _of_unlisted_files(plan: Plan) -> pa.Array:
 
 
 def _files_of(image_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Each image's file: of a tile its scene, of others themselves."""
+    """Map each image to its file: a tile to its scene, others to themselves."""
     return pc.replace_substring_regex(image_ids, pattern="#xywh=[0-9,]*$", replacement="")
 
 
 def _place(index: Index) -> str:
-    """The URI that published images lie below; of a catalogue, that of one of them."""
+    """Find the URI that published images lie below; of a catalogue, that of one of them."""
     first = index.first_row(next(file for file in index.feature_files() if file.row_count))
     uri, image_id = (str(first[name][0]) for name in (schemas.URI, schemas.IMAGE_ID))
     root = root_of(uri, image_id)
@@ -74,5 +74,5 @@ def _place(index: Index) -> str:
 
 
 def _rate(gone: int, published: int) -> str:
-    """The smallest rate of two digits that allows it."""
+    """Format the smallest rate of two digits that allows so many to be gone."""
     return f"{-(-100 * gone // published) / 100:g}"

@@ -66,7 +66,7 @@ def state_no_match(index: Index, before: int = 0, changed: int | None = None) ->
 
 
 def _choose(counts: list[int]) -> list[Ints]:
-    """The positions of the rows that ask, by file: at random, the same in every run."""
+    """Choose the positions of the rows that ask, by file: at random, the same in every run."""
     n = sum(counts)
     positions = np.sort(np.random.default_rng(0).choice(n, min(QUERIES, n), replace=False))
     starts = np.cumsum([0, *counts[:-1]])

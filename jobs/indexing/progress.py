@@ -77,7 +77,7 @@ class Progress:
         return (self.total - self.done) / recent if recent else math.inf
 
     def shares(self) -> dict[str, float]:
-        """Of the workers' time since the first image: spent in each stage."""
+        """Compute the share of the workers' time since the first image that was spent in each stage."""
         spent = self.workers * (self._last - self._first)
         return {stage: seconds / spent if spent > 0 else 0.0 for stage, seconds in self.busy.items()}
 
@@ -105,7 +105,7 @@ class Progress:
             log.info("%s", self)
 
     def __str__(self) -> str:
-        """One line."""
+        """Format the progress as one line."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
         left = self.seconds_left
         shares = ", ".join(f"{100 * share:.0f} % {stage}" for stage, share in self.shares().items())
@@ -140,7 +140,7 @@ class RunMetrics:
 
 
 def _duration(seconds: float) -> str:
-    """As people say it."""
+    """Format a duration as people say it."""
     minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole:02} s" if minutes else f"{whole} s"

@@ -36,7 +36,7 @@ class Projected(NamedTuple):
 
 
 def parts_of(keys: pa.Table) -> ray.data.Dataset:
-    """Keys and files of stored embeddings (see `stored_keys`) in blocks, each to be read by one task."""
+    """Distribute keys and files of stored embeddings (see `stored_keys`) over blocks, each to be read by one task."""
     parts: ray.data.Dataset = ray.data.from_arrow(by_file(keys, ROWS_PER_PART))
     return parts
 
@@ -45,7 +45,7 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     """Fit to the stored embeddings of all current rows (of `stored_keys`), on the cluster."""
 
     def moments_of(part: pa.Table) -> pa.Table:
-        """Moments of one part, as bytes, which Arrow columns hold."""
+        """Compute the moments of one part, as bytes, which Arrow columns hold."""
         total = Moments.zero()
         for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
             total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
@@ -73,7 +73,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
     names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
     def to_features(part: pa.Table) -> pa.Table:
-        """Keys to rows of `schemas.FEATURES`, with the error that the PCA makes of each."""
+        """Project keys to rows of `schemas.FEATURES`, with the error that the PCA makes of each."""
         projection: Pca = ray.get(model)
         return pa.concat_tables(
             [
@@ -93,7 +93,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
 
 
 def _under(root: Root | None, described: pa.Table) -> pa.Table:
-    """Rows with the URIs that they have where their archive lies now."""
+    """Replace URIs by those that the images have where their archive lies now."""
     if root is None:
         return described
     names = (described[name].to_pylist() for name in (schemas.URI, schemas.IMAGE_ID))
@@ -115,7 +115,7 @@ def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
 
 
 def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:
-    """Rows of `schemas.FEATURES` as large files; of several each has few classes: fewer are looked at for a query."""
+    """Write rows of `schemas.FEATURES` as large files of few classes each, so that a query looks at fewer files."""
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
@@ -136,13 +136,13 @@ def _write(uri: str, features: pa.Table) -> dict[str, Any]:
 
 
 def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
-    """What several calls of `_write` have written."""
+    """Gather what several calls of `_write` have written."""
     files = [WrittenFile(file["name"], file["size"], file["row_count"]) for file in written]
     return Projected(files, total(FeatureStatistics.from_json(file["mix"]) for file in written))
 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
-    """Whether `features` is the listing's state already, so that no cluster is needed."""
+    """Tell whether `features` is the listing's state already, so that no cluster is needed."""
     published = index.keys("features", [schemas.PCA])
     if len(published) == 0 or config.refit_pca:
         return False
@@ -156,13 +156,13 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
 
 
 def _root(plan: Plan, config: IndexConfig) -> Root | None:
-    """Where the archive lies; None: it is a catalogue, whose images lie anywhere."""
+    """Find where the archive lies; None: it is a catalogue, whose images lie anywhere."""
     first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
     return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 
 def has_moved(index: Index, root: Root | None) -> bool:
-    """Whether published rows say that their archive lies elsewhere. All do if one does: a move publishes all anew."""
+    """Tell whether published rows say that their archive lies elsewhere: all do, or none."""
     if root is None:
         return False
     row = index.first_row(index.feature_files()[0]).select([schemas.URI, schemas.IMAGE_ID]).to_pylist()[0]
@@ -170,7 +170,7 @@ def has_moved(index: Index, root: Root | None) -> bool:
 
 
 def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
-    """What the published rows were made with; None: there are none, or it is lost and to be fitted again anyway."""
+    """Load the PCA of the published rows; None: there are none, or it is lost and to be fitted again anyway."""
     if len(published) == 0:
         return None
     try:

@@ -30,12 +30,12 @@ _SECRET: Final = re.compile(r"(?<=//)[^/@\s]*@|(?<=\w)\?[^\s'\",;)]+")  # user a
 
 
 def counts_of(plan: Plan) -> dict[str, int]:
-    """A plan in numbers, with the words of the job's summary."""
+    """Count a plan's images, under the words of the job's summary."""
     return {"listed": len(plan.listing), "new": plan.new, "changed": plan.changed, "gone": len(plan.gone)}
 
 
 def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]]:
-    """How many of some images lie in each folder, and one of them."""
+    """Count images by folder, with one of them as an example."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for start in range(0, len(image_ids), PIECE):  # so that no second copy of all ids is made
@@ -112,7 +112,7 @@ class RunReport:
         return LastRun(time.time(), outcome, None, failed, *known)
 
     def to_dict(self, outcome: str) -> dict[str, Any]:
-        """All of it, without secrets."""
+        """Return the whole report, without secrets."""
         config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
         progress = self.progress
         return {
@@ -144,7 +144,7 @@ class RunReport:
 
 
 def readable(content: dict[str, Any]) -> str:
-    """A report as Markdown."""
+    """Format a report as Markdown."""
     plan, drift = content["plan"], content["drift"]
     lines = [
         f"# Index run of {content['began']}: {content['outcome']}",
@@ -185,5 +185,5 @@ def readable(content: dict[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

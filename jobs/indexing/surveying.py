@@ -112,7 +112,7 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
 
 
 def _failures(bad: pa.Table, index: Index) -> pa.Table:
-    """Rows of schema `describing.DESCRIBED`."""
+    """Make rows of schema `describing.DESCRIBED` of failures."""
     columns = {name: bad[name] if name in bad.column_names else pa.nulls(len(bad)) for name in DESCRIBED.names}
     columns |= {
         schemas.BUNDLE: pa.repeat(index.bundle().fingerprint, len(bad)),

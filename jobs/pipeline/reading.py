@@ -57,13 +57,13 @@ class Reading(NamedTuple):
 
     @classmethod
     def of(cls, options: ReadingOptions) -> "Reading":
-        """As a job was told."""
+        """Build from a job's options."""
         return cls(options.max_pixels, options.image_seconds)
 
 
 @cache
 def reader_of(reading: Reading) -> Reader[Picture]:
-    """One for each process of Ray's, whatever tasks and actors run there."""
+    """Return this process's one reader of its kind, whatever tasks and actors run here."""
     return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
 
 
@@ -103,7 +103,7 @@ def pictures_of(uris: Sequence[str], reading: Reading) -> Iterator[Picture | Ima
 
 
 def read_batches(listing: pa.Table, reading: Reading, size: int) -> Iterator[pa.Table]:
-    """Listed files read in batches of so many, or of fewer where they are large, in their order; see `read_files`."""
+    """Read listed files in their order, in batches of so many, or of fewer where they are large; see `read_files`."""
     start, held, pieces = 0, 0, list[pa.Table]()
     while start < len(listing):
         read = read_files(listing.slice(start, min(AT_ONCE, size - held)), reading)
@@ -128,7 +128,7 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
 
 
 def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
-    """The images H×W×3 of rows of schema `READ` that are no failures."""
+    """Return the images H×W×3 of rows of schema `READ` that are no failures."""
     return [
         np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)
         for pixels, height, width in zip(read["pixels"], read[schemas.HEIGHT], read[schemas.WIDTH], strict=True)

@@ -94,7 +94,7 @@ class ReadWorkWrite:
 
 
 def through(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
-    """A lazy dataset of what a stage yields of listed files: on CPUs in one actor each, on GPUs one by one.
+    """Build a lazy dataset of what a stage yields of listed files: on CPUs in one actor each, on GPUs one by one.
 
     Args:
         stage: what they go through.
@@ -122,7 +122,7 @@ def through(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
 
 
 def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int, rows_each: int = 1) -> int:
-    """Images that an actor takes at once, and writes the rows of into one file.
+    """Compute how many images an actor takes at once and writes the rows of into one file.
 
     Of small archives few, so that the actors end together; of large ones `ROWS_PER_FILE`; never so many that all actors
     together hold more than `at_risk`, nor one of them more than `ROWS_HELD` rows, unless that is less than an image.
@@ -132,6 +132,6 @@ def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int, rows_
 
 
 def actor_count(num_gpus: float) -> int:
-    """Describing actors that the cluster has room for: one per share of a GPU, or per CPU."""
+    """Count the describing actors that the cluster has room for: one per share of a GPU, or per CPU."""
     resources = ray.cluster_resources()
     return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))

@@ -60,7 +60,7 @@ class AccessLog:
         self._app, self._record = app, record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Answer an ASGI request; see the class."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -68,19 +68,19 @@ class Answerer:
         self._held = self._what_is_held()
 
     def stored(self, image_ids: list[str], uris: list[str]) -> dict[str, Descriptor]:
-        """The descriptors of those of the images, by id or URI, that are here."""
+        """Find the descriptors of those of the images, by id or URI, that are in this part of the rows."""
         asked = [(schemas.IMAGE_ID, name) for name in image_ids] + [(schemas.URI, name) for name in uris]
         found = {name: self._rows.find(column, name) for column, name in asked}
         return {name: self._descriptor(row) for name, row in found.items() if row is not None}
 
     def rank(self, query: Descriptor, ranking: Ranking) -> Ranked:
-        """The best rows for a query, best first; may raise as `passing`."""
+        """Rank the best rows for a query, best first; may raise as `passing`."""
         allowed = self.passing(ranking)
         hits = self.hits(query, ranking, allowed)
         return self._ranked(hits, self.nearest(query, ranking, allowed, hits), ranking.is_weighted(query))
 
     def passing(self, ranking: Ranking) -> Allowed:
-        """Which rows pass the ranking's filter, which takes a look at each; None: all.
+        """Find which rows pass the ranking's filter, which looks at each row; None: all do.
 
         Raises:
             QueryError: 422, a filter that the index cannot apply.
@@ -88,7 +88,7 @@ class Answerer:
         return self._rows.passing(ranking.filter, self.edition.classes)
 
     def hits(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Hits:
-        """The best rows for a query among those allowed (see `passing`), best first, with their factors."""
+        """Find the best rows for a query among those allowed (see `passing`), best first, with their factors."""
         plain = not ranking.is_weighted(query)
         hits = self._rows.search(query.feature, query.class_probabilities, ranking.first, allowed, plain)
         if ranking.near_duplicates:
@@ -96,28 +96,28 @@ class Answerer:
         return hits
 
     def nearest(self, query: Descriptor, ranking: Ranking, allowed: Allowed, hits: Hits) -> float:
-        """The smallest distance alone among the rows of which hits are the best; infinite: there are no hits."""
+        """Find the smallest Euclidean distance among the rows that hits are the best of; infinite: no hits."""
         if len(hits.rows) and ranking.is_weighted(query):
             hits = self._rows.search(query.feature, query.class_probabilities, 1, allowed, plain=True)
         return float(hits.distance[0]) if len(hits.rows) else np.inf
 
     def take(self, hits: Hits) -> pa.Table:
-        """The rows of hits, of schema `partition.SCHEMA`, in their order."""
+        """Take the rows of hits, of schema `partition.SCHEMA`, in their order."""
         return self._rows.take(hits.rows)
 
     def rank_stored(self, image_id: str | None, uri: str | None, ranking: Ranking) -> tuple[Descriptor, Ranked] | None:
-        """The descriptor of an image and its best rows; None: it is not here."""
+        """Find the descriptor of an image and rank its best rows; None: the image is not in this part."""
         found = self.stored([] if image_id is None else [image_id], [] if uri is None else [uri])
         return next(((query, self.rank(query, ranking)) for query in found.values()), None)
 
     def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, Ranked]:
-        """What an upload turns out to be, see `recognise`, and its best rows."""
+        """Recognise an upload (see `recognise`) and rank its best rows."""
         found = self.recognise(query)
         query = query if found is None else found.query
         return query, self.rank(query, ranking)
 
     def recognise(self, query: Descriptor) -> Recognised | None:
-        """The query as the row that it is, up to rounding; None: it is none.
+        """Find the row that the query is, up to rounding; None: it is no row.
 
         An indexed image that is uploaded must find itself first. A distance of rounding's size, not of 0, would not do:
         the weights of rows of one class differ by more powers of ten, and a surer row would come before it.
@@ -133,7 +133,7 @@ class Answerer:
         return None
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesJson:
-        """The first images by id whose id contains a text (whatever its case), of one class or of all."""
+        """List the first images by id whose id contains a text (whatever its case), of one class or of all."""
         shown = [schemas.IMAGE_ID, schemas.CLASS]
         found = self._rows.table.select(shown).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
@@ -145,7 +145,7 @@ class Answerer:
         return {"total": len(found), "images": best.select(shown).to_pylist()}
 
     def held(self) -> Holdings:
-        """What there is to ask for."""
+        """Summarise the rows: classes, columns, times and bounds that can be asked for."""
         return self._held
 
     def _what_is_held(self) -> Holdings:

@@ -119,7 +119,7 @@ def write_part(folder: str, table: pa.Table) -> None:
 def answer_files(
     config: QueryConfig, edition: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda"
 ) -> Dataset:
-    """A lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
+    """Build a lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.

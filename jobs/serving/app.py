@@ -70,7 +70,7 @@ class EndpointSettings:
 
 
 def build_app(library: Library, limits: Limits, desk: EndpointSettings) -> FastAPI:
-    """The endpoint and its page."""
+    """Build the FastAPI application: the endpoint and its page."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -152,7 +152,7 @@ def _add_search(app: FastAPI, library: Library, limits: Limits) -> None:
 
 
 async def _query(backend: Backend, asked: SearchRequest, upload: bytes | None) -> Descriptor:
-    """What is ranked by: an image or descriptor, moved by the examples that came with it, or these alone."""
+    """Make the descriptor to rank by: an image or descriptor, moved by its examples, or these alone."""
     base = await _base(backend, asked, upload)
     if base is not None and not asked.has_examples:
         return base
@@ -182,7 +182,7 @@ async def _base(backend: Backend, asked: SearchRequest, upload: bytes | None) ->
 
 
 async def _seen(backend: Backend, stored: Descriptor) -> Descriptor:
-    """An indexed image with its picture and all of its objects, of which its row has one; the rest is the row's."""
+    """Add its picture and all of its objects to an indexed image's descriptor; its row has one object only."""
     try:
         described = await backend.describe(str(stored.uri), None, True)
     except QueryError as error:
@@ -207,7 +207,7 @@ def _add_state(app: FastAPI, library: Library, limits: Limits) -> None:
 
     @app.get("/index", summary="What is served, and the limits that queries have")
     async def index() -> IndexJson:
-        """Of the newest version that is loaded."""
+        """Describe the newest version that is loaded."""
         async with library.lend(None) as backend:
             edition, held = backend.edition, await backend.held()
         return {
@@ -254,7 +254,7 @@ def _add_browse(app: FastAPI, library: Library, limits: Limits) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """A route for each file: a mount at `/` would answer a route's other methods by 404 instead of 405."""
+    """Add a route for each file of the page: a mount at `/` would answer other methods by 404 instead of 405."""
     files = StaticFiles(directory=WEB)
     for file in WEB.iterdir():
 
@@ -267,7 +267,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _address(file: Path) -> str:
-    """Under which the page's own file is found."""
+    """Map a file of the page to its path on the endpoint."""
     return "/" if file.name == "index.html" else f"/{file.name}"
 
 

@@ -30,7 +30,7 @@ class Batcher(Generic[A, B]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: A) -> B:
-        """The item's result."""
+        """Return the item's result, computed in a batch with others."""
         result: asyncio.Future[B] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if len(self._running) < self._at_once:

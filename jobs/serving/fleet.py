@@ -46,7 +46,7 @@ class DeployedFleet:
         self._calls = [Batcher[Call, Any](searcher.call.remote, BATCH, at_once[1]) for searcher in searchers]
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `Fleet.hold`. A replica that starts meanwhile loads what it is asked for."""
+        """Let all replicas hold these versions; see `Fleet.hold`. One that starts meanwhile loads what it needs."""
         told = [handle.broadcast("hold", versions) for handle in (self._describer, *self._searchers)]
         try:
             answers = await asyncio.gather(*(response.results_async(return_exceptions=True) for response in told))
@@ -59,7 +59,7 @@ class DeployedFleet:
         return refused
 
     def backend(self, edition: ServedVersion) -> "Deployments":
-        """See `Fleet.backend`."""
+        """Return what answers by one version; see `Fleet.backend`."""
         return Deployments(edition, self)
 
     @property
@@ -80,12 +80,12 @@ class DeployedFleet:
         return result
 
     async def probe(self, version: int) -> Descriptor:
-        """A tiny description."""
+        """Describe a tiny image, to see that the describers answer."""
         result: Descriptor = await self._describer.probe.remote(version)
         return result
 
     async def each(self, call: Call) -> list[Any]:
-        """What a method of `Answerer` gives for each share of the rows."""
+        """Call a method of `Answerer` for each share of the rows."""
         _, method, args = call
         if method in LIGHT and all(ranking.is_light for ranking in args if isinstance(ranking, Ranking)):
             answers = await asyncio.gather(*(ask(call) for ask in self._calls))
@@ -109,7 +109,7 @@ class Deployments(Backend):
         return await self._fleet.compare(CompareRequest(self.edition.version, source, uris))
 
     async def probe(self) -> None:
-        """A tiny query through all of them."""
+        """Ask a tiny query through all deployments."""
         await self.rank(await self._fleet.probe(self.edition.version), Ranking(1))
 
     async def _each(self, method: str, *args: Any) -> list[Any]:
@@ -139,12 +139,12 @@ class Ingress:
         self._limits, self._desk = limits, EndpointSettings(RequestMetrics(self._library), tokens, refresh)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve, in the replica."""
+        """Build the application in the replica; called by Ray Serve."""
         return build_app(self._library, self._limits, self._desk)
 
 
 def _given(result: Any) -> Any:
-    """A result of another replica; its refusal becomes an exception again."""
+    """Return the result of another replica, or raise the refusal that it stands for."""
     if isinstance(result, Refusal):
         raise QueryError(*result)
     if isinstance(result, Exception):

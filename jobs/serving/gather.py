@@ -31,7 +31,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def _each(self, method: str, *args: Any) -> list[Any]:
-        """What a method of `Answerer` gives for each share of the rows."""
+        """Call a method of `Answerer` for each share of the rows."""
 
     @abstractmethod
     async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
@@ -39,10 +39,10 @@ class Backend(ABC):
 
     @abstractmethod
     async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
-        """See `QueryDescriber.compare`."""
+        """Compare pictures; see `QueryDescriber.compare`."""
 
     async def compared(self, source: bytes | str, found: SearchResult) -> SearchResult:
-        """What was found, each with what its picture is to the query's."""
+        """Add to each result what its picture is to the query's."""
         if not found.results:
             return found
         kinds = await self.compare(source, [orjson.loads(result)["uri"] for result in found.results])
@@ -50,7 +50,7 @@ class Backend(ABC):
         return found._replace(results=[b'{"same_picture":%s,%s' % (orjson.dumps(kind), row[1:]) for kind, row in said])
 
     async def stored(self, image_ids: list[str], uris: list[str]) -> list[Descriptor]:
-        """Indexed images by id and by URI, in this order.
+        """Find indexed images by id and by URI, in this order.
 
         Raises:
             QueryError: 404, one of them is not in the index.
@@ -65,18 +65,18 @@ class Backend(ABC):
         return [found[name] for name in (*image_ids, *uris)]
 
     async def recognised(self, query: Descriptor) -> Descriptor:
-        """The query, with the descriptor of the row that it is, where it is one up to rounding."""
+        """Return the query, with the descriptor of the row that it is, where it is one up to rounding."""
         near: list[Recognised] = [found for found in await self._each("recognise", query) if found is not None]
         return min(near, key=lambda found: (found.distance, found.image_id)).query if near else query
 
     async def rank(self, query: Descriptor, ranking: Ranking) -> SearchResult:
-        """The best rows for a query, best first; without those to leave out."""
+        """Rank the best rows for a query, best first, without those to leave out."""
         return _ranked(await self._each("rank", query, ranking), ranking)
 
     async def rank_stored(
         self, image_id: str | None, uri: str | None, ranking: Ranking
     ) -> tuple[Descriptor, SearchResult]:
-        """An indexed image and its best rows: of one share in one call.
+        """Find an indexed image and rank its best rows; with one share, in one call.
 
         Raises:
             QueryError: 404, it is not in the index.
@@ -90,7 +90,7 @@ class Backend(ABC):
         return found[0], _ranked([found[1]], ranking)
 
     async def rank_described(self, query: Descriptor, ranking: Ranking) -> tuple[Descriptor, SearchResult]:
-        """What an upload turns out to be, see `recognised`, and its best rows: of one share in one call."""
+        """Recognise an upload (see `recognised`) and rank its best rows; with one share, in one call."""
         if self.parts > 1:
             query = await self.recognised(query)
             return query, await self.rank(query, ranking)
@@ -98,7 +98,7 @@ class Backend(ABC):
         return query, _ranked([ranked], ranking)
 
     async def images(self, contains: str, of_class: str | None, offset: int, limit: int) -> ImagesJson:
-        """A page of the images, by id, whose id contains a text (whatever its case), of one class or of all.
+        """List a page of the images, by id, whose id contains a text (whatever its case), of one class or of all.
 
         Raises:
             QueryError: 404, a class that the index does not know.
@@ -113,7 +113,7 @@ class Backend(ABC):
         }
 
     async def held(self) -> Holdings:
-        """What there is to ask for."""
+        """Summarise what all shares hold."""
         parts: list[Holdings] = await self._each("held")
         counts = sum((Counter(part.classes) for part in parts), Counter[str]())
         times = [time for part in parts if part.times for time in part.times]
@@ -130,7 +130,7 @@ class Backend(ABC):
 
 
 def _ranked(parts: list[Ranked], ranking: Ranking) -> SearchResult:
-    """The best of all shares, which are each in order; ties go to the smaller image id, as in each of them."""
+    """Merge the best of all shares, each of which is in order; ties go to the smaller image id, as in each of them."""
     merged = heapq.merge(*(zip(part.keys, part.encoded, strict=True) for part in parts))
     best = enumerate(islice(merged, ranking.offset, ranking.offset + ranking.k), ranking.offset + 1)
     results = [b'{"rank":%d,%s' % (rank, encoded[1:]) for rank, (_, encoded) in best]

@@ -32,7 +32,7 @@ class Fleet(Protocol):
         """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
 
     def backend(self, edition: ServedVersion) -> Backend:
-        """What answers by one version."""
+        """Return what answers by one version."""
 
 
 class UnloadableVersion(NamedTuple):
@@ -89,7 +89,7 @@ class Library:
 
     @asynccontextmanager
     async def lend(self, version: int | None) -> AsyncIterator[Backend]:
-        """That of a version, or of the newest, for one query.
+        """Lend the backend of a version, or of the newest, for one query.
 
         Raises:
             QueryError: 404, there is no such version; 503, another old one is in use.
@@ -181,7 +181,7 @@ class Library:
             self._backends[version], self._used[version] = backend, time.monotonic()
 
     async def _loaded(self, version: int) -> Backend:
-        """What answers by a version, once all have loaded it.
+        """Return the backend of a version, once all replicas have loaded it.
 
         Raises:
             RsirError: they cannot.

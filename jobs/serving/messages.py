@@ -150,7 +150,7 @@ class ErrorJson(TypedDict):
 
 
 def answer_json(edition: ServedVersion, query: Descriptor, results: list[bytes], verdict: Verdict) -> bytes:
-    """An `AnswerJson` as it is sent; the results are encoded already."""
+    """Encode an `AnswerJson` as it is sent; the results are encoded already."""
     names, region = edition.classes, query.region
     top = int(query.class_probabilities.argmax())
     said: QueryJson = {
@@ -182,7 +182,7 @@ def answer_json(edition: ServedVersion, query: Descriptor, results: list[bytes],
 
 
 def item_collection(results: list[bytes]) -> bytes:
-    """The same results as a STAC item collection."""
+    """Encode the same results as a STAC item collection."""
     features = [item_of(orjson.loads(result)) for result in results]
     return orjson.dumps({"type": "FeatureCollection", "features": features})
 

@@ -45,7 +45,7 @@ class ServedVersion:
 
 
 def open_version(uri: str, version: int | None = None) -> ServedVersion:
-    """A version of an index (default: the newest), once everything that serving it needs is known to be there.
+    """Open a version of an index (default: the newest), after checking that all that serving it needs is there.
 
     Raises:
         TableError, BundleError: see `edition_of`; or a PCA or weights are missing or damaged.
@@ -57,7 +57,7 @@ def open_version(uri: str, version: int | None = None) -> ServedVersion:
 
 
 def edition_of(uri: str, version: int | None = None) -> ServedVersion:
-    """A version of an index (default: the newest), of which somebody else makes sure that it is whole.
+    """Open a version of an index (default: the newest) that somebody else has checked to be whole.
 
     Raises:
         TableError: no index, no such version, no rows, or rows of more than one bundle or PCA.
@@ -101,7 +101,7 @@ class Ranking:
         return self.first <= FEW and self.filter == EVERYTHING
 
     def is_weighted(self, query: "Descriptor") -> bool:
-        """Whether that query is ranked by the weighted distance."""
+        """Tell whether that query is ranked by the weighted distance."""
         if self.near_duplicates or self.distance == "plain":
             return False
         return self.distance == "weighted" or bool(query.class_probabilities.max() >= SURE)
@@ -150,7 +150,7 @@ class Verdict(NamedTuple):
 
 
 def verdict_on(edition: ServedVersion, ranking: Ranking, query: Descriptor, nearest: float) -> Verdict:
-    """What to say of a query whose nearest row is so far, by the distance alone; near duplicates are another question.
+    """Judge a query by the Euclidean distance of its nearest row; near duplicates are another question.
 
     Infinite is the distance where there is no row to be ranked.
     """
@@ -171,7 +171,7 @@ class QueryDescriber:
         self._max_pixels = max_pixels
 
     def read(self, source: bytes | str, box: Box | None) -> Picture:
-        """The picture in an upload (bytes) or behind the URI of an indexed image.
+        """Read the picture in an upload (bytes) or behind the URI of an indexed image.
 
         Raises:
             ImageError: it cannot become a picture.
@@ -187,7 +187,7 @@ class QueryDescriber:
         return picture
 
     def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
-        """What the pictures of indexed images are to that of an upload (bytes) or of one of them (its URI).
+        """Compare the pictures of indexed images with that of an upload (bytes) or of one of them (its URI).
 
         None: one of the two cannot be read any more, or it is beyond the first that are looked at.
 
@@ -205,7 +205,7 @@ class QueryDescriber:
     def describe(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
     ) -> list[Descriptor]:
-        """One descriptor per picture.
+        """Describe pictures, one descriptor each.
 
         Args:
             pictures: what to describe.
@@ -227,7 +227,7 @@ class QueryDescriber:
     def _known(
         self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]
     ) -> list[list[DetectedObject] | None]:
-        """The objects of each picture, the representative one first; None: left to the describer."""
+        """Find the objects of each picture, the representative one first; None: left to the describer."""
         known = [None if box is None else [DetectedObject(box, 1.0, GIVEN)] for box in boxes]
         wanted = [i for i, show in enumerate(shown) if show]
         for i, objects in zip(wanted, self._describer.all_objects([pictures[i].pixels for i in wanted]), strict=True):
@@ -235,7 +235,7 @@ class QueryDescriber:
         return known
 
     def _describe(self, pictures: list[Picture], known: list[list[DetectedObject] | None]) -> list[Descriptor]:
-        """Pictures whose objects are known, or of none of which they are."""
+        """Describe pictures whose objects are known, or of none of which they are."""
         if not pictures:
             return []
         boxes = None if known[0] is None else [objects[0].box if objects else None for objects in known]
@@ -252,18 +252,18 @@ class QueryDescriber:
 
 
 def refusal_of(error: ImageError) -> QueryError:
-    """How an image that cannot be one is answered."""
+    """Convert the failure of an image to the answer that a query with it gets."""
     other = 502 if error.is_refused else 422  # the store's failure is not the client's
     return QueryError(str(error), {"too_large": 413, "unsupported": 415, "missing": 404}.get(error.kind, other))
 
 
 def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:
-    """The descriptor with what it describes, for browsers that cannot show the file itself, or not as it was read."""
+    """Add a picture of what was described, for browsers that cannot show the file itself, or not as it was read."""
     return replace(descriptor, preview=shrink(picture, PREVIEW_SIDE))
 
 
 def shrink(picture: Picture, side: int) -> bytes:
-    """The picture as a JPEG of at most side × side pixels; a smaller one keeps its size."""
+    """Encode the picture as a JPEG of at most side × side pixels; a smaller one keeps its size."""
     image = Image.fromarray(picture.pixels)
     image.thumbnail((side, side))
     out = io.BytesIO()

@@ -29,7 +29,7 @@ class Limits:
 
 
 async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, bytes | None]:
-    """What a request asks for, and the image that it uploads, if it does.
+    """Parse what a request asks for, and the image that it uploads, if it does.
 
     Raises:
         QueryError: 413, 415 or 422, with what is wrong in words.
@@ -72,7 +72,7 @@ def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
 
 
 def limited(request: Request, max_bytes: int, remedy: str) -> Request:
-    """The same request, refused (413) as soon as more of it has come."""
+    """Limit a request: it is refused (413) as soon as more bytes of it have come."""
     refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; {remedy}", 413)
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise refusal
@@ -80,7 +80,7 @@ def limited(request: Request, max_bytes: int, remedy: str) -> Request:
 
 
 def _at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
-    """What receives the same request, and raises as soon as more of it has come."""
+    """Wrap `receive` so that it raises as soon as more bytes of the request have come."""
     received = 0
 
     async def receive_some() -> Message:
@@ -96,7 +96,7 @@ def _at_most(max_bytes: int, receive: Receive, refusal: QueryError) -> Receive:
 
 @asynccontextmanager
 async def _parsed(request: Request) -> AsyncIterator[FormData]:
-    """The form in a request; its files go when the body ends."""
+    """Parse the form in a request; its files are removed when the body ends."""
     try:
         form = await request.form(max_files=1)
     except (HTTPException, MultiPartException, LookupError, ValueError) as error:  # the last two: an unknown charset
@@ -125,7 +125,7 @@ async def _read_form(request: Request) -> tuple[SearchRequest, bytes | None]:
 
 
 def _is_text(decoded: Any) -> bool:
-    """Whether there is no half of a surrogate pair in it, which some charsets (UTF-7) decode to."""
+    """Tell whether a text has no half of a surrogate pair, which some charsets (UTF-7) decode to."""
     try:
         decoded.encode()
     except UnicodeEncodeError:
@@ -134,7 +134,7 @@ def _is_text(decoded: Any) -> bool:
 
 
 def request_body(limits: Limits) -> dict[str, Any]:
-    """What `/search` takes, for /openapi.json: FastAPI cannot read it off a handler that takes either of two forms."""
+    """Describe what `/search` takes, for /openapi.json: FastAPI cannot derive two forms from one handler."""
     fields: dict[str, Any] = SearchRequest.model_json_schema()["properties"]
     fields["k"] |= {"maximum": limits.max_k, "description": "how many results; with `offset` no more than the maximum"}
     fields["offset"]["maximum"] = limits.max_k - 1
@@ -158,7 +158,7 @@ def request_body(limits: Limits) -> dict[str, Any]:
 
 
 def _body(fields: dict[str, Any], given: list[str], absent: Set[str]) -> dict[str, Any]:
-    """A body that has some of the fields, which are not null then, lacks some, and may have all others."""
+    """Describe a body that has some fields, which are not null then, lacks some, and may have all others."""
     properties = {name: dict(field) for name, field in fields.items() if name not in absent}
     for name in given:
         kinds = properties[name].pop("anyOf", [])

@@ -66,7 +66,7 @@ class Describers:
         self._loaded: WeakValueDictionary[tuple[str, str], QueryDescriber] = WeakValueDictionary()
 
     def __call__(self, version: int) -> QueryDescriber:
-        """That of a version."""
+        """Return the describer of a version."""
         edition = edition_of(self._index, version)
         key = edition.bundle, edition.pca
         describer = self._loaded.get(key)
@@ -100,7 +100,7 @@ class DescribeRequest(NamedTuple):
 
 
 def describe_together(asked: list[DescribeRequest]) -> list[Descriptor]:
-    """One descriptor each; those for one describer in one batch."""
+    """Describe images, one descriptor each; those for one describer in one batch."""
     found: dict[int, Descriptor] = {}
     for describer in {id(one.describer): one.describer for one in asked}.values():
         mine = [i for i, one in enumerate(asked) if one.describer is describer]
@@ -141,24 +141,24 @@ class DescriberReplica:
         self._batch = Batcher(self._describe_together, BATCH)
 
     async def describe(self, wanted: list[ToDescribe]) -> list[Descriptor | Refusal | BaseException]:
-        """Images, each as well as it can be; those that come at the same time are described together."""
+        """Describe images, each as well as it can be; those that come at the same time are described together."""
         return await asyncio.gather(*(self._describe(one) for one in wanted), return_exceptions=True)
 
     async def compare(self, wanted: CompareRequest) -> list[Kind | None] | Refusal:
-        """See `QueryDescriber.compare`."""
+        """Compare pictures; see `QueryDescriber.compare`."""
         return await asyncio.get_running_loop().run_in_executor(self._comparer, self._compare, *wanted)
 
     async def probe(self, version: int) -> Descriptor:
-        """A tiny query, by the same way."""
+        """Describe a tiny image in the same way as others."""
         describer = await asyncio.to_thread(self._shelf.get, version)
         return await self._batch(DescribeRequest(describer, PROBE, None, False))
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `VersionCache.hold`."""
+        """Hold these versions; see `VersionCache.hold`."""
         return await asyncio.to_thread(self._shelf.hold, versions)
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica whose queries fail or no longer end."""
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
         await self._batch(DescribeRequest(self._shelf.newest, PROBE, None, False))
 
     async def _describe(self, wanted: ToDescribe) -> Descriptor | Refusal:
@@ -193,15 +193,15 @@ class SearcherReplica:
         load_newest(self._shelf, index)
 
     def call(self, asked: list[Call]) -> list[Any]:
-        """What methods of the answerer give, each as well as it can."""
+        """Call methods of the answerer, each of which may fail alone."""
         return [self._attempt(*one) for one in asked]
 
     def hold(self, versions: list[int]) -> dict[int, str]:
-        """See `VersionCache.hold`."""
+        """Hold these versions; see `VersionCache.hold`."""
         return self._shelf.hold(versions)
 
     def check_health(self) -> None:
-        """Called by Serve, which replaces a replica whose queries fail or no longer end."""
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
         self._shelf.newest.probe()
 
     def _attempt(self, version: int, method: str, args: tuple[Any, ...]) -> Any:

@@ -16,7 +16,7 @@ from rsir_core.search.filters import Filter, Operator
 
 
 def _list(value: Any) -> Any:
-    """Form fields are text: a list is JSON there, or separated by commas."""
+    """Parse a list in a form field, whose values are text: JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
@@ -27,7 +27,7 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def _time(value: Any) -> Any:
-    """By ISO 8601 alone: pydantic's own would take 2020 for so many seconds since 1970."""
+    """Parse a time by ISO 8601 alone: pydantic's own parser would take 2020 for so many seconds since 1970."""
     if value is None or isinstance(value, datetime):
         return value
     try:
@@ -127,7 +127,7 @@ class SearchRequest(BaseModel):
         return None if self.box is None else Box(*self.box)
 
     def ready_descriptor(self, edition: ServedVersion) -> Descriptor:
-        """`feature` and `class_probabilities`, once they are known to fit an edition.
+        """Return `feature` and `class_probabilities`, once they are known to fit the served version.
 
         Raises:
             QueryError: 422, they do not.
@@ -161,7 +161,7 @@ class SearchRequest(BaseModel):
 
 
 def in_words(error: ValidationError) -> QueryError:
-    """The first fields that are wrong, with what was given, on one line."""
+    """Format the first fields that are wrong, with what was given, on one line."""
     lines = []
     for e in error.errors(include_url=False)[:TOLD]:
         field = ".".join(str(part) for part in e["loc"])

@@ -42,7 +42,7 @@ class Tokens:
 
     @classmethod
     def read(cls, file: str) -> "Tokens":
-        """From lines of `name:hash`; empty ones and those that begin with # say nothing.
+        """Parse lines of `name:hash`; empty ones and those that begin with # are passed over.
 
         Raises:
             ConfigError: it cannot be read, another line is in it, or none.
@@ -70,14 +70,14 @@ class Tokens:
         return cls(hashes)
 
     def name_of(self, token: str) -> str | None:
-        """Whose token it is; None: nobody's. Takes the same time for all."""
+        """Find whose token it is; None: nobody's. Takes the same time for all."""
         given = hash_of(token)
         names = [name for name, known in self._hashes.items() if hmac.compare_digest(given, known)]
         return names[0] if names else None
 
 
 def hash_of(token: str) -> str:
-    """What is kept of a token."""
+    """Hash a token; only this is kept of it."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
@@ -117,7 +117,7 @@ class Guard:
         self._app, self._tokens, self._open = app, tokens, frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Answer an ASGI request; see the class."""
         if scope["type"] != "http":  # the start and the end of the endpoint, which have no path
             await self._app(scope, receive, send)
             return

@@ -32,7 +32,7 @@ class VersionCache(Generic[T]):
             return next(self._loads[v].result() for v in sorted(self._loads, reverse=True) if self._loads[v].done())
 
     def get(self, version: int) -> T:
-        """A version. The first who asks for one that is not here loads it; others wait for that.
+        """Return a version. The first caller loads one that is not here; others wait for that.
 
         Raises:
             Exception: what `load` raises; then the version is not here, and who asks next tries again.

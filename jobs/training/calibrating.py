@@ -36,7 +36,7 @@ class Classify:
         self.describer = Describer(ray.get(models), device)
 
     def __call__(self, read: pa.Table) -> pa.Table:
-        """Columns `position`, `label` and `class_probabilities` (C) for read rows with `position` and `label`."""
+        """Classify read rows: columns `position`, `label` and `class_probabilities` (C)."""
         for message in read[schemas.MESSAGE].drop_null().to_pylist():
             log.warning("left out: %s", message)
         good = read.filter(read["pixels"].is_valid())
@@ -51,7 +51,7 @@ def calibrate(
     held_out: Sequence[LabelledImage],
     detector: tuple[DetectorSettings, State] | None,
 ) -> tuple[ClassifierSettings, dict[str, Any]]:
-    """The settings with their temperature, and for the job's summary what it does; `held_out` may be empty.
+    """Calibrate the temperature; returns settings with it, and what it does for the job's summary.
 
     The detector is that of the bundle that the classifier goes into, if it has one.
 
@@ -80,7 +80,7 @@ def calibrate(
 def _classify(
     config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Class probabilities (n, C) and labels (n,) of the images that can be read, in their order."""
+    """Classify the images that can be read, in their order: class probabilities (n, C) and labels (n,)."""
     classes = models.classifier.classes
     if not images:
         return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)

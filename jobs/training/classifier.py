@@ -60,7 +60,7 @@ class Training:
 
     @classmethod
     def begin(cls, bare: nn.Module, learning_rate: float, steps: int) -> "Training":
-        """Of a network with its start weights."""
+        """Begin a training of a network with its start weights."""
         model = prepare_model(bare.to(memory_format=torch.channels_last))
         kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
         groups = [{"params": kernels, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -70,7 +70,7 @@ class Training:
         return cls(model, optimizer, schedule)
 
     def step(self, loss: Tensor) -> None:
-        """One step down the loss."""
+        """Take one step down the loss."""
         self.optimizer.zero_grad()
         with fast_depthwise(loss.device):
             loss.backward()
@@ -78,7 +78,7 @@ class Training:
         self.schedule.step()
 
     def save(self, folder: str, epoch: int) -> None:
-        """As one file."""
+        """Save the training as one file."""
         parts: dict[str, Any] = {"model": _bare(self.model), "optimizer": self.optimizer, "schedule": self.schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
         torch.save({**state, "epoch": epoch}, Path(folder) / STATE)
@@ -98,13 +98,13 @@ class Training:
 
 
 def trained_weights(folder: str) -> dict[str, Tensor]:
-    """What a saved training is for: the tensors of `build_classifier`."""
+    """Load the tensors of `build_classifier` from a saved training."""
     state: dict[str, Tensor] = torch.load(Path(folder) / STATE, "cpu", weights_only=True)["model"]
     return state
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """One worker's training; every epoch ends with a checkpoint."""
+    """Train in one worker; every epoch ends with a checkpoint."""
     config = FinetuneClassifierConfig(**settings["config"])
     classifier = ClassifierSettings(**settings["classifier"])
     torch.set_num_threads(config.num_cpus)
@@ -151,14 +151,14 @@ class TrainingViews:
     recipe: Recipe
 
     def views(self, samples: Sequence[Sample], device: torch.device) -> Tensor:
-        """One of each image: N×3×S×S."""
+        """Make one view of each image: N×3×S×S."""
         side = self.classifier.image_size
         x = to_input([pixels for pixels, _ in samples], self.classifier, device, round(side / self.tau))
         return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
 
 
 def _train_epoch(training: Training, loader: Any, seen: TrainingViews) -> tuple[float, float]:
-    """Mean loss and accuracy."""
+    """Train for one epoch; returns mean loss and accuracy."""
     training.model.train()
     device = get_device()
     losses, right, count = 0.0, 0, 0

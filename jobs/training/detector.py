@@ -41,11 +41,11 @@ class BoxDataset(YOLODataset):
     im_hw: Any
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
-        """The files of the split called `img_path`."""
+        """List the files of the split called `img_path`."""
         return [image.file for image in self._images()]
 
     def get_labels(self) -> list[dict[str, Any]]:
-        """The boxes of each file, in the form that ultralytics' transforms take."""
+        """List the boxes of each file, in the form that ultralytics' transforms take."""
         return [
             {
                 "im_file": image.file,
@@ -63,7 +63,7 @@ class BoxDataset(YOLODataset):
     def load_image(
         self, i: int, rect_mode: bool = True, resize_short: bool = False
     ) -> tuple[Any, tuple[int, int], tuple[int, int]]:
-        """Its pixels (BGR), their size and that of the file, scaled so that the longer side is the network's.
+        """Load pixels (BGR), their size and that of the file, scaled so that the longer side is the network's.
 
         The reader is that of the index, so that the detector learns of pixels as it will see them: ultralytics' own
         takes the upper 8 of 16 bits, multiplies by alpha, and knows fewer formats.
@@ -95,7 +95,7 @@ class Bfloat16Model(DetectionModel):
     """The network, trained in bfloat16 on a CPU: ultralytics knows that for GPUs only."""
 
     def loss(self, batch: Any, preds: Any = None) -> Any:
-        """As its parent has it; weights and gradients stay float32."""
+        """Compute the loss as its parent does; weights and gradients stay float32."""
         with torch.autocast("cpu", torch.bfloat16):
             return super().loss(batch, preds)  # type: ignore[no-untyped-call]
 
@@ -117,7 +117,7 @@ class BoxTrainer(DetectionTrainer):
         self.add_callback("on_train_batch_end", BoxTrainer._count_batch)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = False) -> nn.Module:
-        """The network of a YAML file, with the weights of a checkpoint if there is one."""
+        """Build the network of a YAML file, with the weights of a checkpoint if there is one."""
         in_bfloat16 = self.device.type == "cpu" and trains_in_bfloat16(self.device)
         kind: Any = Bfloat16Model if in_bfloat16 else DetectionModel
         model: nn.Module = kind(cfg, nc=len(self._data.names), verbose=verbose)
@@ -126,13 +126,13 @@ class BoxTrainer(DetectionTrainer):
         return model
 
     def get_dataset(self) -> dict[str, Any]:
-        """What ultralytics would read from the data.yaml."""
+        """Return what ultralytics would read from the data.yaml."""
         names = dict(enumerate(self._data.names))
         images = {"train": self._data.train, "val": self._data.val}
         return {"train": "train", "val": "val", "names": names, "nc": len(names), "channels": 3, "images": images}
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> BoxDataset:
-        """One split; validation in rectangles of like proportions, padded as ultralytics does."""
+        """Build one split; validation uses rectangles of like proportions, padded as ultralytics does."""
         return BoxDataset(
             img_path=img_path,
             data=self.data,
@@ -166,7 +166,7 @@ class BoxTrainer(DetectionTrainer):
         return saved
 
     def final_eval(self) -> None:
-        """Nothing: every epoch was validated, and stripping the checkpoint would lose a run killed right after."""
+        """Do nothing: every epoch was validated, and stripping the checkpoint would lose a run killed right after."""
 
     def _save_best(self) -> None:
         state = {k: _portable(v) for k, v in unwrap_model(self.ema.ema).state_dict().items()}
@@ -190,14 +190,14 @@ def _portable(tensor: Tensor) -> Tensor:
 
 
 def read_best(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of the best epoch, and its number and scores."""
+    """Read the weights of the best epoch, and its number and scores."""
     with safetensors.safe_open(folder / BEST, framework="pt") as file:
         scores: dict[str, Any] = json.loads(file.metadata()["scores"])
         return {name: file.get_tensor(name) for name in file.keys()}, scores  # noqa: SIM118 -- not a dict
 
 
 def epochs_done(folder: Path) -> int:
-    """How many epochs the run in this folder has behind it."""
+    """Count the epochs that the run in this folder has behind it."""
     last = folder / "weights" / "last.pt"
     if not last.is_file():
         return 0

@@ -23,7 +23,7 @@ from rsir_core.models.letterbox import STRIDE
 def score_boxes(
     settings: DetectorSettings, state: State, images: Sequence[BoxedImage], batch_size: int, device: str
 ) -> dict[str, Any]:
-    """`map50` and `map50_per_class`, of the classes that have a box, over images with boxes.
+    """Score boxes: `map50` and `map50_per_class`, of the classes that have a box, over images with boxes.
 
     Args:
         settings: of the detector; its `min_score` has no part in it.

@@ -22,7 +22,7 @@ class Recipe:
     turned: bool = True
 
     def side(self, image_size: int) -> int:
-        """Of the views, in pixels."""
+        """Compute the side of the views, in pixels."""
         return round(image_size * self.smaller)
 
 
@@ -34,7 +34,7 @@ LEFT_OUT: Final[dict[str, dict[str, Any]]] = {
 
 
 def recipe_without(parts: Sequence[str]) -> Recipe:
-    """The recipe, less some of its parts.
+    """Build the recipe, less some of its parts.
 
     Raises:
         ConfigError: a part that it does not have.

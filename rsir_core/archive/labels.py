@@ -25,7 +25,7 @@ class LabelledImage(NamedTuple):
 
 
 def folder_label(image_id: str) -> str:
-    """The name of the folder that an image lies in.
+    """Return the name of the folder that an image lies in.
 
     Raises:
         LabelError: it lies in none.
@@ -37,7 +37,7 @@ def folder_label(image_id: str) -> str:
 
 
 def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
-    """(uri, label) of every labelled image, by uri: from `uri,label` rows, else from folder names.
+    """Label images: (uri, label) of every labelled one, by uri: from `uri,label` rows, else from folder names.
 
     A row's uri may also be the image id (the path below the archive), and of another Unicode form than the file's name;
     images without a row are left out.
@@ -91,7 +91,7 @@ def split_images(
 
 
 def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> set[str]:
-    """The URIs that train."""
+    """Choose the URIs that train."""
     if not 0 < train_fraction < 1:
         raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
     smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
@@ -118,7 +118,7 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
 
 
 def split_to_csv(images: Iterable[LabelledImage]) -> str:
-    """The split as CSV text with the header `uri,label,split`."""
+    """Format the split as CSV text with the header `uri,label,split`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LabelledImage._fields)
@@ -146,7 +146,7 @@ def read_split(uri: str) -> list[LabelledImage]:
 
 
 def _labelled(uri: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows without the white space around their labels."""
+    """Strip the white space around the labels of rows."""
     if empty := [row["uri"] for row in rows if not row["label"].strip()]:
         raise LabelError(f"{uri}: {empty[0]} has an empty label; leave its row out, or give it one")
     return [{**row, "label": row["label"].strip()} for row in rows]
@@ -182,7 +182,7 @@ def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _records(uri: str, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each record that has any, and the line that it begins on; a quoted field may have several lines."""
+    """Parse records that have fields, each with the line that it begins on; a quoted field may have several lines."""
     reader, line = csv.reader(file, strict=True), 1
     try:
         for fields in reader:

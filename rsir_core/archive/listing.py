@@ -105,7 +105,7 @@ def list_images(archive: str) -> Iterator[ImageFile]:
 
 
 def etag_of(uri: str) -> tuple[str, int]:
-    """What a store says of one file, whatever it is called: see `ImageFile`.
+    """Ask a store for etag and size of one file, whatever it is called: see `ImageFile`.
 
     Raises:
         OSError: it is not there, or denied; and what else stores raise.
@@ -130,7 +130,7 @@ class Root(NamedTuple):
 
 
 def root_of(uri: str, image_id: str) -> Root | None:
-    """Where the archive of an image, or of a scene's tile, lies; None: its URI has no id in it."""
+    """Find where the archive of an image, or of a scene's tile, lies; None: its URI has no id in it."""
     place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
     if place < 0 and (place := uri.rfind(image_id)) < 0:
         return None
@@ -140,7 +140,7 @@ def root_of(uri: str, image_id: str) -> Root | None:
 
 
 def under(root: Root, uri: str, image_id: str) -> str:
-    """The URI that an image, or a scene's tile, has where its archive lies now; itself where it has no id in it."""
+    """Move the URI of an image, or of a scene's tile, to where its archive lies now; a URI without the id stays."""
     then = root_of(uri, image_id)
     if then is None:
         return uri
@@ -148,7 +148,7 @@ def under(root: Root, uri: str, image_id: str) -> str:
 
 
 def _open(archive: str) -> tuple[Any, str]:
-    """File system and root path; without a listing cache, which would hold the listing and hide changes."""
+    """Open file system and root path; without a listing cache, which would hold the listing and hide changes."""
     try:
         return file_system(archive, use_listings_cache=False)
     except StorageError as error:
@@ -175,7 +175,7 @@ def _flat(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
 
 
 def _walk(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
-    """Depth first; the folders that come next are listed meanwhile, by threads where the store bears that."""
+    """Walk depth first; the folders that come next are listed meanwhile, by threads where the store bears that."""
     local = isinstance(fs, LocalFileSystem)
     threads = THREADS if local or fs.async_impl else 1
     stack: list[tuple[str, frozenset[str]]] = [(root, frozenset())]  # with the real paths of the folders around it
@@ -218,12 +218,12 @@ def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
 
 
 def _is_linked(root: str, folder: str) -> bool:
-    """Whether a local folder of an archive is reached by a symbolic link."""
+    """Tell whether a local folder of an archive is reached by a symbolic link."""
     return os.path.realpath(folder) != str(Path(os.path.realpath(root)) / os.path.relpath(folder, root))
 
 
 def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
-    """What the store says of what is in a folder; of a symbolic link, what is said of where it leads."""
+    """List what the store says of what is in a folder; of a symbolic link, what is said of where it leads."""
     if not isinstance(fs, LocalFileSystem):
         found: list[Mapping[str, Any]] = fs.ls(folder, detail=True)
         return found
@@ -232,7 +232,7 @@ def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
-    """A broken link counts as a file, to fail when it is read; what is no image is not looked at."""
+    """Describe a local entry. A broken link counts as a file, to fail when read; what is no image is not looked at."""
     try:
         is_folder = entry.is_dir()
     except OSError:  # a link that leads in a circle, or to where nobody may look
@@ -252,7 +252,7 @@ def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
 
 
 def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a symbolic link leads to, under the link's name; a broken one stays a file, to fail when it is read."""
+    """Follow a symbolic link, under the link's name; a broken one stays a file, to fail when it is read."""
     if not info.get("islink"):
         return info
     try:
@@ -278,7 +278,7 @@ def _below(root: str, path: str) -> str:
 
 
 def _printable(path: str) -> str:
-    r"""A path as text that a table can hold: bytes that are not UTF-8 as \xNN (such a file then fails as missing)."""
+    r"""Make a path text that a table can hold: bytes that are not UTF-8 become \xNN (the file then fails)."""
     return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

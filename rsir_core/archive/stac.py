@@ -45,7 +45,7 @@ class ItemSelection:
     asset: str | None = None
 
     def takes(self, item: pystac.Item) -> bool:
-        """Whether an item is one of them; one without what is asked about is not."""
+        """Tell whether an item is selected; one without what is asked about is not."""
         if self.collections is not None and item.collection_id not in self.collections:
             return False
         first, last = _span(item)
@@ -66,12 +66,12 @@ class _Files(DefaultStacIO):
 
 
 def is_catalogue(archive: str) -> bool:
-    """Whether an archive's URI is that of a STAC document."""
+    """Tell whether an archive's URI is that of a STAC document."""
     return archive.lower().endswith((".json", ".geojson"))
 
 
 def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
-    """The asset to read of each wanted item of a catalogue, a collection, or an item collection, with the item's time.
+    """List the asset to read of each wanted item of a catalogue, collection or item collection, with the item's time.
 
     Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
     says, else what its store says. A few items are held at a time. One that several catalogues link to counts once.
@@ -95,7 +95,7 @@ def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
 
 
 def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
-    """What is done with each, in their order, by threads that are not far ahead."""
+    """Map a function over sources, in their order, by threads that are not far ahead."""
     under_way: deque[Future[ImageFile | None]] = deque()
     with ThreadPoolExecutor(AT_ONCE) as threads:
         for source in sources:
@@ -107,7 +107,7 @@ def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) 
 
 
 def _items(catalogue: str, files: _Files) -> Iterator[Source]:
-    """The items of a document, or where they are."""
+    """List the items of a document, or where they are."""
     try:
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":
@@ -127,7 +127,7 @@ def _items(catalogue: str, files: _Files) -> Iterator[Source]:
 
 
 def _item(feature: Any, number: int, catalogue: str) -> pystac.Item:
-    """An item of an item collection.
+    """Parse an item of an item collection.
 
     Raises:
         ArchiveError: it is none; the message names it.
@@ -141,7 +141,7 @@ def _item(feature: Any, number: int, catalogue: str) -> pystac.Item:
 
 
 def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
-    """Where the items of a catalogue and of those below it are, each once, whatever links to it."""
+    """List where the items of a catalogue and of those below it are, each once, whatever links to it."""
     for link in catalogue.get_item_links():
         if (href := link.get_absolute_href()) not in seen:
             seen.add(href)
@@ -153,7 +153,7 @@ def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
 
 
 def _listed(source: Source, files: _Files, wanted: ItemSelection, catalogue: str) -> ImageFile | None:
-    """The asset to read of an item, or of the one that lies there; None: it is not wanted."""
+    """List the asset to read of an item, or of the one that lies there; None: it is not wanted."""
     try:
         item = pystac.Item.from_file(source, files) if isinstance(source, str) else source
         return _image_file(item, wanted.asset, catalogue) if wanted.takes(item) else None
@@ -198,7 +198,7 @@ def _as_stored(href: str) -> tuple[str, int]:
 
 
 def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
-    """The one to read."""
+    """Choose the asset to read."""
     images = {
         name: asset
         for name, asset in item.assets.items()
@@ -220,7 +220,7 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
 
 
 def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
-    """When it was taken, first and last."""
+    """Return when an item was taken, first and last."""
     if item.datetime is not None:
         return _utc(item.datetime), _utc(item.datetime)
     return _utc(item.common_metadata.start_datetime), _utc(item.common_metadata.end_datetime)
@@ -231,7 +231,7 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def _footprint(item: pystac.Item) -> BoundingBox:
-    """Bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
+    """Return the bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
 
     Raises:
         ArchiveError: they are no degrees.
@@ -248,7 +248,7 @@ def _footprint(item: pystac.Item) -> BoundingBox:
 
 
 def item_of(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of a search as a STAC item. One without a time was taken before now, which STAC says by a span."""
+    """Convert a search result to a STAC item. One without a time was taken before now, which STAC says by a span."""
     place, bbox = result.pop("geometry"), result.pop("bbox")
     time: dict[str, Any] = {"datetime": result.pop("time")}
     if time["datetime"] is None:

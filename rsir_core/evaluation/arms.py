@@ -76,7 +76,7 @@ class IndexSetup(NamedTuple):
 
 
 def parse_arms(text: str) -> list[ArmSet]:
-    """The sets of a comma-separated list, each once, in the order of `ARM_SETS`.
+    """Parse the sets of a comma-separated list, each once, in the order of `ARM_SETS`.
 
     Raises:
         ConfigError: an unknown one.
@@ -88,12 +88,12 @@ def parse_arms(text: str) -> list[ArmSet]:
 
 
 def plan_arms(sets: Sequence[ArmSet], own: IndexSetup) -> list[Arm]:
-    """The arms of several sets, each once."""
+    """List the arms of several sets, each once."""
     return list(dict.fromkeys(arm for name in sets for arm in _arms(name, own)))
 
 
 def main_arm(arms: Sequence[Arm], own: IndexSetup) -> Arm:
-    """The method itself; where only others were asked for, the first by weighted features among those, or the last."""
+    """Choose the method itself; else the first by weighted features among the arms that were asked for, or the last."""
     if own.main in arms:
         return own.main
     return next((arm for arm in arms if arm.components is not None and arm.weighted), arms[-1])
@@ -123,15 +123,15 @@ def _arms(name: ArmSet, own: IndexSetup) -> list[Arm]:
 
 
 def _cut(own: IndexSetup) -> list[Variation]:
-    """Key regions of every size."""
+    """Vary the size of the key region."""
     return [own.variation._replace(tau=tau) for tau in sorted({*TAUS, own.variation.tau})]
 
 
 def _centred(own: IndexSetup) -> list[Variation]:
-    """By every rule; all of them described again, so that their PCAs are fitted to the same images."""
+    """Vary the rule for the representative object; all are described again, for PCAs fitted to the same images."""
     return [own.variation._replace(centre=centre) for centre in CENTRES if own.detector or centre == "image"]
 
 
 def _turned(own: IndexSetup) -> list[Variation]:
-    """By every number of views, described again for the same reason."""
+    """Vary the number of views; all are described again for the same reason."""
     return [own.variation._replace(views=views) for views in VIEWS]

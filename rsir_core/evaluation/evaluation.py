@@ -23,7 +23,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of one figure per seed."""
+        """Build from one figure per seed."""
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
@@ -87,23 +87,23 @@ class Evaluation:
         return list(self.runs[0].arms)
 
     def of(self, arm: Arm) -> list[Scores]:
-        """An arm's scores, by seed."""
+        """Return an arm's scores, by seed."""
         return [run.arms[arm].scores for run in self.runs]
 
     def dimensions(self, arm: Arm) -> int:
-        """Of the vectors that the arm compares."""
+        """Return how many dimensions the vectors have that the arm compares."""
         return self.runs[0].arms[arm].dimensions
 
     def map(self, arm: Arm) -> Spread:
-        """Mean average precision."""
+        """Return an arm's mean average precision."""
         return Spread.of([scores.map for scores in self.of(arm)])
 
     def anmrr(self, arm: Arm) -> Spread:
-        """ANMRR."""
+        """Return an arm's ANMRR."""
         return Spread.of([scores.anmrr for scores in self.of(arm)])
 
     def precision_at(self, arm: Arm) -> dict[int, Spread]:
-        """Precision among the first k, by k."""
+        """Return an arm's precision among the first k, by k."""
         found = [scores.precision_at for scores in self.of(arm)]
         return {k: Spread.of([precision[k] for precision in found]) for k in found[0]}
 
@@ -114,12 +114,12 @@ class Evaluation:
         return {k: float(np.mean(np.minimum(relevant_rows, k)) / k) for k in PRECISION_AT}
 
     def recall_precision(self, arm: Arm) -> Doubles:
-        """Interpolated precision at each of RECALL_LEVELS, mean over queries and seeds."""
+        """Return interpolated precision at each of RECALL_LEVELS, mean over queries and seeds."""
         mean: Doubles = np.mean([scores.interpolated.mean(axis=0) for scores in self.of(arm)], axis=0)
         return mean
 
     def per_class(self, arm: Arm) -> dict[str, ClassScores]:
-        """By label of the query."""
+        """Return an arm's scores by label of the query."""
         found = [run.arms[arm].scores.per_label(run.labels) for run in self.runs]
         labels = sorted({label for of_run in found for label in of_run})  # of a small class a seed may have no query
         by_label = {label: [of_run[label] for of_run in found if label in of_run] for label in labels}
@@ -152,7 +152,7 @@ class Evaluation:
         return of_runs if self.duplicates is None else {"duplicates": self.duplicates, **of_runs}
 
     def words(self, arm: Arm) -> tuple[str, str, str]:
-        """What is described, what is compared, and by which distance."""
+        """Say what an arm describes, what it compares, and by which distance."""
         variation = arm.variation
         region = variation.region.replace("_", " ")
         if variation.tau not in (1, self.main.variation.tau):
@@ -169,16 +169,16 @@ class Evaluation:
         return region, size, "weighted" if arm.weighted else "plain"
 
     def _only_of_its_backbone(self, variation: Variation) -> bool:
-        """Whether no other bundle that is compared with has the same one and describes as much of an image."""
+        """Tell whether no other bundle in the comparison has the same backbone and describes as much of an image."""
         alike = (arm.variation for arm in self.arms if arm.variation.backbone == variation.backbone)
         return len({v.peer for v in alike if v.tau == variation.tau} - {None, FROZEN}) <= 1
 
     def name(self, arm: Arm) -> str:
-        """In words."""
+        """Name an arm in words."""
         return ", ".join(self.words(arm))
 
     def row(self, arm: Arm) -> dict[str, Any]:
-        """An arm as `metrics.json` and `arms.csv` have it."""
+        """Format an arm as `metrics.json` and `arms.csv` have it."""
         variation = arm.variation
         return {
             "region": variation.region,
@@ -195,7 +195,7 @@ class Evaluation:
         }
 
     def metrics(self) -> dict[str, Any]:
-        """The content of `metrics.json`."""
+        """Return the content of `metrics.json`."""
         return {
             **named("map", self.map(self.main)),
             **named("anmrr", self.anmrr(self.main)),
@@ -228,12 +228,12 @@ class Evaluation:
 
 
 def named(name: str, figure: Spread) -> dict[str, float]:
-    """A figure as keys: its mean and, over several seeds, its deviation."""
+    """Format a figure as keys: its mean and, over several seeds, its deviation."""
     return {name: figure.mean} if figure.sd is None else {name: figure.mean, f"{name}_sd": figure.sd}
 
 
 def over_seeds(found: Sequence[Any]) -> Any:
-    """What each seed has found, figures or trees of them, as one: what all agree in, else means and all names.
+    """Merge what each seed has found, figures or trees of them: what all agree in, else means and all names.
 
     None: a seed has not found it.
     """

@@ -16,7 +16,7 @@ MOST_CONFUSED = 8
 
 
 def lead(evaluation: Evaluation) -> str:
-    """What was asked of what."""
+    """Say what was asked of what."""
     run, main = evaluation.runs[0], evaluation.main
     variation = main.variation
     region = "the whole image" if variation.tau == 1 else f"key regions of {variation.tau:g} × height and width"
@@ -33,7 +33,7 @@ def lead(evaluation: Evaluation) -> str:
 
 
 def _trained_on(protocols: Sequence[Mapping[str, Any]]) -> str:
-    """That the figures flatter, where they do; empty where they do not, or nobody knows."""
+    """Say that the figures flatter, where they do; empty where they do not, or nobody knows."""
     if str(protocols[0].get("images", "")).startswith("all"):
         return " Images that the models were trained on are among them, as no split file was given."
     most = max((protocol.get("images_trained_on") or {}).get("own") or 0 for protocol in protocols)
@@ -42,7 +42,7 @@ def _trained_on(protocols: Sequence[Mapping[str, Any]]) -> str:
 
 
 def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) -> dict[str, str]:
-    """A sentence for each part of the page, by its name; those of absent tables are empty."""
+    """Write a sentence for each part of the page, by its name; those of absent tables are empty."""
     also = {"unseen": _unseen, "no_match": _no_match, "calibration": _calibration, "duplicates": _duplicates}
     found = {name: evaluation.findings.get(name) for name in also}
     return {
@@ -58,7 +58,7 @@ def findings(evaluation: Evaluation, tables: Mapping[str, PaperTable | None]) ->
 
 
 def confused(evaluation: Evaluation) -> list[tuple[str, str, float]]:
-    """The pairs of labels that are mixed up most: the query's, the one found, and its share of the first ranks."""
+    """List the pairs of labels that are mixed up most: the query's, the one found, and its share of the first ranks."""
     names, share = confusion_shares(evaluation)
     pairs = [(a, b, float(share[i, j])) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
     return [pair for pair in sorted(pairs, key=lambda pair: -pair[2])[:MOST_CONFUSED] if pair[2] > 0]
@@ -76,7 +76,7 @@ def _table5(evaluation: Evaluation) -> str:
 
 
 def _points(evaluation: Evaluation, before: Arm, after: Arm) -> str:
-    """Difference of mAP in points, paired by seed."""
+    """Format the difference of mAP in points, paired by seed."""
     pairs = zip(evaluation.of(before), evaluation.of(after), strict=True)
     gain = Spread.of([100 * (b.map - a.map) for a, b in pairs])
     return f"{gain.mean:+.2f}" if gain.sd is None else f"{gain.mean:+.2f} ± {gain.sd:.2f}"
@@ -138,7 +138,7 @@ def _gallery(evaluation: Evaluation) -> str:
 
 
 def _beside_figure5(evaluation: Evaluation) -> str:
-    """The queries of the paper's two classes, of all seeds; empty where it is another archive."""
+    """Compare the queries of the paper's two classes, of all seeds; empty where it is another archive."""
     if not Tables(evaluation).comparable:
         return ""
     told = []

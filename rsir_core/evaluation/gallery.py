@@ -50,7 +50,7 @@ class GalleryRow(NamedTuple):
 
 
 def draw_strips(strips: Sequence[GalleryRow], explanation: Sequence[str]) -> "Figure":
-    """A row per strip: the query, then its results by rank.
+    """Draw one row per query: the query, then its results by rank.
 
     Args:
         strips: one at least.
@@ -82,7 +82,7 @@ def draw_strips(strips: Sequence[GalleryRow], explanation: Sequence[str]) -> "Fi
 
 
 def thumbnail(uri: str) -> tuple[bytes, int, int]:
-    """An image as a small JPEG, and the height and width that it has itself.
+    """Make a small JPEG of an image, with the height and width that the image has itself.
 
     Raises:
         ImageError: it cannot be read.
@@ -96,7 +96,7 @@ def thumbnail(uri: str) -> tuple[bytes, int, int]:
 
 
 def _show(axes: "Axes", shown: GalleryImage, frame: str) -> None:
-    """The image, dimmed outside its key region, with its representative object."""
+    """Show the image, dimmed outside its key region, with its representative object."""
     from matplotlib.patches import PathPatch  # noqa: PLC0415 -- as above
     from matplotlib.path import Path as Outline  # noqa: PLC0415 -- as above
 

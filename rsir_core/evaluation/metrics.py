@@ -63,12 +63,12 @@ class Scores:
         return dict(zip(PRECISION_AT, self.precision.mean(axis=0).tolist(), strict=True))
 
     def of(self, chosen: Relevance) -> "Scores":
-        """Of some of the queries only: a (q,) mask."""
+        """Select the scores of some of the queries by a (q,) mask."""
         part = (self.average_precision[chosen], self.nmrr[chosen], self.precision[chosen], self.interpolated[chosen])
         return Scores(self.queries[chosen], *part, 0)
 
     def per_label(self, labels: Sequence[str]) -> dict[str, "Scores"]:
-        """By label of the query, in the order of names; `labels` are those of all rows."""
+        """Split scores by label of the query, in the order of names; `labels` are those of all rows."""
         of_query = np.asarray(labels)[self.queries]
         return {str(label): self.of(of_query == label) for label in np.unique(of_query)}
 
@@ -103,7 +103,7 @@ def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, D
 
 
 def interpolate(reached: Doubles, count: Ints) -> Doubles:
-    """The 11-point curve: the best precision at any recall of at least the level (Manning et al. 2008, section 8.4).
+    """Interpolate the 11-point curve: best precision at any recall of at least the level (Manning et al. 2008, 8.4).
 
     Args:
         reached: (q, max NG); precision at the 1st, 2nd, … relevant row, 0 after the last.
@@ -120,7 +120,7 @@ def interpolate(reached: Doubles, count: Ints) -> Doubles:
 
 
 def mpeg7_cutoff(relevant_rows: Ints) -> Ints:
-    """K of each query, min(4·NG, 2·max NG): relevant rows ranked below count as at rank 1.25·K."""
+    """Compute K of each query, min(4·NG, 2·max NG): relevant rows ranked below count as at rank 1.25·K."""
     K: Ints = np.minimum(4 * relevant_rows, 2 * relevant_rows.max(initial=0))
     return K
 
@@ -160,7 +160,7 @@ def score_retrieval(
 
 
 def top_confusion(feature: Floats, class_probabilities: Floats, labels: Sequence[str]) -> Ints:
-    """How often each label fills the first NG ranks of each label's queries, by the weighted distance.
+    """Count how often each label fills the first NG ranks of each label's queries, by the weighted distance.
 
     NG is the query's count of relevant rows, so a perfect ranking fills the diagonal alone.
 
@@ -183,7 +183,7 @@ def top_confusion(feature: Floats, class_probabilities: Floats, labels: Sequence
 
 
 def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of queries with their ranked rows, best first and the query itself last: (b,) and (b, n).
+    """Yield blocks of queries with their ranked rows, best first and the query itself last: (b,) and (b, n).
 
     Args:
         queries: (q,) positions among the rows.

@@ -69,5 +69,5 @@ TABLE_5: Final = {  # whole images by others' method, by backbone; and ours by c
 
 
 def comparable(labels: Iterable[str]) -> bool:
-    """Whether these are the classes of UC Merced: on another archive the paper's figures say nothing."""
+    """Tell whether these are the classes of UC Merced: on another archive the paper's figures say nothing."""
     return set(labels) == set(TABLE_4)

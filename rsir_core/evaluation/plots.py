@@ -24,7 +24,7 @@ TITLE: Final[dict[str, Any]] = {"loc": "left", "fontsize": 10, "color": INK}
 
 
 def plot_arms(evaluation: Evaluation) -> "Figure":
-    """Mean average precision and ANMRR: of each arm above, of the main arm by class below, the lowest first."""
+    """Plot mean average precision and ANMRR: of each arm above, of the main arm by class below, the lowest first."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     main = evaluation.main
@@ -46,7 +46,7 @@ def plot_arms(evaluation: Evaluation) -> "Figure":
 
 
 def plot_table(table: PaperTable) -> "Figure":
-    """A table whose rows are sizes: mAP and ANMRR of each group of columns over them, with deviations."""
+    """Plot a table whose rows are sizes: mAP and ANMRR of each group of columns over them, with deviations."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(5.4, 4.8), layout="constrained")
@@ -74,7 +74,7 @@ def plot_table(table: PaperTable) -> "Figure":
 
 
 def compared(evaluation: Evaluation) -> list[Arm]:
-    """The arms that are told in curves, where they were scored: from the plain whole image to the main one."""
+    """List the arms that are shown as curves, where they were scored: from the Euclidean whole image to the main."""
     main = evaluation.main
     whole = main.variation._replace(tau=1.0)
     plain = [
@@ -85,7 +85,7 @@ def compared(evaluation: Evaluation) -> list[Arm]:
 
 
 def plot_recall_precision(evaluation: Evaluation) -> "Figure":
-    """Interpolated precision over recall, mean over queries and seeds."""
+    """Plot interpolated precision over recall, mean over queries and seeds."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")
@@ -106,7 +106,7 @@ def plot_recall_precision(evaluation: Evaluation) -> "Figure":
 
 
 def plot_confusion(evaluation: Evaluation) -> "Figure":
-    """Which classes fill the first NG ranks of the queries of which, in % of each row; the correct share is grey."""
+    """Plot which classes fill the first NG ranks of which queries, in % of each row; the correct share is grey."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     names, share = confusion_shares(evaluation)
@@ -132,7 +132,7 @@ def plot_confusion(evaluation: Evaluation) -> "Figure":
 
 
 def confusion_shares(evaluation: Evaluation) -> tuple[list[str], "np.typing.NDArray[np.float64]"]:
-    """The labels that were queries, and of each the share of its first ranks that each label fills; over all seeds."""
+    """Compute the share of first ranks that each label fills, for each label of queries; over all seeds."""
     names = sorted({label for run in evaluation.runs for label in run.labels})
     total = np.zeros((len(names), len(names)), np.int64)
     for run in evaluation.runs:
@@ -144,7 +144,7 @@ def confusion_shares(evaluation: Evaluation) -> tuple[list[str], "np.typing.NDAr
 
 
 def _bars(axes: "Axes", values: Sequence[tuple[str, Spread, Spread]], colours: Sequence[str]) -> None:
-    """Horizontal bars of mAP, the first on top, with mAP and ANMRR in figures at the right."""
+    """Draw horizontal bars of mAP, the first on top, with mAP and ANMRR in figures at the right."""
     places = np.arange(len(values))
     axes.barh(places, [100 * precision.mean for _, precision, _ in values], color=colours, height=0.72)
     axes.set_yticks(places, [name for name, _, _ in values], fontsize=8, color=INK, parse_math=False)

@@ -52,7 +52,7 @@ def write_report(folder: str, evaluation: Evaluation) -> None:
 
 
 def _files_of(folder: str) -> set[str]:
-    """What the evaluation that is there says to have written and is there still; of its own folder only."""
+    """List the files that an evaluation says to have written and that are there still; of its own folder only."""
     fs, path = file_system(folder)
     try:
         named = json.loads(fs.cat_file(f"{path}/{METRICS}")).get("files", [])
@@ -62,7 +62,7 @@ def _files_of(folder: str) -> set[str]:
 
 
 def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of each CSV, by name."""
+    """Make the lines of each CSV, by name."""
     names, share = confusion_shares(evaluation)
     columns = [f"{name} " if name == "query" else name for name in names]  # two columns of one name would be one
     curves = {arm: evaluation.recall_precision(arm).tolist() for arm in evaluation.arms}
@@ -87,7 +87,7 @@ def csv_lines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> dict[str, l
 
 
 def _strips(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The strips of all seeds, of which figure and page show those of the first."""
+    """List the gallery rows of all seeds, of which figure and page show those of the first."""
     return [
         {"seed": run.seed, "label": strip.label, "query": strip.query.uri, "note": strip.note, "way": strip.way,
          "right": sum(strip.right), "shown": len(strip.right)}
@@ -97,7 +97,7 @@ def _strips(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def draw(evaluation: Evaluation) -> "dict[str, Figure]":
-    """The plots, by name."""
+    """Draw the plots, by name."""
     figures = {
         "retrieval": plot_arms(evaluation),
         "recall_precision": plot_recall_precision(evaluation),
@@ -110,7 +110,7 @@ def draw(evaluation: Evaluation) -> "dict[str, Figure]":
 
 
 def arms_table(evaluation: Evaluation) -> Table:
-    """The arms for a terminal of 80 columns, the main one in bold; over several seeds, means."""
+    """Format the arms for a terminal of 80 columns, the main one in bold; over several seeds, means."""
     metrics = evaluation.metrics()
     title = f"{metrics['queries']} queries, {metrics['database']} images"
     title += f", means over {len(evaluation.runs)} seeds" if len(evaluation.runs) > 1 else ""
@@ -137,7 +137,7 @@ def arms_table(evaluation: Evaluation) -> Table:
 
 
 def _picture(figure: "Figure", kind: str) -> bytes:
-    """A figure as a file; the same figure is the same file twice."""
+    """Encode a figure as a file; the same figure is the same file twice."""
     import matplotlib as mpl  # noqa: PLC0415 -- writes a font cache into the home when it is imported
 
     data = io.BytesIO()

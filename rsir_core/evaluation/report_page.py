@@ -20,7 +20,7 @@ PLOTS: Final = ("table3.svg", "figure4.svg", "recall_precision.svg", "confusion.
 
 
 def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
-    """The page.
+    """Render the page as HTML.
 
     Args:
         evaluation: what it shows.
@@ -76,7 +76,7 @@ def _arm(evaluation: Evaluation, arm: Arm) -> dict[str, Any]:
 
 
 def _behind(cells: Cells, group: str, measure: str) -> bool:
-    """Whether ours is worse than the paper's figure of the same kind, as far as that is printed."""
+    """Tell whether ours is worse than the paper's figure of the same kind, as far as that is printed."""
     rivals = {"ours": "paper", "key_region": "paper", "whole_plain": "paper_whole", "plain": "paper"}
     ours, theirs = cells.get(f"{group}_{measure}"), cells.get(f"{rivals.get(group)}_{measure}")
     if ours is None or theirs is None:
@@ -85,13 +85,13 @@ def _behind(cells: Cells, group: str, measure: str) -> bool:
 
 
 def _ceiling(evaluation: Evaluation) -> list[float]:
-    """The precisions of a perfect ranking; empty where all are 1."""
+    """Compute the precisions of a perfect ranking; empty where all are 1."""
     most = list(evaluation.highest_precision_at.values())
     return most if min(most) < 1 else []
 
 
 def _gallery(strips: Sequence[GalleryRow]) -> list[list[dict[str, Any]]]:
-    """Strips of one query together."""
+    """Group the gallery rows of one query."""
     sources: dict[str, tuple[str, int, int]] = {}
     for shown in (image for strip in strips for image in (strip.query, *strip.results)):
         if shown.uri not in sources:
@@ -117,7 +117,7 @@ def _gallery(strips: Sequence[GalleryRow]) -> list[list[dict[str, Any]]]:
 
 
 def _twins(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The first pairs of one picture, to be looked at."""
+    """List the first pairs of one picture, to be looked at."""
 
     def image(pair: Mapping[str, Any], end: str) -> dict[str, Any]:
         source = _data("jpeg", thumbnail(pair[f"{end}_uri"])[0])
@@ -142,7 +142,7 @@ def _picture(shown: GalleryImage, label: str, sources: Mapping[str, tuple[str, i
 
 
 def _place(corners: tuple[float, float, float, float], height: int, width: int) -> str:
-    """A box in an image as CSS."""
+    """Place a box in an image by CSS."""
     x0, y0, x1, y1 = corners
     parts = {"left": x0 / width, "top": y0 / height, "width": (x1 - x0) / width, "height": (y1 - y0) / height}
     return ";".join(f"{name}:{100 * share:.1f}%" for name, share in parts.items())

@@ -35,7 +35,7 @@ class PaperTable:
     marked: int | None = None
 
     def lines(self) -> list[dict[str, str | float | None]]:
-        """As a CSV has them: deviations in columns of their own, where there are several seeds."""
+        """Format the lines of a CSV: deviations in columns of their own, where there are several seeds."""
         keys = [f"{group}_{measure}" for group in self.groups for measure in MEASURES]
         wanted = dict.fromkeys(key for _, cells in self.rows for k in keys if k in cells for key in named(k, cells[k]))
         lines: list[dict[str, str | float | None]] = []
@@ -57,7 +57,7 @@ class Tables:
         return paper.comparable(self.evaluation.runs[0].labels)
 
     def all(self) -> list[PaperTable]:
-        """By number."""
+        """Make all tables, by number."""
         found = (
             self.table3(), self.figure4(), self.table4(), self.table5(), self.objects(),
             self.objects_per_class(), self.views(), self.baseline(), self.unseen(),
@@ -65,7 +65,7 @@ class Tables:
         return [table for table in found if table is not None]
 
     def table3(self) -> PaperTable | None:
-        """By size of the key region."""
+        """Make the table by size of the key region."""
         own, K = self.evaluation.main.variation, self.evaluation.main.components
         taus = sorted({arm.variation.tau for arm in self.evaluation.arms if self._same_but_tau(arm.variation)})
         if len(taus) < FEWEST:
@@ -80,7 +80,7 @@ class Tables:
         return PaperTable("table3", title, "tau", self._with_paper(groups), rows, taus.index(own.tau))
 
     def figure4(self) -> PaperTable | None:
-        """By dimensions of the features."""
+        """Make the table by dimensions of the features."""
         main = self.evaluation.main
         own = [arm for arm in self.evaluation.arms if arm.variation == main.variation]
         sizes = sorted({arm.components for arm in own if arm.components is not None})
@@ -97,7 +97,7 @@ class Tables:
         return PaperTable("figure4", "Figure 4 · Dimensions of the features", "K", groups, rows, marked)
 
     def table4(self) -> PaperTable | None:
-        """By class: the whole image against the key region."""
+        """Make the table by class: the whole image against the key region."""
         main = self.evaluation.main
         whole = main.variation._replace(tau=1.0)
         arms = {
@@ -120,7 +120,7 @@ class Tables:
         return PaperTable("table4", "Table 4 · Classes", "class", groups, rows, len(rows) - 1)
 
     def classes(self) -> PaperTable:
-        """By class, of the main arm alone, beside the paper's key regions; the hardest first."""
+        """Make the table by class, of the main arm alone, beside the paper's key regions; the hardest first."""
         main = self.evaluation.main
         found = sorted(self.evaluation.per_class(main).items(), key=lambda item: (item[1].map.mean, item[0]))
         rows = [
@@ -131,11 +131,11 @@ class Tables:
         return PaperTable("classes", "Classes", "class", groups, rows)
 
     def objects(self) -> PaperTable | None:
-        """By what the key region is centred on."""
+        """Make the table by what the key region is centred on."""
         return self._ways("objects", "The representative object", "centred by", lambda v: v.centre)
 
     def objects_per_class(self) -> PaperTable | None:
-        """By class: centred on the image against the surest object; the class that gains most first."""
+        """Make the table by class: centred on the image against the surest object; the class that gains most first."""
         main = self.evaluation.main
         centres: tuple[CentreRule, CentreRule] = ("image", "confidence")
         arms = [Arm(main.variation._replace(centre=centre), main.components, weighted=True) for centre in centres]
@@ -148,13 +148,13 @@ class Tables:
         return PaperTable("objects_per_class", "The representative object · Classes", "class", groups, rows)
 
     def views(self) -> PaperTable | None:
-        """By how many views of each key region are averaged."""
+        """Make the table by how many views of each key region are averaged."""
         return self._ways("views", "Turned views", "views", lambda v: v.views)
 
     def _ways(
         self, name: str, title: str, heading: str, way_of: Callable[[Variation], object | None]
     ) -> PaperTable | None:
-        """By one thing in which variations differ; None: no arm says which."""
+        """Make a table by one thing in which variations differ; None: no arm says which."""
         ways = {arm.variation: way for arm in self.evaluation.arms if (way := way_of(arm.variation)) is not None}
         if not ways:
             return None
@@ -170,7 +170,7 @@ class Tables:
         return PaperTable(name, title, heading, groups, rows)
 
     def table5(self) -> PaperTable | None:
-        """By what each part of the method brings, and beside other whole-image descriptions."""
+        """Make the table by what each part of the method brings, beside other whole-image descriptions."""
         main = self.evaluation.main
         parts = {
             "plain": Arm(main.variation, None, weighted=False),
@@ -195,7 +195,7 @@ class Tables:
         return PaperTable("table5", "Table 5 · What each part brings", "method", groups, rows, len(rows) - 1)
 
     def baseline(self) -> PaperTable | None:
-        """From what ImageNet alone gives to the method, as far as the steps between them were scored."""
+        """Make the table from what ImageNet alone gives to the method, as far as the steps between them were scored."""
         main = self.evaluation.main
         frozen = [arm for arm in self.evaluation.arms if arm.variation.peer == FROZEN]
         if not frozen or main in frozen:
@@ -207,7 +207,7 @@ class Tables:
         return PaperTable("baseline", title, "method", {"ours": "ours"}, rows, len(rows) - 1)
 
     def unseen(self) -> PaperTable | None:
-        """Images of classes that the classifier has never seen, and the others, each among their own."""
+        """Make the table of images of classes that the classifier has never seen, and of the others."""
         found = self.evaluation.findings.get("unseen")
         if found is None:
             return None
@@ -220,7 +220,7 @@ class Tables:
         return PaperTable("unseen", "Classes that the classifier has never seen", "images of", groups, rows)
 
     def _unseen(self, kind: str, ways: Iterable[str]) -> Cells:
-        """Cells of one kind of images, which every run has."""
+        """Fill the cells of one kind of images, which every run has."""
         runs = [run.findings["unseen"][kind] for run in self.evaluation.runs]
         return {f"{way}_{m}": Spread.of([found[way][m] for found in runs]) for way in ways for m in MEASURES}
 
@@ -228,7 +228,7 @@ class Tables:
         return variation._replace(tau=self.evaluation.main.variation.tau) == self.evaluation.main.variation
 
     def _of(self, group: str, arm: Arm) -> Cells:
-        """An arm's cells; none where it was not scored."""
+        """Fill an arm's cells; none where it was not scored."""
         if arm not in self.evaluation.arms:
             return {}
         return {f"{group}_map": self.evaluation.map(arm), f"{group}_anmrr": self.evaluation.anmrr(arm)}

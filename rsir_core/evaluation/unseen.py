@@ -16,7 +16,7 @@ DISTANCES: Final = ("weighted", "plain")
 def score_unseen(
     feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Scores of images whose label is no class of the classifier, and of the others; None: there are not both.
+    """Score images whose label is no class of the classifier, and the others; None: there are not both.
 
     Each kind is ranked among its own (unseen among unseen), by the weighted distance, by the distance alone, and by
     `auto`.

@@ -15,7 +15,7 @@ _DATE: Final = re.compile(
 
 
 def time_of(dataset: Any) -> datetime | None:
-    """The TIFF's DateTime, which has no zone and counts as UTC; None: there is none that can be read."""
+    """Read the TIFF's DateTime, which has no zone and counts as UTC; None: there is none that can be read."""
     try:
         return datetime.strptime(dataset.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
@@ -23,7 +23,7 @@ def time_of(dataset: Any) -> datetime | None:
 
 
 def time_in(uri: str) -> datetime | None:
-    """The first date, with its time of day if there is one, in a file's name, as UTC; None: there is none.
+    """Find the first date in a file's name, with its time of day if there is one, as UTC; None: there is none.
 
     As satellites' products and drones' pictures are named: S2A_MSIL1C_20240115T101031_…, LC08_…_20230712_…,
     2023-07-12.tif, DJI_20230712153012_0001_D.jpg.

@@ -17,7 +17,7 @@ class BoundingBox(NamedTuple):
 
 
 def meets(bbox: BoundingBox, west: Any, south: Any, east: Any, north: Any) -> Any:
-    """Whether bounds and a footprint have a point in common; either may cross the antimeridian.
+    """Tell whether bounds and a bounding box have a point in common; either may cross the antimeridian.
 
     Args:
         bbox: the footprint.
@@ -34,7 +34,7 @@ def meets(bbox: BoundingBox, west: Any, south: Any, east: Any, north: Any) -> An
 
 
 def arcs(bbox: BoundingBox) -> list[tuple[float, float]]:
-    """One span of longitudes, or the two on either side of the antimeridian, which is both -180 and 180."""
+    """Split bounds into one span of longitudes, or two on either side of the antimeridian (both -180 and 180)."""
     low, high = EVERYWHERE
     if bbox.west > bbox.east:
         return [(bbox.west, high), (low, bbox.east)]

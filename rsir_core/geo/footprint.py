@@ -34,7 +34,7 @@ class Footprint(NamedTuple):
 
 
 def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None:
-    """Of an open rasterio dataset or a window of it; None: it is not georeferenced, or in no way known on earth.
+    """Find the footprint of an open rasterio dataset or a window of it; None: it has no known place on earth.
 
     The bounds hold every pixel's centre that is on earth: they come from points all along the edge and, where some of
     the edge is off the earth (disks of geostationary satellites, global projections), from points all over.
@@ -78,7 +78,7 @@ def lattice(x: float, y: float, width: float, height: float) -> Points:
 
 
 def _around(longitudes: Doubles, latitudes: Doubles) -> BoundingBox:
-    """Bounds of what a closed line of points encloses, its longitudes without a jump."""
+    """Bound what a closed line of points encloses, its longitudes without a jump."""
     south, north = _ends(latitudes)
     if np.abs(latitudes).max() <= 90:  # between two points nothing lies beyond a pole
         south, north = max(south, -90.0), min(north, 90.0)
@@ -90,7 +90,7 @@ def _around(longitudes: Doubles, latitudes: Doubles) -> BoundingBox:
 
 
 def _ends(values: Doubles) -> tuple[float, float]:
-    """The least and the greatest of an edge's values, between the points as well: each side is nearly a parabola."""
+    """Find the least and the greatest value of an edge, also between its points: each side is nearly a parabola."""
     sides = np.stack([values[i * SEGMENTS : (i + 1) * SEGMENTS + 1] for i in range(4)])
     bend = np.abs(np.diff(sides, 2)).max() / 8
     bend = bend if bend > 1e-9 else 0.0
@@ -98,7 +98,7 @@ def _ends(values: Doubles) -> tuple[float, float]:
 
 
 def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> BoundingBox | None:
-    """Bounds of those points of a lattice that are on earth, and of what may lie between them and the others."""
+    """Bound those points of a lattice that are on earth, and what may lie between them and the others."""
     there = np.isfinite(longitudes) & np.isfinite(latitudes)
     if not there.any():
         return None
@@ -122,7 +122,7 @@ def _largest_step(steps: Iterable[Doubles]) -> float:
 
 
 def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> bool:
-    """Whether points along an edge make a ring on the plane of longitude and latitude: not at a pole, for example."""
+    """Tell whether points along an edge make a ring on the plane of longitude and latitude; not at a pole."""
     return bool(
         bbox.west <= bbox.east
         and np.isfinite(longitudes).all()
@@ -148,13 +148,13 @@ def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Polygon:
 
 
 def _ring(placement: Placement, points: Points) -> Points:
-    """The place of points along a closed line, their longitudes without a jump."""
+    """Place points along a closed line, their longitudes without a jump."""
     longitudes, latitudes = placement.place(*points)
     return np.unwrap(longitudes, period=360), latitudes
 
 
 def _holds_outer_pixels(ring: Points, placement: Placement, frame: Frame) -> bool:
-    """Whether centres of pixels along an edge lie on the inner side of the segment of a ring that is next to them."""
+    """Tell whether centres of pixels along an edge lie on the inner side of the ring's segment beside them."""
     x, y, width, height = frame
     longitudes, latitudes = ring
     segments = len(longitudes) // 4

@@ -85,7 +85,7 @@ def _by_rpcs(rpcs: RPC) -> Placement:
 
 @lru_cache(64)
 def _to_degrees(wkt: str) -> Callable[[Doubles, Doubles], Points]:
-    """What brings coordinates of a reference system to longitude and latitude.
+    """Make the function from coordinates of a reference system to longitude and latitude.
 
     Raises:
         ProjError: it is in no way known on earth.

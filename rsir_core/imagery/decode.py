@@ -86,7 +86,7 @@ class Pictures:
         self._opened, self._scene, self._dataset, self._orientation = ExitStack(), "", None, 1
 
     def read(self, uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
-        """See `read_picture`."""
+        """Read an image; see `read_picture`."""
         tile = Tile.parse(uri)
         if tile is None:
             return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
@@ -121,7 +121,7 @@ def _pictures() -> Pictures:
 
 
 def read_in_turn(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
-    """`read_picture` for a process that does nothing else: tiles of one scene that follow each other open it once."""
+    """Read as `read_picture`, for a process of its own: tiles of one scene that follow each other open it once."""
     return _pictures().read(uri, max_pixels)
 
 
@@ -187,7 +187,7 @@ def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
 
 @quiet()
 def _exif_of_jpeg(data: bytes) -> Metadata:
-    """The metadata before the pixels, as Pillow finds it; Pillow is asked only where there may be some."""
+    """Find the metadata before the pixels as Pillow does; Pillow is asked only where there may be some."""
     if b"Exif\0\0" not in data and b"ns.adobe.com/xap" not in data:
         return {}
     with JpegImageFile(io.BytesIO(data)) as image:
@@ -230,7 +230,7 @@ def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
 
 
 def _lab(dataset: Any, data: bytes, name: str) -> Noted:
-    """CIELAB by LittleCMS: libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
+    """Convert CIELAB by LittleCMS: libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
     if dataset.dtypes[0] != "uint8":
         raise refused(name, "unsupported", f"is CIELAB of {dataset.dtypes[0]}; convert it to RGB")
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

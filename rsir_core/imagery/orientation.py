@@ -50,7 +50,7 @@ def _xmp(metadata: Metadata) -> bytes:
 
 
 def _tag(tiff: BinaryIO) -> int | None:
-    """The orientation tag in the first directory of a TIFF, which EXIF is too; None where it cannot be had.
+    """Read the orientation tag in the first directory of a TIFF, which EXIF is too; None where it cannot be had.
 
     By hand, since Pillow's EXIF warns and fails on what else may be wrong in it.
     """

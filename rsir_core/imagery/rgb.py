@@ -71,7 +71,7 @@ WHOLE: Final = RasterRead()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings of Pillow and rasterio on what is decided here: broken metadata, no georeference."""
+    """Silence warnings of Pillow and rasterio on what is decided here: broken metadata, no georeference."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -87,7 +87,7 @@ _NOT_BUILT_IN: Final = re.compile(
 
 
 def refusal(name: str, error: BaseException, smaller: str) -> ImageError:
-    """What it means that GDAL or a decoder failed: memory, a codec that it has not, or a damaged file.
+    """Explain why GDAL or a decoder failed: memory, a codec that it has not, or a damaged file.
 
     Args:
         name: of the file.
@@ -122,7 +122,7 @@ def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, lea
 
 
 def colour_bands(dataset: Any, name: str) -> list[int]:
-    """Numbers (from 1) of the three bands to see, or of one."""
+    """Choose the numbers (from 1) of the three bands to see, or of one."""
     if dataset.count > 4096:  # no imagery has so many, and to ask for each one's properties takes seconds
         raise refused(name, "unsupported", f"has {dataset.count} bands; export three of them")
     kinds = list(dataset.colorinterp)
@@ -140,7 +140,7 @@ def colour_bands(dataset: Any, name: str) -> list[int]:
 
 
 def named_bands(dataset: Any, wanted: str, name: str) -> list[int]:
-    """Numbers (from 1) of the three bands, or the one, that are asked for by number, description or colour."""
+    """Find the numbers (from 1) of the three bands, or the one, that are asked for by number, description or colour."""
     known = {kind.name: number for number, kind in reversed(list(enumerate(dataset.colorinterp, 1)))}
     known |= {text.lower(): number for number, text in enumerate(dataset.descriptions, 1) if text}
     known |= {str(number): number for number in range(1, dataset.count + 1)}
@@ -152,13 +152,13 @@ def named_bands(dataset: Any, wanted: str, name: str) -> list[int]:
 
 
 def mask_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
-    """What can hide pixels of the bands: an alpha band, a mask, a nodata value."""
+    """Find what can hide pixels of the bands: an alpha band, a mask, a nodata value."""
     flags = _gdal_flags(dataset, bands)
     return (flags | {MaskFlags.alpha}) - {MaskFlags.all_valid} if alpha_bands(dataset, bands) else flags
 
 
 def alpha_bands(dataset: Any, bands: list[int]) -> list[int]:
-    """Numbers (from 1) of the bands that hide pixels of the others.
+    """Find the numbers (from 1) of the bands that hide pixels of the others.
 
     GDAL sees an alpha band only where it is the last of two or four, of unsigned integers, and where there is no nodata
     value. Pictures of drones have near infrared before it.
@@ -172,7 +172,7 @@ def _gdal_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
 
 
 def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tuple[npt.NDArray[Any], Mask]:
-    """Samples (1 or 3)×H×W, and which are valid."""
+    """Read samples (1 or 3)×H×W, and which of them are valid."""
     shape = None if view.shape is None else (len(bands), *view.shape)
     exact = not view.is_mean or dataset.colorinterp[bands[0] - 1] == ColorInterp.palette  # no mean of indices
     resampling = Resampling.nearest if exact else Resampling.average
@@ -189,7 +189,7 @@ def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tu
 
 
 def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> Noted:
-    """Those bands of a view as 8-bit RGB.
+    """Read those bands as 8-bit RGB.
 
     Raises:
         ImageError: `no_data`, no pixel is valid.
@@ -234,7 +234,7 @@ def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: Mask, s
 
 
 def range_of(samples: npt.NDArray[Any], valid: Mask) -> Range:
-    """Percentiles 2 and 98 of the valid samples (bands×H×W), of which there is one."""
+    """Compute percentiles 2 and 98 of the valid samples (bands×H×W), of which there is at least one."""
     step = 1 + samples.size // 1_000_000  # as many are enough for percentiles
     some = samples.reshape(-1)[::step][valid.reshape(-1)[::step]]
     if not some.size:  # so few are valid that none was met
@@ -249,7 +249,7 @@ def range_of(samples: npt.NDArray[Any], valid: Mask) -> Range:
 
 @np.errstate(invalid="ignore")  # NaN, where nothing is valid
 def _stretched(samples: npt.NDArray[Any], valid: Mask, ends: Range) -> Pixels:
-    """Samples (bands×H×W) to 8 bits; those that are not valid become 0."""
+    """Stretch samples (bands×H×W) to 8 bits; those that are not valid become 0."""
     pixels = np.zeros(samples.shape, np.uint8)
     if ends[0] < ends[1]:
         for band, seen, out in zip(samples, valid, pixels, strict=True):  # one at a time: these are float64
@@ -267,11 +267,11 @@ def blacken(pixels: Pixels, seen: Mask, name: str) -> list[str]:
 
 
 def check_size(name: str, size: int, limit: int, unit: str = "pixels") -> None:
-    """Raises: ImageError `too_large`."""
+    """Check that a size is within its limit; else raise ImageError `too_large`."""
     if size > limit:
         raise refused(name, "too_large", f"has {size:,} {unit}, the limit is {limit:,}; raise it or leave it out")
 
 
 def refused(name: str, kind: FailureKind, what: str) -> ImageError:
-    """Why a file is no image."""
+    """Make the error that says why a file is no image."""
     return ImageError(f"{name} {what}", "decode", kind)

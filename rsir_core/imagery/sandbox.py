@@ -40,7 +40,7 @@ _MESSAGE: Final = 200_000  # bytes, at most, of one message either way
 
 
 def memory_for(max_pixels: int) -> int:
-    """Bytes of address space that suffice for any image of so many pixels: file, samples of 8 bytes, copies."""
+    """Compute the address space in bytes that suffices for any image of so many pixels: file, samples, copies."""
     return 2 * 1024**3 + 64 * max_pixels
 
 
@@ -59,7 +59,7 @@ class Reader(Generic[T]):
         self._start()
 
     def read(self, requests: Sequence[Request]) -> list[T | ImageError]:
-        """What was read, or what is wrong with it, for each request, in their order."""
+        """Read each request, in order; the result is what was read, or what is wrong with it."""
         try:
             return self._answers(requests)
         except BaseException:  # answers may be under way: the next call must not take them for its own
@@ -104,7 +104,7 @@ class Reader(Generic[T]):
         return answers
 
     def _next(self, waiting: deque[Request], sent: deque[Request]) -> T | ImageError | None:
-        """The next answer, with more requests sent before; None: the process has ended."""
+        """Wait for the next answer, with more requests sent before; None: the process has ended."""
         if not self._end.alive:
             self._start()
         if not self._greeted and not self._channel.recv(1):

@@ -64,7 +64,7 @@ def _columns_of(found: JsonObject | ImageError) -> JsonObject:
 
 
 def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> JsonObject:
-    """`survey` for a `Reader`: columns of `schemas.SCENES`, without any if the file fits into one tile.
+    """Survey a scene in a `Reader`: columns of `schemas.SCENES`, without any if the file fits into one tile.
 
     A scene of which every block must be read, for want of overviews, is given more time by its bytes: what its header
     says of its size can be wrong.
@@ -78,7 +78,7 @@ def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) ->
 
 
 def survey(uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
-    """How a scene is cut, from its header; None: it fits into one tile or is of another format, an image like others.
+    """Decide from a scene's header how it is cut; None: it is an image like others, small or of another format.
 
     Where samples are not 8-bit, or some can be nodata, an overview is read as well, or, where there is none, every
     block once, one after the other.
@@ -111,7 +111,7 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | 
 
 
 def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
-    """Pixels that so many metres are, across and down, in the middle of the scene."""
+    """Convert metres to pixels, across and down, in the middle of the scene."""
     placement = placement_of(dataset)
     if placement is None:
         what = "is not georeferenced" if dataset.crs is None else "is georeferenced, but not on earth"
@@ -127,7 +127,7 @@ def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
 
 
 def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, float]:
-    """Across and down, around a point of a scene, on the ellipsoid; not finite: it is not on earth."""
+    """Measure metres per pixel across and down at a point of a scene, on the ellipsoid; not finite: not on earth."""
     xs, ys = np.array([x - 0.5, x + 0.5, x, x]), np.array([y, y, y - 0.5, y + 0.5])
     longitude, latitude = placement.place(xs, ys)
     if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
@@ -137,7 +137,7 @@ def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, 
 
 
 def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | None, Mask]:
-    """The range of samples that need one, and which tiles are not mostly nodata."""
+    """Sample a scene: the range of samples that need one, and which tiles are not mostly nodata."""
     lefts, tops = grid(cut)
     all_kept = np.ones(len(lefts) * len(tops), np.bool_)
     palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
@@ -154,7 +154,7 @@ def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | Non
 
 
 def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
-    """The share of each tile that is seen in a sample of the scene; by sums over all that is above and left."""
+    """Compute the share of each tile that is valid in a sample of the scene, by cumulative sums."""
     total = np.zeros((seen.shape[0] + 1, seen.shape[1] + 1))
     total[1:, 1:] = seen.cumsum(axis=0).cumsum(axis=1)
     edges = []

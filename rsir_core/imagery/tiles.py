@@ -91,7 +91,7 @@ class Tile:
 
     @classmethod
     def parse(cls, uri: str) -> Self | None:
-        """That of a URI; None: it is of no tile. No image file can be taken for one: it ends with an extension."""
+        """Parse a tile's URI; None: it is of no tile. No image file can be taken for one: it ends with an extension."""
         found = _URI.fullmatch(uri)
         if found is None:
             return None
@@ -105,7 +105,7 @@ class Tile:
 
 
 def fragment(window: Window) -> str:
-    """What a tile's id has after the scene's."""
+    """Format what a tile's id has after the scene's."""
     return "#xywh={},{},{},{}".format(*window.flatten())
 
 
@@ -136,7 +136,7 @@ class _Handle:
         return self._at
 
     def close(self) -> None:
-        """The file is `open_scene`'s."""
+        """Do nothing: `open_scene` closes the file."""
 
     def __enter__(self) -> Self:
         return self
@@ -177,14 +177,14 @@ def open_scene(uri: str) -> Iterator[Any]:
 
 
 def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb", **_: Any) -> _Handle:
-    """That file by its one name (rasterio asks for `test` first, to see what it has been given); no neighbour."""
+    """Open that file by its one name (rasterio asks for `test` first, to see what it has), and no neighbour."""
     if path not in (_OPENED, "test"):
         raise FileNotFoundError(path)
     return _Handle(file, faults)
 
 
 def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -> Decoded:
-    """A window of an open scene, turned as the whole scene is to be seen; the window is that of the samples as stored.
+    """Read a window (of the samples as stored) of an open scene, turned as the whole scene is to be seen.
 
     Raises:
         ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data`, or `corrupt`: it reaches outside.
@@ -205,7 +205,7 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -
 
 
 def orientation_of_scene(dataset: Any, uri: str) -> int:
-    """The orientation (1 to 8) that an open TIFF is to be seen by; 1 where it is georeferenced, and lies as stored.
+    """Find the orientation (1 to 8) that an open TIFF is to be seen by; 1 where it is georeferenced.
 
     Raises:
         ImageError: stage `read`, the file cannot be read.
@@ -217,7 +217,7 @@ def orientation_of_scene(dataset: Any, uri: str) -> int:
 
 
 def bands_of(dataset: Any, wanted: tuple[int, ...], name: str) -> list[int]:
-    """Those that are wanted, else those that are to be seen.
+    """Choose the bands that are wanted, else those that are to be seen.
 
     Raises:
         ImageError: `unsupported`.

@@ -64,7 +64,7 @@ class TileGrid(NamedTuple):
         return 0 if self.kept is None else int(np.count_nonzero(~self.kept))
 
     def row(self) -> dict[str, Any]:
-        """Columns of `schemas.SCENES`."""
+        """Return columns of `schemas.SCENES`."""
         return {
             "scene": _sized(self.scene),
             "tile": _sized(self.tile),
@@ -76,7 +76,7 @@ class TileGrid(NamedTuple):
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> "TileGrid":
-        """The inverse of `row`."""
+        """Build from columns of `schemas.SCENES`: the inverse of `row`."""
         scene, tile, step = ((row[n]["width"], row[n]["height"]) for n in ("scene", "tile", "step"))
         parsed = Tile.parse(fragment(Window(0, 0, 0, 0)) + row["recipe"])
         cut = cls(scene, tile, step, parsed.recipe if parsed else Recipe(), None)
@@ -92,7 +92,7 @@ def _sized(size: Size) -> dict[str, int]:
 
 
 def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Left and upper edges of the tiles."""
+    """Compute left and upper edges of the tiles."""
     lefts, tops = (
         np.minimum(np.arange(ceil((whole - part) / step) + 1) * step, whole - part)
         for whole, part, step in zip(cut.scene, cut.tile, cut.step, strict=True)
@@ -101,13 +101,13 @@ def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
 
 
 def may_be_scenes(listing: pa.Table) -> pa.Table:
-    """The rows of a listing whose windows can be read, by their extension."""
+    """Select the rows of a listing whose windows can be read, by their extension."""
     names = pc.utf8_lower(listing[schemas.IMAGE_ID])
     return listing.filter(pc.match_substring_regex(names, "(" + "|".join(EXTENSIONS).replace(".", r"\.") + ")$"))
 
 
 def with_tiles(listing: pa.Table, scenes: pa.Table) -> tuple[pa.Table, int]:
-    """A listing with its scenes' tiles in place of the scenes, and how many more were skipped.
+    """Put the tiles of scenes into a listing in place of the scenes, and count how many more were skipped.
 
     A tile's etag is the scene's, with what was asked of its pixels, so that a scene that is delivered again, or read
     otherwise, changes them all.

@@ -49,7 +49,7 @@ def sized_files_of(table: DeltaTable) -> list[WrittenFile]:
 
 
 def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
-    """A table to change, made where there is none (at version 0).
+    """Open a table to change, made where there is none (at version 0).
 
     Raises:
         ConflictError: it is not at the version any more.
@@ -84,7 +84,7 @@ def commit_files(table: DeltaTable, files: Sequence[WrittenFile], mode: Mode, re
 
 
 def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[WrittenFile] = ()) -> int:
-    """The version after a change that is made with `ONTO_THIS`.
+    """Make a change with `ONTO_THIS`, and return the version after it.
 
     Args:
         table: as it was read.

@@ -43,7 +43,7 @@ class Plan:
 
 
 def listing_table(files: Iterable[ImageFile]) -> pa.Table:
-    """A listing as an Arrow table, built in pieces: Arrow strings are a tenth of Python's."""
+    """Convert a listing to an Arrow table in pieces: Arrow strings are a tenth of Python's."""
     remaining = iter(files)
     pieces = [_piece(piece) for piece in iter(lambda: list(islice(remaining, 10_000)), [])]
     return pa.Table.from_batches(pieces, schemas.LISTING)
@@ -73,19 +73,19 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
 
 
 def of_the_file(index: Index) -> pa.Table:
-    """Keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
+    """List keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
     failed = index.keys("failures", [schemas.STAGE, schemas.KIND])
     stores = pc.and_(pc.equal(failed[schemas.STAGE], "read"), pc.is_in(failed[schemas.KIND], pa.array(REFUSED)))
     return failed.filter(pc.invert(stores)).select(KEY)
 
 
 def semi(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:
-    """Rows of `left` with a partner in `right`, in the order of `left`."""
+    """Select rows of `left` with a partner in `right`, in the order of `left`."""
     return _join(left, right, on, "left semi")
 
 
 def anti(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:
-    """Rows of `left` without a partner in `right`, in the order of `left`."""
+    """Select rows of `left` without a partner in `right`, in the order of `left`."""
     return _join(left, right, on, "left anti")
 
 
@@ -98,7 +98,7 @@ def _join(left: pa.Table, right: pa.Table, on: list[str], kind: str) -> pa.Table
 
 
 def at_places(table: pa.Table, places: pa.ChunkedArray) -> pa.Table:
-    """Those rows, in the table's order. `take` would make one array of each column: too long, where texts are 2 GiB."""
+    """Select rows by position, in the table's order. `take` makes one array of a column: too long, at 2 GiB of text."""
     mask = np.zeros(len(table), np.bool_)
     mask[np.asarray(places)] = True
     return table.filter(pa.array(mask))

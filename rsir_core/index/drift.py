@@ -38,14 +38,14 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, table: pa.Table, mean_error: float | None = None) -> "FeatureStatistics":
-        """Of rows with the columns `class`, `object_class` and, unless the mean error is given, `error`."""
+        """Compute the statistics of rows with the columns `class`, `object_class` and, unless it is given, `error`."""
         error = (pc.sum(table[ERROR]).as_py() or 0.0) if mean_error is None else mean_error * len(table)
         counts = table.group_by(schemas.CLASS).aggregate([([], "count_all")]).to_pylist()
         classes = Counter({row[schemas.CLASS]: row["count_all"] for row in counts})
         return cls(len(table), error, table[schemas.OBJECT_CLASS].null_count, classes)
 
     def __add__(self, other: "FeatureStatistics") -> "FeatureStatistics":
-        """Of both."""
+        """Add two statistics: those of both sets of rows."""
         return FeatureStatistics(
             self.count + other.count,
             self.error + other.error,
@@ -54,17 +54,17 @@ class FeatureStatistics:
         )
 
     def to_json(self) -> str:
-        """For a column."""
+        """Format as JSON, for a column."""
         return json.dumps([self.count, self.error, self.without_object, self.classes])
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureStatistics":
-        """The inverse of `to_json`."""
+        """Parse the inverse of `to_json`."""
         count, error, without_object, classes = json.loads(text)
         return cls(count, error, without_object, Counter(classes))
 
     def share(self, name: str) -> float:
-        """Of a class."""
+        """Compute the share of a class."""
         return self.classes[name] / self.count
 
 
@@ -95,7 +95,7 @@ class Drift:
         return sum(abs(shift) for _, shift in self.shifts()) / 2
 
     def shifts(self) -> list[tuple[str, float]]:
-        """By how much each class's share has grown (or, negative, shrunk), the largest first."""
+        """Compute by how much each class's share has grown (or, negative, shrunk), the largest first."""
         names = sorted(self.before.classes | self.new.classes)
         return sorted(((n, self.new.share(n) - self.before.share(n)) for n in names), key=lambda s: -abs(s[1]))
 
@@ -117,7 +117,7 @@ class Drift:
         return f"the PCA's error on them is {self.error_ratio:.2f} times that on those that it was fitted to"
 
     def to_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Format for a report."""
         return {
             "new_rows": self.new.count,
             "error_ratio": None if self.error_ratio is None else round(self.error_ratio, 3),
@@ -131,5 +131,5 @@ class Drift:
 
 
 def total(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
-    """Of all."""
+    """Add up statistics."""
     return sum(parts, FeatureStatistics())

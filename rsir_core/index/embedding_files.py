@@ -25,7 +25,7 @@ _PART: Final = pa.schema([*(KEYS.field(name) for name in KEY), (FILE, pa.string(
 
 
 def stored_keys(index: Index) -> pa.Table:
-    """Columns `image_id`, `etag` and `file` of what is stored, once each; about 150 bytes per row."""
+    """List what is stored, once each: columns `image_id`, `etag` and `file`; about 150 bytes per row."""
     uri = index.table_uri("embeddings")
     if not DeltaTable.is_deltatable(uri):
         return KEYS.empty_table()
@@ -43,14 +43,14 @@ def stored_keys(index: Index) -> pa.Table:
 
 
 def first_of(table: pa.Table) -> pa.Table:
-    """Rows of schema `KEYS`, the first of each key."""
+    """Keep the first row of each key, of rows of schema `KEYS`."""
     keys = table.select(KEY).append_column("position", pa.array(np.arange(len(table))))
     first = keys.group_by(KEY, use_threads=False).aggregate([("position", "min")])["position_min"]
     return table if len(first) == len(table) else at_places(table, first)
 
 
 def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
-    """Rows of `stored_keys` in parts of so many, those of a file together, the files by their first image.
+    """Split rows of `stored_keys` into parts of so many, those of a file together, the files by their first image.
 
     Names of files and the order of commits differ between runs that describe the same; what is summed up must not.
     """
@@ -66,7 +66,7 @@ def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
 
 
 def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of the rows of a part, of at most `PIECE` rows each, file by file as they lie in the part."""
+    """Read some columns of the rows of a part, at most `PIECE` rows at a time, file by file as they lie in the part."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     names = list(dict.fromkeys([*KEY, *columns]))
     schema = pa.schema([schemas.EMBEDDINGS.field(name) for name in names])

@@ -81,13 +81,13 @@ class Index:
             raise StorageError(f"{uri}: Delta Lake reads {odd[0]!r} as part of an address; name the folder otherwise")
 
     def table_uri(self, name: TableName) -> str:
-        """Where a Delta table of the index lies."""
+        """Locate a Delta table of the index."""
         return f"{self.uri}/{name}"
 
     # What is published
 
     def version(self) -> int:
-        """The newest published version.
+        """Return the newest published version.
 
         Raises:
             TableError: nothing has been published here.
@@ -98,11 +98,11 @@ class Index:
         return version
 
     def table_version(self, name: TableName) -> int:
-        """The newest version of a table, published or not; 0 where there is no such table yet."""
+        """Return the newest version of a table, published or not; 0 where there is no such table yet."""
         return int(self._open(name).version()) if self._is_there(name) else 0
 
     def features(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a version (default: the newest), sorted by image id; schema `schemas.FEATURES`.
+        """Read the rows of a version (default: the newest), sorted by image id; schema `schemas.FEATURES`.
 
         Raises:
             TableError: no such version, or a file of it is missing or damaged.
@@ -117,7 +117,7 @@ class Index:
         return _cast(schemas.completed(table).select(list(wanted)), schemas.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[TableFile]:
-        """The files of a version (default: the newest) of `features`, by name.
+        """List the files of a version (default: the newest) of `features`, by name.
 
         Raises:
             TableError: no such version.
@@ -126,23 +126,23 @@ class Index:
         return [file if file.row_count >= 0 else TableFile(file.name, self._row_count(file.name)) for file in found]
 
     def table_files(self, name: TableName, version: int | None = None) -> list[TableFile]:
-        """The files of a version (default: the newest) of a table, by name; -1 rows: who wrote one did not say."""
+        """List the files of a version (default: the newest) of a table, by name; -1 rows: who wrote one did not say."""
         return files_of(self._open(name, version))
 
     def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
-        """A file's rows, schema `schemas.FEATURES`, as they lie in it, and their runs; None: it was written without."""
+        """Read a file's rows, schema `schemas.FEATURES`, in their order, and their clusters; None: it has none."""
         with self._parquet(file.name) as parquet:
             table = parquet.read(schemas.FEATURES.names)
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return _whole(table), None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def read_columns(self, file: TableFile, names: Sequence[str]) -> pa.Table:
-        """Some columns of a file's rows, as they lie in it."""
+        """Read some columns of a file's rows, as they lie in it."""
         with self._parquet(file.name) as parquet:
             return parquet.read(names)
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
-        """Fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
+        """List fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
 
         Raises:
             TableError: no such version.
@@ -157,14 +157,14 @@ class Index:
         return found
 
     def first_row(self, file: TableFile) -> pa.Table:
-        """A file's first row, schema `schemas.FEATURES`; the file has one."""
+        """Read a file's first row, schema `schemas.FEATURES`; the file has one."""
         with self._parquet(file.name) as parquet:
             batch = next(parquet.iter_batches(1, columns=schemas.FEATURES.names))
         return _whole(pa.Table.from_batches([batch]))
 
     @contextmanager
     def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
-        """A file of `features`, to be read in the body."""
+        """Open a file of `features`, to be read in the body."""
         fs, path = fsspec.core.url_to_fs(f"{self.table_uri('features')}/{name}")
         with (
             self._reading_features([name], name),
@@ -174,7 +174,7 @@ class Index:
 
     @contextmanager
     def _reading_features(self, names: Sequence[str], what: str) -> Iterator[None]:
-        """As `reading`, of files of `features`, which go with the last version that is kept and has them."""
+        """Read files of `features` in the body; see `reading`. They go with the last kept version that has them."""
         try:
             with self.reading("features"):
                 yield
@@ -188,12 +188,12 @@ class Index:
             raise
 
     def _row_count(self, name: str) -> int:
-        """Of a file that somebody wrote without saying it."""
+        """Count the rows of a file that somebody wrote without saying it."""
         with self._parquet(name) as parquet:
             return int(parquet.metadata.num_rows)
 
     def embeddings(self, features: pa.Table) -> schemas.Floats:
-        """The stored embeddings (n, D) float32 of feature rows, in their order.
+        """Read the stored embeddings (n, D) float32 of feature rows, in their order.
 
         Raises:
             TableError: one of them is not stored.
@@ -209,19 +209,19 @@ class Index:
         return schemas.to_matrix(stored[schemas.EMBEDDING])[order]
 
     def bundle(self, fingerprint: str | None = None) -> "Bundle":
-        """The index's own copy of the model bundle."""
+        """Load the index's own copy of the model bundle."""
         from rsir_core.models.bundle import load_bundle  # noqa: PLC0415 -- brings torch, which few users of tables need
 
         return load_bundle(f"{self.uri}/bundle", fingerprint)
 
     def bundle_settings(self, fingerprint: str) -> "BundleSettings":
-        """What that bundle is besides its weights."""
+        """Read what a bundle of the index is besides its weights."""
         from rsir_core.models.bundle import read_settings  # noqa: PLC0415 -- as above
 
         return read_settings(f"{self.uri}/bundle", fingerprint)
 
     def pca(self, fingerprint: str) -> Pca:
-        """A PCA that rows refer to.
+        """Load a PCA that rows refer to.
 
         Raises:
             TableError: it is missing.
@@ -237,7 +237,7 @@ class Index:
             ) from error
 
     def has_pca(self, fingerprint: str) -> bool:
-        """Whether a PCA that rows refer to is there."""
+        """Tell whether a PCA that rows refer to is there."""
         fs, path = fsspec.core.url_to_fs(self._pca_uri(fingerprint), use_listings_cache=False)
         with reading_from(self.uri):
             return bool(fs.exists(path))
@@ -252,7 +252,7 @@ class Index:
         return (copy_bundle if copy else check_bundle)(models, target, views, self._described_with())
 
     def _described_with(self) -> str | None:
-        """The bundle of its embeddings, all of which have the same; None: there are none."""
+        """Find the bundle of the embeddings, all of which have the same; None: there are none."""
         if not self._is_there("embeddings"):
             return None
         with self.reading("embeddings"):
@@ -264,7 +264,7 @@ class Index:
         put_file(self._pca_uri(pca.fingerprint), pca.to_bytes())
 
     def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
-        """Columns `image_id`, `etag` and `more` of a table; no row if there is no such table yet."""
+        """Read columns `image_id`, `etag` and `more` of a table; no row if there is no such table yet."""
         names = [*KEY, *more]
         if not self._is_there(name):
             return pa.schema([SCHEMAS[name].field(n) for n in names]).empty_table()
@@ -273,7 +273,7 @@ class Index:
 
     @contextmanager
     def reading(self, name: TableName) -> Iterator[None]:
-        """What it means that a table's files cannot be read in the body.
+        """Explain what it means that a table's files cannot be read in the body.
 
         Raises:
             TableError: one is missing or damaged.
@@ -292,7 +292,7 @@ class Index:
             ) from error
 
     def scenes(self, tiling: str) -> pa.Table:
-        """How scenes are cut by a tiling, schema `schemas.SCENES`, once for each content; no row if none was."""
+        """Read how scenes are cut by a tiling, schema `schemas.SCENES`, once for each content; no row if none was."""
         if not self._is_there("scenes"):
             return schemas.SCENES.empty_table()
         with self.reading("scenes"):
@@ -398,12 +398,12 @@ class Index:
 
 
 def _whole(features: pa.Table) -> pa.Table:
-    """Rows of a file as schema `schemas.FEATURES`."""
+    """Complete rows of a file to schema `schemas.FEATURES`."""
     return _cast(schemas.completed(features).select(schemas.FEATURES.names), schemas.FEATURES)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Delta Lake hands out views and large types; we know our own, and whether they can be null."""
+    """Cast to our own types: Delta Lake hands out views and large types, and says that all can be null."""
     return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 

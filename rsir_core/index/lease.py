@@ -63,14 +63,14 @@ class Holder:
 
     @classmethod
     def this(cls) -> "Holder":
-        """This process."""
+        """Identify this process."""
         now, pid = _now(), os.getpid()
         name = f"{_user()} on {socket.gethostname()}, process {pid}"
         return cls(name, _machine(), pid, _started(pid) or "", now, now, uuid.uuid4().hex)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Holder":
-        """The inverse of `to_bytes`; of a file that is still being written, somebody unknown."""
+        """Parse the inverse of `to_bytes`; a file that is still being written gives somebody unknown."""
         try:
             content: dict[str, Any] = json.loads(data)
             return cls(**{f.name: content[f.name] for f in fields(cls)})
@@ -78,7 +78,7 @@ class Holder:
             return cls("somebody whose lease cannot be read", "", 0, "", "?", "?", str(hash(data)))
 
     def to_bytes(self) -> bytes:
-        """As JSON."""
+        """Format as JSON."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @property
@@ -173,7 +173,7 @@ class Lease:
 
 
 def _is_alive(index: str, holder: Holder, ttl: float, beat: float) -> bool:
-    """Whether a holder gives a sign of life within `ttl` seconds, by our clock only."""
+    """Tell whether a holder gives a sign of life within `ttl` seconds, by this machine's clock only."""
     if holder.is_here:
         return True
     log.info("waiting up to %.0f s for a sign of life of %s, who holds the lease of %s", ttl, holder.name, index)
@@ -189,7 +189,7 @@ def _is_alive(index: str, holder: Holder, ttl: float, beat: float) -> bool:
 
 
 def _newest(index: str) -> tuple[int, Holder | None]:
-    """The highest generation and its holder; 0 and None: nobody ever held a lease here."""
+    """Find the highest generation and its holder; 0 and None: nobody ever held a lease here."""
     fs, path = fsspec.core.url_to_fs(f"{index}/lease", use_listings_cache=False)
     with reading_from(f"{index}/lease"):
         try:
@@ -232,7 +232,7 @@ def _user() -> str:
 
 
 def _machine() -> str:
-    """This boot of this machine and this container's view of its processes; empty where Linux does not tell."""
+    """Identify this boot of this machine and this container's processes; empty where Linux does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
@@ -241,7 +241,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine was started, in clock ticks since its boot; None: it is no more."""
+    """Find when a process of this machine was started, in clock ticks since its boot; None: it is no more."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -54,17 +54,17 @@ class NoMatch(NamedTuple):
     changed: int = 0
 
     def to_json(self) -> bytes:
-        """As it is stored."""
+        """Format as it is stored."""
         return json.dumps(self._asdict(), allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """The inverse of `to_json`; what earlier versions stored besides is left out."""
+        """Parse the inverse of `to_json`; what earlier versions stored besides is left out."""
         stored = json.loads(data)
         return cls(**{name: stored[name] for name in cls._fields if name in stored or name != "changed"})
 
     def after(self, changed: int) -> Self | None:
-        """The same of a version some of whose rows are others; None: of so many that it is to be measured again.
+        """Keep the threshold for a version some of whose rows are others; None: too many, measure it again.
 
         The nearest row of a query is one of the new ones as seldom as these are few. While at most `KEPT_UNTIL` of all
         rows have changed, no larger share of the queries has another nearest row than when it was measured: of a rate
@@ -74,12 +74,12 @@ class NoMatch(NamedTuple):
         return known if known.changed <= KEPT_UNTIL * known.rows else None
 
     def is_too_far(self, nearest: float) -> bool | None:
-        """Whether a query whose nearest row is so far has no match; None: nothing can be promised."""
+        """Tell whether a query whose nearest row is so far has no match; None: nothing can be promised."""
         return None if self.distance is None else nearest >= self.distance
 
 
 def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilities: Floats) -> Doubles:
-    """Distance from each query to the nearest row of another class than its own; of parts of the rows take the minimum.
+    """Measure each query's distance to the nearest row of another class than its own; of parts, take the minimum.
 
     O(m·n·K) time.
 
@@ -102,7 +102,7 @@ def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilitie
 
 
 def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
-    """What at most that share of further such queries lies below, on average over samples; None: too few for that.
+    """Find the distance below which at most that share of further such queries lies, on average; None: too few.
 
     The k-th smallest of m, k = ⌊rate·(m + 1)⌋: another query is as likely to fall into each of the m + 1 gaps.
     """
@@ -115,7 +115,7 @@ def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
 def score_no_match(
     feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """How often a threshold tells labelled images rightly and wrongly; None: no label is a class of the classifier.
+    """Score how often a threshold judges labelled images rightly and wrongly; None: no label is a known class.
 
     The threshold is that of an index of the images of known classes. Each of them asks it twice: without the images of
     its label, which is a query that the index has nothing for, and without itself alone. All others ask it once.
@@ -151,7 +151,7 @@ def score_no_match(
 
 
 def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple[Doubles, Doubles]:
-    """(n,) twice: of each row the distance to the nearest other one of those here, and to that of another label."""
+    """Measure each row's distance to the nearest other one of those here, and to that of another label: 2 × (n,)."""
     nearest, without = np.empty(len(feature)), np.empty(len(feature))
     for start in range(0, len(feature), QUERIES):
         block = np.arange(start, min(start + QUERIES, len(feature)))
@@ -173,14 +173,14 @@ def put_no_match(index: Index, version: int, known: NoMatch) -> None:
 
 
 def has_no_match(index: Index, version: int) -> bool:
-    """Whether the threshold of just this version is stored."""
+    """Tell whether the threshold of just this version is stored."""
     fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
     with reading_from(index.no_match_uri):
         return bool(fs.exists(f"{folder}/{_name(version)}"))
 
 
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
-    """The threshold of a version, or of the newest before it with the same models; None: there is none yet.
+    """Read the threshold of a version, or of the newest before it with the same models; None: there is none yet.
 
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
@@ -197,5 +197,5 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
 
 
 def _name(version: int) -> str:
-    """Names are in the order of versions."""
+    """Name the file of a version, so that names are in the order of versions."""
     return f"{version:020}.json"

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def leftovers(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
-    """Columns `image_id`, `etag` and `file` of rows that are in the table's folder, and in no version; once each.
+    """Find uncommitted rows: columns `image_id`, `etag` and `file` of what is in the table's folder and in no version.
 
     Args:
         index: where they are.
@@ -47,7 +47,7 @@ def leftovers(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
 
 
 def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
-    """Files that hold exactly the rows of `leftovers`: those that are there, or, of others, their part in a new one."""
+    """Yield files that hold exactly the rows of `leftovers`: those that are there, or new ones with a part of them."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     left = left.set_column(2, FILE, left[FILE].cast(pa.string()))
     for name in left[FILE].unique().to_pylist():
@@ -61,7 +61,7 @@ def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
 
 
 def _uncommitted(index: Index) -> list[str]:
-    """Names of files that no version of the table has, or had: those that it let go of are kept until `vacuum`."""
+    """List names of files that no version of the table has, or had: those that it let go of are kept until `vacuum`."""
     uri = index.table_uri("embeddings")
     fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     try:
@@ -76,7 +76,7 @@ def _uncommitted(index: Index) -> list[str]:
 
 
 def _keys_in(index: Index, name: str, bundle: str) -> pa.Table:
-    """Of one file's rows that the bundle described; schema `embedding_files.KEYS`."""
+    """Read the keys of one file's rows that the bundle described; schema `embedding_files.KEYS`."""
     try:
         table = _read(index, name)
     except (pa.ArrowInvalid, OSError) as error:  # a disk that lost its power can have a file's name without its content

@@ -52,7 +52,7 @@ def _remove_reports(index: Index, before: float) -> int:
 
 
 def _remove_no_match(index: Index, before: float) -> int:
-    """Thresholds of versions (see `no_match`) that another had followed already at a time in unix seconds."""
+    """Delete thresholds of versions that another version had followed already at `before` (Unix seconds)."""
     fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
     if not fs.exists(root):
         return 0
@@ -63,7 +63,7 @@ def _remove_no_match(index: Index, before: float) -> int:
 
 
 def _remove_pcas(index: Index, before: float) -> int:
-    """Those that no file of features that is still there was made with, older than a time in unix seconds."""
+    """Delete PCAs that no remaining features file references and that are older than `before` (Unix seconds)."""
     fs, root = fsspec.core.url_to_fs(f"{index.uri}/pca", use_listings_cache=False)
     if not fs.exists(root):
         return 0
@@ -77,7 +77,7 @@ def _remove_pcas(index: Index, before: float) -> int:
 
 
 def _used_pcas(index: Index) -> set[str]:
-    """Of all versions that can still be read."""
+    """List the PCAs of all versions that can still be read."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("features"), use_listings_cache=False)
     used: set[str] = set()
     for file in fs.find(root):
@@ -88,6 +88,6 @@ def _used_pcas(index: Index) -> set[str]:
 
 
 def _modified(fs: Any, file: dict[str, Any]) -> float:
-    """Unix seconds."""
+    """Return when a file was modified, in Unix seconds."""
     at: datetime | float = file["mtime"] if "mtime" in file else fs.modified(file["name"])
     return at.timestamp() if isinstance(at, datetime) else at

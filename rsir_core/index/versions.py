@@ -123,7 +123,7 @@ def _version(index: Index, number: int, time: str, run: str | None, there: set[s
 
 
 def _files_there(index: Index) -> set[str]:
-    """Names of the files in the folder of `features`."""
+    """List names of the files in the folder of `features`."""
     uri = index.table_uri("features")
     fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     with reading_from(uri):
@@ -131,7 +131,7 @@ def _files_there(index: Index) -> set[str]:
 
 
 def _runs_by_version(index: Index) -> Iterator[tuple[int, str]]:
-    """The version that each reported run left, if it made one, and the run's name."""
+    """List the version that each reported run left, if it made one, and the run's name."""
     fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
     with reading_from(f"{index.uri}/runs"):
         try:

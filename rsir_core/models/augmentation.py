@@ -15,7 +15,7 @@ ZOOM: Final = 1.25  # largest; 1.6 lost mAP on UC Merced
 
 
 def turned_views(x: Tensor, size: int, share: float, freely: bool) -> Tensor:
-    """A view of each image: turned, mirrored or not, of `share` of its sides or up to `ZOOM` times less.
+    """Turn a view of each image: mirrored or not, of `share` of its sides or up to `ZOOM` times less.
 
     Its centre is anywhere from where it stays inside, so that it is a key region of the image wherever the
     representative object may be. What a turn brings in from outside is reflected.

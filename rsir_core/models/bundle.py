@@ -82,7 +82,7 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
 
 
 def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
-    """What a bundle is besides its weights, which are neither read nor checked.
+    """Read what a bundle is besides its weights, which are neither read nor checked.
 
     Raises:
         BundleError: missing, incomplete, of another format, or not the bundle asked for.
@@ -91,7 +91,7 @@ def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
 
 
 def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
-    """The detector alone, of a bundle that may still lack its classifier; None: there is none.
+    """Read the detector alone, of a bundle that may still lack its classifier; None: there is none.
 
     Raises:
         BundleError: as `load_bundle`.
@@ -113,7 +113,7 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
 
 
 def check_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
-    """A bundle's fingerprint as it is, or would be, at `target`; arguments and errors as of `copy_bundle`."""
+    """Check a bundle; returns its fingerprint as it is, or would be, at `target`. Arguments: see `copy_bundle`."""
     return str(_checked(source, target, views, used)[0]["fingerprint"])
 
 
@@ -142,7 +142,7 @@ def copy_bundle(source: str, target: str, views: int | None = None, used: str | 
 
 
 def _checked(source: str, target: str, views: int | None, used: str | None) -> tuple[dict[str, Any], bool]:
-    """The manifest of a sound bundle with so many views, and whether it is at `target` already."""
+    """Check that a bundle is sound; returns its manifest with so many views, and whether it is at `target` already."""
     manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
     there = _read_manifest(target)
     if there is not None and there["fingerprint"] != manifest["fingerprint"]:
@@ -248,5 +248,5 @@ def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; settings are frozen."""
+    """Convert lists to tuples: JSON knows lists only, and settings are frozen."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -21,7 +21,7 @@ FARTHEST: Final = 3.0  # |ln T| that is looked at: 0.05 to 20
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: Ints) -> float:
-    """The temperature of least negative log likelihood on images that the training has not seen.
+    """Fit the temperature of least negative log likelihood on images that the training has not seen.
 
     ln T has a normal prior of deviation 1, which weighs as much as one image: without it the answer to images that are
     all classified rightly, as few of them can be, would be 0.
@@ -46,7 +46,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: Ints) -> float:
 
 
 def expected_calibration_error(class_probabilities: npt.NDArray[np.floating], labels: Ints) -> float:
-    """Mean of |accuracy − confidence| over bins of equal width, weighted by what is in them; 0 to 1.
+    """Compute the mean of |accuracy − confidence| over bins of equal width, weighted by what is in them; 0 to 1.
 
     Args:
         class_probabilities: (n, C).
@@ -62,7 +62,7 @@ def expected_calibration_error(class_probabilities: npt.NDArray[np.floating], la
 def score_calibration(
     class_probabilities: npt.NDArray[np.floating], labels: Sequence[str], classes: Sequence[str], temperature: float
 ) -> dict[str, Any] | None:
-    """How far probabilities are frequencies on images whose label is a class, and would be without the temperature.
+    """Score how far probabilities are frequencies, with and without the temperature, on images whose label is a class.
 
     Args:
         class_probabilities: (n, C), as they came of logits that were divided by the temperature.
@@ -87,7 +87,7 @@ def score_calibration(
 
 
 def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """Samples to train on and samples to calibrate on: that share of all, and about that of each label.
+    """Split samples to train on from samples to calibrate on: that share of all, and about that of each label.
 
     Args:
         samples: any.
@@ -104,7 +104,7 @@ def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed:
 
 
 def _shares(sizes: Sequence[int], fraction: float) -> list[int]:
-    """Of each size its share, rounded so that their sum is that share of all: by largest remainders."""
+    """Round the share of each size so that their sum is that share of all: by largest remainders."""
     exact = [min(fraction * size, size - 1) for size in sizes]
     counts = [int(share) for share in exact]
     rest = round(fraction * sum(sizes)) - sum(counts)

@@ -31,7 +31,7 @@ class ActivationMaps(Classifier):
 
     @torch.inference_mode()
     def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> npt.NDArray[np.float32]:
-        """The map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
+        """Compute the map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
         x = to_input(images, self.settings, self.device)
         kept: list[Tensor] = []
         with _watching([self._layer], lambda _, output: kept.append(output)):
@@ -44,7 +44,7 @@ class ActivationMaps(Classifier):
 
     @torch.inference_mode()
     def _last_map_layer(self) -> nn.Module:
-        """The last layer whose output, averaged over its places, is the embedding: of noise, which no other hits."""
+        """Find the last layer whose output, averaged over its places, is the embedding, by feeding noise."""
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         seen: list[tuple[nn.Module, Tensor]] = []
         layers = [layer for layer in self._model.backbone.modules() if layer is not self._model.backbone]
@@ -77,7 +77,7 @@ def _watching(layers: Iterable[nn.Module], tell: Callable[[nn.Module, Tensor], N
 
 
 def boxes_of(activation: npt.NDArray[np.float32], height: int, width: int, threshold: float, peak: float) -> list[Box]:
-    """The boxes around what is active in one map, h × w, in pixels of an image of height × width.
+    """Find the boxes around what is active in one map, h × w, in pixels of an image of height × width.
 
     The map is brought to the image's size first. A connected part above `threshold` of its maximum is an object where
     it reaches `peak` of it somewhere; so the strongest always is one.

@@ -67,19 +67,19 @@ class BackboneWithHead(nn.Module):
         self.head = nn.Linear(dimensions, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images N×3×S×S to the embedding N×D and the logits N×C."""
+        """Compute the embedding N×D and the logits N×C of normalised images N×3×S×S."""
         embedding = self.backbone(x)
         return embedding, self.head(embedding)
 
 
 def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> ClassifierSettings:
-    """Settings with the normalisation that the backbone's ImageNet weights were trained with."""
+    """Make settings with the normalisation that the backbone's ImageNet weights were trained with."""
     mean, std = _LITE if backbone == EFFICIENTNET_LITE0 else _IMAGENET
     return ClassifierSettings(backbone, tuple(classes), image_size, mean, std)
 
 
 def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
-    """An untrained classifier; the embedding is what enters the backbone's last linear layer.
+    """Build an untrained classifier; the embedding is what enters the backbone's last linear layer.
 
     That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
 
@@ -168,7 +168,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
 
 
 def start_weights(backbone: str, weights: str | None) -> State | None:
-    """The tensors of a backbone that a training starts from; None: its initial values. See `load_start_weights`."""
+    """Load the tensors that a training of a backbone starts from; None: initial values. See `load_start_weights`."""
     model = build_classifier(backbone, 1)
     return None if load_start_weights(model, backbone, weights) == RANDOM else model.backbone.state_dict()
 
@@ -200,7 +200,7 @@ def _fill(module: nn.Module, state: State, source: str) -> None:
 def to_input(
     images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device, size: int | None = None
 ) -> Tensor:
-    """Images of any sizes as one normalised N×3×S×S float32 batch, channels last; S is the settings' unless given."""
+    """Make one normalised N×3×S×S float32 batch, channels last, of images of any sizes; S: the settings' or `size`."""
     side = settings.image_size if size is None else size
     shape = (len(images), 3, side, side)
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
@@ -214,23 +214,23 @@ def to_input(
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:
-    """N×3×H×W uint8 to N×3×S×S, in whole grey levels."""
+    """Resize N×3×H×W uint8 to N×3×S×S, in whole grey levels."""
     on_cpu = pixels.device.type == "cpu"
     return resize_bytes(pixels, (side, side)) if on_cpu else resize_floats(pixels, (side, side))
 
 
 def resize_bytes(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """N×3×H×W uint8 to that height and width, in whole grey levels: the fastest on CPUs."""
+    """Resize N×3×H×W uint8 to that height and width, in whole grey levels: the fastest on CPUs."""
     return functional.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
 def resize_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same for GPUs, which have no kernel for bytes; a grey level here and there differs by one."""
+    """Resize on GPUs, which have no kernel for bytes; a few grey levels differ by one from `resize_bytes`."""
     return functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
 
 
 def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
-    """Places of images of one shape, of no more of them than are resized at once."""
+    """Group places of images of one shape, no more of them at a time than are resized at once."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, image in enumerate(images):
         groups[image.shape].append(i)
@@ -265,7 +265,7 @@ class Classifier:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Pixels], views: int | None = None) -> tuple[Tensor, Tensor]:
-        """Embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes.
+        """Compute embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes.
 
         Both are means over the views, which cost a forward pass each: nadir imagery has no upright. Logits are linear
         in the embedding, so theirs is the logits of the mean embedding.
@@ -292,6 +292,6 @@ class Classifier:
 
 
 def _turned(x: Tensor, views: int) -> Iterator[Tensor]:
-    """Of N×3×S×S the first of: as it is, by half a turn, by a quarter to either side (mirrored ones add nothing)."""
+    """Turn N×3×S×S `views` times: not, by half a turn, by a quarter to either side (mirroring adds nothing)."""
     for quarters in (0, 2, 1, 3)[:views]:
         yield x.rot90(quarters, (2, 3)).contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 def fast_depthwise(device: torch.device) -> AbstractContextManager[Any]:
-    """While that is entered, gradients are computed the fast way, where there is one."""
+    """Compute gradients the fast way while this context is entered, where there is one."""
     in_bfloat16 = device.type == "cpu" and trains_in_bfloat16(device)
     return FastDepthwise() if in_bfloat16 else nullcontext()  # type: ignore[no-untyped-call]
 
@@ -29,7 +29,7 @@ class FastDepthwise(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Every operation of PyTorch, those of a way back among them."""
+        """Intercept every operation of PyTorch, those of the backward pass among them."""
         if func is _BACKWARD and _is_slow(x=args[1], weight=args[2], stride=args[4], groups=args[9]):
             gradients = func(*(tensor.float() for tensor in args[:3]), *args[3:])
             return tuple(None if gradient is None else gradient.bfloat16() for gradient in gradients)

@@ -81,7 +81,7 @@ class Describer:
     def all_objects(
         self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None
     ) -> list[list[DetectedObject]]:
-        """Of each image all objects, the representative one first, then by confidence; `tau` and `rule` as above."""
+        """Find all objects of each image, the representative one first, then by confidence; arguments as above."""
         if self._detector is None:
             return [[] for _ in images]
         tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
@@ -103,7 +103,7 @@ class Describer:
     def _agreement(
         self, images: Sequence[Pixels], found: Sequence[Sequence[DetectedObject]], tau: float
     ) -> list[Sequence[float]]:
-        """How probably the key regions of an image's first objects are of the class of the whole; empty: no choice."""
+        """Compute how probably key regions of an image's first objects are of the whole's class; empty: no choice."""
         asked = [of_image[:ASKED] if len(of_image) > 1 else [] for of_image in found]
         crops: list[Pixels] = []
         for image, objects in zip(images, asked, strict=True):

@@ -90,7 +90,7 @@ class Detector:
         self._model.to(self._device, memory_format=torch.channels_last)
 
     def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
-        """The surest object of each image: the detection of highest confidence, if that is `min_score` or more.
+        """Detect the most confident object of each image, if its confidence is `min_score` or more.
 
         The best of all candidates is also the first that non-maximum suppression would keep, so none is needed.
 
@@ -108,7 +108,7 @@ class Detector:
         return found
 
     def detect_all(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
-        """All objects of each image, best first, after class-wise suppression; the first is what `detect` finds.
+        """Detect all objects of each image, best first, after class-wise suppression; the first is what `detect` finds.
 
         Args:
             images: as `detect` takes them.
@@ -126,7 +126,7 @@ class Detector:
         return found
 
     def _candidates(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], list[Letterbox], Tensor]]:
-        """One forward pass for all images whose inputs are of one size: which these are, and n × (4 + C) × A."""
+        """Run one forward pass for all images whose inputs are of one size: which these are, and n × (4 + C) × A."""
         boxes = [letterbox(image.shape[0], image.shape[1], self.settings.image_size) for image in images]
         order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
         for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
@@ -145,7 +145,7 @@ class Detector:
         return torch.cat(parts)  # n × (4 + C) × A
 
     def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
-        """Images whose inputs are of one size as one n×3×H×W batch in 0..1; images of one size follow each other."""
+        """Lay out images whose inputs are of one size as one n×3×H×W batch in 0..1; equal sizes follow each other."""
         shape = (len(images), 3, boxes[0].height, boxes[0].width)
         batch = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
         if any(box.padded for box in boxes):
@@ -165,7 +165,7 @@ class Detector:
 
 
 def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
-    """Equal boxes that follow each other, and how many: no more than are laid out at once."""
+    """Group equal boxes that follow each other, with their number: no more than are laid out at once."""
     for box, same in itertools.groupby(boxes):
         rest, most = len(list(same)), max(1, LAID_OUT // (box.image_height * box.image_width))
         while rest > 0:
@@ -175,7 +175,7 @@ def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
 
 @torch.inference_mode()
 def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
-    """Confidence, class and box (in the network's input) of each image's most confident candidate."""
+    """Return confidence, class and box (in the network's input) of each image's most confident candidate."""
     n, _, a = candidates.shape  # n × (4 + C) × A
     score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
     where = (place % a).view(n, 1, 1).expand(n, 4, 1)
@@ -184,7 +184,7 @@ def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
 
 
 def build_detector(model: str, classes: int) -> nn.Module:
-    """The untrained network of one of `MODELS` for so many classes, with the parameter names of ultralytics.
+    """Build the untrained network of one of `MODELS` for so many classes, with the parameter names of ultralytics.
 
     Raises:
         WeightsError: no such model, or no class.

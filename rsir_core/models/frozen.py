@@ -11,7 +11,7 @@ FROZEN: Final = "frozen"  # in place of a bundle's URI
 
 
 def frozen_bundle(classifier: ClassifierSettings, weights: str | None) -> Bundle:
-    """The backbone of a classifier as it was before it was trained, for whole images; all classes are equally probable.
+    """Build the bundle of a backbone before it was trained, for whole images; all classes are equally probable.
 
     Args:
         classifier: whose backbone, classes and size of images it has.

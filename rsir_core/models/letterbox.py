@@ -39,7 +39,7 @@ class Letterbox(NamedTuple):
         return (self.width - self.scaled_width) // 2
 
     def to_image(self, box: Sequence[float]) -> Box:
-        """A box (x centre, y centre, width, height) of the network's input as a box of the image, clipped to it."""
+        """Map a box (x centre, y centre, width, height) of the network's input to a box of the image, clipped to it."""
         x, y, w, h = box
         across, down = self.image_width / self.scaled_width, self.image_height / self.scaled_height
         xs = [min(max((x + side * w / 2 - self.left) * across, 0.0), float(self.image_width)) for side in (-1, 1)]
@@ -48,7 +48,7 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(height: int, width: int, size: int) -> Letterbox:
-    """How an image of height × width pixels is laid into a network input whose longer side is `size`.
+    """Compute how an image of height × width pixels is laid into a network input whose longer side is `size`.
 
     As ultralytics does for validation: enlarged or reduced, keeping proportions, and padded no further than to the
     next multiple of the stride, so long images cost less than squares.

@@ -12,7 +12,7 @@ MOST: Final = 20  # objects
 
 @torch.inference_mode()
 def suppress(candidates: Tensor, min_score: float) -> list[tuple[float, int, list[float]]]:
-    """Confidence, class and box of the objects among one image's candidates, best first.
+    """Suppress overlapping candidates: confidence, class and box of one image's objects, best first.
 
     A candidate is of its most probable class alone. Among equal scores the first place of the (C × A) scores comes
     first, so the first object is the one at `scores.max()`.

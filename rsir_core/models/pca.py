@@ -15,7 +15,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
-    """Rows of (n, D) divided by their L2 norm, float64; a zero row stays zero."""
+    """Divide the rows of (n, D) by their L2 norm, float64; a zero row stays zero."""
     x = np.asarray(embedding, np.float64)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norm == 0, 1, norm)
@@ -37,12 +37,12 @@ class Moments:
 
     @classmethod
     def zero(cls, dimensions: int = 0) -> "Moments":
-        """The moments of no row; they merge with those of any dimension."""
+        """Return the moments of no row; they merge with those of any dimension."""
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
     @classmethod
     def of(cls, embedding: npt.NDArray[np.floating]) -> "Moments":
-        """The moments of (n, D) embeddings, each brought to unit length first. O(n·D²) time, O(n·D + D²) memory."""
+        """Compute the moments of (n, D) embeddings at unit length. O(n·D²) time, O(n·D + D²) memory."""
         x = unit_length(embedding)  # n×D
         if len(x) == 0:
             return cls.zero(x.shape[1])
@@ -51,7 +51,7 @@ class Moments:
         return cls(len(x), mean, x.T @ x)
 
     def merge(self, other: "Moments") -> "Moments":
-        """The moments of both sets of rows together (Chan, Golub and LeVeque 1979, equation 2.1, for vectors)."""
+        """Merge the moments of both sets of rows (Chan, Golub and LeVeque 1979, equation 2.1, for vectors)."""
         if other.count == 0 or self.count == 0:
             return other if self.count == 0 else self
         count = self.count + other.count
@@ -61,14 +61,14 @@ class Moments:
         return Moments(count, mean, scatter)
 
     def to_bytes(self) -> bytes:
-        """Count, mean and the upper triangle of the symmetric scatter."""
+        """Encode count, mean and the upper triangle of the symmetric scatter."""
         upper = self.scatter[np.triu_indices(len(self.mean))]
         data: bytes = save({"count": np.array([self.count], np.int64), "mean": self.mean, "scatter": upper})
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Moments":
-        """The inverse of `to_bytes`."""
+        """Decode the inverse of `to_bytes`."""
         t = load(data)
         d = len(t["mean"])
         scatter = np.zeros((d, d))
@@ -76,7 +76,7 @@ class Moments:
         return cls(int(t["count"][0]), t["mean"], scatter + np.triu(scatter, 1).T)
 
     def fit(self, components: int) -> "Pca":
-        """The first K principal components, those of `sklearn.decomposition.PCA` on the same rows.
+        """Fit the first K principal components, those of `sklearn.decomposition.PCA` on the same rows.
 
         Each component's sign is the one that makes its entry of largest magnitude positive.
 
@@ -124,11 +124,11 @@ class Pca:
         return hashlib.sha256(data).hexdigest()[:16]
 
     def transform(self, embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Features (n, K) float32 of embeddings (n, D), which are brought to unit length first."""
+        """Project embeddings (n, D), which are brought to unit length first, to features (n, K) float32."""
         return ((unit_length(embedding) - self.mean) @ self.components.T).astype(np.float32)
 
     def errors(self, embedding: npt.NDArray[np.floating], feature: npt.NDArray[np.float32]) -> Matrix:
-        """Squared distance (n,) of embeddings at unit length from what their features (n, K) say of them."""
+        """Compute squared distances (n,) of embeddings at unit length from what their features (n, K) reconstruct."""
         away = unit_length(embedding) - self.mean
         kept = np.square(feature, dtype=np.float64).sum(axis=1)
         errors: Matrix = np.maximum(np.square(away).sum(axis=1) - kept, 0)
@@ -141,7 +141,7 @@ class Pca:
         return max(unexplained, 0) * (self.moments.count - 1) / self.moments.count
 
     def to_bytes(self) -> bytes:
-        """As one safetensors file."""
+        """Encode as one safetensors file."""
         data: bytes = save(
             {
                 "mean": self.mean,
@@ -155,7 +155,7 @@ class Pca:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Pca":
-        """The inverse of `to_bytes`."""
+        """Decode the inverse of `to_bytes`."""
         t = load(data)
         moments = Moments.from_bytes(t["moments"].tobytes())
         return cls(t["mean"], t["components"], t["explained_variance"], float(t["total_variance"][0]), moments)

@@ -8,7 +8,7 @@ import torch
 
 
 def trains_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions of its own for bfloat16."""
+    """Tell whether the device has instructions of its own for bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()

@@ -31,12 +31,12 @@ class Region(NamedTuple):
 
 
 def whole_image(height: int, width: int) -> Region:
-    """The region that is the image itself."""
+    """Return the region that is the image itself."""
     return Region(0, 0, width, height)
 
 
 def key_region(height: int, width: int, box: Box | None, tau: float = TAU) -> Region:
-    """The key region of an image of height × width pixels (equation 5).
+    """Compute the key region of an image of height × width pixels (equation 5).
 
     tau·H × tau·W pixels, rounded and at least one, centred on the representative object `box`, or on the image where
     there is none; shifted, never shrunk, to stay inside. So all images of one size have key regions of one size.

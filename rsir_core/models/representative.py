@@ -16,7 +16,7 @@ ASKED: Final = 5  # objects, the most confident ones, whose agreement with the s
 def representative_first(
     objects: Sequence[DetectedObject], rule: ObjectRule, agreement: Sequence[float] = ()
 ) -> list[DetectedObject]:
-    """An image's objects, the representative one first and the others by confidence.
+    """Order an image's objects, the representative one first and the others by confidence.
 
     Args:
         objects: best first, any number.

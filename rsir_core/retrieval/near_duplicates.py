@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 
 
 def signature_of(pixels: npt.NDArray[np.uint8]) -> PictureSignature:
-    """H×W×3 to what is compared: each small pixel is the mean of those that it stands for."""
+    """Compute what is compared of H×W×3 pixels: each small pixel is the mean of those that it stands for."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return PictureSignature(
@@ -65,7 +65,7 @@ def signature_of(pixels: npt.NDArray[np.uint8]) -> PictureSignature:
 
 
 def near_pairs(feature: Floats) -> list[tuple[int, int]]:
-    """Rows (i < j) of (n, K) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
+    """Find rows (i < j) of (n, K) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
     within = np.nextafter(NEAR, np.inf)  # the tree leaves its bound out
     _, near = cKDTree(feature).query(feature, NEIGHBOURS + 1, distance_upper_bound=within)
     rows = np.repeat(np.arange(len(feature)), NEIGHBOURS + 1).reshape(near.shape)
@@ -89,13 +89,13 @@ def read_here(
 
 
 def signatures_of(uris: Sequence[str], read: Read = read_here) -> Iterator[PictureSignature | ImageError]:
-    """Of each image what is compared, or why it cannot be read."""
+    """Compute the signature of each image, or why it cannot be read."""
     for found in read(uris):
         yield found if isinstance(found, ImageError) else signature_of(found.pixels)
 
 
 def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float]:
-    """What two pictures are to each other, and how far apart, see `Pair`."""
+    """Compare two pictures: what they are to each other, and how far apart, see `Pair`."""
     if one.digest == other.digest:
         return "identical", 0.0
     difference = float(np.sqrt(np.mean((one.small.astype(np.float64) - other.small) ** 2)))
@@ -103,7 +103,7 @@ def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float
 
 
 def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], read: Read) -> list[Kind | None]:
-    """What each of the images is to a picture, H×W×3, which `read` reads.
+    """Compare each of the images with a picture, H×W×3; `read` reads them.
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
     """
@@ -114,7 +114,7 @@ def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], read: Read) -> 
 
 
 def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, PictureSignature]) -> list[Pair]:
-    """Those of the pairs that are one picture; rows without a look are in none."""
+    """Keep those of the pairs that are one picture; rows without a signature are in none."""
     found = []
     for first, second in pairs:
         if first not in looks or second not in looks:
@@ -126,7 +126,7 @@ def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, PictureS
 
 
 def groups(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Rows that are one picture, through any number of pairs; each group and all of them in order."""
+    """Group rows that are one picture, through any number of pairs; each group and all of them in order."""
     if not pairs:
         return []
     ends = np.array([(pair.first, pair.second) for pair in pairs])

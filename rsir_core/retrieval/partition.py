@@ -53,7 +53,7 @@ class Partition:
         runs: list[Clusters] = []
 
         def read() -> Iterator[pa.Table]:
-            """What is mapped of each file, while what ranks and finds its rows goes into the arrays."""
+            """Read what is mapped of each file, while what ranks and finds its rows goes into the arrays."""
             start = 0
             for table, clusters in (_clustered(*index.read_features(file)) for file in share):
                 here = slice(start, start := start + len(table))
@@ -75,7 +75,7 @@ class Partition:
         return len(self.feature)
 
     def take(self, positions: npt.NDArray[np.int64]) -> pa.Table:
-        """Rows of `table` in this order. Arrow's own would first put together all of a column's chunks."""
+        """Take rows of `table` in this order. Arrow's own `take` would first put together all of a column's chunks."""
         batches = self.table.to_batches()
         batch_of = np.searchsorted(self._starts, positions, side="right") - 1
         parts, places = [], []
@@ -88,22 +88,22 @@ class Partition:
         return pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(np.concatenate(places))))
 
     def find(self, column: str, text: str) -> int | None:
-        """The row of an image id or a URI."""
+        """Find the row of an image id or a URI."""
         return self._lookup[column].find(text, lambda row: self.table[column][row].as_py() == text)
 
     def passing(self, wanted: Filter, class_names: tuple[str, ...]) -> npt.NDArray[np.bool_] | None:
-        """Which rows pass a filter, (n,); None: all."""
+        """Find which rows pass a filter, (n,); None: all."""
         return wanted.rows(self.table, self.clusters, class_names)
 
     def search(
         self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
     ) -> Hits:
-        """See `Searcher.search`."""
+        """Search the rows; see `Searcher.search`."""
         return self._searcher.search(feature, class_probabilities, k, allowed, plain)
 
 
 def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
-    """The tables as one, one chunk each, in a file that goes with the last that refers to it."""
+    """Write the tables as one, one chunk each, to a mapped file that goes with the last that refers to it."""
     with tempfile.TemporaryFile() as file:  # never with a name, which a process that is killed would leave
         with pa.ipc.new_file(file, SCHEMA) as writer:
             for table in tables:
@@ -113,7 +113,7 @@ def _mapped(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
-    """Rows of `schemas.FEATURES` in the order of their clusters, and these."""
+    """Order rows of `schemas.FEATURES` by their clusters, and return both."""
     probabilities = schemas.to_matrix(table[schemas.CLASS_PROBABILITIES])
     order, clusters = make_clusters(
         schemas.to_matrix(table[schemas.FEATURE]), classes(probabilities), complements(probabilities), Ranges.of(table)
@@ -122,7 +122,7 @@ def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
 
 
 def widths(index: Index, file: TableFile) -> tuple[int, int]:
-    """K and C, of a file that has rows."""
+    """Return K and C of a file that has rows."""
     one = index.first_row(file)
     return schemas.to_matrix(one[schemas.FEATURE]).shape[1], schemas.to_matrix(one[schemas.CLASS_PROBABILITIES]).shape[
         1
@@ -130,5 +130,5 @@ def widths(index: Index, file: TableFile) -> tuple[int, int]:
 
 
 def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Clusters]:
-    """A file as it was written; one that somebody else wrote is clustered here."""
+    """Return a file as it was written, or clustered here if somebody else wrote it without."""
     return in_runs(table) if clusters is None else (table, clusters)

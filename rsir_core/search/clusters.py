@@ -47,7 +47,7 @@ class Ranges:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Ranges":
-        """Of single rows, with the columns `time` and `bbox`."""
+        """Build from single rows, with the columns `time` and `bbox`."""
         time = table[schemas.TIME].cast(pa.int64())
         low, high = NO_TIME
         bbox = table[schemas.BBOX].combine_chunks()
@@ -61,7 +61,7 @@ class Ranges:
         )
 
     def of_runs(self, start: Ints) -> "Ranges":
-        """Of runs of these rows, which begin at (m,) `start`."""
+        """Merge to the ranges of runs of these rows, which begin at (m,) `start`."""
         low, high = np.minimum.reduceat, np.maximum.reduceat
         return Ranges(
             np.stack([low(self.time[:, 0], start), high(self.time[:, 1], start)], axis=1),
@@ -69,12 +69,12 @@ class Ranges:
         )
 
     def take(self, order: Ints) -> "Ranges":
-        """These of the rows, in this order."""
+        """Take these of the rows, in this order."""
         return Ranges(self.time[order], self.bbox[order])
 
     @classmethod
     def none(cls, m: int) -> "Ranges":
-        """Of rows without time and place."""
+        """Return the ranges of rows without time and place."""
         return cls(np.tile(np.array(NO_TIME), (m, 1)), np.tile(np.array(NO_BBOX), (m, 1)))
 
 
@@ -124,18 +124,18 @@ class Clusters:
         return Ranges(self.time, self.bbox)
 
     def to_bytes(self) -> bytes:
-        """As one safetensors file, which the footer of a feature shard carries."""
+        """Encode as one safetensors file, which the footer of a features file carries."""
         data: bytes = save({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)})
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Clusters":
-        """The inverse of `to_bytes`."""
+        """Decode the inverse of `to_bytes`."""
         return cls(**load(data))
 
     @classmethod
     def none(cls, dimensions: int, class_count: int) -> "Clusters":
-        """Of no rows, of features of K dimensions and C classes."""
+        """Return the clusters of no rows, of features of K dimensions and C classes."""
         nothing = np.empty(0, np.int64)
         centre, complement = (np.empty((0, d), np.float32) for d in (dimensions, class_count))
         ranges = Ranges.none(0)
@@ -143,24 +143,24 @@ class Clusters:
 
     @classmethod
     def join(cls, parts: "Sequence[Clusters]") -> "Clusters":
-        """Of rows that follow each other."""
+        """Join clusters of rows that follow each other."""
         joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
         changes = [np.diff(part.group, prepend=-1) != 0 for part in parts]  # each part begins with a group of its own
         return cls(**{**joined, "group": np.cumsum(np.concatenate(changes)) - 1})
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> "Clusters":
-        """Once only some rows are left: radius and complements still hold, runs without rows go."""
+        """Keep the clusters for a part of the rows: radius and complements still hold, runs without rows go."""
         count = np.add.reduceat(rows, self.start, dtype=np.int64) if len(rows) else self.count
         some = count > 0
         return replace(self, **{f.name: getattr(self, f.name)[some] for f in fields(self)} | {"count": count[some]})
 
     def from_centres(self, feature: Floats) -> Floats:
-        """How far each row is from its cluster's centre, (n,) float32, rounded to nearest."""
+        """Measure how far each row is from its cluster's centre, (n,) float32, rounded to nearest."""
         away: Floats = _away(feature, self.centre, self.count).astype(np.float32)
         return away
 
     def groups(self) -> "Clusters":
-        """The groups, each as one cluster of all its rows."""
+        """Merge the clusters of each group into one cluster of all its rows."""
         if not len(self.count):
             return self
         begins = self.group_start
@@ -217,7 +217,7 @@ def make_clusters(
 
 
 def _groups(members: Ints, feature: Floats, complement: Floats) -> list[list[Ints]]:
-    """The rows of one class, by group and cluster: about 2√n clusters, in about as many groups as each has clusters.
+    """Group the rows of one class: about 2√n clusters, in about as many groups as each has clusters.
 
     Near are rows that look alike and are about as sure of their class, since the bound is of the surest of a cluster.
     """
@@ -234,7 +234,7 @@ def _groups(members: Ints, feature: Floats, complement: Floats) -> list[list[Int
 
 
 def _parts(points: Floats | Doubles, k: int) -> list[Ints]:
-    """Positions of the points, in at most k parts by k-means."""
+    """Split points into at most k parts by k-means, as positions."""
     if k < 2:
         return [np.arange(len(points))]
     points = points.astype(np.float64)
@@ -246,20 +246,20 @@ def _parts(points: Floats | Doubles, k: int) -> list[Ints]:
 
 
 def _centres(points: Floats | Doubles, count: Ints) -> Floats:
-    """The mean of each run of so many points, (m, K)."""
+    """Average each run of so many points, (m, K)."""
     total = np.add.reduceat(points, np.cumsum(count) - count, dtype=np.float64)
     centre: Floats = (total / count[:, None]).astype(np.float32)
     return centre
 
 
 def _radii(points: Floats, centre: Floats, count: Ints, around: Floats | float = 0.0) -> Floats:
-    """How far each run's points reach from its centre, with what is around each of them, (m,)."""
+    """Measure how far each run's points reach from its centre, with what is around each of them, (m,)."""
     reach = _away(points, centre, count) + around
     return _rounded_up(np.maximum.reduceat(reach, np.cumsum(count) - count))
 
 
 def _away(points: Floats, centre: Floats, count: Ints) -> Doubles:
-    """How far each point is from the centre of its run, (n,) float64; a block at a time, as float64 is large."""
+    """Measure how far each point is from the centre of its run, (n,) float64; by blocks, as float64 is large."""
     away, run = np.empty(len(points)), np.repeat(np.arange(len(count)), count)
     for first in range(0, len(points), BLOCK):
         block = slice(first, first + BLOCK)
@@ -269,6 +269,6 @@ def _away(points: Floats, centre: Floats, count: Ints) -> Doubles:
 
 
 def _rounded_up(radius: Doubles) -> Floats:
-    """By more than the distance's own rounding."""
+    """Round up by more than the distance's own rounding."""
     up: Floats = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
     return up

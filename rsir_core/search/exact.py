@@ -29,7 +29,7 @@ SURE: Final = 0.99
 
 
 def complements(class_probabilities: Floats) -> Floats:
-    """1 − p of every class, the way that does not collapse: as the sum of the other classes' probabilities.
+    """Compute 1 − p of every class without collapse: as the sum of the other classes' probabilities.
 
     A confident softmax rounds to 1 in float32, and `1 - p` would put its whole class at distance 0. Where even the
     others have underflowed to 0, the smallest normal number stands for their sum: below every other complement, and
@@ -54,24 +54,24 @@ def complements(class_probabilities: Floats) -> Floats:
 
 
 def classes(class_probabilities: Floats) -> Ints:
-    """The most probable class of each row, (n,); of equals the first."""
+    """Find the most probable class of each row, (n,); of equals the first."""
     top: Ints = class_probabilities.argmax(axis=1)
     return top
 
 
 def distances(queries: Floats, rows: Floats) -> Doubles:
-    """‖f_q − f_r‖ of each query and row: (q, K) and (n, K) to (q, n) float64."""
+    """Compute ‖f_q − f_r‖ of each query and row: (q, K) and (n, K) to (q, n) float64."""
     result: Doubles = cdist(queries, rows)
     return result
 
 
 def query_weights(query_complements: Floats, row_classes: Ints) -> Doubles:
-    """W_r = 1 − p_q[c_r] (equation 6): (q, C) and (n,) to (q, n) float64."""
+    """Compute W_r = 1 − p_q[c_r] (equation 6): (q, C) and (n,) to (q, n) float64."""
     return query_complements.astype(np.float64)[:, row_classes]
 
 
 def candidate_weights(row_complements: Floats, query_classes: Ints) -> Doubles:
-    """W_q = 1 − p_r[c_q] (equation 7): (n, C) and (q,) to (q, n) float64."""
+    """Compute W_q = 1 − p_r[c_q] (equation 7): (n, C) and (q,) to (q, n) float64."""
     return row_complements.T[query_classes].astype(np.float64)
 
 
@@ -86,11 +86,11 @@ class Hits:
     candidate_weight: Doubles  # equation 7
 
     def first(self, k: int) -> Self:
-        """The k best."""
+        """Keep the k best."""
         return type(self)(*(getattr(self, f.name)[:k] for f in fields(self)))
 
     def take(self, positions: Ints) -> Self:
-        """These of them, in this order."""
+        """Take these hits, in this order."""
         return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
 
 
@@ -121,7 +121,7 @@ class Searcher:
 
     @classmethod
     def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:
-        """Rows in any order: that of their runs, (n,), which the searcher's rows are in, and the searcher."""
+        """Build a searcher of rows in any order; returns the order (n,) that its rows are in, and the searcher."""
         if not len(image_ids) == len(feature) == len(class_probabilities):
             raise ValueError(
                 f"{len(image_ids)} image ids, {len(feature)} features and {len(class_probabilities)} class "
@@ -144,7 +144,7 @@ class Searcher:
         allowed: npt.NDArray[np.bool_] | None = None,
         plain: bool = False,
     ) -> Hits:
-        """The k rows of smallest weighted distance, or all where there are fewer.
+        """Search the k rows of smallest weighted distance, or all where there are fewer.
 
         Args:
             feature: the query's, (K,) float32.
@@ -185,6 +185,6 @@ class Searcher:
 
 
 def _check_finite(feature: Floats, class_probabilities: Floats) -> None:
-    """NaN compares with nothing: it would make a ranking wrong without a sign."""
+    """Check that all numbers are finite: NaN compares with nothing, so it would make a ranking wrong without a sign."""
     if not (np.isfinite(feature).all() and np.isfinite(class_probabilities).all()):
         raise ValueError("a feature or a class probability is NaN or infinite; such an image cannot be ranked")

@@ -54,7 +54,7 @@ class Filter:
     where: tuple[tuple[str, Operator, Any], ...] = ()
 
     def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:
-        """Which rows of a table pass, (n,) bool; None: all. Far from clusters that can have one nothing is looked at.
+        """Find which rows of a table pass, (n,) bool; None: all. Clusters that cannot have one are not looked at.
 
         Args:
             table: the rows, in the order of the clusters' runs.
@@ -82,7 +82,7 @@ class Filter:
                 raise QueryError(f"where: no column {column!r}; there are {', '.join(known)}")
 
     def _test(self, schema: pa.Schema) -> pc.Expression | None:
-        """All of it as one expression."""
+        """Build one expression of all conditions."""
         tests = [] if self.classes is None else [pc.field(schemas.CLASS).isin(pa.array(self.classes, pa.string()))]
         if self.start is not None:
             tests.append(pc.field(schemas.TIME) >= pa.scalar(self.start, schemas.UTC))
@@ -94,7 +94,7 @@ class Filter:
         return functools.reduce(operator.and_, tests) if tests else None
 
     def _possible(self, clusters: Clusters, class_names: tuple[str, ...]) -> Mask:
-        """Which clusters can have a row that passes, (m,) bool, by their ranges."""
+        """Find which clusters can have a row that passes, (m,) bool, by their ranges."""
         mask = np.ones(len(clusters.count), np.bool_)
         ranges: Ranges = clusters.ranges
         if self.classes is not None:
@@ -114,12 +114,12 @@ EVERYTHING: Final = Filter()
 
 
 def columns_to_ask(schema: pa.Schema) -> list[str]:
-    """The columns that a predicate can be about: those of one value, and not of bytes."""
+    """List the columns that a predicate can be about: those of one value, and not of bytes."""
     return [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
 
 
 def _holds(field: pa.Field, asked: Operator, value: Any) -> pc.Expression:
-    """One predicate, on a column in the width that its values have, so that 0.1 is the same to `==` and `in`."""
+    """Build one predicate, on a column in the width that its values have, so that 0.1 is the same to `==` and `in`."""
     several = asked in ("in", "not in")
     if several != isinstance(value, (list, tuple)):
         raise QueryError(
@@ -136,7 +136,7 @@ def _holds(field: pa.Field, asked: Operator, value: Any) -> pc.Expression:
 
 
 def _value(field: pa.Field, value: Any) -> Any:
-    """A value that a column is compared with, once it is known to be of its kind."""
+    """Check that a value is of the kind of the column that it is compared with."""
     numbers = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     kinds: tuple[type, ...]
     kinds, words = ((int, float), "numbers") if numbers else ((str,), "texts")
@@ -166,7 +166,7 @@ def _microseconds(time: datetime) -> int:
 
 
 def _spans(count: npt.NDArray[np.int64], chosen: Mask) -> list[tuple[int, int]]:
-    """Runs that are chosen, as (start, stop) of rows; near neighbours, with what is between, as one."""
+    """Merge chosen runs to (start, stop) of rows; near neighbours, with what is between, as one."""
     ends = np.cumsum(count)
     starts, stops = (ends - count)[chosen], ends[chosen]
     far = np.flatnonzero(starts[1:] - stops[:-1] > GAP)

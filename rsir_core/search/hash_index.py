@@ -25,7 +25,7 @@ class HashIndex:
         self._hashes = hashes[order]
 
     def find(self, text: str, is_it: Callable[[int], bool]) -> int | None:
-        """The row of a text; None: no row has it.
+        """Find the row of a text; None: no row has it.
 
         Args:
             text: what is looked for.
@@ -37,7 +37,7 @@ class HashIndex:
 
 
 def hashes_of(texts: pa.Array | pa.ChunkedArray) -> Hashes:
-    """FNV-1a of each text's UTF-8, (n,) uint64."""
+    """Hash each text's UTF-8 by FNV-1a, (n,) uint64."""
     chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     return np.concatenate([np.empty(0, np.uint64), *(_chunk(chunk.cast(pa.large_string())) for chunk in chunks)])
 

@@ -40,7 +40,7 @@ class ClusterBounds(NamedTuple):
 
     @classmethod
     def of(cls, clusters: Clusters, start: Ints, count: Ints) -> Self:
-        """Of clusters, with what each of them begins with and how many of it there are."""
+        """Build from clusters, with what each of them begins with and how many of it there are."""
         minima = np.ascontiguousarray(clusters.min_complement.T)
         return cls(clusters.of_class, clusters.centre, clusters.radius, minima, start, start + count)
 
@@ -58,7 +58,7 @@ class ClusterTree(NamedTuple):
 
     @classmethod
     def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
-        """Of rows that lie in clusters; nothing of the size of the rows is copied."""
+        """Build from rows that lie in clusters; nothing of the size of the rows is copied."""
         groups = ClusterBounds.of(clusters.groups(), clusters.group_start, clusters.group_size)
         balls = ClusterBounds.of(clusters, clusters.start, clusters.count)
         in_order = _in_order(complement, balls)
@@ -68,7 +68,7 @@ class ClusterTree(NamedTuple):
 def candidates(
     tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
-    """Every row that can be among the k of smallest weighted distance, those that tie for the last place included.
+    """Find every row that can be among the k of smallest weighted distance, those that tie for the last place included.
 
     Args:
         tree: of the rows.
@@ -95,7 +95,7 @@ def _compiled(function: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _distance(a: Any, rows: Any, i: Any) -> Any:
-    """‖a − row i‖ in float32; infinite where a square is."""
+    """Compute ‖a − row i‖ in float32; infinite where a square is."""
     total = np.float32(0)
     for d in range(len(a)):
         total += (a[d] - rows[i, d]) * (a[d] - rows[i, d])
@@ -104,14 +104,14 @@ def _distance(a: Any, rows: Any, i: Any) -> Any:
 
 @_compiled
 def _distances(a: Any, rows: Any, start: Any, stop: Any, out: Any) -> None:
-    """‖a − row j‖ in float32, of each from start to stop."""
+    """Compute ‖a − row j‖ in float32, of each from start to stop."""
     for j in range(start, stop):
         out[j - start] = _distance(a, rows, j)
 
 
 @_compiled
 def _lower(distance: Any, dimensions: Any) -> Any:
-    """What the true distance is at least."""
+    """Bound the true distance from below."""
     if not np.isfinite(distance):
         return 0.0
     return max(0.0, distance * (1 - (dimensions + 8) * RELATIVE) - ABSOLUTE * np.sqrt(dimensions))
@@ -119,13 +119,13 @@ def _lower(distance: Any, dimensions: Any) -> Any:
 
 @_compiled
 def _upper(distance: Any, dimensions: Any) -> Any:
-    """What the true distance is at most."""
+    """Bound the true distance from above."""
     return distance * (1 + (dimensions + 8) * RELATIVE) + ABSOLUTE * np.sqrt(dimensions)
 
 
 @_compiled
 def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
-    """What the weights of every row of ball j multiply to at least."""
+    """Bound the product of the weights of every row of cluster j from below."""
     _, complement, query_class = query
     if plain:
         return 1.0
@@ -134,13 +134,13 @@ def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
 
 @_compiled
 def _near(balls: Any, j: Any, centre: Any, dimensions: Any) -> Any:
-    """How far every row of ball j is at least, from how far its centre is."""
+    """Bound the distance of every row of cluster j from below, by how far its centre is."""
     return max(0.0, _lower(centre, dimensions) - balls.radius[j]) * _BELOW
 
 
 @_compiled
 def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensions: Any, out: Any) -> None:
-    """What each row of a cluster has at least, but for the query's weight; without a branch, to be done at once.
+    """Bound each row of a cluster from below, but for the query's weight; without a branch, to be done at once.
 
     Args:
         weights: (c,) float32, of equation 7.
@@ -161,7 +161,7 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
 
 @_compiled
 def _in_order(complements: Any, clusters: Any) -> Any:
-    """Whether the rows of each cluster have rising complements of their class, but for rounding."""
+    """Tell whether the rows of each cluster have rising complements of their class, but for rounding."""
     for j in range(len(clusters.start)):
         most = np.float32(0)
         for i in range(clusters.start[j], clusters.stop[j]):
@@ -174,7 +174,7 @@ def _in_order(complements: Any, clusters: Any) -> Any:
 
 @_compiled
 def _sure(weights: Any, most: Any) -> Any:
-    """How many of the first rows of a cluster in order can be of at most such a weight by equation 7."""
+    """Count how many of the first rows of a cluster in order can be of at most such a weight by equation 7."""
     stop = 0
     while stop < len(weights) and weights[stop] <= most * (1 + _ROUNDED):
         stop += _STEP
@@ -183,7 +183,7 @@ def _sure(weights: Any, most: Any) -> Any:
 
 @_compiled
 def _passing(mask: Any, start: Any, stop: Any) -> Any:
-    """Where the rows of a cluster end that need be looked at: where they begin, if none of them is allowed."""
+    """Find where the rows of a cluster end that need be looked at: where they begin, if none of them is allowed."""
     if len(mask) == 0 or mask[start:stop].any():
         return stop
     return start
@@ -191,7 +191,7 @@ def _passing(mask: Any, start: Any, stop: Any) -> Any:
 
 @_compiled
 def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
-    """The cluster that a search begins with, and how far its centre is: the nearest group's nearest.
+    """Choose the cluster that a search begins with, and how far its centre is: the nearest group's nearest.
 
     Nearest by the weighted distance of the centre: a limit that is low soon spares most of what follows.
 
@@ -240,7 +240,7 @@ def _push(waiting: Any, balls: Any, run: Any, query: Any, allowed: Any, distance
 
 @_compiled
 def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out: Any) -> Any:
-    """How many rows of a run can be within the limit and are allowed, and which; no branch, as none could be foreseen.
+    """Select the rows of a run that can be within the limit and are allowed; no branch, as none could be foreseen.
 
     Args:
         bounds: see `_row_bounds`.
@@ -266,7 +266,7 @@ def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out
 
 @_compiled
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
-    """See `candidates`. In one piece: taken apart, for groups, clusters and rows, it took 7 % longer."""
+    """Visit clusters; see `candidates`. In one piece: taken apart, it took 7 % longer."""
     groups, clusters, features, complements, from_centre, in_order, most_rows = tree
     feature, complement, query_class = query
     m, K = len(clusters.start), len(feature)
@@ -323,7 +323,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
 
 @_compiled
 def _ranked(tree: Any, query: Any, found: Any, plain: Any) -> Any:
-    """Rows (position, class) with their weighted distance and its factors, float64, by what they are ranked by."""
+    """Rank rows (position, class) by weighted distance or distance, with the factors, float64."""
     feature, complement, query_class = query
     n = len(found)
     rows, factors = np.empty(n, np.int64), np.empty((4, n))

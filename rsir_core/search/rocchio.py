@@ -21,7 +21,7 @@ class Example(NamedTuple):
 
 
 def refine(query: Example | None, positive: list[Example], negative: list[Example]) -> Example:
-    """Rocchio's formula on features and on class probabilities, its weights divided by their sum.
+    """Move a query by Rocchio's formula on features and on class probabilities, its weights divided by their sum.
 
     So the centre of the features does not matter, and the good examples of one kind stay where they are. Probabilities
     that become negative are 0.

@@ -20,7 +20,7 @@ _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", 
 
 
 def file_system(uri: str, **options: Any) -> tuple[Any, str]:
-    """What holds a URI that a person gave, and its path there; `options` are fsspec's.
+    """Open what holds a URI that a person gave, and its path there; `options` are fsspec's.
 
     Raises:
         StorageError: the protocol is unknown, or not installed.
@@ -108,7 +108,7 @@ def reading_from(uri: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks and colours, which deltalake's have."""
+    """Format what an error says, without line breaks and colours, which deltalake's have."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
 
 

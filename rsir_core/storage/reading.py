@@ -41,7 +41,7 @@ def open_file(uri: str) -> BinaryIO:
 
 @contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """What goes wrong in the body with reading a file is an ImageError of stage `read`."""
+    """Raise what goes wrong in the body with reading a file as an ImageError of stage `read`."""
     try:
         yield
     except ImageError:

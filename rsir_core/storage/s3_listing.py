@@ -36,7 +36,7 @@ Page = tuple[list[Entry], Part | None]  # and what of its part comes after it
 
 
 def quick(fs: Any) -> Any:
-    """Like an s3fs file system, but it leaves times as text: parsing them takes longer than all else of a page."""
+    """Make an s3fs file system that leaves times as text: parsing them takes longer than all else of a page."""
     from aiobotocore.session import AioSession  # noqa: PLC0415 -- of the extra `s3`; who has such an `fs` has it
 
     session = AioSession(**fs.kwargs)  # as s3fs makes it
@@ -58,7 +58,7 @@ class Bucket:
         self._prefix = f"{key}/" if key else ""
 
     def entries(self) -> Iterator[Entry]:
-        """Every object, once, in an order that is the same each time; a few pages are held, never the listing."""
+        """List every object, once, in an order that is the same each time; a few pages are held, never the listing."""
         first, rest = self._list(Part("", None))
         yield from first
         if rest is None:
@@ -89,7 +89,7 @@ class Bucket:
         return entries, None if is_over else part._replace(token=found["NextContinuationToken"])
 
     def _parted(self, rest: Part, listed: list[str]) -> list[Part]:
-        """What is left after these keys in several parts; in one where the store has no order of keys.
+        """Split what is left after these keys into several parts; into one where the store has no order of keys.
 
         S3's directory buckets have none, nor can they start after a key.
         """
@@ -103,7 +103,7 @@ class Bucket:
         return [rest._replace(before=ends[0]), *(Part(*between) for between in zip(edges, ends[1:], strict=True))]
 
     def _folders(self, prefix: str) -> list[str]:
-        """Those directly in a prefix; not all where they are very many, none where there are files only, at first."""
+        """List folders directly in a prefix; not all where they are very many, none where it begins with files only."""
         found: list[str] = []
         go_on: dict[str, str] = {}
         for _ in range(LOOKS):
