@@ -12,12 +12,12 @@ from jobs.boxes.data import image_size
 from jobs.boxes.formats import NWPU_CLASSES, MarkedObject
 from jobs.boxes.marked import Marked, read_coco_files, read_label_files
 from jobs.boxes.named import NamedFiles
+from jobs.boxes.options import ConvertBoxesConfig
 from jobs.boxes.polygons import around, clipped
 from jobs.boxes.splits import SPLITS, split_images
 from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
 from jobs.boxes.yolo import read_lines
 from jobs.command import Summary, run
-from jobs.config import ConvertBoxesConfig
 from rsir_core.archive.file_names import composed
 from rsir_core.archive.listing import EXTENSIONS
 from rsir_core.errors import ConfigError, LabelError

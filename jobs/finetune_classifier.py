@@ -28,10 +28,11 @@ from torch import Tensor
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.config import FinetuneClassifierConfig, split_list
+from jobs.options import split_list
 from jobs.pipeline.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
+from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError

@@ -16,7 +16,7 @@ from torch import nn
 
 from jobs.boxes.data import BoxData, BoxedImage, read_boxes, state_of
 from jobs.command import Summary, run
-from jobs.config import FinetuneDetectorConfig
+from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.archive.listing import etag_of
 from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, WeightsError
 from rsir_core.imagery.decode import read_picture

@@ -8,12 +8,12 @@ from typing import Final
 
 from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
-from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits, Committer
 from jobs.indexing.compacting import compact
 from jobs.indexing.describing import describe_files
 from jobs.indexing.gone import check_gone
 from jobs.indexing.no_match import state_no_match
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import is_published, publish
 from jobs.indexing.restoring import list_versions, restore_version

@@ -18,10 +18,10 @@ import pyarrow as pa
 import torch
 from PIL import Image, ImageDraw
 
+from jobs.boxes.options import ProposeBoxesConfig
 from jobs.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
-from jobs.config import ProposeBoxesConfig
 from jobs.evaluating.labels import match
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Stage, through

@@ -8,8 +8,8 @@ from typing import Any
 
 from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
-from jobs.config import QueryConfig
 from jobs.serving.answering import answer_files, write_part
+from jobs.serving.options import QueryConfig
 from jobs.serving.query import ServedVersion, open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images

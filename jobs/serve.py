@@ -19,8 +19,8 @@ from ray.serve.schema import LoggingConfig
 
 from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
-from jobs.config import ServeConfig
 from jobs.serving.fleet import Ingress
+from jobs.serving.options import ServeConfig
 from jobs.serving.query import open_version
 from jobs.serving.reading import Limits
 from jobs.serving.replicas import DescriberReplica, SearcherReplica

@@ -40,9 +40,9 @@ from deltalake import DeltaTable
 from PIL import Image
 
 import jobs.index as job
-from jobs.config import IndexConfig
 from jobs.demo_scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
 from jobs.serving.query import open_version
 from rsir_core import schemas

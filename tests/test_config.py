@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from jobs.command import from_mapping, parse, run
-from jobs.config import FinetuneClassifierConfig, FinetuneDetectorConfig, IndexConfig, ServeConfig
+from jobs.indexing.options import IndexConfig
+from jobs.serving.options import ServeConfig
+from jobs.training.options import FinetuneClassifierConfig, FinetuneDetectorConfig
 from rsir_core.errors import ArchiveError, ConfigError
 
 GIVEN = ["--archive", "a", "--models", "m", "--index", "i"]

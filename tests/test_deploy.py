@@ -16,7 +16,8 @@ import yaml
 from pydantic import ValidationError
 
 from jobs.command import from_mapping, parse
-from jobs.config import IndexConfig, ServeConfig
+from jobs.indexing.options import IndexConfig
+from jobs.serving.options import ServeConfig
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "k8s").glob("*.yaml"))}

@@ -78,7 +78,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         rooms = {f"jobs.{other}" for other in {package, *allowed}} | {
             "jobs.cluster",
             "jobs.command",
-            "jobs.config",
+            "jobs.options",
             "jobs.resources",
         }
         for file in (ROOT / "jobs" / package).glob("*.py"):

@@ -9,8 +9,8 @@ from jobs.boxes.coco import read_coco
 from jobs.boxes.data import image_size
 from jobs.boxes.formats import LABEL_FORMATS, MarkedObject, check_size
 from jobs.boxes.named import NamedFiles, is_hidden_entry, stem
+from jobs.boxes.options import ConvertBoxesConfig
 from jobs.boxes.yolo import marks_object
-from jobs.config import ConvertBoxesConfig
 from rsir_core.archive.file_names import tell_apart
 from rsir_core.errors import LabelError
 

@@ -11,8 +11,8 @@ import ray
 import torch
 
 from jobs.cluster import tables_of
-from jobs.config import EvaluateConfig
 from jobs.evaluating.evaluated_index import EvaluatedIndex
+from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.config import EvaluateConfig, split_list
 from jobs.evaluating.labels import count_trained_on, label_rows
+from jobs.evaluating.options import EvaluateConfig
+from jobs.options import split_list
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms

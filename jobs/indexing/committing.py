@@ -6,7 +6,7 @@ from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core.errors import ArchiveError
 from rsir_core.index.delta import Mode, TableFile, WrittenFile

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 from ray.data import Dataset
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
 from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
 from jobs.pipeline.stage import Stage, through

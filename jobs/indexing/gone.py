@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.config import GUARDED_FROM, IndexConfig
+from jobs.indexing.options import GUARDED_FROM, IndexConfig
 from jobs.indexing.run_report import by_folder
 from rsir_core import schemas
 from rsir_core.archive.listing import root_of

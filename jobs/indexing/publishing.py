@@ -9,8 +9,8 @@ import ray
 import ray.data
 
 from jobs.cluster import rows_of
-from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, root_of, under

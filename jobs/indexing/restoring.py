@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import IndexConfig
 from jobs.indexing.committing import Commits
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core import schemas
 from rsir_core.index.diff import Plan

@@ -12,9 +12,9 @@ import ray
 import torch
 
 from jobs.cluster import rows_of
-from jobs.config import FinetuneClassifierConfig
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Pool, Stage, through
+from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.models.bundle import Bundle, State

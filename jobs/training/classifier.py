@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from jobs.config import FinetuneClassifierConfig
+from jobs.training.options import FinetuneClassifierConfig
 from jobs.training.recipe import Recipe
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ConfigError

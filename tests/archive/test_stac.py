@@ -12,7 +12,7 @@ import pytest
 import shapely
 from shapely.geometry import mapping
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from rsir_core.archive.listing import ImageFile
 from rsir_core.archive.stac import AHEAD, AT_ONCE, ItemSelection, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from jobs.config import IndexConfig
 from jobs.demo_scenes import write_archive
+from jobs.indexing.options import IndexConfig
 from tests.benchmarks.index import BATCH, write_models
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.config import IndexConfig
 from jobs.demo_scenes import write_archive
 from jobs.index import index_archive
+from jobs.indexing.options import IndexConfig
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core.geo.bounding_box import BoundingBox

@@ -31,8 +31,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from jobs.config import ServeConfig
 from jobs.serve import QUIET, build, free_port
+from jobs.serving.options import ServeConfig
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
 from rsir_core.models.pca import Moments

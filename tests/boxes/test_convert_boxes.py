@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.boxes.data import BoxedImage, read_boxes
-from jobs.config import ConvertBoxesConfig
+from jobs.boxes.options import ConvertBoxesConfig
 from jobs.convert_boxes import convert_boxes
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.models.regions import Box

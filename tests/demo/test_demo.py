@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.config import DemoConfig
-from jobs.demo import Steps, _folder_name, choose_queries
+from jobs.demo import DemoConfig, Steps, _folder_name, choose_queries
 from jobs.demo_picture import Answer, draw_answers
 from jobs.demo_scenes import CLASSES, draw_scene
 from rsir_core.archive.labels import LabelledImage

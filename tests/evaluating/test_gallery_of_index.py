@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jobs.config import EvaluateConfig
 from jobs.evaluating.describing import stored
 from jobs.evaluating.evaluated_index import EvaluatedIndex, open_evaluated_index
 from jobs.evaluating.gallery import QUERIES, RESULTS, choose_queries, make_strips
+from jobs.evaluating.options import EvaluateConfig
 from rsir_core.evaluation.arms import Arm
 from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import Scores, score_retrieval

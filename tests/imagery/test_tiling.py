@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.transform import Affine
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConfigError, ImageError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from jobs.indexing.run_report import RunReport
 from rsir_core.errors import ArchiveError

@@ -8,10 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.config import IndexConfig, ServeConfig
 from jobs.index import index_archive
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.restoring import restore_version
 from jobs.serve import serve_index
+from jobs.serving.options import ServeConfig
 from rsir_core.errors import ConfigError, LeaseError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import get_last_run

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.config import IndexConfig
 from jobs.demo_scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing import publishing
 from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact_features
 from jobs.indexing.describing import describe_files
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.publishing import is_published
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images

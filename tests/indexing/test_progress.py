@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.config import IndexConfig
+from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import WINDOW, Progress
 from jobs.indexing.run_report import RunReport
 from rsir_core.errors import ArchiveError, StorageError

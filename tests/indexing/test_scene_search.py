@@ -16,8 +16,8 @@ from PIL import Image
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from jobs.config import IndexConfig
 from jobs.index import index_archive
+from jobs.indexing.options import IndexConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.imagery.decode import read_picture

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.config import IndexConfig
 from jobs.indexing.describing import DescribeRead
+from jobs.indexing.options import IndexConfig
 from jobs.pipeline.reading import Reading, images_of, read_batches, read_files
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images

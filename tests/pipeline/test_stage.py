@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 
 from jobs import propose_boxes as proposing
-from jobs.config import EvaluateConfig, FinetuneClassifierConfig, ProposeBoxesConfig
+from jobs.boxes.options import ProposeBoxesConfig
 from jobs.evaluate import evaluate
 from jobs.evaluating import describing
+from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.propose_boxes import propose_boxes
 from jobs.training import calibrating
 from jobs.training.calibrating import calibrate
+from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.archive.listing import list_images

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from jobs.command import parse
-from jobs.config import QueryConfig
 from jobs.demo_scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.serving.answering import answer_files
+from jobs.serving.options import QueryConfig
 from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images

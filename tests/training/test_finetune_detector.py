@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 from jobs.boxes.data import read_boxes
-from jobs.config import FinetuneDetectorConfig
 from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
+from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.detector import Detector, DetectorSettings, build_detector, offline_ultralytics

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from jobs.config import FinetuneClassifierConfig
+from jobs.training.options import FinetuneClassifierConfig
 from jobs.training.recipe import LEFT_OUT, Recipe, recipe_without
 from rsir_core.errors import ConfigError
 
