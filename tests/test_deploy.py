@@ -78,7 +78,7 @@ def test_alerts_are_rules_that_prometheus_takes(tmp_path: Path) -> None:
 
 def test_alerts_and_dashboard_ask_for_metrics_that_are_exported() -> None:
     """As Ray names them: with `ray_` before, counters with `_total` behind, histograms in three parts."""
-    rooms = [ROOT / "jobs" / "serving" / "meters.py", ROOT / "jobs" / "indexing" / "progress.py"]
+    rooms = [ROOT / "jobs" / "serving" / "metrics.py", ROOT / "jobs" / "indexing" / "progress.py"]
     made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(rsir_\w+)"', "".join(room.read_text() for room in rooms))
     suffixes = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}
     exported = {f"ray_{name}{suffix}" for kind, name in made for suffix in suffixes[kind]}
