@@ -94,7 +94,7 @@ def _two_trainings(folder: Path) -> list[str]:
 
 def _evaluation(folder: Path) -> list[str]:
     report = ["--report", str(folder / "report")]
-    return [_output_of(["-m", "jobs.evaluate", "--index", str(folder / "index"), *report, "--arms", "image"])]
+    return [_output_of(["-m", "jobs.evaluate", "--index", str(folder / "index"), *report])]
 
 
 def _stopped_endpoint(folder: Path) -> list[str]:

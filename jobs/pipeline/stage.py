@@ -4,6 +4,7 @@ On CPUs one actor does all three with one thread, because a reading task would t
 reading is a pool of CPU tasks of its own, so that a GPU never waits for a decoder.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,8 +104,11 @@ def through(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
     """
     actors = options.actors or actor_count(options.num_gpus)
     unit = rows_per_file(len(listing), actors, options.batch_size, stage.at_risk, stage.rows_each)
-    files = ray.data.from_arrow([listing.slice(start, unit) for start in range(0, len(listing), unit)])
-    pool = ActorPoolStrategy(size=actors)
+    blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
+    files = ray.data.from_arrow(blocks)
+    # No more actors than they can have work at once, which Ray Data would warn of; on GPUs they take smaller batches.
+    work = math.ceil(len(listing) / options.batch_size) if options.num_gpus else len(blocks)
+    pool = ActorPoolStrategy(size=max(1, min(actors, work)))
     if not options.num_gpus:
         return files.map_batches(
             ReadWorkWrite, fn_constructor_args=(stage, options.batch_size), compute=pool, batch_size=None,

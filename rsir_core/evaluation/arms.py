@@ -37,6 +37,14 @@ class Variation(NamedTuple):
         """What of an image is described."""
         return "whole_image" if self.tau == 1 else "key_region"
 
+    def __str__(self) -> str:
+        """Describe the variation in words, as for a log."""
+        parts = ["whole image" if self.tau == 1 else f"key region {self.tau:g}"]
+        parts += [] if self.peer is None else [f"{self.backbone} of {self.peer}"]
+        parts += [] if self.centre is None else [f"centred by {self.centre}"]
+        parts += [] if self.views is None else [f"views: {self.views}"]
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -45,6 +53,10 @@ class Arm:
     variation: Variation
     components: int | None  # of the PCA; None: the embeddings at unit length
     weighted: bool  # by the weighted distance (paper eq. 8), else by the distance alone
+
+    def __str__(self) -> str:
+        """Describe the arm in words, as for a log."""
+        return f"{self.variation}, {'weighted' if self.weighted else 'plain'} distance"
 
 
 class IndexSetup(NamedTuple):
