@@ -117,7 +117,10 @@ def _started(arguments: list[str]) -> subprocess.Popen[str]:
 def _output_of(arguments: list[str]) -> str:
     with _started(arguments) as process:
         output, _ = process.communicate(timeout=LIMIT)
-    return output if process.returncode == 0 else f"{output}\nERROR exit status {process.returncode}"
+    if process.returncode == 0:
+        return output
+    last = output.strip().splitlines()[-1:]
+    return f"{output}\nERROR exit status {process.returncode}: {''.join(last)}"
 
 
 SITUATIONS: Final[dict[str, Callable[[Path], list[str]]]] = {
@@ -151,10 +154,11 @@ def main() -> None:
         build_index(folder, per_class=2)
         for situation in [args.only] if args.only else SITUATIONS:
             began, found, runs = time.monotonic(), Counter[str](), 0
-            for _ in range(args.runs):
+            for i in range(args.runs):
                 lines = [line for output in SITUATIONS[situation](folder) for line in noise_in(output)]
                 runs += bool(lines)
                 found.update(lines)
+                print(f"{situation}: {i + 1} of {args.runs}, {runs} loud", file=sys.stderr, flush=True)
             loud += runs
             seconds = round(time.monotonic() - began)
             print(json.dumps({"situation": situation, "runs": args.runs, "loud": runs, "seconds": seconds}), flush=True)
