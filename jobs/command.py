@@ -38,7 +38,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class JobConfig:
-    """What every job takes."""
+    """Hold the options that every job takes."""
 
     json: bool = option("print the summary as one JSON object on the last line of stdout", False)
 

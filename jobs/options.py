@@ -12,11 +12,11 @@ from rsir_core.models.regions import VIEWS
 
 @dataclasses.dataclass(frozen=True)
 class RayJobConfig(JobConfig):
-    """What every job on Ray takes."""
+    """Hold the options that every job on Ray takes."""
 
     @property
     def needs(self) -> Needs:
-        """What a cluster must have for the job to begin: a GPU for one actor, where it is asked for."""
+        """Say what a cluster must have for the job to begin: a GPU for one actor, where it is asked for."""
         gpus: float = getattr(self, "num_gpus", 0.0)
         return Needs(f"--num-gpus {gpus:g}", gpus)
 
@@ -27,7 +27,7 @@ class RayJobConfig(JobConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DescribingConfig(RayJobConfig):
-    """What every job takes that describes a folder of images."""
+    """Hold the options that every job takes that describes a folder of images."""
 
     actors: int = option("describing actors; 0: one per GPU, or per CPU where --num-gpus is 0", 0, least=0)
     num_gpus: float = option("GPUs per actor; 0 describes on CPUs, one thread each", 0.0, least=0)

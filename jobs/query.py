@@ -22,7 +22,7 @@ MAX_K = 10_000
 
 
 class QueryProgress:
-    """What has been answered so far."""
+    """Track how many queries have been answered so far."""
 
     def __init__(self, total: int) -> None:
         self.total = total

@@ -14,7 +14,7 @@ log = logging.getLogger("jobs")
 
 
 class Needs(NamedTuple):
-    """What must be there before a job can begin.
+    """Name the resources that must be there before a job can begin.
 
     Attributes:
         options: by which it was asked for, as they are typed.

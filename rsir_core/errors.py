@@ -32,7 +32,7 @@ class ArchiveError(RsirError):
 
 
 class ImageError(RsirError):
-    """One file that should be an image cannot become one; it ends as a row in `failures`.
+    """Report that a file that should be an image cannot become one; it ends as a row in `failures`.
 
     Attributes:
         stage: where it was found out.
@@ -45,7 +45,7 @@ class ImageError(RsirError):
 
     @property
     def is_refused(self) -> bool:
-        """Whether that says something of the store rather than of the file: credentials expire, networks fail."""
+        """Tell whether the failure is the store's and not the file's: credentials expire, networks fail."""
         return is_refusal(self.stage, self.kind)
 
     def __str__(self) -> str:

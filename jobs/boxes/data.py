@@ -31,7 +31,7 @@ _ROUNDING: Final = 0.005  # share of a side; what is cut off a box beyond that i
 
 
 class BoxedImage(NamedTuple):
-    """One image and its boxes."""
+    """Hold one image and its boxes."""
 
     file: str
     height: int
@@ -42,7 +42,7 @@ class BoxedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxData:
-    """What a detector is trained on, chosen by and, once it is chosen, scored on."""
+    """Hold the images and boxes that a detector is trained on, chosen by and, once it is chosen, scored on."""
 
     names: tuple[str, ...]
     train: list[BoxedImage]

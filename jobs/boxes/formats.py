@@ -25,7 +25,7 @@ _DOTA_HEADER: Final = ("imagesource:", "gsd:")
 
 
 class MarkedObject(NamedTuple):
-    """One object as somebody marked it; nothing is known of it but that it could be read."""
+    """Hold one object as somebody marked it; nothing is checked but that it could be read."""
 
     name: str  # of the class; in Unicode's composed form where the annotation has it
     box: Box  # pixels of the image; edges as written, so that formats that count from 1 are a pixel off

@@ -19,7 +19,7 @@ EDGE: Final = 1.0  # pixel by which a box may reach over its image: formats coun
 
 
 class ImageToWrite(NamedTuple):
-    """One image of a split."""
+    """Hold one image of a split and the boxes to write for it."""
 
     uri: str
     name: str  # its path below `images`, with /

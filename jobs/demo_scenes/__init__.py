@@ -42,7 +42,7 @@ _OF_OBJECTS = ("airport", "baseball_diamond", "dense_residential", "harbor", "st
 
 
 class Scene(NamedTuple):
-    """One drawn image."""
+    """Hold one drawn image and its objects."""
 
     pixels: npt.NDArray[np.uint8]  # SIDE×SIDE×3, RGB
     boxes: list[tuple[Box, str]]  # every visible object and its name, of OBJECT_CLASSES

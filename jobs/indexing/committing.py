@@ -19,7 +19,7 @@ SILENT_FROM: Final = 20  # files: where so many or more are asked for and none c
 
 
 class Commits:
-    """Of one run. All of its tables' changes go through here, so that none is made that it does not know of.
+    """Make all commits of one run, so that no change is made to its tables that the run does not know of.
 
     Args:
         index: the index.
@@ -115,7 +115,7 @@ class Committer:
 
     @property
     def problem(self) -> str | None:
-        """What a run that is done is still not content with: more failures than allowed; None: there are not."""
+        """Say that a run that is done had more failures than allowed; None: it had not."""
         failed = self._progress.failed
         if not self._are_too_many(failed):
             return None

@@ -89,7 +89,7 @@ class IndexConfig(DescribingConfig):
 
     @property
     def wanted(self) -> ItemSelection | None:
-        """Which items of a catalogue; None: the archive is none.
+        """Select items of a catalogue; None: the archive is no catalogue.
 
         Raises:
             ConfigError: an option that is not what it should be, or that is not about this archive.
@@ -108,7 +108,7 @@ class IndexConfig(DescribingConfig):
 
     @property
     def tiling(self) -> Tiling | None:
-        """How scenes are cut; None: they are not.
+        """Say how scenes are cut; None: they are not cut.
 
         Raises:
             ConfigError: an option out of its range, or without the one that it is about.

@@ -20,7 +20,7 @@ log = logging.getLogger("jobs.index")
 
 
 class Progress:
-    """Of the description of images, by what workers tell of the files that they wrote.
+    """Track how far the description of images is, by the files that workers report to have written.
 
     Args:
         total: images to describe.
@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def examples(self) -> dict[str, str]:
-        """One message of each kind of failure."""
+        """Return one message of each kind of failure."""
         return {file["kind"]: file["message"] for file in reversed(self.failed_files)}
 
     @property
@@ -117,7 +117,7 @@ class Progress:
 
 
 class RunMetrics:
-    """What Prometheus reads of it on Ray's metrics port."""
+    """Export the progress of a run on Ray's metrics port, for Prometheus."""
 
     def __init__(self) -> None:
         self._images = Gauge("rsir_index_images", "images of this run's plan", tag_keys=("state",))

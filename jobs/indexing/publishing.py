@@ -182,7 +182,7 @@ def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca |
 
 
 class Published(NamedTuple):
-    """What publishing has come to.
+    """Report the outcome of publishing.
 
     Attributes:
         drift: how the new rows differ from those before; None: there are no new ones, or the PCA is fitted to them.

@@ -32,7 +32,7 @@ PER_COMMIT: Final = 1000
 
 
 class Scenes(NamedTuple):
-    """What came of a listing's scenes.
+    """Hold the listing with scenes cut into tiles, and the scenes that failed.
 
     Attributes:
         listing: with their tiles in their place; those that cannot be read are left as they were.

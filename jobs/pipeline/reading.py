@@ -49,7 +49,7 @@ class ReadingOptions(Protocol):
 
 
 class Reading(NamedTuple):
-    """How files are read: by which function, of up to how many pixels, in up to how many seconds each."""
+    """Say how files are read: by which function, up to how many pixels and seconds each."""
 
     max_pixels: int
     seconds: float

@@ -28,7 +28,7 @@ class PoolOptions(Protocol):
 
     @property
     def actors(self) -> int:
-        """How many; 0: as many as the cluster has room for."""
+        """Return the number of actors; 0: as many as the cluster has room for."""
 
     @property
     def num_gpus(self) -> float:
@@ -54,7 +54,7 @@ def as_they_are(worked: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a listing goes through.
+    """Describe what a listing goes through.
 
     Attributes:
         reading: how listed files are read.

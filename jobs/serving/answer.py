@@ -45,7 +45,7 @@ class Recognised(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """What rows a searcher holds."""
+    """Summarise the rows that a searcher holds."""
 
     classes: dict[str, int]  # images of each that there is
     columns: list[str]  # that a predicate can be about

@@ -56,7 +56,7 @@ register_url_convertor("image_id", _ImageId())
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """How the endpoint is kept.
+    """Hold the settings of an endpoint that do not depend on its index.
 
     Attributes:
         record: takes note of each request.

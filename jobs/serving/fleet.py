@@ -32,7 +32,7 @@ Handle = DeploymentHandle[Any]
 
 
 class DeployedFleet:
-    """All replicas of the describer and of the searchers.
+    """Call all replicas of the describer and of the searchers.
 
     Args:
         describer: see `DescriberReplica`.

@@ -17,14 +17,14 @@ from rsir_core.retrieval.near_duplicates import Kind
 
 
 class SearchResult(NamedTuple):
-    """What a query finds."""
+    """Hold the rows that a query finds."""
 
     results: list[bytes]  # each as JSON
     nearest: float  # see `Ranked`, of all shares and whatever page
 
 
 class Backend(ABC):
-    """Where queries are described and ranked by one edition, wherever its rows are."""
+    """Describe and rank queries by one served version, wherever its rows are."""
 
     edition: ServedVersion
     parts: int

@@ -26,7 +26,7 @@ log = logging.getLogger("ray.serve")
 
 
 class Fleet(Protocol):
-    """All that answers queries: describers, and searchers of each share of the rows."""
+    """Reach all that answers queries: describers, and searchers of each share of the rows."""
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
@@ -74,12 +74,12 @@ class Library:
 
     @property
     def edition(self) -> ServedVersion:
-        """What is served to who asks for no version."""
+        """Return the version that is served to queries that ask for none."""
         return self._backends[self._current].edition
 
     @property
     def versions(self) -> list[int]:
-        """Those that are loaded."""
+        """List the versions that are loaded."""
         return sorted(self._backends)
 
     @property

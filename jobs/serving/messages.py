@@ -31,7 +31,7 @@ class BoxJson(TypedDict):
 
 
 class BoundingBoxJson(TypedDict):
-    """What a footprint spans, in degrees; across ±180° xmin > xmax."""
+    """Give bounds in degrees; across ±180° xmin > xmax."""
 
     xmin: float
     ymin: float
@@ -115,7 +115,7 @@ class ImagesJson(TypedDict):
 
 
 class IndexJson(TypedDict):
-    """What is served, and the limits that queries have."""
+    """Describe the served index, and the limits that queries have."""
 
     version: int
     images: int
@@ -144,7 +144,7 @@ class HealthJson(TypedDict):
 
 
 class ErrorJson(TypedDict):
-    """What is wrong with a request, in words."""
+    """Say in words what is wrong with a request."""
 
     detail: str
 

@@ -31,7 +31,7 @@ class QueryConfig(DescribingConfig):
 
     @property
     def filter(self) -> Filter:
-        """What results must pass.
+        """Build the filter that results must pass.
 
         Raises:
             ConfigError: a time or a box that is none.

@@ -82,7 +82,7 @@ def edition_of(uri: str, version: int | None = None) -> ServedVersion:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which rows are ranked, and which of the best are wanted."""
+    """Say which rows are ranked, and which of the best are wanted."""
 
     k: int
     offset: int = 0  # better ones to leave out
@@ -92,12 +92,12 @@ class Ranking:
 
     @property
     def first(self) -> int:
-        """How many of the best have those among them."""
+        """Count the best rows that hold all rows that are wanted."""
         return self.offset + self.k
 
     @property
     def is_light(self) -> bool:
-        """Whether others may wait for it: it answers with few rows, and no column of all rows is read for it."""
+        """Tell whether a ranking is cheap to answer with others: few rows, and no column of all rows is read for it."""
         return self.first <= FEW and self.filter == EVERYTHING
 
     def is_weighted(self, query: "Descriptor") -> bool:
@@ -109,7 +109,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What an image is ranked by, and how that came about.
+    """Hold what an image is ranked by, and how that was made.
 
     Attributes:
         image_id: of an indexed image; None: an upload.
@@ -137,12 +137,12 @@ class Descriptor:
 
     @property
     def object(self) -> DetectedObject | None:
-        """Its representative object."""
+        """Return the representative object."""
         return self.objects[0] if self.objects else None
 
 
 class Verdict(NamedTuple):
-    """How a query was ranked, and whether anything like it was found."""
+    """Say how a query was ranked, and whether anything like it was found."""
 
     weighted: bool
     no_match: bool | None  # None: nothing can be promised, or nothing was ranked

@@ -21,7 +21,7 @@ JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 exampl
 
 @dataclass(frozen=True)
 class Limits:
-    """What a query may ask for."""
+    """Limit what a query may ask for."""
 
     max_k: int
     max_bytes: int

@@ -33,7 +33,7 @@ PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)
 
 
 class Refusal(NamedTuple):
-    """A QueryError as a value: an exception that leaves a replica is logged, with its traceback, as a fault of ours."""
+    """Carry a QueryError as a value: Serve logs an exception that leaves a replica as a fault, with its traceback."""
 
     message: str
     status: int
@@ -44,6 +44,7 @@ def refusing(call: Callable[P, T]) -> Callable[P, T | Refusal]:
 
     @functools.wraps(call)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T | Refusal:
+        """Call it, and return what it refuses."""
         try:
             return call(*args, **kwargs)
         except ImageError as error:

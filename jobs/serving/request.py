@@ -49,7 +49,7 @@ Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
 
 
 class SearchRequest(BaseModel):
-    """What to rank the index against, and which of its rows."""
+    """Say what to rank the index against, and which of its rows."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -112,13 +112,13 @@ class SearchRequest(BaseModel):
 
     @property
     def is_one_stored_image(self) -> bool:
-        """Whether the query is an indexed image as it is."""
+        """Tell whether the query is an indexed image as it is."""
         named = self.image_id is not None or self.uri is not None
         return named and self.box is None and not self.has_examples
 
     @property
     def has_examples(self) -> bool:
-        """Whether images of the index are marked as good or bad."""
+        """Tell whether images of the index are marked as good or bad."""
         return bool(self.positive or self.negative)
 
     @property
@@ -145,7 +145,7 @@ class SearchRequest(BaseModel):
 
     @property
     def filter(self) -> Filter:
-        """Which rows are ranked.
+        """Build the filter for the rows that are ranked.
 
         Raises:
             QueryError: 422, none can be: south of its north end, or after its end.

@@ -25,7 +25,7 @@ LINE: Final = re.compile(r"([^:#]+):([0-9a-f]{64})")
 
 
 class TokenRequest(BaseModel):
-    """What `/token` takes."""
+    """Hold the body that `/token` takes."""
 
     token: str
 

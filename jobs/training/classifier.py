@@ -52,7 +52,7 @@ class Pictures(Dataset[Sample]):
 
 @dataclass(frozen=True)
 class Training:
-    """What is stepped together, and saved together."""
+    """Hold network, optimiser and schedule, which are stepped and saved together."""
 
     model: nn.Module  # as Ray Train wraps it
     optimizer: torch.optim.Optimizer
@@ -144,7 +144,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class TrainingViews:
-    """How a worker sees its images: views of a share `tau` of their sides, as the classifier takes them."""
+    """Make a worker's training views: a share `tau` of the images' sides, as the classifier takes them."""
 
     classifier: ClassifierSettings
     tau: float

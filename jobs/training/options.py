@@ -73,13 +73,13 @@ class FinetuneClassifierConfig(RayJobConfig):
 
     @property
     def needs(self) -> Needs:
-        """What all workers take together."""
+        """Add up what all workers need."""
         options = f"--workers {self.workers} --num-cpus {self.num_cpus} --num-gpus {self.num_gpus:g}"
         return Needs(options, self.workers * self.num_gpus, self.workers * self.num_cpus)
 
     @property
     def recipe(self) -> Recipe:
-        """What is left of it."""
+        """Build the recipe without the parts that are left out."""
         return recipe_without(split_list(self.without))
 
 

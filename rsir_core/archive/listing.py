@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageFile(NamedTuple):
-    """One file of the archive that should be an image.
+    """Name one file of the archive that should be an image.
 
     Attributes:
         image_id: path below the archive's root, '/'-separated; unique, and the same wherever the archive is mounted.
@@ -120,7 +120,7 @@ def etag_of(uri: str) -> tuple[str, int]:
 
 
 class Root(NamedTuple):
-    """Where an archive lies: what the URIs of its images have before their id, and after it of a file that holds them.
+    """Locate an archive: the part of its images' URIs before their id, and after it where one file holds them.
 
     `zip://` and `::s3://bucket/photos.zip`, for example; most archives are in no file.
     """

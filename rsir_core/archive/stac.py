@@ -28,7 +28,7 @@ ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see firs
 
 @dataclass(frozen=True)
 class ItemSelection:
-    """Which items of a catalogue, and what of each; None: all.
+    """Select items of a catalogue, and what to read of each; None: all.
 
     Attributes:
         start: taken then or later.
@@ -57,7 +57,7 @@ class ItemSelection:
 
 
 class _Files(DefaultStacIO):
-    """What pystac reads, by fsspec: any store, with the credentials of everything else."""
+    """Read for pystac by fsspec: any store, with the credentials of everything else."""
 
     def read_text_from_href(self, href: str) -> str:
         with fsspec.open(href, "rt", encoding="utf-8") as file:

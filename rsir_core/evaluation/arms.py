@@ -24,7 +24,7 @@ DIMENSIONS: Final = (8, 16, 32, 64, 128, 256)  # of figure 4
 
 
 class Variation(NamedTuple):
-    """One way to describe images; a field more is another way, which only `jobs/evaluating/describing.py` must know."""
+    """Vary how images are described; only `jobs/evaluating/describing.py` must know of a further field."""
 
     tau: float  # key region's share of height and width; 1: the whole image
     backbone: str
@@ -34,7 +34,7 @@ class Variation(NamedTuple):
 
     @property
     def region(self) -> str:
-        """What of an image is described."""
+        """Name the described part of an image."""
         return "whole_image" if self.tau == 1 else "key_region"
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Variation(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to rank."""
+    """Define one way to rank."""
 
     variation: Variation
     components: int | None  # of the PCA; None: the embeddings at unit length
@@ -60,7 +60,7 @@ class Arm:
 
 
 class IndexSetup(NamedTuple):
-    """What the arms of an index start from.
+    """Define what the arms of an index start from.
 
     Attributes:
         variation: as its rows are stored.

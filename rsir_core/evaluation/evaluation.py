@@ -28,7 +28,7 @@ class Spread(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """What the queries of one label scored."""
+    """Hold what the queries of one label scored."""
 
     map: Spread
     anmrr: Spread
@@ -44,7 +44,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """All arms over one database of n labelled images, each of which is a query.
+    """Hold all arms over one database of n labelled images, each of which is a query.
 
     Attributes:
         seed: of its models and split; None: there is one run only.
@@ -83,7 +83,7 @@ class Evaluation:
 
     @property
     def arms(self) -> list[Arm]:
-        """In the order in which they were asked for."""
+        """List the arms in the order in which they were asked for."""
         return list(self.runs[0].arms)
 
     def of(self, arm: Arm) -> list[Scores]:
@@ -109,7 +109,7 @@ class Evaluation:
 
     @property
     def highest_precision_at(self) -> dict[int, float]:
-        """That of a perfect ranking: of a query with NG relevant images only NG can be right, mean over queries."""
+        """Compute the precision of a perfect ranking: at most NG results are right for a query; mean over queries."""
         relevant_rows = [NG for run in self.runs for n in Counter(run.labels).values() for NG in [n - 1] * n if NG]
         return {k: float(np.mean(np.minimum(relevant_rows, k)) / k) for k in PRECISION_AT}
 
@@ -138,7 +138,7 @@ class Evaluation:
 
     @cached_property
     def protocol(self) -> dict[str, Any]:
-        """What holds for all runs; of what differs, a list by run."""
+        """Merge the protocols of all runs; of what differs, a list by run."""
         merged = {"main_arm": self.name(self.main), "excluded_queries": self.of(self.main)[0].excluded}
         for key in self.runs[0].protocol:
             values = [run.protocol.get(key) for run in self.runs]
@@ -147,7 +147,7 @@ class Evaluation:
 
     @cached_property
     def findings(self) -> dict[str, Any]:
-        """What else was found, by key of `metrics.json`; of what each run has, the mean."""
+        """Merge other findings, by key of `metrics.json`; of what each run has, the mean."""
         of_runs = {name: over_seeds([run.findings[name] for run in self.runs]) for name in self.runs[0].findings}
         return of_runs if self.duplicates is None else {"duplicates": self.duplicates, **of_runs}
 

@@ -22,7 +22,7 @@ THUMBNAIL: Final = 144  # pixels of the longer side
 
 
 class GalleryImage(NamedTuple):
-    """One image of a strip."""
+    """Hold one image of a gallery row."""
 
     uri: str
     region: Region
@@ -33,7 +33,7 @@ class GalleryImage(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its class and how sure the model is of it."""
+        """Say its class and how confident the model is of it."""
         return f"{self.class_name.replace('_', ' ')} {self.probability:.2f}"
 
 

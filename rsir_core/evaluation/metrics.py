@@ -38,7 +38,7 @@ PROTOCOL: Final = {
 
 @dataclass(frozen=True)
 class Scores:
-    """What each query scored; q queries have a relevant row."""
+    """Score each query; q queries have a relevant row."""
 
     queries: Ints  # (q,) positions of the scored queries among the rows
     average_precision: Doubles  # (q,)

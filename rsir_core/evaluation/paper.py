@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 
 class Published(NamedTuple):
-    """One result."""
+    """Hold one result of the paper."""
 
     map: float  # %
     anmrr: float

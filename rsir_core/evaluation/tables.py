@@ -17,7 +17,7 @@ FEWEST: Final = 3  # sizes or regions that make a row of figures
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table.
+    """Hold one table in the form of the paper's.
 
     Attributes:
         name: of its file.
@@ -47,13 +47,13 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class Tables:
-    """Those tables that the arms of an evaluation fill."""
+    """Make those tables that the arms of an evaluation fill."""
 
     evaluation: Evaluation
 
     @cached_property
     def comparable(self) -> bool:
-        """Whether this is the paper's archive."""
+        """Tell whether this is the paper's archive."""
         return paper.comparable(self.evaluation.runs[0].labels)
 
     def all(self) -> list[PaperTable]:

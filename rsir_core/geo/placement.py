@@ -18,7 +18,7 @@ Points = tuple[Doubles, Doubles]  # longitudes and latitudes in degrees; infinit
 
 
 class Placement(NamedTuple):
-    """Where a raster's pixels lie.
+    """Map a raster's pixels to places on earth.
 
     Attributes:
         place: of pixel coordinates x and y (n,), from the outer corner of the first pixel: longitudes and latitudes.

@@ -42,7 +42,7 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors arrive as exc
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of a file; see `decode.Picture`."""
+    """Hold what a decoder makes of a file; see `decode.Picture`."""
 
     pixels: Pixels
     notes: list[str]
@@ -51,7 +51,7 @@ class Decoded(NamedTuple):
 
 
 class RasterRead(NamedTuple):
-    """What of a raster is read, and how.
+    """Say what of a raster is read, and how.
 
     Attributes:
         window: in pixels of the raster; None: all of it.

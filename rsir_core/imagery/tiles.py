@@ -55,7 +55,7 @@ class SceneFormatError(ImageError):
 
 
 class Recipe(NamedTuple):
-    """How all tiles of a scene are read; None and (): as GDAL and `rgb` do by themselves.
+    """Say how all tiles of a scene are read; None and (): as GDAL and `rgb` do by themselves.
 
     Attributes:
         size: width and height that each window is read at.

@@ -22,7 +22,7 @@ Size = tuple[int, int]  # width, height, in pixels of the scene
 
 @dataclass(frozen=True)
 class Tiling:
-    """How scenes are to be cut; `str` is what the answer is remembered under.
+    """Say how scenes are to be cut; `str` is the key that the answer is stored under.
 
     Attributes:
         side: pixels of a tile as it is described, at most.
@@ -41,7 +41,7 @@ class Tiling:
 
 
 class TileGrid(NamedTuple):
-    """How one scene is cut: a grid of equal tiles; the last of each row and column ends at the scene's edge."""
+    """Cut one scene into a grid of equal tiles; the last of each row and column ends at the scene's edge."""
 
     scene: Size
     tile: Size

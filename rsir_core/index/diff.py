@@ -17,7 +17,7 @@ from rsir_core.index.index import KEY, Index
 
 @dataclass(frozen=True)
 class Plan:
-    """What is new, changed and gone since the published version, and what of it needs describing.
+    """Plan a run: what is new, changed and gone since the published version, and what needs describing.
 
     Attributes:
         listing: the archive now; schema `schemas.LISTING`.

@@ -101,7 +101,7 @@ class Drift:
 
     @property
     def suggests_refit(self) -> bool:
-        """Whether the PCA leaves out so much of the new rows that it should be fitted again."""
+        """Tell whether the PCA leaves out so much of the new rows that it should be fitted again."""
         if self.new.count < FEWEST:
             return False
         ratio = self.error_ratio

@@ -40,7 +40,7 @@ class LastRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run did what it was asked to."""
+        """Tell whether the run did what it was asked to."""
         return self.outcome.startswith("done")
 
 

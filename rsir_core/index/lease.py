@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds, or held, a lease; what its file says.
+    """Identify who holds, or held, a lease, as its file says.
 
     Attributes:
         name: for people: user, host and process.
@@ -83,12 +83,12 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a process of this machine, about which the machine can be asked."""
+        """Tell whether the holder is a process of this machine, which can be asked about it."""
         return bool(self.machine) and self.machine == _machine()
 
     @property
     def is_gone(self) -> bool:
-        """Whether the lease is free at once: given back, or its holder is seen to be dead."""
+        """Tell whether the lease is free at once: given back, or its holder is seen to be dead."""
         return self.released or (self.is_here and _started(self.pid) != self.started)
 
 

@@ -12,7 +12,7 @@ from rsir_core.index.index import Index
 
 
 class Replaced(NamedTuple):
-    """What becomes of a file of `features`.
+    """Say what becomes of a file of `features`.
 
     Attributes:
         removed: the file.

@@ -42,7 +42,7 @@ class Version(NamedTuple):
 
 
 class Restoration(NamedTuple):
-    """What brings an older version back: files of `features` to add to and to remove from the newest version.
+    """List what brings an older version back: files of `features` to add to and remove from the newest version.
 
     Attributes:
         added: files of the older version that the newest has not.

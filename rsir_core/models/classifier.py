@@ -37,7 +37,7 @@ _NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in (
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """What is needed, besides the weights, to run the classifier as it was trained.
+    """Hold what is needed, besides the weights, to run the classifier as it was trained.
 
     Attributes:
         backbone: name, see `build_classifier`.

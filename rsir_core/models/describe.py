@@ -19,7 +19,7 @@ GIVEN: Final = "given"  # the class of an object that a person drew
 
 @dataclass(frozen=True)
 class Descriptions:
-    """What is known of n images.
+    """Hold what is known of n images.
 
     Attributes:
         embedding: (n, D) float16, the backbone's pooled vector of the key region.

@@ -41,7 +41,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class DetectedObject(NamedTuple):
-    """One object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
+    """Locate one object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
 
     box: Box
     score: float
@@ -50,7 +50,7 @@ class DetectedObject(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What a detector is besides its weights.
+    """Hold what a detector is besides its weights.
 
     Attributes:
         model: one of `MODELS`.

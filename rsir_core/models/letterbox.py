@@ -9,7 +9,7 @@ STRIDE: Final = 32  # of the coarsest feature map: the network takes sides that 
 
 
 class Letterbox(NamedTuple):
-    """How an image is laid into the network's input: scaled to the longer side, centred, padded to the stride."""
+    """Lay an image into the network's input: scaled to the longer side, centred, padded to the stride."""
 
     image_height: int
     image_width: int
@@ -20,12 +20,12 @@ class Letterbox(NamedTuple):
 
     @property
     def scaled(self) -> bool:
-        """Whether the image is enlarged or reduced."""
+        """Tell whether the image is enlarged or reduced."""
         return (self.image_height, self.image_width) != (self.scaled_height, self.scaled_width)
 
     @property
     def padded(self) -> bool:
-        """Whether there is anything around the image."""
+        """Tell whether there is padding around the image."""
         return (self.scaled_height, self.scaled_width) != (self.height, self.width)
 
     @property

@@ -40,7 +40,7 @@ Read = Callable[[Sequence[str]], Iterable[Picture | ImageError]]  # of URIs, in 
 
 
 class PictureSignature(NamedTuple):
-    """What is kept of a picture to compare it."""
+    """Keep what is needed of a picture to compare it."""
 
     digest: bytes  # of its pixels and shape
     small: npt.NDArray[np.uint8]  # SIDE×SIDE×3

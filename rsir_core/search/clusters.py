@@ -35,7 +35,7 @@ SURENESS: Final = 0.2  # how far apart rows are whose complements differ by a fa
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the rows of m runs (or of one each) span in time and on earth; empty, from high to low, where none has any.
+    """Span m runs of rows (or single rows) in time and on earth; from high to low where none has a time or place.
 
     Attributes:
         time: (m, 2) int64, microseconds since 1970: first and last.
@@ -120,7 +120,7 @@ class Clusters:
 
     @property
     def ranges(self) -> Ranges:
-        """What the rows of each run span."""
+        """Return what the rows of each run span."""
         return Ranges(self.time, self.bbox)
 
     def to_bytes(self) -> bytes:

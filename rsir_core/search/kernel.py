@@ -29,7 +29,7 @@ _ALL: Final = np.empty(0, np.bool_)
 
 
 class ClusterBounds(NamedTuple):
-    """What bounds are made of, see `clusters`: of m clusters, or of the groups that they lie in."""
+    """Hold what bounds are computed from, see `clusters`: of m clusters, or of the groups that they lie in."""
 
     of_class: Ints  # (m,)
     centre: Floats  # (m, K)
@@ -46,7 +46,7 @@ class ClusterBounds(NamedTuple):
 
 
 class ClusterTree(NamedTuple):
-    """What a search walks down: groups, their clusters, and the rows of these."""
+    """Hold what a search walks down: groups, their clusters, and the rows of these."""
 
     groups: ClusterBounds
     clusters: ClusterBounds

@@ -14,7 +14,7 @@ NEGATIVE: Final = 0.15
 
 
 class Example(NamedTuple):
-    """What an image is ranked by: its feature, (K,) float32, and class probabilities, (C,) float32."""
+    """Hold what an image is ranked by: its feature, (K,) float32, and class probabilities, (C,) float32."""
 
     feature: Floats
     class_probabilities: Floats
