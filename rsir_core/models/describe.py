@@ -1,4 +1,4 @@
-"""The one path from pixels to a descriptor, for the index and for queries: detect, crop, embed, classify."""
+"""Describe images, for the index and for queries alike: detect, crop the key region, embed, classify."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ GIVEN: Final = "given"  # the class of an object that a person drew
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Hold what is known of n images.
+    """Hold the descriptions of n images.
 
     Attributes:
         embedding: (n, D) float16, the backbone's pooled vector of the key region.
         class_probabilities: (n, C) float32, softmax.
         regions: the key regions.
-        objects: the representative objects; None: none found, the key region is centred on the image.
+        objects: the representative objects; None: no object was found, and the key region is centred on the image.
     """
 
     embedding: npt.NDArray[np.float16]
@@ -35,7 +35,7 @@ class Descriptions:
 
 
 class Describer:
-    """A model bundle on one device.
+    """Run a model bundle on one device.
 
     Args:
         bundle: the models.
@@ -60,11 +60,11 @@ class Describer:
         """Describe images of any sizes, H×W×3 uint8 RGB.
 
         Args:
-            images: any number, none included.
-            boxes: representative objects given by a person, instead of the detector's; None: the image centre.
-            tau: instead of the bundle's; 1 describes whole images and skips the detector.
-            rule: instead of the bundle's: which of the detector's objects is the representative one.
-            views: instead of the bundle's: how many of each key region are averaged.
+            images: any number, also none.
+            boxes: representative objects given by a person, in place of the detector's; None within: the image centre.
+            tau: overrides the bundle's; 1 describes whole images and skips the detector.
+            rule: overrides the bundle's rule of which detected object is the representative one.
+            views: overrides the bundle's number of rotations that are averaged.
         """
         tau = self.bundle.tau if tau is None else tau
         objects = self._objects(images, boxes, tau, rule)
@@ -75,13 +75,13 @@ class Describer:
         crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
         embedding, logits = self._classifier.embed(crops, views)
         logits = logits.double() / self.bundle.classifier.temperature
-        probabilities = torch.softmax(logits, dim=1).float()  # float64: the small ones matter (complement)
+        probabilities = torch.softmax(logits, dim=1).float()  # float64: small probabilities matter (complements)
         return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
 
     def all_objects(
         self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None
     ) -> list[list[DetectedObject]]:
-        """Find all objects of each image, the representative one first, then by confidence; arguments as above."""
+        """Find all objects of each image: the representative one first, the others by confidence. See `describe`."""
         if self._detector is None:
             return [[] for _ in images]
         tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
@@ -97,13 +97,16 @@ class Describer:
         if self._detector is None or tau == 1:
             return [None] * len(images)
         if (rule or self._detector.settings.rule) == "confidence":
-            return self._detector.detect(images)  # needs no suppression
+            return self._detector.detect(images)  # needs no NMS
         return [next(iter(found), None) for found in self.all_objects(images, tau, rule)]
 
     def _agreement(
         self, images: Sequence[Pixels], found: Sequence[Sequence[DetectedObject]], tau: float
     ) -> list[Sequence[float]]:
-        """Compute how probably key regions of an image's first objects are of the whole's class; empty: no choice."""
+        """Compute the probability of the whole image's class for key regions around its first objects.
+
+        An image with fewer than two objects gets an empty list: there is nothing to choose.
+        """
         asked = [of_image[:ASKED] if len(of_image) > 1 else [] for of_image in found]
         crops: list[Pixels] = []
         for image, objects in zip(images, asked, strict=True):

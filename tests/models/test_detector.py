@@ -144,7 +144,7 @@ def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: py
     images = draw([(96, 128)] * 5 + [(300, 200)] * 3)
     together = ours.detect_all(images)
     for pixels in (1, 2 * 96 * 128):
-        monkeypatch.setattr("rsir_core.models.detector.LAID_OUT", pixels)
+        monkeypatch.setattr("rsir_core.models.detector.SCALED_PIXELS", pixels)
         assert ours.detect_all(images) == together
 
 
