@@ -12,7 +12,7 @@ from rsir_core.models.bundle import Bundle
 from rsir_core.models.classifier import Classifier, Pixels
 from rsir_core.models.detector import DetectedObject, Detector
 from rsir_core.models.regions import Box, ObjectRule, Region, key_region
-from rsir_core.models.representative import ASKED, representative_first
+from rsir_core.models.representative import MAX_COMPARED, representative_first
 
 GIVEN: Final = "given"  # the class of an object that a person drew
 
@@ -107,15 +107,15 @@ class Describer:
 
         An image with fewer than two objects gets an empty list: there is nothing to choose.
         """
-        asked = [of_image[:ASKED] if len(of_image) > 1 else [] for of_image in found]
+        compared = [of_image[:MAX_COMPARED] if len(of_image) > 1 else [] for of_image in found]
         crops: list[Pixels] = []
-        for image, objects in zip(images, asked, strict=True):
+        for image, objects in zip(images, compared, strict=True):
             regions = [key_region(image.shape[0], image.shape[1], o.box, tau) for o in objects]
             crops += [image, *(_crop(image, region) for region in regions)] if regions else []
         probabilities = torch.softmax(self._classifier.embed(crops, views=1)[1], dim=1)
         agreement: list[Sequence[float]] = []
         start = 0
-        for objects in asked:
+        for objects in compared:
             stop = start + len(objects) + bool(objects)
             of_image = probabilities[start:stop]
             agreement.append(of_image[1:, of_image[0].argmax()].tolist() if objects else [])

@@ -114,7 +114,7 @@ class Detector:
             images: as `detect` takes them.
 
         Returns:
-            n lists of at most `nms.MOST` objects, each of `min_score` or more.
+            n lists of at most `nms.MAX_OBJECTS` objects, each of `min_score` or more.
         """
         found: list[list[DetectedObject]] = [[] for _ in images]
         for members, laid, candidates in self._candidates(images):
