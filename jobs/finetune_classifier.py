@@ -16,6 +16,7 @@ from ray.train import (
     CheckpointConfig,
     ControllerError,
     FailureConfig,
+    LoggingConfig,
     Result,
     RunConfig,
     ScalingConfig,
@@ -195,6 +196,7 @@ def _train(
             # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
             failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_TRIES),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": HUGE_PAGES},
+            logging_config=LoggingConfig("WARNING"),  # else five lines of Ray Train's around each epoch's own
         ),
     )
     result = _fit(trainer, _wanted(config))

@@ -9,7 +9,7 @@ from rsir_core.evaluation.paper import FIGURE_5, TABLE_4
 from rsir_core.evaluation.plots import confusion_shares
 from rsir_core.evaluation.tables import PaperTable, Tables
 from rsir_core.models.frozen import FROZEN
-from rsir_core.search.exact import SURE
+from rsir_core.search.exact import CONFIDENT
 
 MOST_NAMED = 5  # classes in a sentence
 MOST_CONFUSED = 8
@@ -172,7 +172,7 @@ def _unseen(found: Mapping[str, Any]) -> str:
     gain = {way: 100 * (scores[way]["map"] - scores["plain"]["map"]) for way in ("weighted", "auto")}
     return (
         f"{text}Ranked among themselves, the weights bring them {gain['weighted']:+.2f} points of mAP against the "
-        f"plain distance, and auto, which weights only queries whose class is at least {100 * SURE:.0f} % probable "
+        f"plain distance, and auto, which weights only queries with a class of {100 * CONFIDENT:.0f} % or more "
         f"({100 * scores['sure']:.0f} % of these), {gain['auto']:+.2f}."
     )
 

@@ -232,7 +232,7 @@ def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp
     for models in (config.models, str(tmp_path / "undisturbed")):
         done = subprocess.run(command(models), cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert ("epoch 1/3" in done.stdout) == (models != config.models)
+        assert ("epoch 1/3" in done.stderr) == (models != config.models)
     resumed, undisturbed = (bundle.load_bundle(m) for m in (config.models, str(tmp_path / "undisturbed")))
     for name, tensor in undisturbed.classifier_state.items():
         torch.testing.assert_close(resumed.classifier_state[name], tensor, atol=1e-4, rtol=1e-3)
