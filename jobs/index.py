@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
 from jobs.indexing.committing import Commits, Committer
 from jobs.indexing.compacting import compact
@@ -19,6 +18,7 @@ from jobs.indexing.publishing import is_published, publish
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
+from jobs.pipeline.cluster import joined, rows_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images

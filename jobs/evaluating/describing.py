@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from jobs.cluster import tables_of
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import tables_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.errors import ImageError
 from rsir_core.evaluation.arms import Variation
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import Bundle, load_bundle
 from rsir_core.models.classifier import Pixels

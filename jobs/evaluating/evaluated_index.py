@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.evaluating.labels import count_trained_on, label_rows
 from jobs.evaluating.options import EvaluateConfig
 from jobs.options import split_list
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms
+from rsir_core.evaluation.labelled_rows import count_trained_on, label_rows
 from rsir_core.evaluation.metrics import PROTOCOL
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import Bundle, read_settings

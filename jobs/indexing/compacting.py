@@ -4,9 +4,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from jobs.cluster import rows_of
 from jobs.indexing import publishing
 from jobs.indexing.committing import Commits
+from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.diff import anti, semi

@@ -13,10 +13,10 @@ from ray.data import Dataset
 
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.reading import FAILURE, READ, Reading, images_of
 from rsir_core.imagery.sandbox import ReadFunction
 from rsir_core.index.index import Index, TableName
 from rsir_core.models.describe import Describer

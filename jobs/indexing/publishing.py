@@ -8,10 +8,10 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from jobs.cluster import rows_of
 from jobs.indexing.committing import Commits
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
+from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, root_of, under
 from rsir_core.errors import TableError

@@ -12,10 +12,10 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from jobs.cluster import joined, tables_of
 from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for

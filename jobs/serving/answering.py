@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from ray.data import Dataset
 
-from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
 from jobs.pipeline.stage import Stage, through
 from jobs.serving.answer import FACTORS, Allowed, Answerer
 from jobs.serving.options import QueryConfig
 from jobs.serving.query import Descriptor, QueryDescriber, Ranking, ServedVersion, verdict_on
 from rsir_core import schemas
 from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.reading import FAILURE, Reading, images_of, pictures_of
 from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.storage.filesystem import put_file
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import ray
 import torch
 
-from jobs.cluster import rows_of
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import rows_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.calibration import expected_calibration_error, fit_temperature
 from rsir_core.models.classifier import ClassifierSettings

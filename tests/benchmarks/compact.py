@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.cluster import joined
 from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact
 from jobs.indexing.publishing import fit_pca, project
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
 from rsir_core.index.index import Index, TableName

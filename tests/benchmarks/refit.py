@@ -10,9 +10,9 @@ import time
 
 import pyarrow as pa
 
-from jobs.cluster import joined
 from jobs.indexing.compacting import EMBEDDINGS_PER_FILE
 from jobs.indexing.publishing import fit_pca, project
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
 from rsir_core.index.index import Index

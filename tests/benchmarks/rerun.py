@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jobs.cluster import joined
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive.listing import list_images
 from rsir_core.index.diff import listing_table

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing import publishing
 from jobs.indexing.committing import Commits

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.evaluating.describing import DescribeAgain
-from jobs.pipeline.reading import Reading, read_files
 from rsir_core import schemas
 from rsir_core.evaluation.arms import CENTRES, IndexSetup, Variation, plan_arms
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier

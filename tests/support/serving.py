@@ -21,9 +21,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
+from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
-from jobs.pipeline.reading import Reading, read_files
 from jobs.serving.access_log import Record
 from jobs.serving.answer import Answerer
 from jobs.serving.app import EndpointSettings, build_app
@@ -38,6 +37,7 @@ from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, put_no_match
 from rsir_core.models.bundle import write_classifier, write_detector

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from jobs.boxes.data_yaml import DataYaml, read_data_yaml
-from jobs.boxes.label_files import LabelFiles, PathFinder
-from jobs.boxes.named import is_hidden_entry
-from jobs.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.archive.listing import EXTENSIONS, is_hidden
+from rsir_core.boxes.data_yaml import DataYaml, read_data_yaml
+from rsir_core.boxes.label_files import LabelFiles, PathFinder
+from rsir_core.boxes.named import is_hidden_entry
+from rsir_core.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.imagery.tiles import SceneFormatError, open_scene
 
