@@ -10,7 +10,7 @@ What this guarantees: of two that want the lease at once one gets it, where the 
 lists what was written (local disks, S3, GCS and Azure do; on a store that ignores the condition both could believe that
 they have it, until the next renewal, which finds a foreign token). It cannot stop a holder that is suspended for longer
 than `TTL` and wakes up between `check` and what it does then. Commits are therefore made for the version that the run
-has seen, and fail where somebody else has committed since (`Index.commit`).
+has seen, and fail where somebody else has committed since (`IndexWriter.commit`).
 """
 
 import getpass

@@ -14,9 +14,11 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 
 from rsir_core.index.index import Index
+from rsir_core.index.layout import no_match_uri
+from rsir_core.index.writer import IndexWriter
 from rsir_core.search import exact as search
 from rsir_core.search.exact import Doubles, Floats, Ints
-from rsir_core.storage.filesystem import file_system, put_file, reading_from
+from rsir_core.storage.filesystem import file_system, reading_from
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
@@ -167,15 +169,16 @@ def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple
     return nearest, without
 
 
-def put_no_match(index: Index, version: int, known: NoMatch) -> None:
+def put_no_match(writer: IndexWriter, version: int, known: NoMatch) -> None:
     """Store the threshold of a version of `features`."""
-    put_file(f"{index.no_match_uri}/{_name(version)}", known.to_json())
+    writer.put(f"{no_match_uri(writer.index.uri)}/{_name(version)}", known.to_json())
 
 
 def has_no_match(index: Index, version: int) -> bool:
     """Tell whether the threshold of just this version is stored."""
-    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    with reading_from(index.no_match_uri):
+    uri = no_match_uri(index.uri)
+    fs, folder = file_system(uri, use_listings_cache=False)
+    with reading_from(uri):
         return bool(fs.exists(f"{folder}/{_name(version)}"))
 
 
@@ -184,8 +187,9 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
 
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
-    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    with reading_from(index.no_match_uri):
+    uri = no_match_uri(index.uri)
+    fs, folder = file_system(uri, use_listings_cache=False)
+    with reading_from(uri):
         if not fs.exists(folder):
             return None
         names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}

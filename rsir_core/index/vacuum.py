@@ -8,27 +8,28 @@ from urllib.parse import unquote
 
 import fsspec
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from rsir_core import schemas
-from rsir_core.index.index import SCHEMAS, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import SCHEMAS, no_match_uri
 from rsir_core.index.versions import versions_of
+from rsir_core.index.writer import IndexWriter
 
 
-def vacuum(index: Index, days: float) -> int:
+def vacuum(writer: IndexWriter, days: float) -> int:
     """Remove what no version of the last `days` days refers to; returns the number of files.
 
     Versions from that time stay readable; older ones may have lost files. No table gets a new version, as its rows stay
-    the same. Not while another run writes: files that it has not committed within `days` days would be removed.
+    the same. Under the lease, as files that another run has not committed within `days` days would be removed.
     """
-    removed = 0
+    writer.check_lease()
+    index, removed = writer.index, 0
     for name in SCHEMAS:
-        uri = index.table_uri(name)
-        if DeltaTable.is_deltatable(uri):
-            table = DeltaTable(uri)
+        if index.has_table(name):
             # Not carried out by the library, which would make two versions of it.
-            gone = table.vacuum(math.ceil(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
-            fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            table, hours = index.open_table(name), math.ceil(24 * days)
+            gone = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+            fs, root = fsspec.core.url_to_fs(index.table_uri(name), use_listings_cache=False)
             there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
             for file in there:
                 fs.rm_file(file)
@@ -53,7 +54,7 @@ def _remove_reports(index: Index, before: float) -> int:
 
 def _remove_no_match(index: Index, before: float) -> int:
     """Delete thresholds of versions that another version had followed already at `before` (Unix seconds)."""
-    fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
+    fs, root = fsspec.core.url_to_fs(no_match_uri(index.uri), use_listings_cache=False)
     if not fs.exists(root):
         return 0
     old = sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import fsspec
-from deltalake import DeltaTable
 
 from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.index.delta import TableFile, WrittenFile, files_of, sized_files_of
+from rsir_core.index.delta import TableFile, WrittenFile, sized_files_of
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
 from rsir_core.storage.filesystem import reading_from
@@ -63,7 +62,7 @@ def versions_of(index: Index) -> list[Version]:
     """
     newest = index.version()
     there, runs = _files_there(index), dict(_runs_by_version(index))
-    history = DeltaTable(index.table_uri("features")).history()
+    history = index.open_table("features").history()
     times = {int(commit["version"]): int(commit["timestamp"]) for commit in history}
     found = []
     for number in range(newest, 0, -1):
@@ -82,7 +81,7 @@ def restoration_of(index: Index, version: int) -> Restoration:
     newest = index.version()
     if not 0 < version <= newest:
         raise TableError(f"{index.uri} has no version {version}; it has 1 to {newest} (see --versions)")
-    wanted = DeltaTable(index.table_uri("features"), version=version) if version < newest else None
+    wanted = index.open_table("features", version) if version < newest else None
     if wanted is None:
         return Restoration([], [], None)
     files = sized_files_of(wanted)
@@ -110,7 +109,7 @@ def _no_match(index: Index, version: int) -> NoMatch | None:
 
 
 def _version(index: Index, number: int, time: str, run: str | None, there: set[str]) -> Version:
-    files = files_of(DeltaTable(index.table_uri("features"), version=number))
+    files = index.table_files("features", number)
     counts = [file.row_count for file in files]
     count = None if min(counts, default=0) < 0 else sum(counts)
     if not there.issuperset(file.name for file in files):

@@ -36,6 +36,7 @@ from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
 from tests.benchmarks.watching import peak
+from tests.support.writing import writer_of
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
 
@@ -111,14 +112,14 @@ def main() -> None:
         Image.fromarray(draw_scene("forest", np.random.default_rng(0)).pixels).save(root / "image.jpg", quality=95)
         archive = Listing(root / "image.jpg", args.rows)
         index = Index(str(root / "index"))
-        index.adopt_bundle(str(root / "models"))
+        writer_of(index).adopt_bundle(str(root / "models"))
         listing = listing_table(archive(""))
         store_embeddings(index, listing, models.fingerprint, len(models.classes), ROWS_PER_FILE * 16)
         publish_features(index, listing, models.fingerprint, models.classes, 19)
         del listing
         config = IndexConfig(archive=str(root), models=str(root / "models"), index=index.uri)
         with joined(None):
-            state_no_match(index)  # as the job leaves an index
+            state_no_match(writer_of(index))  # as the job leaves an index
             for name in ("warm", "alone"):  # the first starts workers
                 elsewhere = dataclasses.replace(config, index=str(root / name))
                 alone = measured(elsewhere, Listing(root / "image.jpg", n))

@@ -22,6 +22,7 @@ from rsir_core.models.detector import DetectedObject, DetectorSettings
 from rsir_core.models.regions import Box, ObjectRule, key_region
 from rsir_core.models.representative import ASKED, representative_first
 from tests.support.models import lively_detector, write_bundle
+from tests.support.writing import writer_of
 
 RULES: tuple[ObjectRule, ...] = typing.get_args(ObjectRule)
 
@@ -120,7 +121,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
 
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
     index = Index(str(tmp_path / "index"))
-    fingerprint = index.adopt_bundle(models)
+    fingerprint = writer_of(index).adopt_bundle(models)
     own = IndexSetup(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
     variations = list(dict.fromkeys(arm.variation for arm in plan_arms(["objects"], own)))
     assert [variation.centre for variation in variations] == [*RULES, "image"]

@@ -18,6 +18,7 @@ from rsir_core.imagery.reading import Reading, images_of, read_batches, read_fil
 from rsir_core.index.diff import listing_table
 from rsir_core.index.index import Index
 from tests.support.models import write_bundle
+from tests.support.writing import writer_of
 
 
 @pytest.mark.slow
@@ -44,7 +45,7 @@ def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tm
     (tmp_path / "3.png").write_bytes(b"no image")
     write_bundle(tmp_path / "models", detector=False)
     index = Index(str(tmp_path / "index"))
-    index.adopt_bundle(str(tmp_path / "models"))
+    writer_of(index).adopt_bundle(str(tmp_path / "models"))
     stage = DescribeRead(index.uri, "cpu")
     describe = stage.describer.describe
 
