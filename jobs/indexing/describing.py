@@ -16,7 +16,7 @@ from jobs.indexing.progress import STAGES
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.imagery.decode import read_in_turn
-from rsir_core.imagery.reading import FAILURE, READ, Reading, images_of
+from rsir_core.imagery.reading import READ, Reading, images_of
 from rsir_core.imagery.sandbox import ReadFunction
 from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
@@ -38,7 +38,7 @@ WRITTEN: Final = pa.schema(
 DESCRIBED: Final = pa.schema(
     [
         *(f.with_nullable(True) for f in schemas.EMBEDDINGS),
-        *FAILURE,
+        *schemas.FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
         pa.field("describing", pa.float64()),

@@ -32,8 +32,7 @@ from rsir_core.imagery.tiling import Size, TileGrid, Tiling, grid
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
 LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
 LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
-_FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
-SURVEYED: Final = pa.schema([*schemas.SCENES, *_FAILURE])
+SURVEYED: Final = pa.schema([*schemas.SCENES, *schemas.FAILURE])
 
 
 def survey_files(listing: pa.Table, readers: Sequence[Reader[JsonObject]], tiling: Tiling, max_pixels: int) -> pa.Table:

@@ -20,7 +20,7 @@ from rsir_core.index.delta import TableFile, files_of
 from rsir_core.index.layout import CLUSTERS, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
 from rsir_core.models.pca import Pca
 from rsir_core.search.clusters import Clusters
-from rsir_core.storage.filesystem import file_system, one_line, reading_from
+from rsir_core.storage.filesystem import file_system, get_file, one_line, reading_from
 
 if TYPE_CHECKING:
     from rsir_core.models.bundle import Bundle, BundleSettings
@@ -201,14 +201,14 @@ class Index:
         Raises:
             TableError: it is missing.
         """
-        fs, path = fsspec.core.url_to_fs(pca_uri(self.uri, fingerprint))
+        uri = pca_uri(self.uri, fingerprint)
         try:
-            return Pca.from_bytes(fs.cat_file(path))
+            return Pca.from_bytes(get_file(uri))
         except FileNotFoundError as error:
-            raise TableError(f"{path} is missing; make it again with jobs.index --refit-pca") from error
+            raise TableError(f"{uri} is missing; make it again with jobs.index --refit-pca") from error
         except KeyError as error:
             raise TableError(
-                f"{path} is of another format (no {error}); index with the version that wrote it"
+                f"{uri} is of another format (no {error}); index with the version that wrote it"
             ) from error
 
     def has_pca(self, fingerprint: str) -> bool:

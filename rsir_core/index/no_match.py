@@ -18,7 +18,7 @@ from rsir_core.index.layout import no_match_uri
 from rsir_core.index.writer import IndexWriter
 from rsir_core.search import exact as search
 from rsir_core.search.exact import Doubles, Floats, Ints
-from rsir_core.storage.filesystem import file_system, reading_from
+from rsir_core.storage.filesystem import get_file, names_in
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
@@ -176,10 +176,7 @@ def put_no_match(writer: IndexWriter, version: int, known: NoMatch) -> None:
 
 def has_no_match(index: Index, version: int) -> bool:
     """Tell whether the threshold of just this version is stored."""
-    uri = no_match_uri(index.uri)
-    fs, folder = file_system(uri, use_listings_cache=False)
-    with reading_from(uri):
-        return bool(fs.exists(f"{folder}/{_name(version)}"))
+    return _name(version) in names_in(no_match_uri(index.uri))
 
 
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
@@ -187,16 +184,11 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
 
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
-    uri = no_match_uri(index.uri)
-    fs, folder = file_system(uri, use_listings_cache=False)
-    with reading_from(uri):
-        if not fs.exists(folder):
-            return None
-        names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}
-        for name in sorted((name for name in names if name <= _name(version)), reverse=True):
-            known = NoMatch.from_json(fs.cat_file(f"{folder}/{name}"))
-            if (known.bundle, known.pca) == (bundle, pca):
-                return known
+    folder = no_match_uri(index.uri)
+    for name in sorted((name for name in names_in(folder) if name <= _name(version)), reverse=True):
+        known = NoMatch.from_json(get_file(f"{folder}/{name}"))
+        if (known.bundle, known.pca) == (bundle, pca):
+            return known
     return None
 
 

@@ -25,6 +25,7 @@ from rsir_core.index.embedding_files import FILE, KEYS, first_of, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
 from rsir_core.index.writer import IndexWriter, write_rows
+from rsir_core.storage.filesystem import names_in
 
 AT_ONCE: Final = 16  # files that are looked into: it mostly waits for a store
 _OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `write_rows` calls them
@@ -70,12 +71,7 @@ def _files_of(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
 
 def _uncommitted(index: Index) -> list[str]:
     """List names of files that no version of the table has, or had: those that it let go of are kept until `vacuum`."""
-    uri = index.table_uri("embeddings")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    try:
-        there = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
-    except FileNotFoundError:
-        return []
+    there = set(names_in(index.table_uri("embeddings")))
     if index.has_table("embeddings"):
         table = index.open_table("embeddings")
         let_go = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
