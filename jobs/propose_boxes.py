@@ -25,12 +25,12 @@ from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
 from rsir_core.archive.listing import list_images
+from rsir_core.arrays import Pixels
 from rsir_core.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.evaluation.labelled_rows import match
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.reading import Reading, images_of
-from rsir_core.imagery.rgb import Pixels
 from rsir_core.models.bundle import SPLIT, load_bundle
 from rsir_core.models.cam import ActivationMaps, boxes_of
 from rsir_core.models.regions import Box

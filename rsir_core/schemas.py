@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Floats = npt.NDArray[np.float32]
+from rsir_core.arrays import Floats
 
 IMAGE_ID: Final = "image_id"
 URI: Final = "uri"

@@ -5,6 +5,7 @@ import pyarrow as pa
 import ray
 
 from rsir_core import schemas
+from rsir_core.arrays import Doubles, Ints
 from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
@@ -19,7 +20,6 @@ from rsir_core.index.no_match import (
     threshold,
 )
 from rsir_core.index.writer import IndexWriter
-from rsir_core.search.exact import Doubles, Ints
 
 COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 

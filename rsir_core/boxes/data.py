@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from rsir_core.archive.listing import EXTENSIONS, is_hidden
+from rsir_core.arrays import Floats
 from rsir_core.boxes.data_yaml import DataYaml, read_data_yaml
 from rsir_core.boxes.label_files import LabelFiles, PathFinder
 from rsir_core.boxes.named import is_hidden_entry
@@ -36,8 +36,8 @@ class BoxedImage(NamedTuple):
     file: str
     height: int
     width: int
-    classes: npt.NDArray[np.float32]  # n × 1, positions in the names
-    boxes: npt.NDArray[np.float32]  # n × 4: x centre, y centre, width, height as shares of the image's sides
+    classes: Floats  # n × 1, positions in the names
+    boxes: Floats  # n × 4: x centre, y centre, width, height as shares of the image's sides
 
 
 @dataclass(frozen=True)

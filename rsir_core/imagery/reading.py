@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_in
 from rsir_core.imagery.decode import Picture, read_in_turn
@@ -126,7 +126,7 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     return columns
 
 
-def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
+def images_of(read: pa.Table) -> list[Pixels]:
     """Return the images H×W×3 of rows of schema `READ` that are no failures."""
     return [
         np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)

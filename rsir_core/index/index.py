@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from rsir_core import schemas
+from rsir_core.arrays import Floats
 from rsir_core.errors import StorageError, TableError
 from rsir_core.index.delta import TableFile, files_of
 from rsir_core.index.layout import CLUSTERS, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
@@ -157,7 +158,7 @@ class Index:
         with self._parquet(name) as parquet:
             return int(parquet.metadata.num_rows)
 
-    def embeddings(self, features: pa.Table) -> schemas.Floats:
+    def embeddings(self, features: pa.Table) -> Floats:
         """Read the stored embeddings (n, D) float32 of feature rows, in their order.
 
         Raises:

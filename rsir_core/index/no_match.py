@@ -13,18 +13,17 @@ from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.index.index import Index
 from rsir_core.index.layout import no_match_uri
 from rsir_core.index.writer import IndexWriter
 from rsir_core.search import exact as search
-from rsir_core.search.exact import Doubles, Floats, Ints
 from rsir_core.storage.filesystem import get_file, names_in
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
 KEPT_UNTIL: Final = 0.01  # share of changed rows up to which a threshold is kept
 BLOCK: Final = 4096  # rows at once: 35 MB with so many queries
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Sample(NamedTuple):
@@ -134,7 +133,7 @@ def score_no_match(
         `unseen_told` of those of other labels (None: there are none). All None where there is no threshold.
     """
     names = np.asarray(labels)
-    known: Flags = np.isin(names, classes)
+    known: Mask = np.isin(names, classes)
     if not known.any():
         return None
     here = np.flatnonzero(known)

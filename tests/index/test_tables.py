@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
+from rsir_core.arrays import Floats
 from rsir_core.errors import ConflictError, LeaseError, StorageError, TableError
 from rsir_core.index.delta import Mode, TableFile, WrittenFile, commit_files, table_at
 from rsir_core.index.diff import listing_table, make_plan
@@ -92,7 +93,7 @@ def listed(**etags: str) -> pa.Table:
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-1, 1, width=32)))
-def test_vectors_go_in_and_out_of_a_column(matrix: schemas.Floats) -> None:
+def test_vectors_go_in_and_out_of_a_column(matrix: Floats) -> None:
     column = pa.chunked_array([schemas.to_vectors(matrix[:2]), schemas.to_vectors(matrix[2:])])
     np.testing.assert_array_equal(schemas.to_matrix(column), matrix)
     np.testing.assert_array_equal(schemas.to_matrix(schemas.to_vectors(matrix).slice(len(matrix) - 1)), matrix[-1:])

@@ -17,6 +17,7 @@ from PIL import Image
 from jobs.demo.scenes import nature, town
 from jobs.demo.scenes.canvas import SIDE, Canvas, Frame
 from jobs.demo.scenes.objects import OBJECT_CLASSES
+from rsir_core.arrays import Pixels
 from rsir_core.boxes.writing import label_line
 from rsir_core.models.regions import Box
 
@@ -45,7 +46,7 @@ _OF_OBJECTS = ("airport", "baseball_diamond", "dense_residential", "harbor", "st
 class Scene(NamedTuple):
     """Hold one drawn image and its objects."""
 
-    pixels: npt.NDArray[np.uint8]  # SIDE×SIDE×3, RGB
+    pixels: Pixels  # SIDE×SIDE×3, RGB
     boxes: list[tuple[Box, str]]  # every visible object and its name, of OBJECT_CLASSES
 
 
