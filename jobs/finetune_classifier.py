@@ -27,16 +27,16 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from safetensors.torch import save
 from torch import Tensor
 
-from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.options import split_list
-from jobs.pipeline.reading import Reading, reader_of
+from jobs.pipeline.cluster import joined
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.imagery.reading import Reading, reader_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
 from rsir_core.models.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights

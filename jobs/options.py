@@ -4,7 +4,7 @@ import dataclasses
 from datetime import UTC, datetime
 
 from jobs.command import JobConfig, option
-from jobs.resources import Needs
+from jobs.pipeline.resources import Needs
 from rsir_core.errors import ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import VIEWS

@@ -24,7 +24,7 @@ from typing import Final
 import psutil
 import ray
 
-from jobs.cluster import joined
+from jobs.pipeline.cluster import joined
 from tests.support.serving import build_index
 
 IDLE_WORKERS: Final = 8  # that a job leaves without work

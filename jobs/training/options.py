@@ -6,10 +6,10 @@ from typing import Literal
 
 from jobs.command import JobConfig, option
 from jobs.options import RayJobConfig, check_views, split_list
-from jobs.resources import Needs
-from jobs.training.recipe import Recipe, recipe_without
+from jobs.pipeline.resources import Needs
 from rsir_core.errors import ConfigError
 from rsir_core.models.regions import ObjectRule
+from rsir_core.training.recipe import Recipe, recipe_without
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.index.no_match import Flags
-from rsir_core.search.exact import CONFIDENT, Floats
+from rsir_core.search.exact import CONFIDENT
 
 DISTANCES: Final = ("weighted", "plain")
 
@@ -27,7 +27,7 @@ def score_unseen(
         labels: (n,).
         classes: of the classifier.
     """
-    known: Flags = np.isin(labels, classes)
+    known: Mask = np.isin(labels, classes)
     if known.all() or not known.any():
         return None
     kinds = {"unseen": ~known, "known": known}

@@ -8,8 +8,9 @@ import shapely
 from rasterio.windows import Window
 from shapely import MultiPolygon, Polygon
 
+from rsir_core.arrays import Doubles
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe
-from rsir_core.geo.placement import Doubles, Placement, Points, placement_of
+from rsir_core.geo.placement import Placement, Points, placement_of
 
 SEGMENTS: Final = 32  # per side of the raster's edge, to compute bounds
 MAX_SEGMENTS: Final = 1024  # per side of an outline

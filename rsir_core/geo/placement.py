@@ -5,15 +5,15 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.rpc import RPC
 from rasterio.transform import GCPTransformer, RPCTransformer
 
+from rsir_core.arrays import Doubles
+
 LON_LAT: Final = "OGC:CRS84"
 
-Doubles = npt.NDArray[np.float64]
 Points = tuple[Doubles, Doubles]  # longitudes and latitudes in degrees; infinite where not on earth
 
 

@@ -27,6 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import Footprint, footprint_of
@@ -38,7 +39,6 @@ from rsir_core.imagery.rgb import (
     PER_PIXEL,
     Decoded,
     Noted,
-    Pixels,
     blacken,
     check_blocks,
     check_size,

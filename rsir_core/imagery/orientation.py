@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
-import numpy as np
-import numpy.typing as npt
+from rsir_core.arrays import Pixels
 
-Pixels = npt.NDArray[np.uint8]  # H×W×3
 Metadata = Mapping[Any, Any]  # Pillow's `image.info`
 
 _TAG: Final = 0x0112

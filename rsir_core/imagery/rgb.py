@@ -15,13 +15,12 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from rsir_core.arrays import Mask, Pixels
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.geo.footprint import Footprint
 
-Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 Noted = tuple[Pixels, list[str]]  # with notes
 Range = tuple[float, float]  # the sample values that become 0 and 255
-Mask = npt.NDArray[np.bool_]
 
 MAX_PIXELS: Final = 100_000_000
 PER_PIXEL: Final = 16  # limit of a file's size, and of what its decoder touches, in bytes per allowed pixel

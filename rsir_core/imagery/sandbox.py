@@ -24,11 +24,11 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from rasterio.windows import Window
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import FailureKind, FailureStage, ImageError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.geo.footprint import Footprint
 from rsir_core.imagery.decode import Picture
-from rsir_core.imagery.rgb import Pixels
 
 Request = Sequence[Any]  # positional arguments of the reading function, JSON values; the first is the URI
 JsonObject = dict[str, Any]  # of JSON values

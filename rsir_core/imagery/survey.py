@@ -6,16 +6,15 @@ from dataclasses import astuple
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyproj import Geod
 from rasterio.enums import ColorInterp, MaskFlags
 
 from rsir_core import schemas
+from rsir_core.arrays import Doubles, Mask
 from rsir_core.errors import ImageError
 from rsir_core.geo.placement import Placement, placement_of
 from rsir_core.imagery.rgb import (
-    Mask,
     Range,
     RasterRead,
     check_blocks,
@@ -32,8 +31,7 @@ from rsir_core.imagery.tiling import Size, TileGrid, Tiling, grid
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of the overview that gives a scene's sample range and valid parts
 MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
 MIN_VALID: Final = 0.5  # share of valid pixels below which a tile is skipped
-_FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
-SURVEYED: Final = pa.schema([*schemas.SCENES, *_FAILURE])
+SURVEYED: Final = pa.schema([*schemas.SCENES, *schemas.FAILURE])
 
 
 def survey_files(listing: pa.Table, readers: Sequence[Reader[JsonObject]], tiling: Tiling, max_pixels: int) -> pa.Table:
@@ -153,7 +151,7 @@ def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | Non
     return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= MIN_VALID
 
 
-def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
+def _valid_shares(seen: Mask, cut: TileGrid) -> Doubles:
     """Compute each tile's share of valid pixels from a sample of the scene, by a summed-area table."""
     total = np.zeros((seen.shape[0] + 1, seen.shape[1] + 1))
     total[1:, 1:] = seen.cumsum(axis=0).cumsum(axis=1)
@@ -165,5 +163,5 @@ def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
     (left, right), (top, bottom) = edges
     top, bottom = top[:, None], bottom[:, None]
     inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-    shares: npt.NDArray[np.float64] = (inside / ((bottom - top) * (right - left))).reshape(-1)
+    shares: Doubles = (inside / ((bottom - top) * (right - left))).reshape(-1)
     return shares

@@ -6,13 +6,12 @@ from math import ceil
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from rasterio.windows import Window
 
 from rsir_core import schemas
-from rsir_core.imagery.rgb import Mask
+from rsir_core.arrays import Ints, Mask
 from rsir_core.imagery.tiles import Recipe, Tile, fragment
 
 EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
@@ -91,7 +90,7 @@ def _sized(size: Size) -> dict[str, int]:
     return {"width": size[0], "height": size[1]}
 
 
-def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def grid(cut: TileGrid) -> tuple[Ints, Ints]:
     """Compute the left edges and the upper edges of the tiles, in pixels of the scene."""
     lefts, tops = (
         np.minimum(np.arange(ceil((whole - part) / step) + 1) * step, whole - part)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from rsir_core.arrays import Ints
+
 T = TypeVar("T")
 
 BINS: Final = 15  # of confidence, as in that paper

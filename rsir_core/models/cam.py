@@ -8,13 +8,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import WeightsError
-from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, Pixels, State, to_input
+from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, State, to_input
 from rsir_core.models.regions import Box
 
 
@@ -30,7 +30,7 @@ class ActivationMaps(Classifier):
         self._layer = self._last_map_layer()
 
     @torch.inference_mode()
-    def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> npt.NDArray[np.float32]:
+    def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> Floats:
         """Compute the map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
         x = to_input(images, self.settings, self.device)
         outputs: list[Tensor] = []
@@ -39,7 +39,7 @@ class ActivationMaps(Classifier):
                 self._model(part)
         features = torch.cat(outputs).float()  # N × D × h × w
         weights = self._model.head.weight[list(classes)]  # N × D
-        found: npt.NDArray[np.float32] = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
+        found: Floats = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
         return found
 
     @torch.inference_mode()
@@ -76,7 +76,7 @@ def _forward_hooks(layers: Iterable[nn.Module], call: Callable[[nn.Module, Tenso
             handle.remove()
 
 
-def boxes_of(activation: npt.NDArray[np.float32], height: int, width: int, threshold: float, peak: float) -> list[Box]:
+def boxes_of(activation: Floats, height: int, width: int, threshold: float, peak: float) -> list[Box]:
     """Find boxes around the active parts of a map, h × w, in pixels of an image of height × width.
 
     The map is first resized to the image. A connected part above `threshold` of the maximum is an object if it reaches

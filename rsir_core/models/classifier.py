@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from urllib.error import URLError
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 import torchvision
@@ -16,12 +15,12 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.fusion import fold_batch_norms
 from rsir_core.storage.filesystem import file_system
 
 State = Mapping[str, Tensor]
-Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 # Images per forward pass on a CPU. With more, activations exceed 32 MB and are mapped and unmapped at every layer; for

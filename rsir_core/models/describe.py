@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.bundle import Bundle
-from rsir_core.models.classifier import Classifier, Pixels
+from rsir_core.models.classifier import Classifier
 from rsir_core.models.detector import DetectedObject, Detector
 from rsir_core.models.regions import Box, ObjectRule, Region, key_region
 from rsir_core.models.representative import MAX_COMPARED, representative_first
@@ -29,7 +30,7 @@ class Descriptions:
     """
 
     embedding: npt.NDArray[np.float16]
-    class_probabilities: npt.NDArray[np.float32]
+    class_probabilities: Floats
     regions: list[Region]
     objects: list[DetectedObject | None]
 

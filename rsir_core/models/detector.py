@@ -19,13 +19,13 @@ from typing import Final, NamedTuple
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.models.letterbox import Letterbox, letterbox
 from rsir_core.models.nms import suppress
@@ -36,8 +36,6 @@ MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
 CPU_IMAGES: Final = 16  # per forward pass on a CPU: the fastest of 8, 16 and 32 at 256 pixels
 SCALED_PIXELS: Final = 16_000_000  # of equal images that are scaled together; 200 MB as floats
 PADDING: Final = 114 / 255  # the grey that ultralytics pads with in training
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class DetectedObject(NamedTuple):

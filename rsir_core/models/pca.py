@@ -9,9 +9,10 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 from scipy.linalg import eigh
 
+from rsir_core.arrays import Doubles, Floats
 from rsir_core.errors import TableError
 
-Matrix = npt.NDArray[np.float64]
+Matrix = Doubles
 
 
 def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
@@ -123,11 +124,11 @@ class Pca:
         data = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.components).tobytes()
         return hashlib.sha256(data).hexdigest()[:16]
 
-    def transform(self, embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def transform(self, embedding: npt.NDArray[np.floating]) -> Floats:
         """Normalise embeddings (n, D) to unit length and project them to features (n, K), float32."""
         return ((unit_length(embedding) - self.mean) @ self.components.T).astype(np.float32)
 
-    def errors(self, embedding: npt.NDArray[np.floating], feature: npt.NDArray[np.float32]) -> Matrix:
+    def errors(self, embedding: npt.NDArray[np.floating], feature: Floats) -> Matrix:
         """Compute squared reconstruction errors (n,) of unit-length embeddings (n, D) from their features (n, K)."""
         away = unit_length(embedding) - self.mean
         kept = np.square(feature, dtype=np.float64).sum(axis=1)

@@ -12,17 +12,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import load, save
 from sklearn.cluster import KMeans
 
 from rsir_core import schemas
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 
 NO_TIME: Final = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 NO_BBOX: Final = (np.inf, np.inf, -np.inf, -np.inf)
@@ -148,7 +144,7 @@ class Clusters:
         changes = [np.diff(part.group, prepend=-1) != 0 for part in parts]  # each part begins a new group
         return cls(**{**joined, "group": np.cumsum(np.concatenate(changes)) - 1})
 
-    def keep(self, rows: npt.NDArray[np.bool_]) -> "Clusters":
+    def keep(self, rows: Mask) -> "Clusters":
         """Restrict the clusters to the rows kept, (n,) bool: bounds still hold, and runs without rows are dropped."""
         count = np.add.reduceat(rows, self.start, dtype=np.int64) if len(rows) else self.count
         some = count > 0

@@ -10,17 +10,13 @@ from dataclasses import dataclass, fields
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial.distance import cdist
 
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.search.clusters import Clusters, make_clusters
 from rsir_core.search.kernel import ClusterTree, candidates
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 SMALLEST: Final = np.finfo(np.float32).tiny
 # Calibrated class probability from which distance `auto` uses the weights. Of 5 classes of UC Merced that training
@@ -141,7 +137,7 @@ class Searcher:
         feature: Floats,
         class_probabilities: Floats,
         k: int,
-        allowed: npt.NDArray[np.bool_] | None = None,
+        allowed: Mask | None = None,
         plain: bool = False,
     ) -> Hits:
         """Find the k rows of smallest weighted distance, or all rows if there are fewer.
@@ -168,9 +164,7 @@ class Searcher:
         best = pc.select_k_unstable(tied, min(k, len(tied)), [("key", "ascending"), ("id", "ascending")])
         return hits.take(best.to_numpy())
 
-    def _check(
-        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> None:
+    def _check(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 result must be asked for")
         for name, given, known in (

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rsir_core.arrays import Ints
+
 Hashes = npt.NDArray[np.uint64]
 
 OFFSET, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
@@ -50,7 +52,7 @@ def _chunk(texts: pa.Array) -> Hashes:
 
 
 @numba.njit(nogil=True, cache=True)
-def _fnv(data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> Hashes:
+def _fnv(data: npt.NDArray[np.uint8], ends: Ints) -> Hashes:
     result = np.empty(len(ends) - 1, np.uint64)
     for i in range(len(result)):
         value = OFFSET

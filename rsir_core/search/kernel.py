@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple, Self
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-from rsir_core.search.clusters import Clusters, Doubles, Floats, Ints
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
+from rsir_core.search.clusters import Clusters
 
 # Rounding error of a float32 sum of K squares, per term, with a margin; and the error of squares that underflow.
 RELATIVE: Final = 2.0**-22
@@ -67,7 +67,7 @@ class ClusterTree(NamedTuple):
 
 
 def candidates(
-    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, plain: bool
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
     """Find every row that can be among the k of smallest weighted distance, including ties for the last place.
 

@@ -3,9 +3,8 @@
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from rsir_core.arrays import Floats
 
 # Rocchio's weights as in Manning, Raghavan and Schütze, Introduction to Information Retrieval, 9.1.1.
 QUERY: Final = 1.0

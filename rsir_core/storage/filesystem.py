@@ -107,6 +107,33 @@ def reading_from(uri: str) -> Iterator[None]:
         ) from error
 
 
+def get_file(uri: str) -> bytes:
+    """Read a small file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: the store does not answer, or refuses.
+    """
+    fs, path = file_system(uri, use_listings_cache=False)
+    with reading_from(uri):
+        data: bytes = fs.cat_file(path)
+    return data
+
+
+def names_in(folder: str) -> list[str]:
+    """List the names of what lies in a folder, as the store knows it now; none where there is no such folder.
+
+    Raises:
+        StorageError: the store does not answer, or refuses.
+    """
+    fs, path = file_system(folder, use_listings_cache=False)
+    with reading_from(folder):
+        try:
+            return sorted(entry.rpartition("/")[2] for entry in fs.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+
+
 def one_line(error: Exception) -> str:
     """Format an error's message on one line, without the colour codes that deltalake's messages have."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())

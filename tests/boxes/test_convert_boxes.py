@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.boxes.data import BoxedImage, read_boxes
 from jobs.boxes.options import ConvertBoxesConfig
 from jobs.convert_boxes import convert_boxes
+from rsir_core.boxes.data import BoxedImage, read_boxes
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.models.regions import Box
 

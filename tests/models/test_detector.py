@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.detector import (
     MODELS,
@@ -32,7 +33,6 @@ ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / "shared" / "models" / "yolov5n_coco_backbone_neck.safetensors"
 NAMES = ("tank", "ship", "court")
 SIZES = [(96, 128), (128, 128), (50, 80), (128, 128), (96, 128), (7, 200), (31, 31)]
-Pixels = npt.NDArray[np.uint8]
 State = Mapping[str, torch.Tensor]
 
 

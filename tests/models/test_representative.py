@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.evaluating.describing import DescribeAgain
-from jobs.pipeline.reading import Reading, read_files
 from rsir_core import schemas
 from rsir_core.evaluation.arms import CENTRES, IndexSetup, Variation, plan_arms
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier
@@ -22,6 +22,7 @@ from rsir_core.models.detector import DetectedObject, DetectorSettings
 from rsir_core.models.regions import Box, ObjectRule, key_region
 from rsir_core.models.representative import MAX_COMPARED, representative_first
 from tests.support.models import lively_detector, write_bundle
+from tests.support.writing import writer_of
 
 RULES: tuple[ObjectRule, ...] = typing.get_args(ObjectRule)
 
@@ -122,7 +123,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
 
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
     index = Index(str(tmp_path / "index"))
-    fingerprint = index.adopt_bundle(models)
+    fingerprint = writer_of(index).adopt_bundle(models)
     own = IndexSetup(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
     variations = list(dict.fromkeys(arm.variation for arm in plan_arms(["objects"], own)))
     assert [variation.centre for variation in variations] == [*RULES, "image"]

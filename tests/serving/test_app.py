@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.types import Message
 
-from jobs.demo_scenes import CLASSES
+from jobs.demo.scenes import CLASSES
 from jobs.serving.app import WEB
 from jobs.serving.messages import AnswerJson
 from jobs.serving.reading import read_search

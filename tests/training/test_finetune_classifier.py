@@ -22,11 +22,11 @@ from jobs.evaluating.options import EvaluateConfig
 from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
-from jobs.pipeline.reading import Reading
 from jobs.training.classifier import Pictures, train_worker
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
+from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
 from rsir_core.models import bundle
 from tests.indexing.test_index import draw

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import pytest
 
 from jobs.training.options import FinetuneClassifierConfig
-from jobs.training.recipe import LEFT_OUT, Recipe, recipe_without
 from rsir_core.errors import ConfigError
+from rsir_core.training.recipe import LEFT_OUT, Recipe, recipe_without
 
 
 @pytest.mark.parametrize("part", LEFT_OUT)
