@@ -109,7 +109,8 @@ def _in_words(error: ValidationError, values: Mapping[str, Any]) -> str:
     lines: dict[object, str] = {}
     for e in errors:
         message, name = e["msg"].removeprefix("Value error, "), e["loc"][0] if e["loc"] else None
-        lines.setdefault(name, message if name is None else f"{_flag(name)} {values[str(name)] or repr('')}: {message}")
+        given = values.get(str(name))
+        lines.setdefault(name, f"{_flag(name)} {given if given != '' else repr('')}: {message}" if name else message)
     return "; ".join(lines.values())
 
 

@@ -30,8 +30,8 @@ def test_command_line_over_file_over_default(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("archiv: a", "unknown key archiv"),
-        ("components: many", "components is 'many'.*int"),
-        ("components: true", "components is True.*int"),
+        ("components: many", "--components many: .*integer"),
+        ("components: true", "--components True: "),
         ("- a", "key: value"),
         ("a: [", "YAML"),
     ],
@@ -45,18 +45,18 @@ def test_a_wrong_file_is_refused_with_key_and_value(tmp_path: Path, text: str, m
 
 @pytest.mark.parametrize("option", ["batch-size", "components", "commit-every", "max-pixels"])
 def test_numbers_that_are_none_of_anything_are_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{option} 0: it takes 1 or more"):
+    with pytest.raises(ConfigError, match=f"--{option} 0: .*equal to 1"):
         index_config(*GIVEN, f"--{option}", "0")
-    with pytest.raises(ConfigError, match="--actors -1: it takes 0 or more"):
+    with pytest.raises(ConfigError, match=r"--actors -1: .*equal to 0"):
         index_config(*GIVEN, "--actors", "-1")
 
 
 def test_serve_run_gives_numbers_as_texts() -> None:
     config = from_mapping(ServeConfig, "args", {"index": "i", "partitions": "2", "refresh": "0.5"})
     assert (config.partitions, config.refresh) == (2, 0.5)
-    with pytest.raises(ConfigError, match="partitions is 'two'; it takes a value of type int"):
+    with pytest.raises(ConfigError, match=r"--partitions two: .*integer"):
         from_mapping(ServeConfig, "args", {"index": "i", "partitions": "two"})
-    with pytest.raises(ConfigError, match=r"--refresh 0\.0: it takes"):
+    with pytest.raises(ConfigError, match=r"--refresh 0: .*equal to 0\.1"):
         from_mapping(ServeConfig, "args", {"index": "i", "refresh": "0"})
 
 
@@ -69,16 +69,18 @@ def test_learning_rates_that_cannot_be_are_refused(rate: float) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("max-failure-rate", "5", "it takes 0 to 1"),
-        ("max-failure-rate", "nan", "it takes 0 to 1"),
-        ("image-seconds", "-5", "it takes 0.1 to 86400"),
-        ("commit-minutes", "-1", "it takes 0 or more"),
-        ("archive", "", "is empty; give a value, or leave it out"),
-        ("bbox", "", "is empty"),
+        ("max-failure-rate", "5", "equal to 1"),
+        ("max-failure-rate", "nan", "equal to"),
+        ("image-seconds", "-5", r"equal to 0\.1"),
+        ("commit-minutes", "-1", "equal to 0"),
+        ("archive", "", "at least 1"),
+        ("bbox", "", "west,south,east,north"),
+        ("commit-minutes", "nan", "equal to 0"),
+        ("collections", "", "at least 1"),
     ],
 )
 def test_values_that_would_undo_what_they_are_for_are_refused(option: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{option} {value}.*{message}" if value else f"--{option} {message}"):
+    with pytest.raises(ConfigError, match=f"--{option} {value or repr('')}: .*{message}"):
         index_config(*GIVEN, f"--{option}={value}")
 
 
@@ -101,7 +103,9 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(failed, IndexConfig, "index", GIVEN) == 1
     assert capsys.readouterr().err.splitlines() == ["index: no archive at a; check the URI"]
     assert run(done, IndexConfig, "index", ["--config", "/none.yaml"]) == 2
-    for argv in ([], ["--what"], [*GIVEN, "--components", "x"], [*GIVEN, "--component", "3"]):
+    assert run(done, IndexConfig, "index", []) == 2
+    assert run(done, IndexConfig, "index", [*GIVEN, "--components", "x"]) == 2
+    for argv in (["--what"], [*GIVEN, "--component", "3"]):
         with pytest.raises(SystemExit) as exit_:
             run(done, IndexConfig, "index", argv)
         assert exit_.value.code == 2
