@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import from_mapping, parse, run
+from jobs.command import JobConfig, from_mapping, options_of, parse, run
 from jobs.indexing.options import IndexConfig
+from jobs.reference import JOBS, command_reference
 from jobs.serving.options import ServeConfig
 from jobs.training.options import FinetuneClassifierConfig, FinetuneDetectorConfig
 from rsir_core.errors import ArchiveError, ConfigError
@@ -109,3 +110,40 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as exit_:
             run(done, IndexConfig, "index", argv)
         assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("job", JOBS.values())
+def test_defaults_are_shown_as_they_are_typed(job: type[JobConfig]) -> None:
+    options = options_of(job)
+    given = GIVEN if job is IndexConfig else [
+        f"{o.name}={o.kind.strip('{}').partition(',')[0]}" for o in options if o.required
+    ]  # fmt: skip
+    assert parse(job, "job", [*given, *(f"{o.name}={o.default}" for o in options if o.default)]) == parse(
+        job, "job", given
+    )
+
+
+def test_help_and_the_reference_have_every_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    for job in command_reference():
+        with pytest.raises(SystemExit) as exit_:
+            parse(JOBS[job.name], job.name, ["--help"])
+        assert exit_.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert job.purpose and "\n" not in job.purpose
+        for name, kind, default, required, bounds, text in job.options:
+            (line,) = (line for line in lines if line.strip().startswith((f"{name} ", f"{name},")))
+            assert text in line and default in line and bounds in line and kind.replace("FLAG", "") in line
+            assert ("required" in line.removeprefix(text) or not required) and not (required and default)
+    shown = {option.name: option for option in options_of(IndexConfig)}
+    assert shown["--max-gone-rate"][1:5] == ("FLOAT", "0.2", False, "≥ 0, ≤ 1")
+    assert shown["--views"][1:5] == ("{1,2,4}", "", False, "")
+    assert shown["--start"].kind == "TIME" and shown["--collections"].kind == "LIST"
+
+
+def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INDEX", "index", "COMPONENTS", "components"):
+        monkeypatch.setenv(name, "7")
+    assert index_config(*GIVEN) == IndexConfig(archive="a", models="m", index="i", components=19)

@@ -264,5 +264,5 @@ def test_what_cannot_be_trained_is_said_before_anything_starts(config: FinetuneC
         for value in values:
             with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} {value}: "):
                 FinetuneClassifierConfig(archive="a", models="m", **{name: value})
-    with pytest.raises(ConfigError, match="--views 3: .*1, 2 or 4"):
+    with pytest.raises(ConfigError, match=r"--views 3: .*1, 2 or 4"):
         replaced(config, views=3)
