@@ -44,8 +44,8 @@ def _time(value: Any) -> Any:
 JsonText = BeforeValidator(_list)
 Names = Annotated[
     tuple[str, ...],
-    JsonText,
     Field(min_length=1, max_length=LONGEST),
+    JsonText,
     AfterValidator(lambda names: tuple(dict.fromkeys(names))),
 ]
 Time = Annotated[datetime, BeforeValidator(_time)]
