@@ -36,7 +36,7 @@ def option(text: str, default: Any = ..., **more: Any) -> Any:
 class JobConfig(BaseModel):
     """Hold the options that every job takes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     as_json: bool = option("print the summary as one JSON object on the last line of stdout", False, alias="json")
 
@@ -48,7 +48,9 @@ class JobConfig(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_a_truth_value_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_empty_and_converted(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "":
+            raise ValueError("it is empty; give a value, or leave it out")
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise ValueError("only a --flag is true or false")
         return value

@@ -25,13 +25,7 @@ JOBS: Final[dict[str, type[JobConfig]]] = {
 
 
 class JobReference(NamedTuple):
-    """Describe one job.
-
-    Attributes:
-        name: as in `python -m jobs.NAME`.
-        purpose: in one line.
-        options: the required ones first; `--config FILE`, which every job takes, is not among them.
-    """
+    """Describe one job, `python -m jobs.NAME`; `--config FILE`, which every job takes, is not among its options."""
 
     name: str
     purpose: str
