@@ -198,7 +198,7 @@ def test_what_no_cluster_can_have_is_answered_without_looking(monkeypatch: pytes
     looked_at: list[int] = []
     evaluate = filters._evaluate
 
-    def counting(table: pa.Table, test: pc.Expression) -> Mask:
+    def counting(table: pa.Table, test: pc.Expression) -> filters.Mask:
         looked_at.append(len(table))
         return evaluate(table, test)
 
