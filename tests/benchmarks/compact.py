@@ -16,7 +16,8 @@ from jobs.indexing.publishing import fit_pca, project
 from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
 from rsir_core.index.lease import Lease
 from rsir_core.index.writer import IndexWriter
 from tests.benchmarks.drawn_rows import NAMES

@@ -23,7 +23,8 @@ from jobs.pipeline.cluster import joined
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive.listing import list_images
 from rsir_core.index.diff import listing_table
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsir_core.arrays import Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.retrieval.partition import SCHEMA
@@ -198,7 +199,7 @@ def test_what_no_cluster_can_have_is_answered_without_looking(monkeypatch: pytes
     looked_at: list[int] = []
     evaluate = filters._evaluate
 
-    def counting(table: pa.Table, test: pc.Expression) -> filters.Mask:
+    def counting(table: pa.Table, test: pc.Expression) -> Mask:
         looked_at.append(len(table))
         return evaluate(table, test)
 
