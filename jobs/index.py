@@ -26,7 +26,7 @@ from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.uncommitted import leftovers, take_over
+from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter
 
@@ -47,7 +47,7 @@ def index_archive(config: IndexConfig) -> Summary:
         bundle = index.check_bundle(config.models, config.views)
         plan, scenes = _plan(index, config, None)
         would_end = check_gone(index, plan, config)
-        plan = _without_leftovers(index, plan, bundle, None)
+        plan = _without_uncommitted(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
@@ -68,7 +68,7 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     plan, scenes = _plan(index, config, writer)
     report.planned(plan)
     check_gone(index, plan, config)
-    plan = _without_leftovers(index, plan, bundle.fingerprint, writer)
+    plan = _without_uncommitted(index, plan, bundle.fingerprint, writer)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
@@ -115,7 +115,7 @@ def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tupl
     return plan, scenes
 
 
-def _without_leftovers(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:
+def _without_uncommitted(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:
     """Commit what an earlier run described but did not commit, and remove it from the plan.
 
     Args:
@@ -124,13 +124,13 @@ def _without_leftovers(index: Index, plan: Plan, bundle: str, writer: IndexWrite
         bundle: fingerprint of its model bundle.
         writer: the run's writer; None in a dry run, which writes nothing.
     """
-    left = leftovers(index, plan.to_describe, bundle)
-    if len(left) == 0:
+    uncommitted = uncommitted_rows(index, plan.to_describe, bundle)
+    if len(uncommitted) == 0:
         return plan
-    log.info("%d of these were described by a run that ended before it committed them", len(left))
+    log.info("%d of these were described by a run that ended before it committed them", len(uncommitted))
     if writer is not None:
-        take_over(writer, left)
-    return replace(plan, to_describe=anti(plan.to_describe, left))
+        commit_rows(writer, uncommitted)
+    return replace(plan, to_describe=anti(plan.to_describe, uncommitted))
 
 
 def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from jobs.pipeline.stage import MAX_ROWS, ROWS_PER_FILE, rows_per_file
 from rsir_core import schemas
 from rsir_core.index.index import Index
-from rsir_core.index.uncommitted import leftovers
-from rsir_core.index.uncommitted import take_over as commit_leftovers
+from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.writer import write_rows
 from tests.index.test_tables import embedding_rows, failure_rows, listed, store
 from tests.support.writing import writer_of
@@ -21,8 +20,8 @@ FILES = st.lists(st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=5
 
 def take_over(index: Index, wanted: pa.Table) -> list[str]:
     """The image ids that were."""
-    left = leftovers(index, wanted, "b")
-    commit_leftovers(writer_of(index), left)
+    left = uncommitted_rows(index, wanted, "b")
+    commit_rows(writer_of(index), left)
     found: list[str] = left["image_id"].to_pylist()
     return sorted(found)
 
