@@ -1,0 +1,158 @@
+"""Fill the reference pages from the code, while mkdocs builds them: options of jobs, routes, alerts and panels.
+
+A comment such as `<!-- route GET /index -->` is replaced by a table. So the pages cannot fall behind the code, and a name
+that the code does not have ends the build.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).parents[1]
+MARK: Final = re.compile(r"^<!-- (options|route|alerts|panels) ?(.*) -->$", re.MULTILINE)
+JOB: Final = re.compile(r'sys\.exit\(run\(\w+, (\w+), "(\w+)"\)\)')
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the marks of a page."""
+    return MARK.sub(lambda mark: FILLED[mark[1]](*filter(None, [mark[2].strip()])), markdown)
+
+
+@functools.cache
+def configs() -> dict[str, type]:
+    """Find the options of each job, a dataclass each, by the job's name."""
+    found = {}
+    for file in sorted((ROOT / "jobs").glob("*.py")):
+        if match := JOB.search(file.read_text("utf-8")):
+            found[match[2]] = getattr(importlib.import_module(f"jobs.{file.stem}"), match[1])
+    return found
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+
+
+def _options() -> str:
+    parts = []
+    for name, config in configs().items():
+        hints = typing.get_type_hints(config)
+        rows = [[f"`--{f.name.replace('_', '-')}`", _values(f, hints[f.name]), _default(f), f.metadata["help"]]
+                for f in dataclasses.fields(config)]  # fmt: skip
+        rows.sort(key=lambda row: row[2] != "required")
+        parts.append(f"## {name}\n\n{config.__doc__}\n\n{_table(['option', 'takes', 'default', 'meaning'], rows)}")
+    return "\n\n".join(parts)
+
+
+def _values(field: "dataclasses.Field[Any]", hint: Any) -> str:
+    arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+    base = arms[0] if type(None) in typing.get_args(hint) else hint
+    if typing.get_origin(base) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(base))
+    kind = {str: "text", int: "whole number", float: "number", bool: "switch"}[base]
+    least, most = field.metadata["least"], field.metadata["most"]
+    limits = "" if least is None else f", {least} or more" if most is None else f", {least} to {most}"
+    return kind + limits
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    if field.default is None or isinstance(field.default, bool):
+        return {None: "", False: "no", True: "yes"}[field.default]
+    return f"`{field.default}`"
+
+
+@functools.cache
+def openapi() -> dict[str, Any]:
+    """Describe the endpoint as it does itself, with the limits that are its defaults."""
+    from jobs.serving.app import EndpointSettings, build_app  # noqa: PLC0415 -- loads ray
+    from jobs.serving.options import ServeConfig  # noqa: PLC0415 -- as above
+    from jobs.serving.reading import Limits  # noqa: PLC0415 -- as above
+    from jobs.serving.tokens import Tokens  # noqa: PLC0415 -- as above
+
+    options = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
+    limits = Limits(*(options[name] for name in ("max_k", "max_bytes", "max_pixels")))
+    no_library: Any = None  # no request is made
+    return build_app(no_library, limits, EndpointSettings(lambda _: None, Tokens({}))).openapi()
+
+
+def _route(name: str) -> str:
+    method, path = name.split()
+    route = openapi()["paths"][path][method.lower()]
+    parts = [f"### `{name}`", f"{route['summary']}. {route.get('description', '')}".strip()]
+    if parameters := route.get("parameters"):
+        rows = [[f"`{p['name']}`", _kind(p["schema"]), p.get("description", "")] for p in parameters]
+        parts.append(_table(["parameter", "takes", "meaning"], rows))
+    for kind, content in route.get("requestBody", {}).get("content", {}).items():
+        parts += [f"Body, `{kind}`:", _fields(content["schema"])]
+    if schema := _success(route):
+        parts += ["Answer:", _fields(schema)]
+    rows = [[status, answer["description"]] for status, answer in sorted(route["responses"].items())]
+    parts.append(_table(["status", "meaning"], rows))
+    return "\n\n".join(parts)
+
+
+def _success(route: dict[str, Any]) -> dict[str, Any] | None:
+    content = next((a.get("content", {}) for s, a in route["responses"].items() if s.startswith("2")), {})
+    schema: dict[str, Any] | None = content.get("application/json", {}).get("schema")
+    return schema
+
+
+def _followed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference into the document's components."""
+    if "$ref" not in schema:
+        return schema
+    found: dict[str, Any] = openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _fields(schema: dict[str, Any]) -> str:
+    """Format the fields of an object; of one with several forms, those of all of them."""
+    forms = [_followed(form) for form in schema.get("oneOf") or schema.get("anyOf") or [schema]]
+    fields: dict[str, Any] = {}
+    for form in forms:
+        for name, field in _followed(form).get("properties", {}).items():
+            fields.setdefault(name, field)
+    rows = [[f"`{name}`", _kind(field), field.get("description", "")] for name, field in fields.items()]
+    return _table(["field", "type", "meaning"], rows)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Name a type in words, with its bounds and default."""
+    schema = _followed(schema)
+    if arms := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(_kind(arm) for arm in arms))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = schema.get("title") if schema.get("type") == "object" and "properties" in schema else schema.get("type", "any")
+    if kind == "array" and "items" in schema:
+        kind = f"list of {_kind(schema['items'])}"
+    bounds = [f"{word} {schema[key]:,}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    default = [f"default {json.dumps(schema['default'])}"] if schema.get("default") not in (None, []) else []
+    return ", ".join([str(kind) + (" " if bounds else "") + " ".join(bounds), *default])
+
+
+def _alerts() -> str:
+    groups = yaml.safe_load((ROOT / "k8s" / "alerts.yaml").read_text("utf-8"))["spec"]["groups"]
+    rows = [[f"`{rule['alert']}`", rule["labels"]["severity"], re.sub(r"\{\{ ?\$labels\.(\w+) ?\}\}", r"\1",
+             rule["annotations"]["summary"].replace("{{ $value }}", "N")), rule["annotations"]["description"]]
+            for group in groups for rule in group["rules"]]  # fmt: skip
+    return _table(["alert", "severity", "it says", "what to look at"], rows)
+
+
+def _panels() -> str:
+    panels = json.loads((ROOT / "k8s" / "dashboard.json").read_text("utf-8"))["panels"]
+    return _table(["panel", "what it shows"], [[panel["title"], panel.get("description", "")] for panel in panels])
+
+
+FILLED: Final = {"options": _options, "route": _route, "alerts": _alerts, "panels": _panels}
