@@ -4,35 +4,24 @@ A comment such as `<!-- route GET /index -->` is replaced by a table. So the pag
 that the code does not have ends the build.
 """
 
-import dataclasses
 import functools
-import importlib
 import json
 import re
-import typing
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+if TYPE_CHECKING:
+    from jobs.command import Option
+
 ROOT: Final = Path(__file__).parents[1]
 MARK: Final = re.compile(r"^<!-- (options|route|alerts|panels) ?(.*) -->$", re.MULTILINE)
-JOB: Final = re.compile(r'sys\.exit\(run\(\w+, (\w+), "(\w+)"\)\)')
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of a page."""
     return MARK.sub(lambda mark: FILLED[mark[1]](*filter(None, [mark[2].strip()])), markdown)
-
-
-@functools.cache
-def configs() -> dict[str, type]:
-    """Find the options of each job, a dataclass each, by the job's name."""
-    found = {}
-    for file in sorted((ROOT / "jobs").glob("*.py")):
-        if match := JOB.search(file.read_text("utf-8")):
-            found[match[2]] = getattr(importlib.import_module(f"jobs.{file.stem}"), match[1])
-    return found
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -43,33 +32,25 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _options() -> str:
+    from jobs.reference import command_reference  # noqa: PLC0415 -- loads what the demo needs
+
     parts = []
-    for name, config in configs().items():
-        hints = typing.get_type_hints(config)
-        rows = [[f"`--{f.name.replace('_', '-')}`", _values(f, hints[f.name]), _default(f), f.metadata["help"]]
-                for f in dataclasses.fields(config)]  # fmt: skip
-        rows.sort(key=lambda row: row[2] != "required")
-        parts.append(f"## {name}\n\n{config.__doc__}\n\n{_table(['option', 'takes', 'default', 'meaning'], rows)}")
+    for job in command_reference():
+        rows = [[f"`{option.name}`", _takes(option), _default(option), option.text] for option in job.options]
+        parts.append(f"## {job.name}\n\n{job.purpose}\n\n{_table(['option', 'takes', 'default', 'meaning'], rows)}")
     return "\n\n".join(parts)
 
 
-def _values(field: "dataclasses.Field[Any]", hint: Any) -> str:
-    arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-    base = arms[0] if type(None) in typing.get_args(hint) else hint
-    if typing.get_origin(base) is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(base))
-    kind = {str: "text", int: "whole number", float: "number", bool: "switch"}[base]
-    least, most = field.metadata["least"], field.metadata["most"]
-    limits = "" if least is None else f", {least} or more" if most is None else f", {least} to {most}"
-    return kind + limits
+def _takes(option: "Option") -> str:
+    words = {"INT": "whole number", "FLOAT": "number", "TEXT": "text", "LIST": "list, comma-separated", "TIME": "time", "FLAG": "switch"}
+    kind = words.get(option.kind) or ", ".join(f"`{choice}`" for choice in option.kind.strip("{}").split(","))
+    return f"{kind}, {option.bounds}" if option.bounds else kind
 
 
-def _default(field: "dataclasses.Field[Any]") -> str:
-    if field.default is dataclasses.MISSING:
+def _default(option: "Option") -> str:
+    if option.required:
         return "required"
-    if field.default is None or isinstance(field.default, bool):
-        return {None: "", False: "no", True: "yes"}[field.default]
-    return f"`{field.default}`"
+    return f"`{option.default}`" if option.default else "no" if option.kind == "FLAG" else ""
 
 
 @functools.cache
@@ -80,8 +61,8 @@ def openapi() -> dict[str, Any]:
     from jobs.serving.reading import Limits  # noqa: PLC0415 -- as above
     from jobs.serving.tokens import Tokens  # noqa: PLC0415 -- as above
 
-    options = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
-    limits = Limits(*(options[name] for name in ("max_k", "max_bytes", "max_pixels")))
+    served = ServeConfig(index="index")
+    limits = Limits(served.max_k, served.max_bytes, served.max_pixels)
     no_library: Any = None  # no request is made
     return build_app(no_library, limits, EndpointSettings(lambda _: None, Tokens({}))).openapi()
 

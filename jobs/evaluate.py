@@ -21,7 +21,6 @@ from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.evaluated_index import SEED, EvaluatedIndex, of_seed, open_evaluated_index
 from jobs.evaluating.gallery import choose_queries, make_strips
 from jobs.evaluating.options import EvaluateConfig
-from jobs.options import split_list
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
@@ -59,8 +58,8 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
     subjects = [open_evaluated_index(config, seed) for seed in seeds]
     if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
         raise ConfigError(
-            f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
-            "compare indexes that were made alike"
+            f"--seeds {','.join(config.seeds or ())}: seed {odd[0]} has another backbone, tau or dimensions than "
+            "the first; compare indexes that were made alike"
         )
     with joined(config.address, config.needs) if subjects[0].again else nullcontext():
         runs = [evaluate_index(subject, config) for subject in subjects]
@@ -125,32 +124,32 @@ def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
     return list(groups.values())
 
 
-def _checked(config: EvaluateConfig) -> list[str | None]:
+def _checked(config: EvaluateConfig) -> Sequence[str | None]:
     """Check what can be wrong with the command alone, make the report folder, and return the seeds."""
-    sets = parse_arms(config.arms)
+    sets, arms = parse_arms(config.arms), ",".join(config.arms)
     if config.weights is not None and "frozen" not in sets:
         raise ConfigError(
-            f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {config.arms}, or drop this"
+            f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {arms}, or drop this"
         )
     if config.peers and "table5" not in sets:
         raise ConfigError(
-            f"--peers {config.peers}: only table5 compares with them; add it to --arms {config.arms}, or drop this"
+            f"--peers {','.join(config.peers)}: only table5 compares with them; add it to --arms {arms}, or drop this"
         )
-    if "table5" in sets and not split_list(config.peers):
+    if "table5" in sets and not config.peers:
         raise ConfigError(
             "--arms table5 compares with whole images by other backbones; make a bundle of each, as by `python -m "
             "jobs.finetune_classifier --archive … --seed … --tau 1 --backbone vgg16 --models peers/vgg16` (and "
             "resnet50; --weights FILE where no ImageNet weights can be downloaded), and pass --peers "
             "peers/vgg16,peers/resnet50. The rows of the method itself are in --arms key_region"
         )
-    seeds = split_list(config.seeds)
+    seeds = config.seeds or ()
     if bool(seeds) != (SEED in config.index):
         raise ConfigError(
-            f"--seeds {config.seeds or ''} and --index {config.index}: write {SEED} where the seed stands in the URI, "
+            f"--seeds {','.join(seeds)} and --index {config.index}: write {SEED} where the seed stands in the URI, "
             "as in --index runs/seed{seed}/index --seeds 0,1,2"
         )
     make_folder("--report", config.report)
-    return list(seeds) or [None]
+    return seeds or (None,)
 
 
 def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str]) -> float | None:

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.options import split_list
 from jobs.pipeline.reading import Reading, reader_of
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
@@ -109,7 +108,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     began = time.monotonic()
     files = list(list_images(config.archive))
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
-    images = split_images(labelled, config.train_fraction, config.seed, split_list(config.unseen))
+    images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
     taught = [image for image in images if image.split == "train"]
     classes = sorted({image.label for image in taught})
     fraction, labels = config.calibration_fraction, [image.label for image in taught]
@@ -175,7 +174,7 @@ def _train(
     Raises:
         LabelError, ConfigError: see `_fit`.
     """
-    effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
     payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
     fs, path = file_system(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
     storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
@@ -186,7 +185,7 @@ def _train(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={**payload, "config": asdict(config), "start": ray.put(start)},
+        train_loop_config={**payload, "config": config.model_dump(), "start": ray.put(start)},
         scaling_config=scaling,
         run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
             name=run_name(payload, [etags[image.uri] for image in images], start),

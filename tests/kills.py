@@ -52,6 +52,7 @@ from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
 from rsir_core.index.versions import Version, versions_of
 from tests.support.models import write_bundle
+from tests.support.options import replaced
 
 Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
 Victim = Literal["driver", "worker"]
@@ -347,7 +348,7 @@ class Rounds:
         return False
 
     def _of(self, **options: Any) -> IndexConfig:
-        return IndexConfig(**{**{n: getattr(self.config, n) for n in self.config.__dataclass_fields__}, **options})
+        return replaced(self.config, **options)
 
 
 def _told(stages: Connection) -> Iterator[str | None]:

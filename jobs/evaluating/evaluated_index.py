@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from jobs.evaluating.labels import count_trained_on, label_rows
 from jobs.evaluating.options import EvaluateConfig
-from jobs.options import split_list
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms
@@ -62,7 +61,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
     features, labels, notes = label_rows(features, split)
     fingerprint, pca = (features[name][0].as_py() for name in (schemas.BUNDLE, schemas.PCA))
     settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
-    peers = {peer: of_seed(peer, seed) for peer in split_list(config.peers)}
+    peers = {peer: of_seed(peer, seed) for peer in config.peers or ()}
     own = IndexSetup(
         Variation(settings.tau, settings.classifier.backbone),
         components=len(features[schemas.FEATURE][0]),
@@ -90,8 +89,8 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
     sets = parse_arms(config.arms)
     if "objects" in sets and not own.detector:
         raise ConfigError(
-            f"--arms {config.arms}: what described {index.uri} has no detector, so there are no objects to compare; "
-            "jobs.finetune_detector adds one to a bundle, or leave objects out"
+            f"--arms {','.join(config.arms)}: what described {index.uri} has no detector, so there are no objects to "
+            "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
     frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
     if frozen is not None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def list_versions(config: IndexConfig) -> dict[str, Any]:
     """Print the versions of an index as a table, unless JSON was asked for; return them as a job's summary."""
     found = versions_of(Index(config.index))
-    if not config.json:
+    if not config.as_json:
         _print(found)
     return {"index": config.index, "version": found[0].version, "versions": [version._asdict() for version in found]}
 

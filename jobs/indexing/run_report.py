@@ -6,7 +6,6 @@ import re
 import time
 import uuid
 from collections import Counter
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
@@ -113,7 +112,8 @@ class RunReport:
 
     def to_dict(self, outcome: str) -> dict[str, Any]:
         """Return the whole report, without secrets."""
-        config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
+        options = self._config.model_dump(mode="json")
+        config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in options.items()}
         progress = self.progress
         return {
             "outcome": _SECRET.sub("", outcome),

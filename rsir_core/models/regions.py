@@ -1,9 +1,10 @@
 """Box arithmetic: from the representative object to the key region (paper section 2.1.3, equation 5)."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
-VIEWS = (1, 2, 4)  # so many turns of a key region can be averaged: see classifier.py
+Views = Literal[1, 2, 4]  # so many turns of a key region can be averaged: see classifier.py
+VIEWS: Final[tuple[Views, ...]] = get_args(Views)
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # which object it is: see representative.py
 
 

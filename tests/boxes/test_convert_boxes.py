@@ -112,7 +112,7 @@ def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
 
 
 def changed(config: ConvertBoxesConfig, **values: Any) -> ConvertBoxesConfig:
-    return ConvertBoxesConfig(**{**vars(config), **values})
+    return ConvertBoxesConfig(**{**config.model_dump(), **values})
 
 
 def edges(span: int) -> st.SearchStrategy[tuple[float, float]]:

@@ -1,6 +1,5 @@
 """Every command of the documents is one that exists, with options that it has."""
 
-import importlib
 import re
 import runpy
 import sys
@@ -11,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from docs.hooks import configs, openapi
+from docs.hooks import openapi
 from jobs.command import parse
+from jobs.reference import JOBS
+from rsir_core.errors import ConfigError
 from tests.docs.commands import PAGES, ROOT, blocks_of, commands_in, inline_commands
 
 # Programs that are not ours: their words are not checked, but the files of the project that they are given are.
@@ -32,7 +33,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             check(words[words.index("--") + 1 :], monkeypatch)
         case ["python", "-m", module, *options] if module.startswith("jobs.") and module != "jobs.serve_tokens":
             name = module.removeprefix("jobs.")
-            parse(configs()[name], name, options)
+            parse(JOBS[name], name, options)
         case ["python", "-m", module, *options]:
             check_script(module, options, monkeypatch)
         case ["python", "-c", code]:
@@ -110,7 +111,7 @@ def test_all_blocks_of_commands_are_found() -> None:
 )
 def test_commands_that_do_not_exist_are_noticed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (words,) = commands_in(text, tmp_path)
-    with pytest.raises((AssertionError, KeyError, SystemExit)):
+    with pytest.raises((AssertionError, ConfigError, KeyError, SystemExit)):
         check(words, monkeypatch)
 
 

@@ -1,6 +1,5 @@
 """The documents build as a site without a warning, lead to files that exist, and say what the code says."""
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.hooks import configs, openapi
+from docs.hooks import openapi
+from jobs.reference import command_reference
 from rsir_core import schemas
 from rsir_core.errors import FailureKind
 from tests.docs.commands import ROOT
@@ -25,10 +25,9 @@ def test_the_site_builds_without_a_warning_and_has_the_whole_reference(tmp_path:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {name: (tmp_path / "reference" / name / "index.html").read_text("utf-8") for name in ("command-line", "http")}
-    for name, config in configs().items():
-        assert f">{name}<" in pages["command-line"] or f'id="{name}"' in pages["command-line"]
-        for field in dataclasses.fields(config):
-            assert f"--{field.name.replace('_', '-')}" in pages["command-line"]
+    for job in command_reference():
+        assert f'id="{job.name}"' in pages["command-line"]
+        assert {option.name for option in job.options if option.name not in pages["command-line"]} == set()
     for path, methods in openapi()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in pages["http"]
