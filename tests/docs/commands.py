@@ -13,6 +13,7 @@ INLINE = re.compile(r"`(python -m (?:jobs|tests)\.[^`]+)`")
 RECORDER = """
 command_not_found_handle() { printf '%s\\0' "$@" >&9; printf '\\n\\0' >&9; }
 source() { command_not_found_handle source "$@"; }
+cd() { command_not_found_handle cd "$@"; }
 PATH=/none
 """
 
