@@ -1,7 +1,7 @@
 """Fill the reference pages from the code, while mkdocs builds them: options of jobs, routes, alerts and panels.
 
-A comment such as `<!-- route GET /index -->` is replaced by a table. So the pages cannot fall behind the code, and a name
-that the code does not have ends the build.
+A comment such as `<!-- route GET /index -->` is replaced by a table. So the pages cannot fall behind the code, and a
+name that the code does not have ends the build.
 """
 
 import functools
@@ -42,7 +42,14 @@ def _options() -> str:
 
 
 def _takes(option: "Option") -> str:
-    words = {"INT": "whole number", "FLOAT": "number", "TEXT": "text", "LIST": "list, comma-separated", "TIME": "time", "FLAG": "switch"}
+    words = {
+        "INT": "whole number",
+        "FLOAT": "number",
+        "TEXT": "text",
+        "LIST": "list, comma-separated",
+        "TIME": "time",
+        "FLAG": "switch",
+    }
     kind = words.get(option.kind) or ", ".join(f"`{choice}`" for choice in option.kind.strip("{}").split(","))
     return f"{kind}, {option.bounds}" if option.bounds else kind
 
@@ -115,7 +122,9 @@ def _kind(schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_kind(arm) for arm in arms))
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = schema.get("title") if schema.get("type") == "object" and "properties" in schema else schema.get("type", "any")
+    kind = (
+        schema.get("title") if schema.get("type") == "object" and "properties" in schema else schema.get("type", "any")
+    )
     if kind == "array" and "items" in schema:
         kind = f"list of {_kind(schema['items'])}"
     bounds = [f"{word} {schema[key]:,}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]

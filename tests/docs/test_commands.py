@@ -116,5 +116,5 @@ def test_commands_that_do_not_exist_are_noticed(text: str, tmp_path: Path, monke
 
 
 def test_bash_splits_the_commands(tmp_path: Path) -> None:
-    text = "for x in 1 2; do\n  a -b \"c $x\" \\\n    d  # why\ndone\ne >> out | f &\n"
+    text = 'for x in 1 2; do\n  a -b "c $x" \\\n    d  # why\ndone\ne >> out | f &\n'
     assert commands_in(text, tmp_path) == [["a", "-b", "c 1", "d"], ["a", "-b", "c 2", "d"], ["e"], ["f"]]

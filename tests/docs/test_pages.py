@@ -1,7 +1,7 @@
 """The pages are followed: their commands and code are run in their order, on a small archive, index and endpoint.
 
-The first tutorial draws the archive, trains the bundle and makes the index that all other pages go on with. Commands that
-need a cluster, a cloud or hours are not run; `test_commands` has looked at their options.
+The first tutorial draws the archive, trains the bundle and makes the index that all other pages go on with. Commands
+that need a cluster, a cloud or hours are not run; `test_commands` has looked at their options.
 """
 
 import json
@@ -30,18 +30,14 @@ NOT_RUN: Final = {  # commands that match: why
     r"kubectl|docker|ray|serve|aws|export": "need a cluster or a cloud",
     r".*s3://": "needs a bucket; tests/indexing/test_store.py has one",
     r"python -m tests\.": "take minutes to hours; the suite runs benchmarks at a tiny size",
-    r"python -m jobs\.(finetune_detector|convert_boxes)": "need data sets of boxes; tests/training and tests/boxes draw some",
+    r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
     r"python -m jobs\.finetune_classifier (?!--archive images)": "train for 20 minutes; the first tutorial trains",
     r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
     r".*/token": "needs an endpoint with tokens; tests/serving/test_tokens.py has one",
 }
 PAGES_NOT_RUN: Final = {"results": "need data sets and hours"}
 SMALL: Final = {"/my/images": "images", "/my/queries": "images/harbor"}  # in place of the reader's own
-RUN: Final = [
-    page
-    for page in PAGES
-    if page != FIRST and page.parent.name not in PAGES_NOT_RUN and blocks_of(page)
-]  # fmt: skip
+RUN: Final = [p for p in PAGES if p != FIRST and p.parent.name not in PAGES_NOT_RUN and blocks_of(p)]
 
 
 def logical_lines(text: str) -> Iterator[str]:
@@ -109,8 +105,8 @@ class Reader:
         process = self._stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.docs.job_server", str(theirs)],
-                cwd=self.folder, env=self._environment, pass_fds=[theirs], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                text=True,
+                cwd=self.folder, env=self._environment, pass_fds=[theirs], stdin=subprocess.PIPE, stdout=log,
+                stderr=log, text=True,
             )
         )  # fmt: skip
         os.close(theirs)

@@ -24,14 +24,20 @@ def test_the_site_builds_without_a_warning_and_has_the_whole_reference(tmp_path:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pages = {name: (tmp_path / "reference" / name / "index.html").read_text("utf-8") for name in ("command-line", "http")}
+    pages = {
+        name: (tmp_path / "reference" / name / "index.html").read_text("utf-8") for name in ("command-line", "http")
+    }
     for job in command_reference():
         assert f'id="{job.name}"' in pages["command-line"]
         assert {option.name for option in job.options if option.name not in pages["command-line"]} == set()
     for path, methods in openapi()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in pages["http"]
-    assert not [page for page in tmp_path.rglob("*.html") if re.search(r'(src|href)="https?://[^"]+\.(js|css)"', page.read_text("utf-8"))]
+    assert not [
+        page
+        for page in tmp_path.rglob("*.html")
+        if re.search(r'(src|href)="https?://[^"]+\.(js|css)"', page.read_text("utf-8"))
+    ]
 
 
 def test_every_column_is_in_the_index_format() -> None:
@@ -46,7 +52,9 @@ def test_troubleshooting_quotes_what_the_code_says() -> None:
     files = [file for folder in ("jobs", "rsir_core") for file in (ROOT / folder).rglob("*.py")]
     code = "".join(re.sub(r'"\s*f?"', "", file.read_text("utf-8")) for file in files)
     kinds = set(typing.get_args(FailureKind))
-    assert kinds <= {kind for row in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE) for kind in re.findall(r"`(\w+)`", row)}
+    assert kinds <= {
+        kind for row in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE) for kind in re.findall(r"`(\w+)`", row)
+    }
     assert [quote for quote in quoted if quote not in kinds and quote not in code] == []
 
 
