@@ -65,15 +65,12 @@ class Reader:
         with ExitStack() as self._page:
             self._url = ""
             for block in blocks_of(page):
-                text = block.text
-                for given, ours in SMALL.items():
-                    text = text.replace(given, ours)
                 if block.language == "python":
-                    exec(compile(self._addressed(text), block.page, "exec"), names)
+                    exec(compile(self._addressed(block.text), block.page, "exec"), names)
                     continue
-                for line in logical_lines(text):
+                for line in logical_lines(block.text):
                     if not any(re.match(pattern, line) for pattern in NOT_RUN):
-                        self._run(line, really_serve)
+                        self._run(re.sub("|".join(SMALL), lambda given: SMALL[given[0]], line), really_serve)
 
     def _run(self, line: str, really_serve: bool) -> None:
         words = shlex.split(line, comments=True)
