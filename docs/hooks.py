@@ -79,21 +79,32 @@ def _route(name: str) -> str:
     route = openapi()["paths"][path][method.lower()]
     parts = [f"### `{name}`", f"{route['summary']}. {route.get('description', '')}".strip()]
     if parameters := route.get("parameters"):
-        rows = [[f"`{p['name']}`", _kind(p["schema"]), p.get("description", "")] for p in parameters]
-        parts.append(_table(["parameter", "takes", "meaning"], rows))
+        parts.append(_table(["parameter", "type", "meaning"], [_row(p["name"], p["schema"] | p) for p in parameters]))
+    shown: dict[str, Any] = {}
     for kind, content in route.get("requestBody", {}).get("content", {}).items():
-        parts += [f"Body, `{kind}`:", _fields(content["schema"])]
-    if schema := _success(route):
-        parts += ["Answer:", _fields(schema)]
+        fields = _fields(content["schema"])
+        new = {name: field for name, field in fields.items() if name not in shown}
+        also = f", the same fields but for `{'`, `'.join(shown.keys() - fields.keys())}`, and" if shown else ""
+        parts += [f"Body, `{kind}`{also}:", _objects(new)]
+        shown |= fields
+    for n, schema in enumerate(_answers(route)):
+        parts += [f"{'' if n else 'Answer, '}`{schema['title']}`:", _objects(_fields(schema))]
     rows = [[status, answer["description"]] for status, answer in sorted(route["responses"].items())]
-    parts.append(_table(["status", "meaning"], rows))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "Statuses:", _table(["status", "meaning"], rows)])
 
 
-def _success(route: dict[str, Any]) -> dict[str, Any] | None:
+def _answers(route: dict[str, Any]) -> list[dict[str, Any]]:
+    """List what a route answers, and the objects within."""
     content = next((a.get("content", {}) for s, a in route["responses"].items() if s.startswith("2")), {})
-    schema: dict[str, Any] | None = content.get("application/json", {}).get("schema")
-    return schema
+    found: list[dict[str, Any]] = []
+    waiting = [content.get("application/json", {}).get("schema", {})]
+    while waiting:
+        schema = waiting.pop(0)
+        if "$ref" in schema and (schema := _followed(schema)) not in found:
+            found.append(schema)
+            waiting += schema.get("properties", {}).values()
+        waiting += [*schema.get("anyOf", []), *([schema["items"]] if "items" in schema else [])]
+    return found
 
 
 def _followed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -104,32 +115,38 @@ def _followed(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _fields(schema: dict[str, Any]) -> str:
-    """Format the fields of an object; of one with several forms, those of all of them."""
-    forms = [_followed(form) for form in schema.get("oneOf") or schema.get("anyOf") or [schema]]
+def _fields(schema: dict[str, Any]) -> dict[str, Any]:
+    """List the fields of an object; of one with several forms, those of all of them."""
     fields: dict[str, Any] = {}
-    for form in forms:
-        for name, field in _followed(form).get("properties", {}).items():
-            fields.setdefault(name, field)
-    rows = [[f"`{name}`", _kind(field), field.get("description", "")] for name, field in fields.items()]
-    return _table(["field", "type", "meaning"], rows)
+    for form in schema.get("oneOf", [schema]):
+        fields = _followed(form).get("properties", {}) | fields
+    return fields
+
+
+def _objects(fields: dict[str, Any]) -> str:
+    rows = [_row(name, field) for name, field in fields.items()]
+    width = 3 if any(row[2] for row in rows) else 2
+    return _table(["field", "type", "meaning"][:width], [row[:width] for row in rows])
+
+
+def _row(name: str, schema: dict[str, Any]) -> list[str]:
+    return [f"`{name}`", _kind(schema), schema.get("description", "")]
 
 
 def _kind(schema: dict[str, Any]) -> str:
     """Name a type in words, with its bounds and default."""
-    schema = _followed(schema)
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
     if arms := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(_kind(arm) for arm in arms))
+        return " or ".join(dict.fromkeys(map(_kind, arms)))
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = (
-        schema.get("title") if schema.get("type") == "object" and "properties" in schema else schema.get("type", "any")
-    )
-    if kind == "array" and "items" in schema:
-        kind = f"list of {_kind(schema['items'])}"
-    bounds = [f"{word} {schema[key]:,}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
-    default = [f"default {json.dumps(schema['default'])}"] if schema.get("default") not in (None, []) else []
-    return ", ".join([str(kind) + (" " if bounds else "") + " ".join(bounds), *default])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        kind = f"list of {_kind(schema['items'])}" if "items" in schema else "list"
+    bounds = [f" {word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    default = schema.get("default")
+    return kind + "".join(bounds) + ("" if default in (None, []) else f", default {json.dumps(default)}")
 
 
 def _alerts() -> str:
@@ -142,7 +159,7 @@ def _alerts() -> str:
 
 def _panels() -> str:
     panels = json.loads((ROOT / "k8s" / "dashboard.json").read_text("utf-8"))["panels"]
-    return _table(["panel", "what it shows"], [[panel["title"], panel.get("description", "")] for panel in panels])
+    return "\n".join(f"- **{panel['title']}.** {panel.get('description', '')}".rstrip() for panel in panels)
 
 
 FILLED: Final = {"options": _options, "route": _route, "alerts": _alerts, "panels": _panels}

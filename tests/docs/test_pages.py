@@ -22,7 +22,7 @@ from jobs.serve import free_port
 from tests.docs.commands import PAGES, ROOT, blocks_of
 from tests.support.serving import local_app, serving
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 FIRST: Final = ROOT / "docs" / "tutorials" / "first-archive.md"
 NOT_RUN: Final = {  # commands that match: why
@@ -98,6 +98,7 @@ class Reader:
 
     def _start_jobs(self) -> subprocess.Popen[str]:
         self._status, theirs = os.pipe()
+        self._stack.callback(os.close, self._status)
         log = self._stack.enter_context(self._log.open("w"))
         process = self._stack.enter_context(
             subprocess.Popen(
@@ -115,11 +116,10 @@ class Reader:
             self._url = self._page.enter_context(serving(local_app(str(self.folder / index))))
             return
         port = free_port("127.0.0.1", 0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words, "--port", str(port)],
-            cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._page.callback(process.wait)
+        command = [sys.executable, "-m", *words, "--port", str(port)]
+        process = self._page.enter_context(
+            subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, text=True)
+        )
         self._page.callback(process.terminate)
         assert process.stdout is not None
         assert "are searchable at" in process.stdout.readline()
