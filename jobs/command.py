@@ -38,7 +38,9 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    as_json: bool = option("print the summary as one JSON object on the last line of stdout", False, alias="json")
+    as_json: bool = Field(  # BaseModel has a `json` of its own
+        default=False, alias="json", description="print the summary as one JSON object on the last line of stdout"
+    )
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.evaluating.describing import Described, describe_again, reading_of, stored
-from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.evaluated_index import SEED, EvaluatedIndex, of_seed, open_evaluated_index
 from jobs.evaluating.gallery import choose_queries, make_strips
 from jobs.evaluating.options import EvaluateConfig
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
+from rsir_core.evaluation.duplicates import find_duplicates, write_duplicates
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
 from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import score_retrieval, top_confusion

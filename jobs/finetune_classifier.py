@@ -16,6 +16,7 @@ from ray.train import (
     CheckpointConfig,
     ControllerError,
     FailureConfig,
+    LoggingConfig,
     Result,
     RunConfig,
     ScalingConfig,
@@ -26,15 +27,15 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from safetensors.torch import save
 from torch import Tensor
 
-from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.pipeline.reading import Reading, reader_of
+from jobs.pipeline.cluster import joined
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.imagery.reading import Reading, reader_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
 from rsir_core.models.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
@@ -194,6 +195,7 @@ def _train(
             # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
             failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_TRIES),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": HUGE_PAGES},
+            logging_config=LoggingConfig("WARNING"),  # else five lines of Ray Train's around each epoch's own
         ),
     )
     result = _fit(trainer, _wanted(config))

@@ -6,9 +6,8 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
-from jobs.indexing.committing import Commits, Committer
+from jobs.indexing.committing import Committer
 from jobs.indexing.compacting import compact
 from jobs.indexing.describing import describe_files
 from jobs.indexing.gone import check_gone
@@ -19,6 +18,7 @@ from jobs.indexing.publishing import is_published, publish
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.surveying import Scenes, cut_scenes
+from jobs.pipeline.cluster import joined, rows_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
@@ -26,7 +26,9 @@ from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.uncommitted import leftovers
+from rsir_core.index.uncommitted import leftovers, take_over
+from rsir_core.index.vacuum import vacuum
+from rsir_core.index.writer import IndexWriter
 
 NAMED_FILES: Final = 10  # that failed, on the terminal
 
@@ -42,7 +44,7 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        bundle = index.adopt_bundle(config.models, config.views, copy=False)
+        bundle = index.check_bundle(config.models, config.views)
         plan, scenes = _plan(index, config, None)
         would_end = check_gone(index, plan, config)
         plan = _without_leftovers(index, plan, bundle, None)
@@ -52,56 +54,56 @@ def index_archive(config: IndexConfig) -> Summary:
                 log.info("%s: %d in %s, for example %s", what, images["count"], folder, images["example"])
         return {**_summary(index, plan, scenes, None, began), **folders, "dry_run": True, "would_end": would_end}
     with Lease.take(index.uri) as lease, RunReport(index, config) as report:
-        plan, scenes = bring_up_to_date(Commits(index, lease), config, report)
+        plan, scenes = bring_up_to_date(IndexWriter(index, lease), config, report)
         return {**_summary(index, plan, scenes, report.progress, began), "problem": report.problem}
 
 
-def bring_up_to_date(commits: Commits, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
+def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Do whatever the index lacks of the archive, and what else is asked for; return what it was."""
-    index = commits.index
-    bundle = index.bundle(index.adopt_bundle(config.models, config.views))
+    index = writer.index
+    bundle = index.bundle(writer.adopt_bundle(config.models, config.views))
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan, scenes = _plan(index, config, commits)
+    plan, scenes = _plan(index, config, writer)
     report.planned(plan)
     check_gone(index, plan, config)
-    plan = _without_leftovers(index, plan, bundle.fingerprint, commits)
+    plan = _without_leftovers(index, plan, bundle.fingerprint, writer)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
         with joined(config.address, config.needs):
             report.begin("describe")
-            _describe(commits, config, (plan, scenes), report)
+            _describe(writer, config, (plan, scenes), report)
             _name_failed_files(report)
             report.begin("publish")
             before = index.table_version("features")
-            report.drift, changed = publish(commits, plan, bundle.classes, config)
+            report.drift, changed = publish(writer, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
                 log.warning("%d new images: %s; fit it again by --refit-pca", report.drift.new.count, report.drift.told)
             if config.compact:
                 report.begin("compact")
-                compact(commits)
+                compact(writer)
             report.begin("state when nothing matches")
-            state_no_match(index, before, changed)
+            state_no_match(writer, before, changed)
     if config.vacuum:
         report.begin("vacuum")
-        log.info("%d files removed that no version of %g days refers to", commits.vacuum(config.keep_days),
+        log.info("%d files removed that no version of %g days refers to", vacuum(writer, config.keep_days),
                  config.keep_days)  # fmt: skip
     return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig, commits: Commits | None) -> tuple[Plan, Scenes]:
+def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tuple[Plan, Scenes]:
     """List and compare; with the archive's scenes, whose tiles are in the listing already.
 
     Args:
         index: the index.
         config: of the job.
-        commits: of the run; None: nothing may be written.
+        writer: of the run; None: nothing may be written.
     """
     wanted = config.wanted
     files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
-    scenes = cut_scenes(index, commits, listing_table(files), config)
+    scenes = cut_scenes(index, writer, listing_table(files), config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
@@ -113,31 +115,31 @@ def _plan(index: Index, config: IndexConfig, commits: Commits | None) -> tuple[P
     return plan, scenes
 
 
-def _without_leftovers(index: Index, plan: Plan, bundle: str, commits: Commits | None) -> Plan:
+def _without_leftovers(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:
     """Commit what a run that ended has described and not committed, and leave it out of the plan.
 
     Args:
         index: the index.
         plan: of this run.
         bundle: the fingerprint of its model bundle.
-        commits: of the run; None: nothing may be written.
+        writer: of the run; None: nothing may be written.
     """
     left = leftovers(index, plan.to_describe, bundle)
     if len(left) == 0:
         return plan
     log.info("%d of these are described already, by a run that ended before it committed them", len(left))
-    if commits is not None:
-        commits.take_over(left)
+    if writer is not None:
+        take_over(writer, left)
     return replace(plan, to_describe=anti(plan.to_describe, left))
 
 
-def _describe(commits: Commits, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
+def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
     plan, scenes = todo
     total = len(plan.to_describe) + len(scenes.unreadable)
     report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
     # With what earlier runs have described and not published: else a run that the store's refusals ended would leave
     # ever fewer good ones beside them.
-    committer = Committer(commits, config, report.progress, max(total, plan.new + plan.changed))
+    committer = Committer(writer, config, report.progress, max(total, plan.new + plan.changed))
     for written in scenes.failures:
         committer.take(written)
     if len(plan.to_describe):

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from jobs.command import JobConfig, option
-from jobs.resources import Needs
+from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import Views
 
 NumberOfViews = Annotated[Views, BeforeValidator(lambda text: int(text) if str(text).isdigit() else text)]

@@ -19,18 +19,18 @@ import torch
 from PIL import Image, ImageDraw
 
 from jobs.boxes.options import ProposeBoxesConfig
-from jobs.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
-from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
-from jobs.evaluating.labels import match
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
 from rsir_core.archive.listing import list_images
+from rsir_core.arrays import Pixels
+from rsir_core.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from rsir_core.errors import ConfigError, LabelError
+from rsir_core.evaluation.labelled_rows import match
 from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.rgb import Pixels
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.models.bundle import SPLIT, load_bundle
 from rsir_core.models.cam import ActivationMaps, boxes_of
 from rsir_core.models.regions import Box

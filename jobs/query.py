@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import Any
 
-from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
+from jobs.pipeline.cluster import joined, rows_of
 from jobs.serving.answering import answer_files, write_part
 from jobs.serving.options import QueryConfig
 from jobs.serving.query import ServedVersion, open_version

@@ -17,8 +17,8 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
+from jobs.pipeline.cluster import joined
 from jobs.serving.fleet import Ingress
 from jobs.serving.options import ServeConfig
 from jobs.serving.query import open_version

@@ -40,7 +40,7 @@ from deltalake import DeltaTable
 from PIL import Image
 
 import jobs.index as job
-from jobs.demo_scenes import CLASSES, draw_scene
+from jobs.demo.scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport

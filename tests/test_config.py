@@ -131,16 +131,19 @@ def test_help_and_the_reference_have_every_option(
         with pytest.raises(SystemExit) as exit_:
             parse(JOBS[job.name], job.name, ["--help"])
         assert exit_.value.code == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert job.purpose and "\n" not in job.purpose
-        for name, kind, default, required, bounds, text in job.options:
-            (line,) = (line for line in lines if line.strip().startswith((f"{name} ", f"{name},")))
-            assert text in line and default in line and bounds in line and kind.replace("FLAG", "") in line
-            assert ("required" in line.removeprefix(text) or not required) and not (required and default)
-    shown = {option.name: option for option in options_of(IndexConfig)}
-    assert shown["--max-gone-rate"][1:5] == ("FLOAT", "0.2", False, "≥ 0, ≤ 1")
-    assert shown["--views"][1:5] == ("{1,2,4}", "", False, "")
-    assert shown["--start"].kind == "TIME" and shown["--collections"].kind == "LIST"
+        shown = " ".join(capsys.readouterr().out.split())
+        assert job.purpose in shown and "\n" not in job.purpose
+        for option in job.options:
+            typed = (
+                f"{option.name}, --no-{option.name[2:]}" if option.kind == "FLAG" else f"{option.name} {option.kind}"
+            )
+            assert f"{typed} {option}" in shown
+            for part in (option.default, option.bounds, option.text, "required" if option.required else ""):
+                assert part in str(option)
+    known = {option.name: option for option in options_of(IndexConfig)}
+    assert known["--max-gone-rate"][1:5] == ("FLOAT", "0.2", False, "≥ 0, ≤ 1")
+    assert known["--views"][1:5] == ("{1,2,4}", "", False, "")
+    assert known["--start"].kind == "TIME" and known["--collections"].kind == "LIST"
 
 
 def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,17 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from jobs.cluster import tables_of
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import tables_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
 from rsir_core.evaluation.arms import Variation
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import Bundle, load_bundle
-from rsir_core.models.classifier import Pixels
 from rsir_core.models.describe import Describer, Descriptions
 from rsir_core.models.frozen import FROZEN
 from rsir_core.models.pca import Moments, unit_length
@@ -33,12 +33,12 @@ POSITION: Final = "position"
 class Described:
     """n images, described in one way."""
 
-    embedding: schemas.Floats  # (n, D)
-    class_probabilities: schemas.Floats  # (n, C)
+    embedding: Floats  # (n, D)
+    class_probabilities: Floats  # (n, C)
     moments: Moments  # what a PCA is fitted to
-    feature: schemas.Floats | None = None  # (n, K), as the index stores them
+    feature: Floats | None = None  # (n, K), as the index stores them
 
-    def vectors(self, components: int | None) -> schemas.Floats:
+    def vectors(self, components: int | None) -> Floats:
         """Return the vectors to compare, (n, components): embeddings at unit length, or features of so many dimensions.
 
         A small database may have fewer rows than that; then it is as many as can be fitted.

@@ -5,13 +5,14 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.evaluating.labels import count_trained_on, label_rows
 from jobs.evaluating.options import EvaluateConfig
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms
+from rsir_core.evaluation.labelled_rows import count_trained_on, label_rows
 from rsir_core.evaluation.metrics import PROTOCOL
 from rsir_core.index.index import Index
+from rsir_core.index.layout import bundle_uri
 from rsir_core.models.bundle import Bundle, read_settings
 from rsir_core.models.classifier import ClassifierSettings
 from rsir_core.models.frozen import frozen_bundle
@@ -84,7 +85,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         "temperature": settings.classifier.temperature,
     }
     if split is not None:
-        bundles = {"own": f"{index.uri}/bundle", **peers}
+        bundles = {"own": bundle_uri(index.uri), **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
     if "objects" in sets and not own.detector:

@@ -1,7 +1,6 @@
-"""What makes the rows of a run visible: each commit under the lease, and onto the version that the run has seen."""
+"""When the rows of a run become visible: every so many rows or minutes, and failures at its end."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import pyarrow as pa
@@ -9,51 +8,10 @@ import pyarrow as pa
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core.errors import ArchiveError
-from rsir_core.index.delta import Mode, TableFile, WrittenFile
-from rsir_core.index.index import SCHEMAS, Index, TableName
-from rsir_core.index.lease import Lease
-from rsir_core.index.uncommitted import taken_over
-from rsir_core.index.vacuum import vacuum
+from rsir_core.index.delta import WrittenFile
+from rsir_core.index.writer import IndexWriter
 
 SILENT_FROM: Final = 20  # files: where so many or more are asked for and none can be read in time, it is the store
-
-
-class Commits:
-    """Make all commits of one run, so that no change is made to its tables that the run does not know of.
-
-    Args:
-        index: the index.
-        lease: of it; held.
-    """
-
-    def __init__(self, index: Index, lease: Lease) -> None:
-        self.index, self._lease = index, lease
-        for name in SCHEMAS:
-            index.complete(name)
-        self._seen: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
-
-    def commit(
-        self, name: TableName, files: Sequence[WrittenFile], mode: Mode, removed: Sequence[TableFile] = ()
-    ) -> None:
-        """Commit to a table of this run's index; see `Index.commit`."""
-        self._lease.check()
-        self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
-
-    def take_over(self, left: pa.Table) -> None:
-        """Make rows visible that a run before wrote; see `uncommitted.leftovers`."""
-        if len(left):
-            self.commit("embeddings", list(taken_over(self.index, left)), "append")
-
-    def drop_failures(self, files: pa.Table) -> None:
-        """Drop failures of this run's index; see `Index.drop_failures`."""
-        if len(files):
-            self._lease.check()
-            self._seen["failures"] = self.index.drop_failures(files, self._seen["failures"])
-
-    def vacuum(self, days: float) -> int:
-        """Vacuum this run's index; see `index.vacuum`."""
-        self._lease.check()
-        return vacuum(self.index, days)
 
 
 class Committer:
@@ -63,14 +21,14 @@ class Committer:
     next one tries those files again.
 
     Args:
-        commits: of the run.
+        writer: of the run.
         config: of the job.
         progress: told of each file.
         unpublished: images of which a share may fail: those that the run describes, or has described before.
     """
 
-    def __init__(self, commits: Commits, config: IndexConfig, progress: Progress, unpublished: int) -> None:
-        self._commits, self._config, self._progress, self._unpublished = commits, config, progress, unpublished
+    def __init__(self, writer: IndexWriter, config: IndexConfig, progress: Progress, unpublished: int) -> None:
+        self._writer, self._config, self._progress, self._unpublished = writer, config, progress, unpublished
         self._pending: list[WrittenFile] = []
         self._failures: list[WrittenFile] = []
         self._committed = time.monotonic()
@@ -104,13 +62,13 @@ class Committer:
         unanswered = progress.refused + progress.failures["timeout"]
         if progress.described == 0 and unanswered == progress.failed >= SILENT_FROM:
             self._give_up(f"none of {progress.failed} files was read")
-        self._commits.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
+        self._writer.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
         if self._failures:
-            self._commits.commit("failures", self._failures, "append")
+            self._writer.commit("failures", self._failures, "append")
 
     def _commit(self) -> None:
         if self._pending:
-            self._commits.commit("embeddings", self._pending, "append")
+            self._writer.commit("embeddings", self._pending, "append")
         self._pending, self._committed = [], time.monotonic()
 
     @property

@@ -13,12 +13,14 @@ from ray.data import Dataset
 
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.reading import READ, Reading, images_of
 from rsir_core.imagery.sandbox import ReadFunction
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
+from rsir_core.index.writer import write_rows
 from rsir_core.models.describe import Describer
 
 WRITTEN: Final = pa.schema(
@@ -36,7 +38,7 @@ WRITTEN: Final = pa.schema(
 DESCRIBED: Final = pa.schema(
     [
         *(f.with_nullable(True) for f in schemas.EMBEDDINGS),
-        *FAILURE,
+        *schemas.FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
         pa.field("describing", pa.float64()),
@@ -102,7 +104,7 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
     for name, table in parts:
         if len(table):
             began = time.time()
-            file = Index(index).write_rows(name, table)
+            file = write_rows(index, name, table)
             ended = time.time()
             failures = table.select(schemas.FAILURE_COLUMNS).to_pylist() if name == "failures" else []
             written.append(
@@ -131,6 +133,6 @@ def describe_files(
         function: reads one file.
     """
     reading = Reading.of(config)._replace(function=function)
-    write = partial(write_described, index=config.index)
+    write = partial(write_described, index=Index(config.index).uri)
     stage = Stage(reading, DescribeRead, (config.index,), write, at_risk=config.commit_every, gpu=gpu)
     return through(stage, config, listing)

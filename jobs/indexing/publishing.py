@@ -8,10 +8,9 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from jobs.cluster import rows_of
-from jobs.indexing.committing import Commits
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
+from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, root_of, under
 from rsir_core.errors import TableError
@@ -21,6 +20,7 @@ from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
 
@@ -130,7 +130,7 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
 
 def _write(uri: str, features: pa.Table) -> dict[str, Any]:
     """Write rows of `schemas.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
-    written = Index(uri).write_rows("features", *in_runs(features))
+    written = write_rows(uri, "features", *in_runs(features))
     mix = FeatureStatistics.of(features) if ERROR in features.column_names else FeatureStatistics()
     return written._asdict() | {"mix": mix.to_json()}
 
@@ -193,9 +193,9 @@ class Published(NamedTuple):
     changed: int | None
 
 
-def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Published:
+def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Published:
     """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
-    index = commits.index
+    index = writer.index
     current = semi(stored_keys(index), plan.listing)
     published = index.keys("features", [schemas.PCA, schemas.CLASS, schemas.OBJECT_CLASS])
     before = _pca_before(index, published, config)
@@ -208,8 +208,8 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         pca = before
     root = _root(plan, config)
     if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
-        index.put_pca(pca)
-        commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
+        writer.put_pca(pca)
+        writer.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return Published(None, None)
     new, leaving = anti(current, published), anti(published, current, [schemas.IMAGE_ID])
     replacing = None
@@ -218,8 +218,8 @@ def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexC
         replacing = Replacing(index, ids.combine_chunks())  # meanwhile:
     projected = project(index, new, pca, classes, root)
     if replacing is not None:
-        replacing.commit(commits, projected.files)
+        replacing.commit(writer, projected.files)
     elif projected.files:
-        commits.commit("features", projected.files, "append")
+        writer.commit("features", projected.files, "append")
     drift = Drift(FeatureStatistics.of(published, before.mean_error), projected.mix) if projected.mix.count else None
     return Published(drift, len(new) + len(leaving))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import ray
 
-from jobs.indexing.committing import Commits
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
 from rsir_core.index.replace import Replaced, without_rows
+from rsir_core.index.writer import IndexWriter
 
 
 class Replacing:
@@ -25,12 +25,12 @@ class Replacing:
         rewrite, ids = ray.remote(_without_rows), ray.put(leaving)
         self._answers = [rewrite.remote(index.uri, file, ids) for file in index.feature_files()]
 
-    def commit(self, commits: Commits, files: Sequence[WrittenFile]) -> None:
+    def commit(self, writer: IndexWriter, files: Sequence[WrittenFile]) -> None:
         """Put written files of new rows in the place of the rows that leave, in one atomic commit."""
         answers: list[Replaced | None] = ray.get(self._answers)
         replaced = [answer for answer in answers if answer is not None]
         kept = [answer.kept for answer in replaced if answer.kept is not None]
-        commits.commit("features", [*files, *kept], "append", [answer.removed for answer in replaced])
+        writer.commit("features", [*files, *kept], "append", [answer.removed for answer in replaced])
 
 
 def _without_rows(uri: str, file: TableFile, leaving: pa.Array) -> Replaced | None:

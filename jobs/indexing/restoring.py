@@ -7,13 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.indexing.committing import Commits
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import put_no_match
 from rsir_core.index.versions import Version, restoration_of, versions_of
+from rsir_core.index.writer import IndexWriter
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +38,15 @@ def restore_version(config: IndexConfig, version: int) -> dict[str, Any]:
     began, index = time.monotonic(), Index(config.index)
     with Lease.take(index.uri) as lease, RunReport(index, config) as report:
         report.begin("restore")
-        commits = Commits(index, lease)
+        writer = IndexWriter(index, lease)
         before, found = index.version(), restoration_of(index, version)
         if found.added or found.removed:
-            commits.commit("features", found.added, "append", found.removed)
+            writer.commit("features", found.added, "append", found.removed)
         after = index.version()
         if after == before:
             log.info("version %d has the files of version %d already; nothing was changed", before, version)
         elif found.no_match is not None:
-            put_no_match(index, after, found.no_match)
+            put_no_match(writer, after, found.no_match)
     return {
         "restored": version,
         "rows": sum(file.row_count for file in index.feature_files()),

@@ -12,17 +12,18 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from jobs.cluster import joined, tables_of
-from jobs.indexing.committing import Commits
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for
 from rsir_core.imagery.survey import SURVEYED, survey_files, survey_scene
 from rsir_core.imagery.tiling import Tiling, may_be_scenes, with_tiles
 from rsir_core.index.diff import anti, of_the_file
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
+from rsir_core.index.writer import IndexWriter, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,12 @@ class SurveyScenes:
         return survey_files(listing, self._readers, self._tiling, self._max_pixels)
 
 
-def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config: IndexConfig) -> Scenes:
+def cut_scenes(index: Index, writer: IndexWriter | None, listing: pa.Table, config: IndexConfig) -> Scenes:
     """Put tiles in the place of scenes, if that is asked for; how they are cut is remembered in the index.
 
     Args:
         index: what is known from earlier runs.
-        commits: of the run; None: nothing may be written.
+        writer: of the run; None: nothing may be written.
         listing: the archive now; schema `schemas.LISTING`.
         config: of the job.
     """
@@ -86,14 +87,14 @@ def cut_scenes(index: Index, commits: Commits | None, listing: pa.Table, config:
         return Scenes(*with_tiles(listing, known), none, [])
     log.info("%d large files to look into", len(unknown))
     with joined(config.address):
-        found = _survey(unknown, tiling, config, commits)
+        found = _survey(unknown, tiling, config, writer)
     good, bad = found.filter(found[schemas.KIND].is_null()), found.filter(found[schemas.KIND].is_valid())
-    written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and commits else []
+    written = write_described(_failures(bad, index), index.uri).to_pylist() if len(bad) and writer else []
     known = pa.concat_tables([known, good.select(schemas.SCENES.names)])
     return Scenes(*with_tiles(listing, known), bad.select(KEY), written)
 
 
-def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Commits | None) -> pa.Table:
+def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, writer: IndexWriter | None) -> pa.Table:
     """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
     blocks = [unknown.slice(start, PER_TASK) for start in range(0, len(unknown), PER_TASK)]
     surveyed = ray.data.from_arrow(blocks).map_batches(
@@ -103,8 +104,8 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, commits: Com
     pieces, done = [SURVEYED.empty_table()], 0
     for found in tables_of(surveyed, PER_COMMIT):
         good = found.filter(found[schemas.KIND].is_null())
-        if len(good) and commits is not None:
-            commits.commit("scenes", [commits.index.write_rows("scenes", good)], "append")
+        if len(good) and writer is not None:
+            writer.commit("scenes", [write_rows(writer.index.uri, "scenes", good)], "append")
         pieces.append(found)
         done += len(found)
         log.info("%d of %d looked into, %d of these cannot be read", done, len(unknown), len(found) - len(good))

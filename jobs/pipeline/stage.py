@@ -16,7 +16,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
-from jobs.pipeline.reading import Reading, read_batches, reader_of
+from rsir_core.imagery.reading import Reading, read_batches, reader_of
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
 ROWS_HELD: Final = 500_000  # that an actor gathers before it writes them, where an image has several: 110 MB of results

@@ -15,19 +15,19 @@ import pyarrow.parquet as pq
 import torch
 from ray.data import Dataset
 
-from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
 from jobs.pipeline.stage import Stage, through
 from jobs.serving.answer import FACTORS, Allowed, Answerer
 from jobs.serving.options import QueryConfig
 from jobs.serving.query import Descriptor, QueryDescriber, Ranking, ServedVersion, verdict_on
 from rsir_core import schemas
 from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.reading import Reading, images_of, pictures_of
 from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
 
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
-ANSWERED: Final = pa.schema([*schemas.RESULTS, *FAILURE, pa.field("began", pa.float64())])
+ANSWERED: Final = pa.schema([*schemas.RESULTS, *schemas.FAILURE, pa.field("began", pa.float64())])
 WRITTEN: Final = pa.schema(
     [
         *((name, pa.int64()) for name in ("answered", "failed", "rows")),
@@ -100,7 +100,7 @@ def write_answered(answered: pa.Table, out: str) -> pa.Table:
         write_part(f"{out}/results", results.select(schemas.RESULTS.names))
     if len(failed):
         names = {f"query_{name}": name for name in (schemas.IMAGE_ID, schemas.URI)}
-        failures = failed.select([*names, *(field.name for field in FAILURE)]).rename_columns(
+        failures = failed.select([*names, *(field.name for field in schemas.FAILURE)]).rename_columns(
             schemas.QUERY_FAILURES.names
         )
         write_part(f"{out}/failures", failures.cast(schemas.QUERY_FAILURES))

@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
-from jobs.cluster import rows_of
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import rows_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
+from rsir_core.arrays import Floats, Ints
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.calibration import expected_calibration_error, fit_temperature
 from rsir_core.models.classifier import ClassifierSettings
@@ -77,9 +77,7 @@ def calibrate(
     }
 
 
-def _classify(
-    config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _classify(config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]) -> tuple[Floats, Ints]:
     """Classify the images that can be read, in their order: class probabilities (n, C) and labels (n,)."""
     classes = models.classifier.classes
     if not images:

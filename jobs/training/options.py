@@ -6,10 +6,10 @@ from pydantic import FiniteFloat, model_validator
 
 from jobs.command import JobConfig, option
 from jobs.options import NumberOfViews, RayJobConfig
-from jobs.resources import Needs
-from jobs.training.recipe import Part, Recipe, recipe_without
+from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import ObjectRule
 from rsir_core.search.filter_options import JsonText, Names
+from rsir_core.training.recipe import Part, Recipe, recipe_without
 
 
 class FinetuneClassifierConfig(RayJobConfig):

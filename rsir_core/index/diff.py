@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import REFUSED
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
 
 
 @dataclass(frozen=True)

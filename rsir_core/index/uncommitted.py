@@ -17,16 +17,18 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from rsir_core import schemas
 from rsir_core.index.delta import WrittenFile, files_of
 from rsir_core.index.diff import semi
 from rsir_core.index.embedding_files import FILE, KEYS, first_of, stored_rows
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
+from rsir_core.index.writer import IndexWriter, write_rows
+from rsir_core.storage.filesystem import names_in
 
 AT_ONCE: Final = 16  # files that are looked into: it mostly waits for a store
-_OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `Index.write_rows` calls them
+_OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `write_rows` calls them
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,13 @@ def leftovers(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
     return first_of(semi(table, wanted))
 
 
-def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
+def take_over(writer: IndexWriter, left: pa.Table) -> None:
+    """Commit the rows of `leftovers`."""
+    if len(left):
+        writer.commit("embeddings", list(_files_of(writer.index, left)), "append")
+
+
+def _files_of(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
     """Yield files that hold exactly the rows of `leftovers`: those that are there, or new ones with a part of them."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     left = left.set_column(2, FILE, left[FILE].cast(pa.string()))
@@ -57,19 +65,15 @@ def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
         if count == len(part):
             yield WrittenFile(name, size, count)
         else:
-            yield index.write_rows("embeddings", pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS.names)))
+            rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS.names))
+            yield write_rows(index.uri, "embeddings", rows)
 
 
 def _uncommitted(index: Index) -> list[str]:
     """List names of files that no version of the table has, or had: those that it let go of are kept until `vacuum`."""
-    uri = index.table_uri("embeddings")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    try:
-        there = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
-    except FileNotFoundError:
-        return []
-    if DeltaTable.is_deltatable(uri):
-        table = DeltaTable(uri)
+    there = set(names_in(index.table_uri("embeddings")))
+    if index.has_table("embeddings"):
+        table = index.open_table("embeddings")
         let_go = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
         there -= {file.name for file in files_of(table)} | {unquote(name) for name in let_go}
     return sorted(name for name in there if _OURS.fullmatch(name))

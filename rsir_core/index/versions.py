@@ -1,20 +1,17 @@
 """The versions of an index: which there are, what made them, which can be read, and what brings one of them back."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import fsspec
-from deltalake import DeltaTable
-
 from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.index.delta import TableFile, WrittenFile, files_of, sized_files_of
+from rsir_core.index.delta import TableFile, WrittenFile, sized_files_of
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
-from rsir_core.storage.filesystem import reading_from
+from rsir_core.storage.filesystem import get_file, names_in
 
 AT_ONCE: Final = 16  # reports that are read at once: it mostly waits for a store
 
@@ -63,7 +60,7 @@ def versions_of(index: Index) -> list[Version]:
     """
     newest = index.version()
     there, runs = _files_there(index), dict(_runs_by_version(index))
-    history = DeltaTable(index.table_uri("features")).history()
+    history = index.open_table("features").history()
     times = {int(commit["version"]): int(commit["timestamp"]) for commit in history}
     found = []
     for number in range(newest, 0, -1):
@@ -82,7 +79,7 @@ def restoration_of(index: Index, version: int) -> Restoration:
     newest = index.version()
     if not 0 < version <= newest:
         raise TableError(f"{index.uri} has no version {version}; it has 1 to {newest} (see --versions)")
-    wanted = DeltaTable(index.table_uri("features"), version=version) if version < newest else None
+    wanted = index.open_table("features", version) if version < newest else None
     if wanted is None:
         return Restoration([], [], None)
     files = sized_files_of(wanted)
@@ -110,7 +107,7 @@ def _no_match(index: Index, version: int) -> NoMatch | None:
 
 
 def _version(index: Index, number: int, time: str, run: str | None, there: set[str]) -> Version:
-    files = files_of(DeltaTable(index.table_uri("features"), version=number))
+    files = index.table_files("features", number)
     counts = [file.row_count for file in files]
     count = None if min(counts, default=0) < 0 else sum(counts)
     if not there.issuperset(file.name for file in files):
@@ -124,23 +121,15 @@ def _version(index: Index, number: int, time: str, run: str | None, there: set[s
 
 def _files_there(index: Index) -> set[str]:
     """List names of the files in the folder of `features`."""
-    uri = index.table_uri("features")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    with reading_from(uri):
-        return {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
+    return set(names_in(index.table_uri("features")))
 
 
 def _runs_by_version(index: Index) -> Iterator[tuple[int, str]]:
     """List the version that each reported run left, if it made one, and the run's name."""
-    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
-    with reading_from(f"{index.uri}/runs"):
-        try:
-            paths: Sequence[str] = [path for path in fs.ls(root, detail=False) if path.endswith(".json")]
-        except FileNotFoundError:
-            return
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            contents: list[dict[str, Any]] = list(pool.map(lambda path: json.loads(fs.cat_file(path)), paths))
-    for path, content in zip(paths, contents, strict=True):
-        name = path.rpartition("/")[2].removesuffix(".json")
+    folder = f"{index.uri}/runs"
+    names = [name for name in names_in(folder) if name.endswith(".json")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        contents: list[dict[str, Any]] = list(pool.map(lambda name: json.loads(get_file(f"{folder}/{name}")), names))
+    for name, content in zip(names, contents, strict=True):
         for version in range(content["version_before"] + 1, content["version_after"] + 1):
-            yield version, name
+            yield version, name.removesuffix(".json")

@@ -8,18 +8,17 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from rsir_core import schemas
+from rsir_core.arrays import Ints, Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox, arcs, meets
 from rsir_core.search.clusters import Clusters, Ranges
 from rsir_core.search.filter_options import FilterOptions, Operator
 
-Mask = npt.NDArray[np.bool_]
 # Rows between two spans up to which they are tested as one: to begin a span takes as long as to test so many.
 GAP: Final = 100_000
 
@@ -172,7 +171,7 @@ def _microseconds(time: datetime) -> int:
     return int(pa.scalar(time, schemas.UTC).value)
 
 
-def _spans(count: npt.NDArray[np.int64], chosen: Mask) -> list[tuple[int, int]]:
+def _spans(count: Ints, chosen: Mask) -> list[tuple[int, int]]:
     """Merge chosen runs to (start, stop) of rows; near neighbours, with what is between, as one."""
     ends = np.cumsum(count)
     starts, stops = (ends - count)[chosen], ends[chosen]

@@ -188,9 +188,9 @@ def test_what_is_no_catalogue(tmp_path: Path) -> None:
 def test_options_of_catalogues(options: dict[str, str]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(ConfigError, match=f"--{name} {value}"):
-        IndexConfig(archive="x.json", models="m", index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(archive="x.json", models="m", index="i", **options)
     with pytest.raises(ConfigError, match=r"catalogues.*folder"):
-        IndexConfig(archive="folder", models="m", index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(archive="folder", models="m", index="i", collections="landsat")
     assert IndexConfig(archive="folder", models="m", index="i").wanted is None
     given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
     assert given == ItemSelection(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))

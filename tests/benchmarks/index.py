@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from jobs.cluster import joined
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined
 from rsir_core.archive.listing import list_images
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models import bundle

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.indexing.options import IndexConfig
 from tests.benchmarks.index import BATCH, write_models
 from tests.support.options import replaced

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from jobs.cluster import joined
 from jobs.command import run
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.evaluate import evaluate, measure
 from jobs.evaluating.options import EvaluateConfig
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, ImageError, LabelError, TableError, WeightsError
 from rsir_core.evaluation.metrics import PROTOCOL, score_retrieval

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing import publishing
-from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact_features
 from jobs.indexing.describing import describe_files
 from jobs.indexing.options import IndexConfig
@@ -31,6 +30,7 @@ from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import has_no_match
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
@@ -38,6 +38,7 @@ from tests.support.models import write_bundle
 from tests.support.options import replaced
 from tests.support.poison import read_poisoned
 from tests.support.rasters import gdal_file
+from tests.support.writing import writer_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[2]
@@ -376,7 +377,7 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
     tables = []
     for folder, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         index = Index(str(tmp_path / folder))
-        index.adopt_bundle(config.models)
+        writer_of(index).adopt_bundle(config.models)
         placed = replaced(config, index=index.uri, num_gpus=gpus, image_seconds=5.0)
         written = list(describe_files(placed, listing, gpu="cpu", function=read_poisoned).iter_rows())
         described, failures = (
@@ -399,7 +400,7 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
 
 def merge_files(index: Index) -> None:
     with Lease.take(index.uri) as lease:
-        compact_features(Commits(index, lease))
+        compact_features(IndexWriter(index, lease))
 
 
 def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +411,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
         added = added.set_column(
             added.column_names.index(schemas.IMAGE_ID), schemas.FEATURES.field(schemas.IMAGE_ID), ids
         )
-        last = index.commit("features", [index.write_rows("features", *in_runs(added))], "append")
+        last = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(added))], "append")
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
     monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)

@@ -15,7 +15,6 @@ from jobs.boxes.options import ProposeBoxesConfig
 from jobs.evaluate import evaluate
 from jobs.evaluating import describing
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.propose_boxes import propose_boxes
 from jobs.training import calibrating
@@ -25,6 +24,7 @@ from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.index.diff import listing_table
 from rsir_core.models.bundle import load_bundle
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier

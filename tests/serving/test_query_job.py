@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jobs.command import parse
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.serving.answering import answer_files
 from jobs.serving.options import QueryConfig

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from jobs.demo_scenes import CLASSES
+from jobs.demo.scenes import CLASSES
 from jobs.serving.answer import Answerer
 from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core import schemas

@@ -21,11 +21,11 @@ from jobs.evaluating.options import EvaluateConfig
 from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
-from jobs.pipeline.reading import Reading
 from jobs.training.classifier import Pictures, train_worker
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
+from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
 from rsir_core.models import bundle
 from tests.indexing.test_index import draw
@@ -230,7 +230,7 @@ def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp
     for models in (config.models, str(tmp_path / "undisturbed")):
         done = subprocess.run(command(models), cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert ("epoch 1/3" in done.stdout) == (models != config.models)
+        assert ("epoch 1/3" in done.stderr) == (models != config.models)
     resumed, undisturbed = (bundle.load_bundle(m) for m in (config.models, str(tmp_path / "undisturbed")))
     for name, tensor in undisturbed.classifier_state.items():
         torch.testing.assert_close(resumed.classifier_state[name], tensor, atol=1e-4, rtol=1e-3)

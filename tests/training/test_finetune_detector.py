@@ -14,9 +14,9 @@ import torch
 import yaml
 from PIL import Image
 
-from jobs.boxes.data import read_boxes
 from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
 from jobs.training.options import FinetuneDetectorConfig
+from rsir_core.boxes.data import read_boxes
 from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
@@ -221,7 +221,7 @@ def test_the_detector_learns_of_the_pixels_that_it_will_see(config: FinetuneDete
     with offline_ultralytics():
         from ultralytics.data.base import BaseDataset  # noqa: PLC0415 -- not before it is offline
 
-        from jobs.training.detector import BoxTrainer  # noqa: PLC0415 -- as above
+        from rsir_core.training.detector import BoxTrainer  # noqa: PLC0415 -- as above
     trainer = BoxTrainer(read_boxes(config.data), _overrides(config, tmp_path / "run", None))
     for mode in ("train", "val"):
         images = trainer.build_dataset("train", mode, 4)

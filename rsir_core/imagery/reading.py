@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_in
 from rsir_core.imagery.decode import Picture, read_in_turn
@@ -18,7 +18,6 @@ from rsir_core.imagery.sandbox import Reader, ReadFunction, memory_for
 AT_ONCE: Final = 4  # images that are read for a batch before their size is known
 HELD: Final = 256 * 1024**2  # bytes of pixels from which a batch is described, however few images they are
 
-FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
 _KEY: Final = [schemas.LISTING.field(name) for name in (schemas.IMAGE_ID, schemas.URI, schemas.ETAG)]
 _READ_OF: Final = (schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.TIME)
 READ: Final = pa.schema(
@@ -31,7 +30,7 @@ READ: Final = pa.schema(
         pa.field("began", pa.float64()),  # unix seconds: when it was opened
         pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
-        *FAILURE,
+        *schemas.FAILURE,
     ]
 )
 
@@ -127,7 +126,7 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     return columns
 
 
-def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
+def images_of(read: pa.Table) -> list[Pixels]:
     """Return the images H×W×3 of rows of schema `READ` that are no failures."""
     return [
         np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from rich.console import Console
 
-from jobs.command import Summary, option, run
-from jobs.demo_picture import Answer, draw_answers
-from jobs.demo_scenes import write_archive, write_boxes
+from jobs.command import Summary, option
+from jobs.demo.picture import Answer, draw_answers
+from jobs.demo.scenes import write_archive, write_boxes
 from jobs.options import RayJobConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
@@ -259,8 +258,3 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[str]") -> None:
 def _typed(command: list[str]) -> str:
     """Format a command as one would type it."""
     return shlex.join(["python", *command[1:]])
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it ends the job under way, too
-    sys.exit(run(demo, DemoConfig, "demo"))

@@ -13,7 +13,7 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
-from jobs.resources import Needs, provided
+from jobs.pipeline.resources import Needs, provided
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage.filesystem import one_line
 

@@ -1,0 +1,57 @@
+"""How an index lies on storage: its folders, the schema of each table, and what the files of a table say in footers.
+
+features/     what is published: one row per image of the archive, changed in one atomic commit
+embeddings/   append-only cache of what was described, keyed by image id and etag
+failures/     files that should be images and cannot be
+scenes/       how large rasters are cut into tiles
+pca/          fitted PCAs by fingerprint
+no_match/     by version of features: from where on the best row is no match
+bundle/       the model bundle that everything here was described with
+lease/        who may change the index
+runs/         a report of each run
+last_run.json what the newest run came to, for monitoring
+"""
+
+from typing import Final, Literal
+
+import pyarrow as pa
+
+from rsir_core import schemas
+
+TableName = Literal["features", "embeddings", "failures", "scenes"]
+SCHEMAS: Final[dict[TableName, pa.Schema]] = {
+    "features": schemas.FEATURES,
+    "embeddings": schemas.EMBEDDINGS,
+    "failures": schemas.FAILURES,
+    "scenes": schemas.SCENES,
+}
+KEY: Final = [schemas.IMAGE_ID, schemas.ETAG]  # what identifies a row of every table
+
+CLUSTERS: Final = b"rsir.clusters"  # key in the footer of files of `features`; its value is `Clusters.to_bytes`, base64
+GEO: Final = {  # value of `geo` in the same footers, which makes them GeoParquet; lon/lat is its default
+    "version": "1.1.0",
+    "primary_column": schemas.GEOMETRY,
+    "columns": {
+        schemas.GEOMETRY: {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon", "MultiPolygon"],
+            "orientation": "counterclockwise",
+            "covering": {"bbox": {name: [schemas.BBOX, name] for name in schemas.BBOX_FIELDS}},
+        }
+    },
+}
+
+
+def bundle_uri(index: str) -> str:
+    """Locate the model bundle of an index."""
+    return f"{index}/bundle"
+
+
+def no_match_uri(index: str) -> str:
+    """Locate the thresholds of an index, one file for each version."""
+    return f"{index}/no_match"
+
+
+def pca_uri(index: str, fingerprint: str) -> str:
+    """Locate a PCA of an index."""
+    return f"{index}/pca/{fingerprint}.safetensors"
