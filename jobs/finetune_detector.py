@@ -1,6 +1,5 @@
 """Fine-tune YOLOv5 on boxes and write it into a model bundle (paper table 1, offline step 1)."""
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -106,7 +105,7 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
         folder = Path(path) / "training" / "detector"
     else:
         folder = Path.home() / ".cache" / "rsir" / hashlib.sha256(config.models.encode()).hexdigest()[:16] / "detector"
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WITHOUT_EFFECT}
+    settings = {k: v for k, v in config.model_dump().items() if k not in _WITHOUT_EFFECT}
     content = json.dumps({**settings, "data": data.digest(), "start": _state_of_start(config.weights)})
     note = folder / "settings.json"
     if not note.is_file() or note.read_text() != content:

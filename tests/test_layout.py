@@ -109,6 +109,15 @@ def test_workers_that_only_publish_load_no_torch() -> None:
     assert done.stdout.strip() == b"False"
 
 
+@pytest.mark.slow
+def test_options_are_read_without_what_takes_its_time_to_load() -> None:
+    options = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in (ROOT / "jobs").rglob("options.py")]
+    heavy = "{'ray', 'torch', 'pyarrow', 'numpy', 'fastapi'}"
+    code = f"import sys, {', '.join(options)}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.strip() == b"set()"
+
+
 @pytest.mark.parametrize("word", ["import ray", ".remote("])
 def test_ray_is_only_in_jobs(word: str) -> None:
     assert not [f.name for f in (ROOT / "rsir_core").rglob("*.py") if word in f.read_text()]

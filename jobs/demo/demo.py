@@ -1,6 +1,5 @@
 """The whole way, by the commands that a user would type: draw, fine-tune, index, evaluate, serve, query, picture."""
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -44,17 +43,16 @@ START_SECONDS: Final = 180.0  # for the endpoint to come up
 DONE_WITH_FAILURES: Final = 3  # exit status of a job that has done all it could; it has named what failed
 
 
-@dataclasses.dataclass(frozen=True)
 class DemoConfig(RayJobConfig):
     """The whole way on an archive drawn for it, or on your own folder of class folders."""
 
     archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
     out: str = option("folder for everything that is made", "demo")
     backbone: str = option("classifier backbone", "efficientnet_lite0")
-    epochs: int = option("classifier epochs", 4, least=1)
-    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, least=1)
-    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, least=0, most=65_535)
-    seed: int = option("seed of the drawn archive, the split and both trainings", 0, least=0)
+    epochs: int = option("classifier epochs", 4, ge=1)
+    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, ge=1)
+    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, ge=0, le=65_535)
+    seed: int = option("seed of the drawn archive, the split and both trainings", 0, ge=0)
 
 
 class Steps:

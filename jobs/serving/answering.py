@@ -23,6 +23,7 @@ from rsir_core import schemas
 from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.reading import Reading, images_of, pictures_of
 from rsir_core.retrieval.near_duplicates import kinds_of
+from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
 
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
@@ -44,7 +45,7 @@ class AnswerRead:
         self._describer = QueryDescriber(edition, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._answerer = Answerer(edition)
-        self._ranking = Ranking(config.k, 0, config.filter, config.near_duplicates, config.distance)
+        self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""

@@ -18,7 +18,7 @@ from rsir_core.models.detector import DetectedObject
 from rsir_core.models.regions import Box, Region
 from rsir_core.retrieval.near_duplicates import Kind, kinds_of, read_here
 from rsir_core.retrieval.partition import widths
-from rsir_core.search.exact import SURE
+from rsir_core.search.exact import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
 
 PREVIEW_SIDE: Final = 512
@@ -104,7 +104,7 @@ class Ranking:
         """Tell whether that query is ranked by the weighted distance."""
         if self.near_duplicates or self.distance == "plain":
             return False
-        return self.distance == "weighted" or bool(query.class_probabilities.max() >= SURE)
+        return self.distance == "weighted" or bool(query.class_probabilities.max() >= CONFIDENT)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         loss, accuracy = _train_epoch(training, loader, TrainingViews(classifier, config.tau, config.recipe))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
         if rank == 0:
-            print(
-                f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  train accuracy {accuracy:.3f}  {left:.0f} s left"
-            )
+            words = "epoch %d/%d  loss %.3f  train accuracy %.3f  %.0f s left"
+            log.info(words, epoch + 1, config.epochs, loss, accuracy, left)  # Ray Train says what is printed twice
         if not math.isfinite(loss):
             raise ConfigError(
                 f"the loss is {loss} after epoch {epoch + 1}; pass less than --learning-rate {config.learning_rate:g}"

@@ -27,7 +27,7 @@ from rsir_core.index.layout import KEY
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.storage.filesystem import names_in
 
-AT_ONCE: Final = 16  # files that are looked into: it mostly waits for a store
+CONCURRENT_READS: Final = 16  # each mostly waits for its store
 _OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `write_rows` calls them
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def leftovers(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
         bundle: fingerprint of that which described them.
     """
     names = _uncommitted(index) if len(wanted) else []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         found = list(pool.map(partial(_keys_in, index, bundle=bundle), names))
     table = pa.concat_tables([KEYS.empty_table(), *found]).unify_dictionaries()
     return first_of(semi(table, wanted))

@@ -13,7 +13,7 @@ from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
 from rsir_core.storage.filesystem import get_file, names_in
 
-AT_ONCE: Final = 16  # reports that are read at once: it mostly waits for a store
+CONCURRENT_READS: Final = 16  # each mostly waits for its store
 
 
 class Version(NamedTuple):
@@ -128,7 +128,7 @@ def _runs_by_version(index: Index) -> Iterator[tuple[int, str]]:
     """List the version that each reported run left, if it made one, and the run's name."""
     folder = f"{index.uri}/runs"
     names = [name for name in names_in(folder) if name.endswith(".json")]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         contents: list[dict[str, Any]] = list(pool.map(lambda name: json.loads(get_file(f"{folder}/{name}")), names))
     for name, content in zip(names, contents, strict=True):
         for version in range(content["version_before"] + 1, content["version_after"] + 1):

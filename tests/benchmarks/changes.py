@@ -9,7 +9,6 @@ image); `driver_bytes_replacing` is what it grew by while files were rewritten.
 """
 
 import argparse
-import dataclasses
 import gc
 import json
 import tempfile
@@ -37,6 +36,7 @@ from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
 from tests.benchmarks.watching import peak
+from tests.support.options import replaced
 from tests.support.writing import writer_of
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
@@ -122,7 +122,7 @@ def main() -> None:
         with joined(None):
             state_no_match(writer_of(index))  # as the job leaves an index
             for name in ("warm", "alone"):  # the first starts workers
-                elsewhere = dataclasses.replace(config, index=str(root / name))
+                elsewhere = replaced(config, index=str(root / name))
                 alone = measured(elsewhere, Listing(root / "image.jpg", n))
             unchanged = measured(config, archive)
             archive.last += n

@@ -5,7 +5,6 @@ better of one process with two threads and two processes with one, over the proj
 """
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -32,6 +31,7 @@ from rsir_core.models.classifier import build_classifier, load_start_weights, se
 from rsir_core.models.describe import Describer
 from rsir_core.models.detector import DetectorSettings, build_detector
 from tests.benchmarks.drawn_rows import NAMES
+from tests.support.options import replaced
 
 BATCH = 32
 BACKBONE = "efficientnet_lite0"
@@ -164,7 +164,7 @@ def main() -> None:
         ours, loops = [], []
         with joined(None):
             for i in range(args.rounds):
-                ours.append(index_archive(dataclasses.replace(config, index=f"{folder}/index{i}"))["images_per_second"])
+                ours.append(index_archive(replaced(config, index=f"{folder}/index{i}"))["images_per_second"])
                 loops.append([plain_loop(models, uris, processes) for processes in (1, 2)])
         script = user_script(models, uris[:300])
         cpu = cpu_outside_models(models, uris[:500])

@@ -5,7 +5,6 @@ runs already. All file sizes are those of 1,280 dimensions, 19 components and 21
 """
 
 import argparse
-import dataclasses
 import json
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
 from tests.benchmarks.stored_index import publish_features, store_embeddings
+from tests.support.options import replaced
 from tests.support.writing import writer_of
 
 PER_FOLDER = 1000
@@ -76,7 +76,7 @@ def main() -> None:
             unchanged = index_archive(config)
             assert unchanged["described"] == 0 and unchanged["rows"] == args.rows
             link_images(root / "new", 0, args.new)
-            alone = dataclasses.replace(config, archive=str(root / "new"), index=str(root / "alone"))
+            alone = replaced(config, archive=str(root / "new"), index=str(root / "alone"))
             index_archive(alone)  # starts workers, which the next ones find
             shutil.rmtree(root / "alone")
             began = time.perf_counter()

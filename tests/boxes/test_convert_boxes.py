@@ -102,7 +102,7 @@ def write(folder: Path, form: str, objects: Objects) -> ConvertBoxesConfig:
             (boxes / name).parent.mkdir(parents=True, exist_ok=True)
             (boxes / (name + ending)).write_text(text(members))
     places = {"format": form, "images": str(folder / "images"), "boxes": str(boxes), "out": str(folder / "out")}
-    return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)  # type: ignore[arg-type]
+    return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)
 
 
 def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
@@ -112,7 +112,7 @@ def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
 
 
 def changed(config: ConvertBoxesConfig, **values: Any) -> ConvertBoxesConfig:
-    return ConvertBoxesConfig(**{**vars(config), **values})
+    return ConvertBoxesConfig(**{**config.model_dump(), **values})
 
 
 def edges(span: int) -> st.SearchStrategy[tuple[float, float]]:

@@ -151,6 +151,8 @@ def test_arms_that_say_nothing_are_refused(made_up: str, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"--peers p: only table5 .*--arms key_region"):
         score(made_up, tmp_path, arms="key_region", peers="p")
     with pytest.raises(ConfigError, match="--arms table5 compares"):
+        score(made_up, tmp_path, arms="table5")
+    with pytest.raises(ConfigError, match="--peers  , : "):
         score(made_up, tmp_path, arms="table5", peers=" , ")
     with pytest.raises(ConfigError, match=r"--arms objects: .* has no detector"):
         score(made_up, tmp_path, arms="objects")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.stage import ROWS_HELD, ROWS_PER_FILE, rows_per_file
+from jobs.pipeline.stage import MAX_ROWS, ROWS_PER_FILE, rows_per_file
 from rsir_core import schemas
 from rsir_core.index.index import Index
 from rsir_core.index.uncommitted import leftovers
@@ -92,4 +92,4 @@ def test_actors_hold_no_more_than_a_commit_together_nor_than_they_have_room_for(
 ) -> None:
     held = rows_per_file(images, actors, batch_size, at_risk, rows_each)
     assert 1 <= held <= ROWS_PER_FILE
-    assert held == 1 or (actors * held <= at_risk and held * rows_each <= ROWS_HELD)
+    assert held == 1 or (actors * held <= at_risk and held * rows_each <= MAX_ROWS)

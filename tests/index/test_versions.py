@@ -169,7 +169,7 @@ def test_vacuum_removes_reports_of_old_runs_but_for_those_of_versions_that_can_b
 )
 def test_what_makes_no_sense_together_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        IndexConfig(index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(index="i", **options)
 
 
 def test_a_missing_file_of_tokens_is_told_before_anything_starts(index: str, tmp_path: Path) -> None:

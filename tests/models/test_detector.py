@@ -25,7 +25,7 @@ from rsir_core.models.detector import (
     take_start_weights,
 )
 from rsir_core.models.letterbox import STRIDE, Letterbox, letterbox
-from rsir_core.models.nms import LOOKED_AT, MOST, OVERLAP, suppress
+from rsir_core.models.nms import MAX_CANDIDATES, MAX_IOU, MAX_OBJECTS, suppress
 from rsir_core.models.regions import Box
 from tests.support.models import lively_detector
 
@@ -144,7 +144,7 @@ def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: py
     images = draw([(96, 128)] * 5 + [(300, 200)] * 3)
     together = ours.detect_all(images)
     for pixels in (1, 2 * 96 * 128):
-        monkeypatch.setattr("rsir_core.models.detector.LAID_OUT", pixels)
+        monkeypatch.setattr("rsir_core.models.detector.SCALED_PIXELS", pixels)
         assert ours.detect_all(images) == together
 
 
@@ -184,11 +184,11 @@ def suppressed_one_by_one(candidates: npt.NDArray[np.float32], min_score: float)
     name = scores.argmax(axis=0)
     order = sorted(range(scores.shape[1]), key=lambda a: (-scores[name[a], a], name[a], a))
     kept: list[tuple[int, list[float]]] = []
-    for a in [a for a in order if scores[name[a], a] >= min_score][:LOOKED_AT]:
+    for a in [a for a in order if scores[name[a], a] >= min_score][:MAX_CANDIDATES]:
         box = candidates[:4, a].tolist()
-        if all(other != name[a] or overlap(box, earlier) <= OVERLAP for other, earlier in kept):
+        if all(other != name[a] or overlap(box, earlier) <= MAX_IOU for other, earlier in kept):
             kept.append((int(name[a]), box))
-    return kept[:MOST]
+    return kept[:MAX_OBJECTS]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 4), st.floats(0, 1), st.booleans())

@@ -20,7 +20,7 @@ from rsir_core.models.classifier import Classifier
 from rsir_core.models.describe import Describer
 from rsir_core.models.detector import DetectedObject, DetectorSettings
 from rsir_core.models.regions import Box, ObjectRule, key_region
-from rsir_core.models.representative import ASKED, representative_first
+from rsir_core.models.representative import MAX_COMPARED, representative_first
 from tests.support.models import lively_detector, write_bundle
 from tests.support.writing import writer_of
 
@@ -40,7 +40,9 @@ OBJECTS = st.lists(
 def test_every_rule_puts_one_object_first_and_loses_none(
     objects: list[DetectedObject], rule: ObjectRule, data: st.DataObject
 ) -> None:
-    agreement = data.draw(st.lists(st.floats(0, 1), min_size=len(objects[:ASKED]), max_size=len(objects[:ASKED])))
+    agreement = data.draw(
+        st.lists(st.floats(0, 1), min_size=len(objects[:MAX_COMPARED]), max_size=len(objects[:MAX_COMPARED]))
+    )
     ranked = representative_first(objects, rule, agreement)
     if rule == "centre" and len(objects) > 1:
         first, *ranked = ranked
@@ -55,7 +57,7 @@ def test_every_rule_puts_one_object_first_and_loses_none(
         worth: dict[ObjectRule, Callable[[int], float]] = {
             "confidence": lambda i: objects[i].score,
             "largest": lambda i: (objects[i].box.x1 - objects[i].box.x0) * (objects[i].box.y1 - objects[i].box.y0),
-            "agreement": lambda i: agreement[i] if i < ASKED else -1.0,
+            "agreement": lambda i: agreement[i] if i < MAX_COMPARED else -1.0,
         }
         if rule in worth:
             best = max(map(worth[rule], range(len(objects))))
@@ -107,7 +109,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
     differing = 0
     for image, chosen in zip(IMAGES, found, strict=True):
         scene = int(classifier.embed([image])[1][0].argmax())
-        objects = describer.all_objects([image], rule="confidence")[0][:ASKED]
+        objects = describer.all_objects([image], rule="confidence")[0][:MAX_COMPARED]
         agreement = []
         for r in (key_region(image.shape[0], image.shape[1], o.box, 0.5) for o in objects):
             crop = image[r.y : r.y + r.height, r.x : r.x + r.width]

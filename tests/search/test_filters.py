@@ -17,7 +17,8 @@ from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.search import filters
 from rsir_core.search.clusters import Clusters, Ranges, make_clusters
-from rsir_core.search.filters import EVERYTHING, Filter, Operator, columns_to_ask
+from rsir_core.search.filter_options import Operator
+from rsir_core.search.filters import EVERYTHING, Filter, columns_to_ask
 
 Row = dict[str, Any]
 
