@@ -30,7 +30,7 @@ from rsir_core.boxes.writing import ImageToWrite, check_names, new_folder, write
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.evaluation.labelled_rows import match
 from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.reading import Reading, images_of
+from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import SPLIT, load_bundle
 from rsir_core.models.cam import ActivationMaps, boxes_of
 from rsir_core.models.regions import Box
@@ -146,18 +146,8 @@ def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list
 
 def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]]) -> pa.Table:
     """Propose boxes as rows of schema `FOUND`, in the order of the images."""
-    image_ids, uris, places = zip(*images, strict=True)
-    n = len(images)
-    listing = pa.table(
-        {
-            schemas.IMAGE_ID: image_ids,
-            schemas.URI: uris,
-            schemas.ETAG: [""] * n,
-            schemas.TIME: pa.nulls(n, schemas.UTC),
-            "image": range(n),
-            "place": places,
-        }
-    )
+    _, uris, places = zip(*images, strict=True)
+    listing = listing_of(uris, image=range(len(images)), place=places)
     stage = Stage(Reading.of(config), ProposeStage, (config.models, config.threshold))
     with joined(config.address, config.needs):
         return pa.concat_tables(tables_of(through(stage, config, listing))).sort_by("image")

@@ -1,7 +1,7 @@
 """Column names and Arrow schemas of everything that is stored, and how vectors go in and out of columns.
 
 Vectors are lists of float32 because Delta Lake knows neither float16 nor fixed-size lists. Embeddings are rounded to
-float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.index`).
+float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.writer`).
 """
 
 from typing import Final

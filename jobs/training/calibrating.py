@@ -16,7 +16,7 @@ from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.arrays import Floats, Ints
-from rsir_core.imagery.reading import Reading, images_of
+from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.calibration import expected_calibration_error, fit_temperature
 from rsir_core.models.classifier import ClassifierSettings
@@ -81,17 +81,8 @@ def _classify(config: FinetuneClassifierConfig, models: Bundle, images: Sequence
     classes = models.classifier.classes
     if not images:
         return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)
-    uris = [image.uri for image in images]
-    asked = pa.table(
-        {
-            schemas.IMAGE_ID: uris,
-            schemas.URI: uris,
-            schemas.ETAG: [""] * len(images),
-            schemas.TIME: pa.nulls(len(images), schemas.UTC),
-            "position": range(len(images)),
-            "label": [classes.index(image.label) for image in images],
-        }
-    )
+    labels = [classes.index(image.label) for image in images]
+    asked = listing_of([image.uri for image in images], position=range(len(images)), label=labels)
     stage = through(
         Stage(Reading.of(config), Classify, (ray.put(models),)), Pool(config.workers, config.num_gpus, BATCH), asked
     )

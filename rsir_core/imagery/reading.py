@@ -66,6 +66,17 @@ def reader_of(reading: Reading) -> Reader[Picture]:
     return Reader(reading.function, reading.seconds, memory_for(reading.max_pixels))
 
 
+def listing_of(uris: Sequence[str], **more: Any) -> pa.Table:
+    """Make a listing that `read_files` takes of files that no archive lists: no etag, no time, the URI as image id.
+
+    Args:
+        uris: of the files.
+        more: further columns.
+    """
+    etags, times = [""] * len(uris), pa.nulls(len(uris), schemas.UTC)
+    return pa.table({schemas.IMAGE_ID: uris, schemas.URI: uris, schemas.ETAG: etags, schemas.TIME: times, **more})
+
+
 def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
     """Read and decode listed files; one row each, of schema `READ` and what else the listing has.
 
