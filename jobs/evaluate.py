@@ -1,6 +1,6 @@
 """Score retrieval over an index: `python -m jobs.evaluate --index URI --report DIR [--split CSV]`.
 
-Every labelled image is a query once, against all others. Labels come from a split CSV, else from folder names.
+Every labelled image is a query once, ranked against all others. Labels come from a split CSV, else from folder names.
 """
 
 import logging
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> Summary:
-    """Measure, and write the report."""
+    """Run the job: measure, and write the report."""
     began = time.monotonic()
     evaluation, pairs = measure(config)
     write_duplicates(config.report, pairs)
@@ -53,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> Summary:
 
 
 def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
-    """Label, rank and score by every arm, for every seed; and all pairs of one picture."""
+    """Label, rank and score by every arm for every seed; also returns all pairs of images that are one picture."""
     seeds = _checked(config)
     subjects = [open_evaluated_index(config, seed) for seed in seeds]
     if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
@@ -71,7 +71,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 
 def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
-    """Score what the stored class probabilities say: unseen classes, no-match and calibration."""
+    """Score the stored class probabilities: unseen classes, no-match and calibration."""
     feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
@@ -82,7 +82,7 @@ def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
 
 
 def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
-    """Describe what is not stored, and score every arm."""
+    """Score every arm over one index; what is not stored is described first."""
     own = stored(subject.index, subject.features)
     described = {subject.own.variation: own, **describe_again(subject, config)}
     scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
@@ -107,7 +107,7 @@ def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
 def score_arms(
     arms: Sequence[Arm], described: Mapping[Variation, Described], labels: Sequence[str]
 ) -> Iterator[tuple[Arm, Scored]]:
-    """Rank and score one database by one kind of vectors, by each distance."""
+    """Rank and score one database by one kind of vector, for each distance."""
     database = described[arms[0].variation]
     vectors = database.vectors(arms[0].components)
     for arm in arms:
@@ -117,7 +117,7 @@ def score_arms(
 
 
 def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
-    """Group arms that compare the same vectors, so that each kind is made once."""
+    """Group arms that compare the same vectors, so that these are computed once."""
     groups: dict[tuple[Variation, int | None], list[Arm]] = {}
     for arm in arms:
         groups.setdefault((arm.variation, arm.components), []).append(arm)
@@ -125,7 +125,7 @@ def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
 
 
 def _checked(config: EvaluateConfig) -> Sequence[str | None]:
-    """Check what can be wrong with the command alone, make the report folder, and return the seeds."""
+    """Check the options, create the report folder, and return the seeds."""
     sets, arms = parse_arms(config.arms), ",".join(config.arms)
     if config.weights is not None and "frozen" not in sets:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _checked(config: EvaluateConfig) -> Sequence[str | None]:
 
 
 def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str]) -> float | None:
-    """Measure the share of images whose class is their label; None: a label is no class name."""
+    """Compute the share of images whose class is their label; None if a label is no class name."""
     if not set(labels) <= set(classes):
         return None
     return float(np.mean(np.array(features[schemas.CLASS].to_pylist()) == np.array(labels)))

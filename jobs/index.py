@@ -26,11 +26,11 @@ from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.uncommitted import leftovers, take_over
+from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter
 
-NAMED_FILES: Final = 10  # that failed, on the terminal
+NAMED_FILES: Final = 10  # failed files named on the terminal
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def index_archive(config: IndexConfig) -> Summary:
         bundle = index.check_bundle(config.models, config.views)
         plan, scenes = _plan(index, config, None)
         would_end = check_gone(index, plan, config)
-        plan = _without_leftovers(index, plan, bundle, None)
+        plan = _without_uncommitted(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
         for what, found in folders.items():
             for folder, images in found.items():
@@ -59,7 +59,7 @@ def index_archive(config: IndexConfig) -> Summary:
 
 
 def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
-    """Do whatever the index lacks of the archive, and what else is asked for; return what it was."""
+    """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
     index = writer.index
     bundle = index.bundle(writer.adopt_bundle(config.models, config.views))
     if bundle.detector is None:
@@ -68,7 +68,7 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     plan, scenes = _plan(index, config, writer)
     report.planned(plan)
     check_gone(index, plan, config)
-    plan = _without_leftovers(index, plan, bundle.fingerprint, writer)
+    plan = _without_uncommitted(index, plan, bundle.fingerprint, writer)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
         report.begin("start Ray")
@@ -84,7 +84,7 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
             if config.compact:
                 report.begin("compact")
                 compact(writer)
-            report.begin("state when nothing matches")
+            report.begin("measure the no-match threshold")
             state_no_match(writer, before, changed)
     if config.vacuum:
         report.begin("vacuum")
@@ -94,12 +94,12 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
 
 
 def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tuple[Plan, Scenes]:
-    """List and compare; with the archive's scenes, whose tiles are in the listing already.
+    """List the archive, cut its scenes and compare the listing with the index.
 
     Args:
         index: the index.
-        config: of the job.
-        writer: of the run; None: nothing may be written.
+        config: the job's options.
+        writer: the run's writer; None in a dry run, which writes nothing.
     """
     wanted = config.wanted
     files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
@@ -109,36 +109,36 @@ def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tupl
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
     if plan.left_out:
         log.warning(
-            "%d that have failed before are left out; --retry-failed tries them again, as after a change of --tile, "
-            "--bands, --max-pixels or --image-seconds", plan.left_out,
+            "%d files that failed before are left out; --retry-failed tries them again, for example after a change of "
+            "--tile, --bands, --max-pixels or --image-seconds", plan.left_out,
         )  # fmt: skip
     return plan, scenes
 
 
-def _without_leftovers(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:
-    """Commit what a run that ended has described and not committed, and leave it out of the plan.
+def _without_uncommitted(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:
+    """Commit what an earlier run described but did not commit, and remove it from the plan.
 
     Args:
         index: the index.
-        plan: of this run.
-        bundle: the fingerprint of its model bundle.
-        writer: of the run; None: nothing may be written.
+        plan: this run's plan.
+        bundle: fingerprint of its model bundle.
+        writer: the run's writer; None in a dry run, which writes nothing.
     """
-    left = leftovers(index, plan.to_describe, bundle)
-    if len(left) == 0:
+    uncommitted = uncommitted_rows(index, plan.to_describe, bundle)
+    if len(uncommitted) == 0:
         return plan
-    log.info("%d of these are described already, by a run that ended before it committed them", len(left))
+    log.info("%d of these were described by a run that ended before it committed them", len(uncommitted))
     if writer is not None:
-        take_over(writer, left)
-    return replace(plan, to_describe=anti(plan.to_describe, left))
+        commit_rows(writer, uncommitted)
+    return replace(plan, to_describe=anti(plan.to_describe, uncommitted))
 
 
 def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
     plan, scenes = todo
     total = len(plan.to_describe) + len(scenes.unreadable)
     report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
-    # With what earlier runs have described and not published: else a run that the store's refusals ended would leave
-    # ever fewer good ones beside them.
+    # The failure rate also counts images that earlier runs described but did not publish. Otherwise, each run that the
+    # store's refusals end would leave fewer good images to weigh against the refused ones.
     committer = Committer(writer, config, report.progress, max(total, plan.new + plan.changed))
     for written in scenes.failures:
         committer.take(written)
@@ -150,7 +150,7 @@ def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes
 
 
 def _name_failed_files(report: RunReport) -> None:
-    """Tell the first files that failed; all are in the run's report and in the table `failures`."""
+    """Log the first files that failed; all are in the run's report and in the table `failures`."""
     failed = report.progress.failed_files if report.progress else []
     for file in failed[:NAMED_FILES]:
         log.warning("failed (%s): %s", file[schemas.KIND], file[schemas.MESSAGE])

@@ -54,7 +54,9 @@ from rsir_core.index.versions import Version, versions_of
 from tests.support.models import write_bundle
 from tests.support.options import replaced
 
-Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
+Stage = Literal[
+    "list and compare", "describe", "publish", "compact", "measure the no-match threshold", "vacuum", "restore"
+]
 Victim = Literal["driver", "worker"]
 Keys = frozenset[tuple[str, str]]  # image id and etag of published rows
 
@@ -72,7 +74,7 @@ KILLS: Final[dict[tuple[Stage, Victim], int]] = {
     ("publish", "worker"): 1,
     ("compact", "driver"): 2,
     ("compact", "worker"): 1,
-    ("state when nothing matches", "driver"): 1,
+    ("measure the no-match threshold", "driver"): 1,
     ("restore", "driver"): 3,
     ("vacuum", "driver"): 2,
 }

@@ -22,7 +22,7 @@ SEED: Final = "{seed}"
 
 @dataclass(frozen=True)
 class EvaluatedIndex:
-    """An index to evaluate, opened: what can be wrong with it is found out before anything is described."""
+    """Hold an opened index to evaluate; its errors are found before anything is described."""
 
     seed: str | None
     index: Index
@@ -34,24 +34,24 @@ class EvaluatedIndex:
     sets: list[ArmSet]
     arms: list[Arm]  # of those sets
     protocol: dict[str, Any]
-    frozen: Bundle | None  # what the arms of that set describe with
+    frozen: Bundle | None  # the bundle of the arms of set `frozen`; None: not asked for
 
     @property
     def again(self) -> dict[Variation, Variation]:
-        """The ways in which its images must be described again, each with what it is for this seed."""
+        """The variations that need its images described again, mapped to those with this seed's URIs."""
         wanted = dict.fromkeys(arm.variation for arm in self.arms if arm.variation != self.own.variation)
         return {v: v._replace(peer=of_seed(v.peer, self.seed)) for v in wanted}
 
 
 def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedIndex:
-    """Open the newest version of a seed's index, its labelled rows, and the arms that it allows.
+    """Open the newest version of a seed's index, with its labelled rows and the arms that it allows.
 
     Raises:
-        TableError: no index, or an empty one.
-        ConfigError: arms that need a detector, of an index without.
+        TableError: the index does not exist, or is empty.
+        ConfigError: an arm needs a detector, and the index has none.
         LabelError: rows and labels do not fit.
         BundleError: a bundle is missing.
-        WeightsError: those of the arm `frozen` cannot be had, or do not fit.
+        WeightsError: the weights of the arm `frozen` cannot be read, or do not fit.
     """
     index = Index(of_seed(config.index, seed))
     version = index.version()

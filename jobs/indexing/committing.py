@@ -1,4 +1,4 @@
-"""When the rows of a run become visible: every so many rows or minutes, and failures at its end."""
+"""Commit a run's rows: embeddings every so many rows or minutes, failures at the end."""
 
 import time
 from typing import Any, Final, NoReturn
@@ -11,20 +11,20 @@ from rsir_core.errors import ArchiveError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.writer import IndexWriter
 
-SILENT_FROM: Final = 20  # files: where so many or more are asked for and none can be read in time, it is the store
+MIN_UNANSWERED: Final = 20  # files; if none of so many can be read in time, the store is to blame
 
 
 class Committer:
-    """Commits what workers wrote, every so many rows or minutes; it sees file metadata only.
+    """Commit the files that workers wrote, every so many rows or minutes; only file metadata passes through here.
 
-    Failures are committed last, by `finish`: a run that ends because the store refuses has not recorded them, so the
-    next one tries those files again.
+    Failures are committed last, by `finish`. A run that ends because the store refuses does not record them, so the
+    next run tries those files again.
 
     Args:
-        writer: of the run.
-        config: of the job.
-        progress: told of each file.
-        unpublished: images of which a share may fail: those that the run describes, or has described before.
+        writer: the run's writer.
+        config: the job's options.
+        progress: updated with each file.
+        unpublished: number of images that `--max-failure-rate` refers to: not published yet, described or not.
     """
 
     def __init__(self, writer: IndexWriter, config: IndexConfig, progress: Progress, unpublished: int) -> None:
@@ -34,10 +34,10 @@ class Committer:
         self._committed = time.monotonic()
 
     def take(self, written: dict[str, Any]) -> None:
-        """Note one file; commit when enough has gathered.
+        """Add one written file; commit when enough rows or minutes have passed.
 
         Raises:
-            ArchiveError: the store refuses more files than may fail.
+            ArchiveError: the store refused more files than may fail.
         """
         self._progress.take(written)
         file = WrittenFile(written["name"], written["size"], written["row_count"])
@@ -52,17 +52,17 @@ class Committer:
             self._commit()
 
     def finish(self, stale_failures: pa.Table) -> None:
-        """Commit the rest, and new failures in place of those that no longer hold.
+        """Commit the remaining rows, drop stale failures and commit new ones.
 
         Raises:
-            ArchiveError: many files were asked for, and the store has answered for none.
+            ArchiveError: the store answered for none of many files.
         """
         self._commit()
         progress = self._progress
         unanswered = progress.refused + progress.failures["timeout"]
-        if progress.described == 0 and unanswered == progress.failed >= SILENT_FROM:
+        if progress.described == 0 and unanswered == progress.failed >= MIN_UNANSWERED:
             self._give_up(f"none of {progress.failed} files was read")
-        self._writer.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
+        self._writer.drop_failures(stale_failures)  # first, because a file that was retried may have failed again
         if self._failures:
             self._writer.commit("failures", self._failures, "append")
 
@@ -73,7 +73,7 @@ class Committer:
 
     @property
     def problem(self) -> str | None:
-        """Say that a run that is done had more failures than allowed; None: it had not."""
+        """The message of a run that is done with more failures than allowed; None if they are within the limit."""
         failed = self._progress.failed
         if not self._are_too_many(failed):
             return None
@@ -84,12 +84,12 @@ class Committer:
         )
 
     def _are_too_many(self, failed: int) -> bool:
-        """Tell whether so many failures exceed the limit. One file is no rate: of few, any would be too many."""
-        most = self._config.max_failure_rate
-        return failed > most * self._unpublished and (failed > 1 or most == 0)
+        """Tell whether the failures exceed the limit. A single failure never does, unless the limit is 0."""
+        limit = self._config.max_failure_rate
+        return failed > limit * self._unpublished and (failed > 1 or limit == 0)
 
     def _give_up(self, what: str) -> NoReturn:
-        self._commit()  # what was described is good
+        self._commit()  # keep what was described
         kinds = self._progress.failures.most_common(3)
         reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
         raise ArchiveError(

@@ -1,4 +1,4 @@
-"""Small files, which many small runs leave, become large ones; rows that nobody lists any more go."""
+"""Compaction: merge the small files that many small runs leave, and drop rows that are no longer listed."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,7 @@ from rsir_core.index.embedding_files import FILE, by_file, stored_keys, stored_r
 from rsir_core.index.index import Index
 from rsir_core.index.writer import IndexWriter, write_rows
 
-EMBEDDINGS_PER_FILE = 16_384  # about 42 MB of 1,280 dimensions; twice that is what a worker holds
+EMBEDDINGS_PER_FILE = 16_384  # about 42 MB at 1,280 dimensions; a worker holds twice that
 
 
 def compact(writer: IndexWriter) -> None:
@@ -25,7 +25,7 @@ def compact(writer: IndexWriter) -> None:
 def compact_features(writer: IndexWriter) -> None:
     """Merge the small files of `features`.
 
-    No process holds more than a file's rows: Ray sorts them, on disk where memory does not suffice.
+    No process holds more than the rows of one file: Ray sorts them, on disk if memory does not suffice.
     """
     index, most = writer.index, publishing.FEATURES_PER_FILE
     small = [file for file in index.feature_files() if file.row_count < most // 2]
@@ -45,9 +45,9 @@ def compact_features(writer: IndexWriter) -> None:
 
 
 def compact_embeddings(writer: IndexWriter) -> None:
-    """Merge the files of `embeddings` of which few rows are published, and leave out their other rows.
+    """Merge the files of `embeddings` of which few rows are published, and drop their other rows.
 
-    Only after a run has published: what was described and is not published yet would be lost.
+    Call this only after publishing: rows that are described but not published yet are dropped.
     """
     index, stored = writer.index, stored_keys(writer.index)
     published = semi(stored, index.keys("features"))
@@ -61,7 +61,7 @@ def compact_embeddings(writer: IndexWriter) -> None:
     uri = index.uri
 
     def merge(part: pa.Table) -> pa.Table:
-        """Write the rows of some files as one."""
+        """Write the rows of several files as one file."""
         merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS.names))
         return pa.Table.from_pylist([write_rows(uri, "embeddings", merged)._asdict()])
 
@@ -74,5 +74,5 @@ def compact_embeddings(writer: IndexWriter) -> None:
 
 
 def _is_in(files: pa.ChunkedArray, small: list[str]) -> pa.ChunkedArray:
-    """Tell of each row whether its file is one of these."""
+    """Tell for each row whether its file is among those given."""
     return pc.is_in(files.cast(pa.string()), pa.array(small, pa.string()))

@@ -1,4 +1,4 @@
-"""What the index job makes of images that are read, and how it writes that: see `jobs.pipeline` for the rest."""
+"""The index job's part of the pipeline stage: describe images that were read, and write the rows as files."""
 
 import json
 import time
@@ -30,9 +30,9 @@ WRITTEN: Final = pa.schema(
         ("size", pa.int64()),  # bytes
         ("row_count", pa.int64()),
         ("failures", pa.string()),  # JSON: uri, stage, kind and message of each row of `failures`
-        ("began", pa.float64()),  # unix seconds: when the first of its images was opened
+        ("began", pa.float64()),  # Unix seconds at which the first of its images was opened
         ("ended", pa.float64()),
-        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in it, over all rows
+        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in each stage, summed over the rows
     ]
 )
 DESCRIBED: Final = pa.schema(
@@ -47,7 +47,7 @@ DESCRIBED: Final = pa.schema(
 
 
 class DescribeRead:
-    """Stage: pixels in, descriptors out (schema `READ` to `DESCRIBED`); failures pass through."""
+    """Ray Data stage: describe pixels (schema `READ` to `DESCRIBED`); failures pass through."""
 
     def __init__(self, index: str, device: str) -> None:
         torch.set_num_threads(1)
@@ -74,7 +74,7 @@ class DescribeRead:
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
         finite = np.isfinite(found.embedding).all(axis=1) & np.isfinite(found.class_probabilities).all(axis=1)
         bad = batch.filter(batch["pixels"].is_null())
-        if not finite.all():  # one such row would keep all others from being published
+        if not finite.all():  # one such row would prevent publishing all others
             described = described.filter(pa.array(finite))
             bad = pa.concat_tables([bad, _not_finite(good.filter(pa.array(~finite)))])
         if len(bad) == 0:
@@ -85,7 +85,7 @@ class DescribeRead:
 
 
 def _not_finite(read: pa.Table) -> pa.Table:
-    """Turn rows of schema `READ` into failures of embeddings that are not finite."""
+    """Convert rows of schema `READ` to failures because their embeddings are not finite."""
     words = [f"{uri} is described by numbers that are not finite" for uri in read[schemas.URI].to_pylist()]
     for name, values in ((schemas.STAGE, "describe"), (schemas.KIND, "error"), (schemas.MESSAGE, words)):
         column = pa.array(words, pa.string()) if values is words else pa.repeat(pa.scalar(values), len(read))
@@ -94,7 +94,7 @@ def _not_finite(read: pa.Table) -> pa.Table:
 
 
 def write_described(described: pa.Table, index: str) -> pa.Table:
-    """Write rows of schema `DESCRIBED` as uncommitted files; one row of metadata (schema `WRITTEN`) per file."""
+    """Write rows of schema `DESCRIBED` as uncommitted files; returns a row of metadata (`WRITTEN`) per file."""
     failed = described[schemas.KIND].is_valid()
     parts: list[tuple[TableName, pa.Table]] = [
         ("embeddings", described.filter(described[schemas.KIND].is_null())),
@@ -124,12 +124,12 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
 def describe_files(
     config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
 ) -> Dataset:
-    """Build a lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
+    """Build a lazy dataset that describes listed files and yields the metadata (schema `WRITTEN`) of files written.
 
     Args:
-        config: of the job; `num_gpus` decides between the two arrangements.
-        listing: what to describe, schema `schemas.LISTING`.
-        gpu: the device that an actor with a GPU describes on.
+        config: the job's options; `num_gpus` decides how the stage is arranged, see `through`.
+        listing: the files to describe, schema `schemas.LISTING`.
+        gpu: device of actors with a GPU.
         function: reads one file.
     """
     reading = Reading.of(config)._replace(function=function)

@@ -1,4 +1,4 @@
-"""The threshold of a published version, see `no_match`: files are read where Ray has room, only minima come back."""
+"""Measure the no-match threshold of a published version on the cluster, see `rsir_core.index.no_match`."""
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +25,15 @@ COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 
 
 def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
-    """Store the threshold of the newest version, unless it is, or there are no rows, or those of several models.
+    """Store the no-match threshold of the newest version; does nothing if it is stored, or for rows of several models.
 
-    Measured in O(rows · QUERIES) time on the cluster, about 15 s of a core per million rows; of a version that differs
-    in few rows from one of which it is known, it is kept (see `NoMatch.after`).
+    Measuring takes O(rows · QUERIES) time on the cluster, about 15 core-seconds per million rows. The threshold of an
+    earlier version that differs in few rows is reused (see `NoMatch.after`).
 
     Args:
-        writer: of the index.
-        before: a version before that one; 0: there is none.
-        changed: rows that have come or gone since; None: all, or nobody knows.
+        writer: the index's writer.
+        before: an earlier version; 0: there is none.
+        changed: number of rows added or removed since; None: all, or unknown.
     """
     index = writer.index
     version = index.version()
@@ -68,7 +68,7 @@ def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = N
 
 
 def _choose(counts: list[int]) -> list[Ints]:
-    """Choose the positions of the rows that ask, by file: at random, the same in every run."""
+    """Sample the rows that serve as queries: positions by file, at random but the same in every run."""
     n = sum(counts)
     positions = np.sort(np.random.default_rng(0).choice(n, min(QUERIES, n), replace=False))
     starts = np.cumsum([0, *counts[:-1]])

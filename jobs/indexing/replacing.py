@@ -1,4 +1,4 @@
-"""New rows in the place of others: files that hold some of these are written anew on the cluster, one per task."""
+"""Replace rows of `features`: files that contain them are rewritten on the cluster, one file per task."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from rsir_core.index.writer import IndexWriter
 
 
 class Replacing:
-    """The rewriting of files of `features`, under way since this was made; this process sees metadata only.
+    """Rewrite files of `features` in the background, starting at construction; only metadata passes through here.
 
-    Files without a row that leaves stay as they are.
+    Files without a row to remove stay as they are.
 
     Args:
-        index: whose files, those of its newest version.
-        leaving: image ids of rows to remove: those that are gone, and those that have new rows.
+        index: the index, at its newest version.
+        leaving: image ids of the rows to remove: images that are gone, and images that have new rows.
     """
 
     def __init__(self, index: Index, leaving: pa.Array) -> None:
@@ -26,7 +26,7 @@ class Replacing:
         self._answers = [rewrite.remote(index.uri, file, ids) for file in index.feature_files()]
 
     def commit(self, writer: IndexWriter, files: Sequence[WrittenFile]) -> None:
-        """Put written files of new rows in the place of the rows that leave, in one atomic commit."""
+        """Commit the files of new rows and the rewritten files in place of the old ones, atomically."""
         answers: list[Replaced | None] = ray.get(self._answers)
         replaced = [answer for answer in answers if answer is not None]
         kept = [answer.kept for answer in replaced if answer.kept is not None]

@@ -1,4 +1,4 @@
-"""`jobs.index --versions` and `--restore`: what an index was before, and the way back to it. Neither needs Ray."""
+"""`jobs.index --versions` and `--restore`: list an index's versions and publish an older one again, without Ray."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def list_versions(config: IndexConfig) -> dict[str, Any]:
-    """Print the versions of an index as a table, unless JSON was asked for; return them as a job's summary."""
+    """Return the versions of an index as the job's summary; prints a table unless JSON is asked for."""
     found = versions_of(Index(config.index))
     if not config.as_json:
         _print(found)
@@ -27,12 +27,12 @@ def list_versions(config: IndexConfig) -> dict[str, Any]:
 
 
 def restore_version(config: IndexConfig, version: int) -> dict[str, Any]:
-    """Publish an older version again, as a new one, with its PCA and its threshold of "no match".
+    """Publish an older version again, as a new one, with its PCA and its no-match threshold.
 
-    The next ordinary run brings the index to the archive's state again, whatever was restored.
+    The next ordinary run makes the index match the archive again, whatever was restored.
 
     Raises:
-        TableError: it is not there, or not whole any more.
+        TableError: the version does not exist, or is no longer complete.
         LeaseError: another run is changing the index.
     """
     began, index = time.monotonic(), Index(config.index)

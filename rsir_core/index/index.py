@@ -1,4 +1,4 @@
-"""What an index says: its versions, rows, models and stored embeddings; nothing here changes it."""
+"""Read an index: its versions, rows, models and stored embeddings."""
 
 import base64
 import re
@@ -30,13 +30,13 @@ _ESCAPE, _ESCAPE_OR_END = re.compile("%[0-9A-Fa-f]{2}"), re.compile("%[0-9A-Fa-f
 
 
 class Index:
-    """An index folder on any storage that fsspec and Delta Lake open.
+    """Read an index folder on any storage that fsspec and Delta Lake open; `writer.IndexWriter` changes it.
 
     Args:
-        uri: the folder; it need not exist before something is written.
+        uri: of the folder, which need not exist yet.
 
     Raises:
-        StorageError: its protocol is unknown, or Delta Lake would look for its tables elsewhere.
+        StorageError: the protocol is unknown, or Delta Lake would misread the address.
     """
 
     def __init__(self, uri: str) -> None:
@@ -47,7 +47,7 @@ class Index:
             raise StorageError(f"{uri}: Delta Lake reads {odd[0]!r} as part of an address; name the folder otherwise")
 
     def table_uri(self, name: TableName) -> str:
-        """Locate a Delta table of the index."""
+        """Return the URI of a Delta table of the index."""
         return f"{self.uri}/{name}"
 
     # What is published
@@ -56,22 +56,22 @@ class Index:
         """Return the newest published version.
 
         Raises:
-            TableError: nothing has been published here.
+            TableError: nothing is published yet.
         """
         version = int(self.open_table("features").version())
-        if version == 0:  # the table without a row, as it is made just before the first commit
+        if version == 0:  # the empty table, which is created just before the first commit
             raise TableError(f"nothing is published in {self.uri} yet; wait for jobs.index, or run it again")
         return version
 
     def table_version(self, name: TableName) -> int:
-        """Return the newest version of a table, published or not; 0 where there is no such table yet."""
+        """Return the newest version of a table; 0 if the table does not exist yet."""
         return int(self.open_table(name).version()) if self.has_table(name) else 0
 
     def features(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows of a version (default: the newest), sorted by image id; schema `schemas.FEATURES`.
 
         Raises:
-            TableError: no such version, or a file of it is missing or damaged.
+            TableError: the version does not exist, or one of its files is missing or damaged.
         """
         names = list(columns) if columns is not None else schemas.FEATURES.names
         opened = self.open_table("features", version)
@@ -92,23 +92,23 @@ class Index:
         return [file if file.row_count >= 0 else TableFile(file.name, self._row_count(file.name)) for file in found]
 
     def table_files(self, name: TableName, version: int | None = None) -> list[TableFile]:
-        """List the files of a version (default: the newest) of a table, by name; -1 rows: who wrote one did not say."""
+        """List the files of a table's version (default: the newest), by name; a row count of -1 means unknown."""
         return files_of(self.open_table(name, version))
 
     def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
-        """Read a file's rows, schema `schemas.FEATURES`, in their order, and their clusters; None: it has none."""
+        """Read a file's rows, schema `schemas.FEATURES`, in stored order, and their clusters, if the file has any."""
         with self._parquet(file.name) as parquet:
             table = parquet.read(schemas.FEATURES.names)
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return _whole(table), None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def read_columns(self, file: TableFile, names: Sequence[str]) -> pa.Table:
-        """Read some columns of a file's rows, as they lie in it."""
+        """Read some columns of a file, in stored order."""
         with self._parquet(file.name) as parquet:
             return parquet.read(names)
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
-        """List fingerprints of bundle and PCA that the rows of a version (default: the newest) were made with.
+        """List the (bundle, PCA) fingerprints that the rows of a version (default: the newest) were made with.
 
         Raises:
             TableError: no such version.
@@ -123,14 +123,14 @@ class Index:
         return found
 
     def first_row(self, file: TableFile) -> pa.Table:
-        """Read a file's first row, schema `schemas.FEATURES`; the file has one."""
+        """Read a file's first row, schema `schemas.FEATURES`; the file must not be empty."""
         with self._parquet(file.name) as parquet:
             batch = next(parquet.iter_batches(1, columns=schemas.FEATURES.names))
         return _whole(pa.Table.from_batches([batch]))
 
     @contextmanager
     def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
-        """Open a file of `features`, to be read in the body."""
+        """Open a file of `features` for the body."""
         fs, path = fsspec.core.url_to_fs(f"{self.table_uri('features')}/{name}")
         with (
             self._reading_features([name], name),
@@ -140,7 +140,7 @@ class Index:
 
     @contextmanager
     def _reading_features(self, names: Sequence[str], what: str) -> Iterator[None]:
-        """Read files of `features` in the body; see `reading`. They go with the last kept version that has them."""
+        """Explain errors of reading files of `features` in the body, see `reading`; files may have been vacuumed."""
         try:
             with self.reading("features"):
                 yield
@@ -154,7 +154,7 @@ class Index:
             raise
 
     def _row_count(self, name: str) -> int:
-        """Count the rows of a file that somebody wrote without saying it."""
+        """Count the rows of a file whose commit does not say how many it has."""
         with self._parquet(name) as parquet:
             return int(parquet.metadata.num_rows)
 
@@ -162,7 +162,7 @@ class Index:
         """Read the stored embeddings (n, D) float32 of feature rows, in their order.
 
         Raises:
-            TableError: one of them is not stored.
+            TableError: one of the embeddings is not stored.
         """
         dataset = self.open_table("embeddings").to_pyarrow_dataset()
         wanted = pc.field(schemas.IMAGE_ID).isin(features[schemas.IMAGE_ID].combine_chunks())
@@ -176,21 +176,21 @@ class Index:
 
     def bundle(self, fingerprint: str | None = None) -> "Bundle":
         """Load the index's own copy of the model bundle."""
-        from rsir_core.models.bundle import load_bundle  # noqa: PLC0415 -- brings torch, which few users of tables need
+        from rsir_core.models.bundle import load_bundle  # noqa: PLC0415 -- imports torch, which readers seldom need
 
         return load_bundle(bundle_uri(self.uri), fingerprint)
 
     def bundle_settings(self, fingerprint: str) -> "BundleSettings":
-        """Read what a bundle of the index is besides its weights."""
+        """Read a bundle of the index without its weights."""
         from rsir_core.models.bundle import read_settings  # noqa: PLC0415 -- as above
 
         return read_settings(bundle_uri(self.uri), fingerprint)
 
     def check_bundle(self, models: str, views: int | None = None) -> str:
-        """Check that a model bundle is the index's own, or may become it; returns the fingerprint that it has there.
+        """Check that a model bundle is, or may become, the index's own; returns its fingerprint there.
 
         Raises:
-            BundleError: the index was described with another one.
+            BundleError: the index was described with another bundle.
         """
         from rsir_core.models.bundle import check_bundle  # noqa: PLC0415 -- as above
 
@@ -213,13 +213,13 @@ class Index:
             ) from error
 
     def has_pca(self, fingerprint: str) -> bool:
-        """Tell whether a PCA that rows refer to is there."""
+        """Tell whether a PCA that rows refer to exists."""
         fs, path = fsspec.core.url_to_fs(pca_uri(self.uri, fingerprint), use_listings_cache=False)
         with reading_from(self.uri):
             return bool(fs.exists(path))
 
     def described_with(self) -> str | None:
-        """Find the bundle of the embeddings, all of which have the same; None: there are none."""
+        """Return the fingerprint of the bundle that all stored embeddings have; None if there are none."""
         if not self.has_table("embeddings"):
             return None
         with self.reading("embeddings"):
@@ -227,15 +227,15 @@ class Index:
         return found[schemas.BUNDLE][0].as_py() if len(found) else None
 
     def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
-        """Read columns `image_id`, `etag` and `more` of a table; no row if there is no such table yet."""
+        """Read columns `image_id`, `etag` and `more` of a table; no rows if the table does not exist yet."""
         return self._rows(name, [*KEY, *more])
 
     @contextmanager
     def reading(self, name: TableName) -> Iterator[None]:
-        """Explain what it means that a table's files cannot be read in the body.
+        """Convert errors of reading a table's files in the body.
 
         Raises:
-            TableError: one is missing or damaged.
+            TableError: a file is missing or damaged.
             StorageError: the store does not answer, or refuses.
         """
         uri = self.table_uri(name)
@@ -251,11 +251,11 @@ class Index:
             ) from error
 
     def scenes(self, tiling: str) -> pa.Table:
-        """Read how scenes are cut by a tiling, schema `schemas.SCENES`, once for each content; no row if none was."""
+        """Read how scenes are cut by a tiling, schema `schemas.SCENES`, one row per scene and etag."""
         return self._rows("scenes", schemas.SCENES.names, pc.field("tiling") == tiling)
 
     def _rows(self, name: TableName, columns: Sequence[str], wanted: pc.Expression | None = None) -> pa.Table:
-        """Read columns of the rows that a filter lets through; no row if there is no such table yet."""
+        """Read columns of the rows that pass a filter; no rows if the table does not exist yet."""
         if not self.has_table(name):
             return pa.schema([SCHEMAS[name].field(column) for column in columns]).empty_table()
         with self.reading(name):
@@ -263,7 +263,7 @@ class Index:
         return _cast(found, SCHEMAS[name])
 
     def has_table(self, name: TableName) -> bool:
-        """Tell whether a table has been made yet."""
+        """Tell whether a table exists."""
         with reading_from(self.uri):
             return bool(DeltaTable.is_deltatable(self.table_uri(name)))
 
@@ -271,7 +271,7 @@ class Index:
         """Open a version (default: the newest) of a table.
 
         Raises:
-            TableError: there is no such table, or no such version any more.
+            TableError: the table does not exist, or the version does not exist any more.
         """
         try:
             return DeltaTable(self.table_uri(name), version=version)
@@ -289,7 +289,7 @@ def _whole(features: pa.Table) -> pa.Table:
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast to our own types: Delta Lake hands out views and large types, and says that all can be null."""
+    """Cast to our own types; Delta Lake returns view and large types, and marks all columns as nullable."""
     return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 

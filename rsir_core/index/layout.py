@@ -1,15 +1,15 @@
-"""How an index lies on storage: its folders, the schema of each table, and what the files of a table say in footers.
+"""The layout of an index on storage: its folders, the schema of each table, and the metadata in file footers.
 
 features/     what is published: one row per image of the archive, changed in one atomic commit
-embeddings/   append-only cache of what was described, keyed by image id and etag
-failures/     files that should be images and cannot be
+embeddings/   append-only cache of described images, keyed by image id and etag
+failures/     files that should be images but cannot be read or described
 scenes/       how large rasters are cut into tiles
 pca/          fitted PCAs by fingerprint
-no_match/     by version of features: from where on the best row is no match
-bundle/       the model bundle that everything here was described with
-lease/        who may change the index
+no_match/     no-match thresholds, by version of features
+bundle/       the model bundle that described all rows
+lease/        the run that may change the index
 runs/         a report of each run
-last_run.json what the newest run came to, for monitoring
+last_run.json outcome of the newest run, for monitoring
 """
 
 from typing import Final, Literal
@@ -43,15 +43,15 @@ GEO: Final = {  # value of `geo` in the same footers, which makes them GeoParque
 
 
 def bundle_uri(index: str) -> str:
-    """Locate the model bundle of an index."""
+    """Return the URI of an index's model bundle."""
     return f"{index}/bundle"
 
 
 def no_match_uri(index: str) -> str:
-    """Locate the thresholds of an index, one file for each version."""
+    """Return the URI of an index's no-match thresholds, one file per version."""
     return f"{index}/no_match"
 
 
 def pca_uri(index: str, fingerprint: str) -> str:
-    """Locate a PCA of an index."""
+    """Return the URI of a PCA of an index."""
     return f"{index}/pca/{fingerprint}.safetensors"

@@ -1,4 +1,4 @@
-"""Remove what nobody needs any more: files of old versions or of none, PCAs, thresholds and reports of runs."""
+"""Vacuum: remove files of old versions, uncommitted files, unused PCAs, and old thresholds and run reports."""
 
 import math
 import time
@@ -18,27 +18,27 @@ from rsir_core.index.writer import IndexWriter
 
 
 def vacuum(writer: IndexWriter, days: float) -> int:
-    """Remove what no version of the last `days` days refers to; returns the number of files.
+    """Remove what no version of the last `days` days refers to; returns the number of files removed.
 
-    Versions from that time stay readable; older ones may have lost files. No table gets a new version, as its rows stay
-    the same. Under the lease, as files that another run has not committed within `days` days would be removed.
+    Versions of that time stay readable; older ones may lose files. Tables get no new version, as their rows stay the
+    same. It runs under the lease, because it also removes old files that another run has not committed yet.
     """
     writer.check_lease()
     index, removed = writer.index, 0
     for name in SCHEMAS:
         if index.has_table(name):
-            # Not carried out by the library, which would make two versions of it.
+            # The library only lists them; its own removal would add two versions.
             table, hours = index.open_table(name), math.ceil(24 * days)
             gone = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
             fs, root = fsspec.core.url_to_fs(index.table_uri(name), use_listings_cache=False)
-            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
+            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # not those removed earlier
             removed += _remove(fs, there)
     before = time.time() - 86_400 * days
     return removed + _remove_pcas(index, before) + _remove_no_match(index, before) + _remove_reports(index, before)
 
 
 def _remove_reports(index: Index, before: float) -> int:
-    """Remove reports of runs before a time (Unix seconds), but for those of versions that can still be read."""
+    """Delete run reports older than `before` (Unix seconds), except those of versions that can still be read."""
     fs, old = _older(f"{index.uri}/runs", before)
     if old and index.table_version("features"):
         kept = {version.run for version in versions_of(index) if version.readable}
@@ -47,9 +47,9 @@ def _remove_reports(index: Index, before: float) -> int:
 
 
 def _remove_no_match(index: Index, before: float) -> int:
-    """Delete thresholds of versions that another version had followed already at `before` (Unix seconds)."""
+    """Delete thresholds of versions that had already been superseded at `before` (Unix seconds)."""
     fs, old = _older(no_match_uri(index.uri), before)
-    return _remove(fs, old[:-1])  # names are in the order of versions; the last of these was the newest then
+    return _remove(fs, old[:-1])  # names are in the order of versions; the last was the newest at that time
 
 
 def _remove_pcas(index: Index, before: float) -> int:
@@ -60,7 +60,7 @@ def _remove_pcas(index: Index, before: float) -> int:
 
 
 def _older(folder: str, before: float) -> tuple[Any, list[str]]:
-    """List the files of a folder, if there is one, that were modified before a time (Unix seconds), by name."""
+    """List the files of a folder, if it exists, that were modified before a time (Unix seconds), by name."""
     fs, root = fsspec.core.url_to_fs(folder, use_listings_cache=False)
     if not fs.exists(root):
         return fs, []
@@ -68,7 +68,7 @@ def _older(folder: str, before: float) -> tuple[Any, list[str]]:
 
 
 def _remove(fs: Any, paths: Collection[str]) -> int:
-    """Remove files, and count them."""
+    """Remove files; returns their number."""
     for path in paths:
         fs.rm_file(path)
     return len(paths)

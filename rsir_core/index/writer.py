@@ -1,4 +1,4 @@
-"""Writing to an index: files that nobody sees yet, by any worker; every change that readers see, under the lease."""
+"""Write to an index: any worker writes files that are not visible yet; visible changes are made under the lease."""
 
 import base64
 import io
@@ -21,13 +21,13 @@ from rsir_core.storage.filesystem import put_file
 
 
 def write_rows(index: str, name: TableName, table: pa.Table, clusters: Clusters | None = None) -> WrittenFile:
-    """Write rows as one Parquet file that no reader sees before `IndexWriter.commit`; workers need no lease for it.
+    """Write rows as a Parquet file that stays invisible until `IndexWriter.commit`; workers need no lease.
 
     Args:
         index: URI of the index.
-        name: of the table.
-        table: with at least its columns.
-        clusters: of `features`: the runs that the rows lie in; they go into the file's footer.
+        name: name of the table.
+        table: rows with at least the table's columns.
+        clusters: for `features`: the rows' clusters, which are stored in the file's footer.
     """
     schema = SCHEMAS[name]
     strings = [f.name for f in schema if pa.types.is_string(f.type)]
@@ -38,7 +38,7 @@ def write_rows(index: str, name: TableName, table: pa.Table, clusters: Clusters 
         writer.write_table(table.select(schema.names).cast(schema))
         if name == "features":
             writer.add_key_value_metadata({"geo": json.dumps(GEO)})
-        if clusters is not None:  # as text: other readers of Parquet refuse bytes here
+        if clusters is not None:  # as text, because other Parquet readers refuse bytes here
             writer.add_key_value_metadata({CLUSTERS: base64.b64encode(clusters.to_bytes())})
     file = f"part-{uuid.uuid4().hex}.parquet"
     put_file(f"{index}/{name}/{file}", data.getvalue())
@@ -46,18 +46,18 @@ def write_rows(index: str, name: TableName, table: pa.Table, clusters: Clusters 
 
 
 class IndexWriter:
-    """Change an index for one run: under its lease, and onto the versions that the run has seen.
+    """Change an index during one run: under its lease, and only on top of the versions that the run knows.
 
-    Tables that an older version wrote get the columns that they lack, each in a version of its own.
+    Tables written by an older version of this package first get the columns that they lack.
 
     Args:
         index: the index.
-        lease: of it, taken.
+        lease: the run's lease on it.
 
     Raises:
-        LeaseError: another run has taken the lease over; from every method.
-        ConflictError: somebody else has committed since; then nothing is visible.
-        StorageError: the store does not take it; then nothing is visible.
+        LeaseError: another run has taken over the lease; every method may raise it.
+        ConflictError: another writer has committed since; then nothing becomes visible.
+        StorageError: the store refuses or fails; then nothing becomes visible.
     """
 
     def __init__(self, index: Index, lease: Lease) -> None:
@@ -67,7 +67,7 @@ class IndexWriter:
         self._versions: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
 
     def check_lease(self) -> None:
-        """Make sure that this run may still change the index; see `Lease.check`."""
+        """Check that this run may still change the index, see `Lease.check`."""
         self._lease.check()
 
     def commit(
@@ -76,10 +76,10 @@ class IndexWriter:
         """Make written files visible in one atomic commit; returns the version.
 
         Args:
-            name: of the table.
-            files: what is new.
-            mode: beside the rows that are there, or instead of them all.
-            removed: files that go in the same commit, where others stay.
+            name: name of the table.
+            files: the new files.
+            mode: `append` keeps the existing rows, `overwrite` replaces them all.
+            removed: with `append`, files to remove in the same commit.
         """
         self.check_lease()
         table = table_at(self.index.table_uri(name), SCHEMAS[name], self._versions[name])
@@ -87,7 +87,7 @@ class IndexWriter:
         return self._versions[name]
 
     def drop_failures(self, files: pa.Table) -> None:
-        """Remove the failures of files (columns `image_id`, `etag`) that were read after all, changed or went away."""
+        """Remove the failures of files (columns `image_id`, `etag`) that were described since, changed or deleted."""
         if len(files) == 0:
             return
         self.check_lease()
@@ -100,7 +100,7 @@ class IndexWriter:
 
     def adopt_bundle(self, models: str, views: int | None = None) -> str:
         """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint there."""
-        from rsir_core.models.bundle import copy_bundle  # noqa: PLC0415 -- brings torch, which few writers need
+        from rsir_core.models.bundle import copy_bundle  # noqa: PLC0415 -- imports torch; most writers do not need it
 
         self.check_lease()
         return copy_bundle(models, bundle_uri(self.index.uri), views, self.index.described_with())
@@ -110,7 +110,7 @@ class IndexWriter:
         self.put(pca_uri(self.index.uri, pca.fingerprint), pca.to_bytes())
 
     def put(self, uri: str, data: bytes) -> None:
-        """Write a file of the index that is no table's."""
+        """Write a file of the index that belongs to no table."""
         self.check_lease()
         put_file(uri, data)
 

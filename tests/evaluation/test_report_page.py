@@ -54,19 +54,25 @@ class Parsed(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
-        self._captions, self._figures = list[str](), list[str]()
+        self._cells: dict[str, list[str]] = {"dt": [], "dd": []}
+        self._open = ""
         self.feed(page)
-        self.figures = dict(zip(self._captions, self._figures, strict=True))
+        self.figures = dict(zip(self._cells["dt"], self._cells["dd"], strict=True))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._open = tag
+        if tag in self._cells:
+            self._cells[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
 
     def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1][0] != "style":
             self.text += data
-        if self.tags and self.tags[-1][0] in ("dt", "dd"):
-            part = self._captions if self.tags[-1][0] == "dt" else self._figures
-            part.append(data)
+        if self._open in self._cells:
+            self._cells[self._open][-1] += data
 
     def of(self, tag: str, of_class: str = "") -> list[dict[str, str | None]]:
         """Attributes of those tags that have a class."""
@@ -217,7 +223,7 @@ def test_findings_are_figures_with_captions(merced: tuple[Evaluation, str]) -> N
             "pairs of a training image and a query": "1",
             "points of mAP gained by the weights": "-12.50",
             "points of mAP gained by auto": "+0.00",
-            "queries that auto weights: class probability of 99 % or more": "25 %",
+            "queries that auto weights: class probability of 99 % or more": "25.0 %",
             "threshold: unweighted distance of the nearest image": "0.10",
             "queries without a match that find one: as stated": "1.0 %",
             "the same, with each class left out in turn": "12.5 %",

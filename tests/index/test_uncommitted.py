@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.stage import ROWS_HELD, ROWS_PER_FILE, rows_per_file
+from jobs.pipeline.stage import MAX_ROWS, ROWS_PER_FILE, rows_per_file
 from rsir_core import schemas
 from rsir_core.index.index import Index
-from rsir_core.index.uncommitted import leftovers
-from rsir_core.index.uncommitted import take_over as commit_leftovers
+from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.writer import write_rows
 from tests.index.test_tables import embedding_rows, failure_rows, listed, store
 from tests.support.writing import writer_of
@@ -21,8 +20,8 @@ FILES = st.lists(st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=5
 
 def take_over(index: Index, wanted: pa.Table) -> list[str]:
     """The image ids that were."""
-    left = leftovers(index, wanted, "b")
-    commit_leftovers(writer_of(index), left)
+    left = uncommitted_rows(index, wanted, "b")
+    commit_rows(writer_of(index), left)
     found: list[str] = left["image_id"].to_pylist()
     return sorted(found)
 
@@ -92,4 +91,4 @@ def test_actors_hold_no_more_than_a_commit_together_nor_than_they_have_room_for(
 ) -> None:
     held = rows_per_file(images, actors, batch_size, at_risk, rows_each)
     assert 1 <= held <= ROWS_PER_FILE
-    assert held == 1 or (actors * held <= at_risk and held * rows_each <= ROWS_HELD)
+    assert held == 1 or (actors * held <= at_risk and held * rows_each <= MAX_ROWS)

@@ -75,7 +75,7 @@ def test_batches_are_of_so_many_images_or_of_fewer_large_ones(tmp_path: Path, mo
     (tmp_path / "05.png").write_bytes(b"no image")
     listing = listing_table(list_images(str(tmp_path)))
     reading = Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))
-    monkeypatch.setattr("rsir_core.imagery.reading.HELD", 4 * 100 * 100 * 3)
+    monkeypatch.setattr("rsir_core.imagery.reading.MAX_PIXEL_BYTES", 4 * 100 * 100 * 3)
     batches = list(read_batches(listing, reading, 8))
     assert [len(batch) for batch in batches] == [8, 8, 4, 8, 2]
     assert pa.concat_tables(batches)[schemas.IMAGE_ID].to_pylist() == listing[schemas.IMAGE_ID].to_pylist()
