@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from jobs.boxes.options import ConvertBoxesConfig, ProposeBoxesConfig
 from jobs.command import JobConfig, Option, options_of
-from jobs.demo.demo import DemoConfig
+from jobs.demo.options import DemoConfig
 from jobs.evaluating.options import EvaluateConfig
 from jobs.indexing.options import IndexConfig
 from jobs.serving.options import QueryConfig, ServeConfig

@@ -18,10 +18,10 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from rich.console import Console
 
-from jobs.command import Summary, option
+from jobs.command import Summary
+from jobs.demo.options import DemoConfig
 from jobs.demo.picture import Answer, draw_answers
 from jobs.demo.scenes import write_archive, write_boxes
-from jobs.options import RayJobConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
 from rsir_core.storage.filesystem import file_system
@@ -41,18 +41,6 @@ RESULTS: Final = 7  # its columns
 MAX_BYTES: Final = 32_000_000  # what the endpoint takes
 START_SECONDS: Final = 180.0  # for the endpoint to come up
 DONE_WITH_FAILURES: Final = 3  # exit status of a job that has done all it could; it has named what failed
-
-
-class DemoConfig(RayJobConfig):
-    """The whole way on an archive drawn for it, or on your own folder of class folders."""
-
-    archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
-    out: str = option("folder for everything that is made", "demo")
-    backbone: str = option("classifier backbone", "efficientnet_lite0")
-    epochs: int = option("classifier epochs", 4, ge=1)
-    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, ge=1)
-    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, ge=0, le=65_535)
-    seed: int = option("seed of the drawn archive, the split and both trainings", 0, ge=0)
 
 
 class Steps:
