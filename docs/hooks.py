@@ -7,6 +7,7 @@ name that the code does not have ends the build.
 import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,7 +96,9 @@ def _route(name: str) -> str:
 
 def _answers(route: dict[str, Any]) -> list[dict[str, Any]]:
     """List what a route answers, and the objects within."""
-    content = next((a.get("content", {}) for s, a in route["responses"].items() if s.startswith("2")), {})
+    content: dict[str, Any] = next(
+        (a.get("content", {}) for s, a in route["responses"].items() if s.startswith("2")), {}
+    )
     found: list[dict[str, Any]] = []
     waiting = [content.get("application/json", {}).get("schema", {})]
     while waiting:
@@ -141,7 +144,7 @@ def _kind(schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(map(_kind, arms)))
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = schema.get("type", "any")
+    kind = str(schema.get("type", "any"))
     if kind == "array":
         kind = f"list of {_kind(schema['items'])}" if "items" in schema else "list"
     bounds = [f" {word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
@@ -162,4 +165,9 @@ def _panels() -> str:
     return "\n".join(f"- **{panel['title']}.** {panel.get('description', '')}".rstrip() for panel in panels)
 
 
-FILLED: Final = {"options": _options, "route": _route, "alerts": _alerts, "panels": _panels}
+FILLED: Final[dict[str, Callable[..., str]]] = {
+    "options": _options,
+    "route": _route,
+    "alerts": _alerts,
+    "panels": _panels,
+}
