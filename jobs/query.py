@@ -8,13 +8,13 @@ from typing import Any
 
 from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
-from jobs.serving.answering import answer_files, write_part
+from jobs.querying.answering import answer_files, write_part
 from jobs.serving.options import QueryConfig
-from jobs.serving.query import ServedVersion, open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.index.diff import listing_table
+from rsir_core.retrieval.served_version import ServedVersion, open_version
 from rsir_core.storage.filesystem import file_system, reading_from
 
 log = logging.getLogger(__name__)
@@ -60,15 +60,15 @@ def answer_queries(config: QueryConfig) -> Summary:
         is_taken = fs.exists(out) and (not fs.isdir(out) or fs.ls(out))
     if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
-    edition = open_version(config.index)
-    _check_classes(config, edition)
+    served = open_version(config.index)
+    _check_classes(config, served)
     listing = listing_table(list_images(config.queries))
-    log.info("%d queries, %d images in version %d", len(listing), edition.images, edition.version)
+    log.info("%d queries, %d images in version %d", len(listing), served.images, served.version)
     tally = QueryProgress(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
         with joined(config.address, config.needs):
-            for written in rows_of(answer_files(config, edition, listing, unfinished)):
+            for written in rows_of(answer_files(config, served, listing, unfinished)):
                 tally.take(written)
         for name, schema in (("results", schemas.RESULTS), ("failures", schemas.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
@@ -83,13 +83,13 @@ def answer_queries(config: QueryConfig) -> Summary:
         "rows": tally.rows,
         "seconds": round(time.monotonic() - began, 1),
         "queries_per_second": round(tally.rate, 1),
-        "version": edition.version,
+        "version": served.version,
     }
 
 
-def _check_classes(config: QueryConfig, edition: ServedVersion) -> None:
-    if unknown := sorted(set(config.filter.classes or ()) - set(edition.classes)):
-        raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(edition.classes)}")
+def _check_classes(config: QueryConfig, served: ServedVersion) -> None:
+    if unknown := sorted(set(config.filter.classes or ()) - set(served.classes)):
+        raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(served.classes)}")
 
 
 def _move(fs: Any, unfinished: str, out: str) -> None:

@@ -21,7 +21,9 @@ MAY_IMPORT = {
     "models": {"errors", "storage"},
     "search": {"errors", "schemas", "geo"},
     "index": {"errors", "schemas", "storage", "archive", "models", "search"},
-    "retrieval": {"errors", "schemas", "imagery", "search", "index"},
+    "retrieval": {"errors", "schemas", "geo", "imagery", "models", "search", "index"},
+    "backend": {"errors", "imagery", "models", "index", "retrieval"},
+    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
     "evaluation": {"errors", "storage", "imagery", "models", "search", "index"},
 }
 
@@ -70,7 +72,8 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "training": {"boxes", "pipeline"},
         "indexing": {"pipeline"},
         "evaluating": {"pipeline"},
-        "serving": {"pipeline"},
+        "serving": set[str](),
+        "querying": {"pipeline", "serving"},
         "demo_scenes": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -98,10 +101,14 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_workers_that_only_publish_load_no_torch() -> None:
-    code = "import sys, jobs.indexing.publishing; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.strip() == b"False"
+@pytest.mark.parametrize(
+    "code",
+    ["import jobs.indexing.publishing", "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])"],
+    ids=["publishing", "the ingress and searchers"],
+)
+def test_processes_that_describe_nothing_load_no_torch(code: str, index: str) -> None:
+    command = [sys.executable, "-c", f"import sys; {code}; print('torch' in sys.modules)", index]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.strip() == b"False"
 
 
 @pytest.mark.parametrize("word", ["import ray", ".remote("])

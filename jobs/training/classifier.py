@@ -26,9 +26,10 @@ from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ConfigError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.augmentation import turned_views
-from rsir_core.models.classifier import ClassifierSettings, build_classifier, to_input
+from rsir_core.models.classifier import build_classifier, to_input
 from rsir_core.models.depthwise import fast_depthwise
 from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.models.settings import ClassifierSettings
 
 log = logging.getLogger(__name__)
 Sample = tuple[npt.NDArray[np.uint8], int]  # an image H×W×3 and its class

@@ -15,8 +15,9 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from jobs.boxes.data import BoxedImage
 from jobs.training.detector import BoxDataset
 from rsir_core.models.bundle import State
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
 from rsir_core.models.letterbox import STRIDE
+from rsir_core.models.settings import DetectorSettings
 
 
 @torch.inference_mode()

@@ -37,7 +37,8 @@ from rsir_core.search.clusters import Clusters
 from rsir_core.storage.filesystem import file_system, one_line, put_file, reading_from
 
 if TYPE_CHECKING:
-    from rsir_core.models.bundle import Bundle, BundleSettings
+    from rsir_core.models.bundle import Bundle
+    from rsir_core.models.settings import BundleSettings
 
 TableName = Literal["features", "embeddings", "failures", "scenes"]
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {

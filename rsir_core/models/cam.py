@@ -14,8 +14,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from rsir_core.errors import WeightsError
-from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, Pixels, State, to_input
+from rsir_core.models.classifier import CPU_IMAGES, Classifier, Pixels, State, to_input
 from rsir_core.models.regions import Box
+from rsir_core.models.settings import ClassifierSettings
 
 
 class ActivationMaps(Classifier):

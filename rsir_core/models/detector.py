@@ -14,8 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import fsspec
 import numpy as np
@@ -29,7 +28,8 @@ from torch import Tensor, nn
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.models.letterbox import Letterbox, letterbox
 from rsir_core.models.nms import suppress
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import reading_from
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
@@ -38,33 +38,6 @@ LAID_OUT: Final = 16_000_000  # pixels of equal images that are scaled together,
 PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
 
 Pixels = npt.NDArray[np.uint8]
-
-
-class DetectedObject(NamedTuple):
-    """Locate one object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
-
-    box: Box
-    score: float
-    name: str
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """Hold what a detector is besides its weights.
-
-    Attributes:
-        model: one of `MODELS`.
-        classes: names of the object classes, in the order of the head's outputs.
-        image_size: pixels of the longer side to which images are letterboxed, as in training.
-        min_score: confidence from which a detection counts as an object.
-        rule: which object represents the image; bundles from before there was a choice have the surest.
-    """
-
-    model: str
-    classes: tuple[str, ...]
-    image_size: int
-    min_score: float
-    rule: ObjectRule = "confidence"
 
 
 class Detector:

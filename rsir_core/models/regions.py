@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
 VIEWS = (1, 2, 4)  # so many turns of a key region can be averaged: see classifier.py
+GIVEN = "given"  # the class of an object that a person drew
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # which object it is: see representative.py
 
 
@@ -19,6 +20,14 @@ class Box(NamedTuple):
     def centre(self) -> tuple[float, float]:
         """Return the middle of the box, (x, y)."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+class DetectedObject(NamedTuple):
+    """Locate one object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
+
+    box: Box
+    score: float
+    name: str
 
 
 class Region(NamedTuple):

@@ -7,8 +7,7 @@ S, one "representative object" gives the centre.
 from collections.abc import Sequence
 from typing import Final
 
-from rsir_core.models.detector import DetectedObject
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule
 
 ASKED: Final = 5  # objects, the most confident ones, whose agreement with the scene is asked for: a forward pass each
 

@@ -62,7 +62,7 @@ class Filter:
             class_names: of the index.
 
         Raises:
-            QueryError: 422, a class or column that the index does not have, or a value that does not go with it.
+            QueryError: a class or column that the index does not have, or a value that does not go with it.
         """
         self._check(table.schema, class_names)
         test = self._test(table.schema)

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from rsir_core.errors import WeightsError
 from rsir_core.models.detector import (
     MODELS,
-    DetectedObject,
     Detector,
-    DetectorSettings,
     build_detector,
     load_start_weights,
     offline_ultralytics,
@@ -25,7 +23,8 @@ from rsir_core.models.detector import (
 )
 from rsir_core.models.letterbox import STRIDE, Letterbox, letterbox
 from rsir_core.models.nms import LOOKED_AT, MOST, OVERLAP, suppress
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import Box, DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector
 
 ROOT = Path(__file__).parents[2]

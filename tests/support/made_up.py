@@ -10,8 +10,9 @@ import torch
 from rsir_core import schemas
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import State, write_classifier
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, ClassifierSettings
+from rsir_core.models.classifier import EFFICIENTNET_LITE0
 from rsir_core.models.pca import Moments
+from rsir_core.models.settings import ClassifierSettings
 
 CLASSES = ("forest", "harbor", "river")
 ROOT = "/imagery/2019"

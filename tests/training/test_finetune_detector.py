@@ -19,7 +19,8 @@ from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
 from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.imagery.decode import read_picture
-from rsir_core.models.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
+from rsir_core.models.detector import Detector, build_detector, offline_ultralytics
+from rsir_core.models.settings import DetectorSettings
 from tests.support.rasters import gdal_file
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,12 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import from_json  # unlike json's, it has an end to nesting
 
-from jobs.serving.query import Descriptor, DistanceName, ServedVersion
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import COMPARED
+from rsir_core.retrieval.query import Descriptor, DistanceName
+from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter, Operator
 
 
@@ -126,16 +127,16 @@ class SearchRequest(BaseModel):
         """The box as one."""
         return None if self.box is None else Box(*self.box)
 
-    def ready_descriptor(self, edition: ServedVersion) -> Descriptor:
+    def ready_descriptor(self, served: ServedVersion) -> Descriptor:
         """Return `feature` and `class_probabilities`, once they are known to fit the served version.
 
         Raises:
-            QueryError: 422, they do not.
+            QueryError: they do not.
         """
         feature, p = np.array(self.feature, np.float32), np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
-            ("feature", feature, edition.dimensions),
-            ("class_probabilities", p, len(edition.classes)),
+            ("feature", feature, served.dimensions),
+            ("class_probabilities", p, len(served.classes)),
         ):
             if len(given) != wanted:
                 raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
@@ -148,7 +149,7 @@ class SearchRequest(BaseModel):
         """Build the filter for the rows that are ranked.
 
         Raises:
-            QueryError: 422, none can be: south of its north end, or after its end.
+            QueryError: none can be: south of its north end, or after its end.
         """
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
         if bbox is not None and bbox.south > bbox.north:
