@@ -17,8 +17,8 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
+from jobs.pipeline.cluster import joined
 from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
 from rsir_core.endpoint.tokens import Tokens

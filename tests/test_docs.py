@@ -26,7 +26,10 @@ def test_links_lead_to_files(name: str) -> None:
 
 
 def test_every_job_is_in_the_readme() -> None:
-    entry_points = {f.stem for f in (ROOT / "jobs").glob("*.py") if "sys.exit(run(" in f.read_text("utf-8")}
+    files = [*(ROOT / "jobs").glob("*.py"), *(ROOT / "jobs").glob("*/__main__.py")]
+    entry_points = {
+        f.parent.name if f.stem == "__main__" else f.stem for f in files if "sys.exit(run(" in f.read_text("utf-8")
+    }
     text = (ROOT / "README.md").read_text("utf-8")
     assert {name for name in entry_points if f"`{name}`" not in text} == set()
 

@@ -8,13 +8,13 @@ import numpy as np
 from jobs.evaluating.describing import Described
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from rsir_core import schemas
+from rsir_core.arrays import Floats, Ints
 from rsir_core.evaluation.arms import Arm, Variation
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow
 from rsir_core.evaluation.metrics import Scores, ranked
 from rsir_core.evaluation.paper import FIGURE_5
 from rsir_core.models.regions import Box, Region, whole_image
 from rsir_core.search import exact as search
-from rsir_core.search.exact import Floats, Ints
 
 QUERIES: Final = 6
 RESULTS: Final = 10

@@ -15,20 +15,22 @@ import pyarrow.parquet as pq
 import torch
 from ray.data import Dataset
 
-from jobs.pipeline.reading import FAILURE, Reading, images_of, pictures_of
 from jobs.pipeline.stage import Stage, through
-from jobs.serving.options import QueryConfig
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
+from rsir_core.arrays import Mask
 from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.reading import Reading, images_of, pictures_of
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.near_duplicates import kinds_of
-from rsir_core.retrieval.partition_search import Allowed, PartitionSearch
+from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
 
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
-ANSWERED: Final = pa.schema([*schemas.RESULTS, *FAILURE, pa.field("began", pa.float64())])
+ANSWERED: Final = pa.schema([*schemas.RESULTS, *schemas.FAILURE, pa.field("began", pa.float64())])
 WRITTEN: Final = pa.schema(
     [
         *((name, pa.int64()) for name in ("answered", "failed", "rows")),
@@ -46,7 +48,7 @@ class AnswerRead:
         self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
-        self._ranking = Ranking(config.k, 0, config.filter, config.near_duplicates, config.distance)
+        self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
@@ -59,7 +61,7 @@ class AnswerRead:
         return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
 
     @cached_property
-    def _allowed(self) -> Allowed:
+    def _allowed(self) -> Mask | None:
         """The same for all queries."""
         return self._rows.passing(self._ranking.filter)
 
@@ -95,7 +97,7 @@ def write_answered(answered: pa.Table, out: str) -> pa.Table:
         write_part(f"{out}/results", results.select(schemas.RESULTS.names))
     if len(failed):
         names = {f"query_{name}": name for name in (schemas.IMAGE_ID, schemas.URI)}
-        failures = failed.select([*names, *(field.name for field in FAILURE)]).rename_columns(
+        failures = failed.select([*names, *(field.name for field in schemas.FAILURE)]).rename_columns(
             schemas.QUERY_FAILURES.names
         )
         write_part(f"{out}/failures", failures.cast(schemas.QUERY_FAILURES))

@@ -16,40 +16,14 @@ from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.s3_listing import Bucket, quick
 
-EXTENSIONS: Final = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gtif",
-        ".gtiff",
-        ".jp2",
-        ".j2k",
-        ".j2c",
-        ".jpc",
-        ".jpx",
-        ".jpf",
-        ".gif",
-        ".bmp",
-    ]
-)
+EXTENSIONS: Final = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c",
+    ".jpc", ".jpx", ".jpf", ".gif", ".bmp",
+])  # fmt: skip
 _ETAGS: Final = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "LastModified",
-    "last_modified",
-    "modified",
-    "updated",
-    "mtime",
-    "modify",
+    "ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated", "mtime", "modify",
     "modificationTime",
-)
+)  # fmt: skip
 THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
 # Folders that hold no imagery: a table beside the images, whose log can be long, and what a Mac adds to its zip files.
 _SKIPPED: Final = ("_delta_log", "__MACOSX")

@@ -19,8 +19,8 @@ from rsir_core.errors import ArchiveError
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
 from rsir_core.storage.filesystem import links_of
 
-AT_ONCE: Final = 16  # items that are read: it waits for a store
-AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
+CONCURRENT_ITEMS: Final = 16  # read at once; each mostly waits for its store
+ITEMS_AHEAD: Final = 4 * CONCURRENT_ITEMS  # held, read or not
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 Source = pystac.Item | str  # an item, or where it is
 ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
@@ -97,10 +97,10 @@ def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
 def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
     """Map a function over sources, in their order, by threads that are not far ahead."""
     under_way: deque[Future[ImageFile | None]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(CONCURRENT_ITEMS) as threads:
         for source in sources:
             under_way.append(threads.submit(do, source))
-            if len(under_way) == AHEAD:
+            if len(under_way) == ITEMS_AHEAD:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

@@ -1,58 +1,27 @@
 """What a request to `/search` may ask for, as it comes over the wire, and what is said of one that is wrong."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
-from pydantic_core import from_json  # unlike json's, it has an end to nesting
+from pydantic import Field, FiniteFloat, ValidationError
 
 from rsir_core.errors import QueryError
-from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import COMPARED
 from rsir_core.retrieval.query import Descriptor, DistanceName
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.filters import Filter, Operator
+from rsir_core.search.filter_options import LONGEST, FilterOptions, JsonText
+from rsir_core.search.filters import Filter
 
-
-def _list(value: Any) -> Any:
-    """Parse a list in a form field, whose values are text: JSON, or separated by commas."""
-    if not isinstance(value, str):
-        return value
-    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _time(value: Any) -> Any:
-    """Parse a time by ISO 8601 alone: pydantic's own parser would take 2020 for so many seconds since 1970."""
-    if value is None or isinstance(value, datetime):
-        return value
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError("it takes a time in ISO 8601, as 2024-01-15 or 2024-01-15T10:00Z") from error
-
-
-JsonText = BeforeValidator(_list)
-Time = Annotated[datetime, BeforeValidator(_time)]
 Number = FiniteFloat
 Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
-LONGEST: Final = 10_000  # list: each part that is wrong costs time to be told
 MANY: Final = Field(max_length=LONGEST)
 TOLD: Final = 5  # of what is wrong
-Ids = Annotated[list[str], Field(max_length=100)]
-Longitude = Annotated[FiniteFloat, Field(ge=-180, le=180)]
-Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
+Ids = Annotated[tuple[str, ...], Field(max_length=100)]
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(FilterOptions):
     """Say what to rank the index against, and which of its rows."""
-
-    model_config = ConfigDict(extra="forbid")
 
     image_id: Annotated[str | None, Field(description="an image of the index, by its id")] = None
     uri: Annotated[str | None, Field(description="an image of the index, by its URI")] = None
@@ -66,8 +35,8 @@ class SearchRequest(BaseModel):
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
-    positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = []
-    negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = []
+    positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = ()
+    negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = ()
     box: Annotated[
         tuple[Number, Number, Number, Number] | None,
         JsonText,
@@ -76,26 +45,6 @@ class SearchRequest(BaseModel):
     k: Annotated[int, Field(ge=1, description="how many results")] = 20
     offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
     version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
-    classes: Annotated[
-        Annotated[list[str], Field(min_length=1, max_length=LONGEST)] | None,
-        JsonText,
-        Field(description="only results of these classes; in a form a JSON list, or comma-separated"),
-    ] = None
-    bbox: Annotated[
-        tuple[Longitude, Latitude, Longitude, Latitude] | None,
-        JsonText,
-        Field(description="only footprints that meet west, south, east, north (degrees; west > east: over ±180°)"),
-    ] = None
-    start: Annotated[Time | None, Field(description="only images taken at this time or later (UTC if not said)")] = None
-    end: Annotated[
-        Time | None,
-        Field(description="only images taken at this time or earlier; a day alone is its first moment: add T23:59:59"),
-    ] = None
-    where: Annotated[
-        list[tuple[str, Operator, str | int | float | bool | Annotated[list[str | int | float], MANY]]],
-        JsonText,
-        Field(description="only rows for which all of these hold: [[column, operator, value], …]", max_length=20),
-    ] = []
     near_duplicates: Annotated[
         bool,
         Field(
@@ -146,19 +95,8 @@ class SearchRequest(BaseModel):
 
     @property
     def filter(self) -> Filter:
-        """Build the filter for the rows that are ranked.
-
-        Raises:
-            QueryError: none can be: south of its north end, or after its end.
-        """
-        bbox = None if self.bbox is None else BoundingBox(*self.bbox)
-        if bbox is not None and bbox.south > bbox.north:
-            raise QueryError(f"bbox: its south {bbox.south:g} lies north of its north {bbox.north:g}; give W, S, E, N")
-        start, end = _utc(self.start), _utc(self.end)
-        if start is not None and end is not None and start > end:
-            raise QueryError(f"start: {start.isoformat()} is later than the end {end.isoformat()}")
-        classes = None if self.classes is None else tuple(self.classes)
-        return Filter(classes, start, end, bbox, tuple(self.where))
+        """Build the filter for the rows that are ranked."""
+        return Filter.of(self)
 
 
 def in_words(error: ValidationError) -> QueryError:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.errors import LabelError
 from rsir_core.search import exact as search
-from rsir_core.search.exact import Doubles, Floats, Ints
 
-Relevance = npt.NDArray[np.bool_]
+Relevance = Mask
 
 PRECISION_AT: Final = (1, 5, 10, 20, 50)
 RECALL_LEVELS: Final = tuple(i / 10 for i in range(11))  # of the 11-point curve

@@ -1,4 +1,4 @@
-"""What models are besides their weights."""
+"""Everything about models but their weights."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from rsir_core.models.regions import ObjectRule
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """Hold what is needed, besides the weights, to run the classifier as it was trained.
+    """Hold everything but the weights that is needed to run the classifier as it was trained.
 
     Attributes:
         backbone: name, see `build_classifier`.
         classes: names, in the order of the logits.
-        image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
-        mean: subtracted per channel from values in 0..1.
-        std: divided by per channel.
-        temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
-        views: of VIEWS, how many of each image are averaged.
+        image_size: side in pixels to which key regions are resized, without keeping the aspect ratio.
+        mean: subtracted per channel, for values in 0..1.
+        std: divisor per channel.
+        temperature: divisor of the logits before the softmax, see `calibration`; 1: not calibrated.
+        views: number of rotations that are averaged, one of `VIEWS`.
     """
 
     backbone: str
@@ -24,20 +24,20 @@ class ClassifierSettings:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    temperature: float = 1.0  # bundles of earlier versions say nothing about this
-    views: int = 1  # nor about this
+    temperature: float = 1.0  # bundles of earlier versions lack this
+    views: int = 1  # and this
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """Hold what a detector is besides its weights.
+    """Hold everything about a detector but its weights.
 
     Attributes:
         model: one of `MODELS`.
         classes: names of the object classes, in the order of the head's outputs.
         image_size: pixels of the longer side to which images are letterboxed, as in training.
         min_score: confidence from which a detection counts as an object.
-        rule: which object represents the image; bundles from before there was a choice have the surest.
+        rule: which object represents the image; bundles written before there was a choice use the most confident.
     """
 
     model: str

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rsir_core.models.regions import DetectedObject, Region
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import SURE
+from rsir_core.search.exact import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
 
 FEW: Final = 100  # rows, which take a few milliseconds to answer with
@@ -73,7 +73,7 @@ class Ranking:
         """Return the column that orders that query's results; ties go to the smaller image id."""
         if self.near_duplicates or self.distance == "plain":
             return "distance"
-        is_weighted = self.distance == "weighted" or query.class_probabilities.max() >= SURE
+        is_weighted = self.distance == "weighted" or query.class_probabilities.max() >= CONFIDENT
         return "weighted_distance" if is_weighted else "distance"
 
 

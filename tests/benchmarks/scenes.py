@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from rsir_core.geo.bounding_box import BoundingBox

@@ -14,7 +14,7 @@ import pytest
 from fastapi import Request, Response
 from PIL import Image
 
-from jobs.demo_scenes import CLASSES
+from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
 from rsir_core.endpoint.tokens import Tokens, hash_of
 from rsir_core.index.index import Index

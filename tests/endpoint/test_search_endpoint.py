@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from jobs.demo_scenes import CLASSES
+from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
 from rsir_core.backend.protocol import RankRequest
 from rsir_core.backend.workers import SearcherWorker

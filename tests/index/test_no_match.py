@@ -17,6 +17,7 @@ from rsir_core.index.no_match import (
     threshold,
 )
 from rsir_core.search.exact import Searcher
+from tests.support.writing import writer_of
 
 
 def drawn(rng: np.random.Generator, n: int) -> Sample:
@@ -55,9 +56,9 @@ def test_too_few_queries_promise_nothing() -> None:
 def test_it_is_stored_by_version_and_models_and_asked(tmp_path: Path) -> None:
     index, known = Index(str(tmp_path)), NoMatch("b", "p", 1000, 2100, 0.01, 0.25)
     assert get_no_match(index, 3, "b", "p") is None
-    put_no_match(index, 2, known)
-    put_no_match(index, 10, known._replace(rows=5))
-    put_no_match(index, 11, known._replace(pca="other"))
+    put_no_match(writer_of(index), 2, known)
+    put_no_match(writer_of(index), 10, known._replace(rows=5))
+    put_no_match(writer_of(index), 11, known._replace(pca="other"))
     assert [get_no_match(index, v, "b", "p") for v in (1, 2, 9)] == [None, known, known]
     assert get_no_match(index, 12, "b", "p") == known._replace(rows=5)  # those of another PCA mean nothing here
     assert [known.is_too_far(nearest) for nearest in (0.2, 0.25)] == [False, True]

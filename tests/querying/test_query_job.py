@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -16,15 +15,16 @@ import pytest
 from PIL import Image
 
 from jobs.command import parse
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.querying.answering import answer_files
-from jobs.serving.options import QueryConfig
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
 from rsir_core.index.diff import listing_table
 from rsir_core.retrieval.served_version import open_version
+from tests.support.options import replaced
 from tests.support.serving import Rows, upload
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_a_folder_is_answered_as_the_endpoint_answers_each_image(
 @ray_test
 @pytest.mark.usefixtures("cluster")
 def test_queries_without_a_result_are_answered_too(config: QueryConfig) -> None:
-    near = answer_queries(replace(config, near_duplicates=True))
+    near = answer_queries(replaced(config, near_duplicates=True))
     results, _ = tables(config.out)
     first = results.filter(pa.compute.equal(results["rank"], 1))
     assert first["query_image_id"].to_pylist()[:3] == ["copy0.jpg", "copy1.jpg", "copy2.jpg"]
@@ -109,12 +109,12 @@ def test_queries_without_a_result_are_answered_too(config: QueryConfig) -> None:
     assert first["same_picture"].to_pylist()[:3] == ["identical"] * 3
     assert len(results) == near["rows"] < 6 * K and (near["answered"], near["failed"]) == (6, 1)
 
-    one = replace(config, out=config.out + "2", classes="river", k=50)
+    one = replaced(config, out=config.out + "2", classes="river", where='[["width", ">", 0]]', k=50)
     answered = answer_queries(one)
     results, _ = tables(one.out)
     assert set(results["class"].to_pylist()) == {"river"}
     assert answered["rows"] == len(results) < 6 * 50
-    placed = answer_queries(replace(config, out=config.out + "3", bbox="0,0,1,1", start="2020-01-01"))
+    placed = answer_queries(replaced(config, out=config.out + "3", bbox="0,0,1,1", start="2020-01-01"))
     assert (placed["answered"], placed["rows"]) == (6, 0)  # the index has neither places nor times
 
 
@@ -124,7 +124,7 @@ def test_the_gpu_arrangement_writes_the_same_rows(config: QueryConfig, tmp_path:
     found, listing, edition = [], listing_table(list_images(config.queries)), open_version(config.index)
     for name, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         out = str(tmp_path / name)
-        written = list(answer_files(replace(config, num_gpus=gpus), edition, listing, out, gpu="cpu").iter_rows())
+        written = list(answer_files(replaced(config, num_gpus=gpus), edition, listing, out, gpu="cpu").iter_rows())
         assert [sum(w[n] for w in written) for n in ("answered", "failed", "rows")] == [6, 1, 6 * K]
         found.append(tables(out))
     names = ["query_image_id", "rank", "image_id", "class"]
@@ -171,19 +171,21 @@ def test_as_a_command(config: QueryConfig) -> None:
 
 
 def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="--k 0: it takes 1 to 10,000"):
-        answer_queries(replace(config, k=0))
+    with pytest.raises(ConfigError, match=r"--k 0: .*equal to 1"):
+        answer_queries(replaced(config, k=0))
     with pytest.raises(ConfigError, match="--bbox 1,2: it takes west"):
-        answer_queries(replace(config, bbox="1,2"))
+        answer_queries(replaced(config, bbox="1,2"))
     with pytest.raises(ConfigError, match="--start yesterday: it takes a time"):
-        answer_queries(replace(config, start="yesterday"))
+        answer_queries(replaced(config, start="yesterday"))
     with pytest.raises(ConfigError, match="--classes: moon unknown; known are airport"):
-        answer_queries(replace(config, classes="beach, moon"))
+        answer_queries(replaced(config, classes="beach, moon"))
+    with pytest.raises(ConfigError, match="--where: no column 'cloud_cover'"):
+        answer_queries(replaced(config, where='[["cloud_cover", "<", 20]]'))
     with pytest.raises(ArchiveError, match="holds no image"):
         (tmp_path / "empty").mkdir()
-        answer_queries(replace(config, queries=str(tmp_path / "empty")))
+        answer_queries(replaced(config, queries=str(tmp_path / "empty")))
     with pytest.raises(TableError, match=r"no index at .*jobs\.index"):
-        answer_queries(replace(config, index=str(tmp_path / "none")))
+        answer_queries(replaced(config, index=str(tmp_path / "none")))
     with pytest.raises(SystemExit):
         parse(QueryConfig, "query", ["--help"])
     shown = capsys.readouterr().out

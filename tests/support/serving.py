@@ -19,9 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
+from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
-from jobs.pipeline.reading import Reading, read_files
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.backend.router import Router
@@ -32,14 +31,17 @@ from rsir_core.endpoint.app import build_app
 from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, put_no_match
+from rsir_core.index.writer import write_rows
 from rsir_core.models.bundle import write_classifier, write_detector
 from rsir_core.models.classifier import Classifier, build_classifier, load_start_weights, settings_for
 from rsir_core.models.detector import build_detector
 from rsir_core.models.pca import Moments
 from rsir_core.models.settings import DetectorSettings
 from rsir_core.retrieval.partition import in_runs
+from tests.support.writing import writer_of
 
 Rows = list[dict[str, Any]]
 
@@ -55,14 +57,14 @@ def build_index(folder: Path, per_class: int) -> str:
     files = list(list_images(str(folder / "archive")))
     write_models(str(folder / "models"), [file.uri for file in files])
     index = Index(str(folder / "index"))
-    index.adopt_bundle(str(folder / "models"))
+    writer_of(index).adopt_bundle(str(folder / "models"))
     listing = pa.Table.from_pylist([file._asdict() for file in files], schemas.LISTING)
     read = read_files(listing, Reading(LIMITS.max_pixels, 120))
     described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS.names)
-    index.commit("embeddings", [index.write_rows("embeddings", described)], "append")
+    writer_of(index).commit("embeddings", [write_rows(index.uri, "embeddings", described)], "append")
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     pca = Moments.of(embedding).fit(8)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     top = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
     more = {
         schemas.PCA: pa.repeat(pca.fingerprint, len(described)),
@@ -70,8 +72,10 @@ def build_index(folder: Path, per_class: int) -> str:
         schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
-    version = index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
-    put_no_match(index, version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST))
+    version = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(features))], "overwrite")
+    put_no_match(
+        writer_of(index), version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST)
+    )
     return index.uri
 
 
@@ -162,7 +166,9 @@ def copy_of(index: str, folder: Path) -> Index:
 def publish(index: Index, table: pa.Table, files: int = 1) -> int:
     """Make these the rows of an index, in so many files; returns the version."""
     shares = [table.take(pa.array(np.arange(i, len(table), files))) for i in range(files)]
-    return index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "overwrite")
+    return writer_of(index).commit(
+        "features", [write_rows(index.uri, "features", *in_runs(share)) for share in shares], "overwrite"
+    )
 
 
 def publish_by_other_pca(index: Index, dimensions: int) -> int:
@@ -170,7 +176,7 @@ def publish_by_other_pca(index: Index, dimensions: int) -> int:
     features = index.features()
     embedding = index.embeddings(features)
     pca = Moments.of(embedding).fit(dimensions)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     names = features.schema.names
     for name, column in (
         (schemas.PCA, [pca.fingerprint] * len(features)),

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from jobs.boxes.data_yaml import DataYaml, read_data_yaml
-from jobs.boxes.label_files import LabelFiles, PathFinder
-from jobs.boxes.named import is_hidden_entry
-from jobs.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.archive.listing import EXTENSIONS, is_hidden
+from rsir_core.arrays import Floats
+from rsir_core.boxes.data_yaml import DataYaml, read_data_yaml
+from rsir_core.boxes.label_files import LabelFiles, PathFinder
+from rsir_core.boxes.named import is_hidden_entry
+from rsir_core.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.imagery.tiles import SceneFormatError, open_scene
 
@@ -36,8 +36,8 @@ class BoxedImage(NamedTuple):
     file: str
     height: int
     width: int
-    classes: npt.NDArray[np.float32]  # n × 1, positions in the names
-    boxes: npt.NDArray[np.float32]  # n × 4: x centre, y centre, width, height as shares of the image's sides
+    classes: Floats  # n × 1, positions in the names
+    boxes: Floats  # n × 4: x centre, y centre, width, height as shares of the image's sides
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.regions import Box
 
 SIDE = 256
@@ -19,7 +19,6 @@ _SHADE = (8, 12, 24, 135)  # laid over what is in shadow
 _VISIBLE = 0.35  # share of an object's box inside the image from which it counts as visible
 
 Colour = tuple[int, int, int]
-Floats = npt.NDArray[np.float32]
 Point = tuple[float, float]  # (x, y)
 
 _Y, _X = (np.mgrid[0:SIDE, 0:SIDE] + 0.5).astype(np.float32)
@@ -145,7 +144,7 @@ class Canvas:
         if (box.x1 - box.x0) * (box.y1 - box.y0) > _VISIBLE * (x1 - x0) * (y1 - y0):
             self.boxes.append((box, name))
 
-    def photograph(self) -> npt.NDArray[np.uint8]:
+    def photograph(self) -> Pixels:
         """Render what the camera sees, SIDE×SIDE×3: light and its colour, haze, relief and grain."""
         rng = self.rng
         pixels = np.asarray(self._image.reduce(_OVERSAMPLING), np.float32)
@@ -154,7 +153,7 @@ class Canvas:
         light = np.float32(rng.uniform(0.78, 1.12)) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
         haze = rng.uniform(0, 0.22) ** 1.3
         pixels = (1 - haze) * pixels * relief[..., None] * light + haze * rgb((188, 194, 204))
-        seen: npt.NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+        seen: Pixels = np.clip(pixels, 0, 255).astype(np.uint8)
         return seen
 
 

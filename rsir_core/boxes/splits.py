@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.boxes.coco import read_coco
-from jobs.boxes.named import NamedFiles, is_hidden_entry
+from rsir_core.boxes.coco import read_coco
+from rsir_core.boxes.named import NamedFiles, is_hidden_entry
 from rsir_core.errors import ConfigError, LabelError
 
 SPLITS: Final = ("train", "val", "test")

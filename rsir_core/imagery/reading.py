@@ -6,19 +6,18 @@ from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_in
 from rsir_core.imagery.decode import Picture, read_in_turn
 from rsir_core.imagery.sandbox import Reader, ReadFunction, memory_for
 
-AT_ONCE: Final = 4  # images that are read for a batch before their size is known
-HELD: Final = 256 * 1024**2  # bytes of pixels from which a batch is described, however few images they are
+IMAGES_AT_ONCE: Final = 4  # read for a batch before their size is known
+MAX_PIXEL_BYTES: Final = 256 * 1024**2  # of a batch, which is processed when it holds more, however few its images
 
-FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
 _KEY: Final = [schemas.LISTING.field(name) for name in (schemas.IMAGE_ID, schemas.URI, schemas.ETAG)]
 _READ_OF: Final = (schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.TIME)
 READ: Final = pa.schema(
@@ -31,7 +30,7 @@ READ: Final = pa.schema(
         pa.field("began", pa.float64()),  # unix seconds: when it was opened
         pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure
-        *FAILURE,
+        *schemas.FAILURE,
     ]
 )
 
@@ -98,18 +97,18 @@ def read_files(listing: pa.Table, reading: Reading) -> pa.Table:
 
 def pictures_of(uris: Sequence[str], reading: Reading) -> Iterator[Picture | ImageError]:
     """Read the pictures of files, or why they cannot be read, in their order; a few are held at a time."""
-    for start in range(0, len(uris), AT_ONCE):
-        yield from reader_of(reading).read([(uri, reading.max_pixels) for uri in uris[start : start + AT_ONCE]])
+    for start in range(0, len(uris), IMAGES_AT_ONCE):
+        yield from reader_of(reading).read([(uri, reading.max_pixels) for uri in uris[start : start + IMAGES_AT_ONCE]])
 
 
 def read_batches(listing: pa.Table, reading: Reading, size: int) -> Iterator[pa.Table]:
     """Read listed files in their order, in batches of so many, or of fewer where they are large; see `read_files`."""
     start, held, pieces = 0, 0, list[pa.Table]()
     while start < len(listing):
-        read = read_files(listing.slice(start, min(AT_ONCE, size - held)), reading)
+        read = read_files(listing.slice(start, min(IMAGES_AT_ONCE, size - held)), reading)
         start, held = start + len(read), held + len(read)
         pieces.append(read)
-        if held == size or sum(piece["pixels"].nbytes for piece in pieces) >= HELD or start == len(listing):
+        if held == size or sum(piece["pixels"].nbytes for piece in pieces) >= MAX_PIXEL_BYTES or start == len(listing):
             yield pa.concat_tables(pieces)
             held, pieces = 0, []
 
@@ -127,7 +126,7 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     return columns
 
 
-def images_of(read: pa.Table) -> list[npt.NDArray[np.uint8]]:
+def images_of(read: pa.Table) -> list[Pixels]:
     """Return the images H×W×3 of rows of schema `READ` that are no failures."""
     return [
         np.frombuffer(pixels.as_buffer(), np.uint8).reshape(height.as_py(), width.as_py(), 3)

@@ -4,8 +4,8 @@ import itertools
 import math
 from collections.abc import Callable
 
-from jobs.demo_scenes import objects as draw
-from jobs.demo_scenes.canvas import SIDE, Canvas, Frame, Point
+from jobs.demo.scenes import objects as draw
+from jobs.demo.scenes.canvas import SIDE, Canvas, Frame, Point
 
 
 def trees(canvas: Canvas, count: int, allowed: Callable[[float, float], bool] = lambda x, y: True) -> None:

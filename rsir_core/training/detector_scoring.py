@@ -12,12 +12,12 @@ import torch
 from ultralytics.data.build import build_dataloader
 from ultralytics.models.yolo.detect import DetectionValidator
 
-from jobs.boxes.data import BoxedImage
-from jobs.training.detector import BoxDataset
+from rsir_core.boxes.data import BoxedImage
 from rsir_core.models.bundle import State
 from rsir_core.models.detector import build_detector
 from rsir_core.models.letterbox import STRIDE
 from rsir_core.models.settings import DetectorSettings
+from rsir_core.training.detector import BoxDataset
 
 
 @torch.inference_mode()

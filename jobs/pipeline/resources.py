@@ -1,4 +1,4 @@
-"""What a job needs of a cluster at the least, and what is said where the cluster lacks it."""
+"""The resources that a job needs at least, and what is reported while a cluster lacks them."""
 
 import logging
 import threading
@@ -8,18 +8,18 @@ from typing import Final, NamedTuple
 
 from rsir_core.errors import ConfigError
 
-EVERY: Final = 30.0  # seconds between two words about what is waited for
+REPORT_INTERVAL: Final = 30.0  # seconds between two messages about what is awaited
 
 log = logging.getLogger("jobs")
 
 
 class Needs(NamedTuple):
-    """Name the resources that must be there before a job can begin.
+    """Name the resources that must exist before a job can begin.
 
     Attributes:
-        options: by which it was asked for, as they are typed.
-        gpus: of all nodes together.
-        cpus: of all nodes together.
+        options: the options that ask for them, as they are typed.
+        gpus: total over all nodes.
+        cpus: total over all nodes.
     """
 
     options: str
@@ -27,7 +27,7 @@ class Needs(NamedTuple):
     cpus: float = 0.0
 
     def lacking(self) -> str | None:
-        """Say what the cluster lacks; None: nothing."""
+        """Format what the cluster lacks; None if it lacks nothing."""
         import ray  # noqa: PLC0415 -- options are read without it
 
         there = ray.cluster_resources()
@@ -41,16 +41,16 @@ class Needs(NamedTuple):
 
 
 @contextmanager
-def provided(needs: Needs, can_grow: bool, every: float = EVERY) -> Iterator[None]:
-    """Make sure that a cluster has what is needed; of one that can grow, say what is waited for while the body runs.
+def provided(needs: Needs, can_grow: bool, every: float = REPORT_INTERVAL) -> Iterator[None]:
+    """Check that a cluster has what is needed; if it lacks something but can grow, report that while the body runs.
 
     Args:
-        needs: of the job.
-        can_grow: whether nodes may still come.
-        every: seconds between two words.
+        needs: the job's needs.
+        can_grow: whether nodes can be added.
+        every: seconds between two messages.
 
     Raises:
-        ConfigError: it is lacking, and will not come.
+        ConfigError: something is lacking, and the cluster cannot grow.
     """
     lacking = needs.lacking()
     if lacking is None:
@@ -61,7 +61,7 @@ def provided(needs: Needs, can_grow: bool, every: float = EVERY) -> Iterator[Non
             f"{needs.options} needs {lacking} on this machine; ask for less, or run it on a cluster (--address)"
         )
     enough = threading.Event()
-    thread = threading.Thread(target=_say_what_is_awaited, args=(needs, enough, every), daemon=True)
+    thread = threading.Thread(target=_report_lack, args=(needs, enough, every), daemon=True)
     thread.start()
     try:
         yield
@@ -70,7 +70,7 @@ def provided(needs: Needs, can_grow: bool, every: float = EVERY) -> Iterator[Non
         thread.join()
 
 
-def _say_what_is_awaited(needs: Needs, enough: threading.Event, every: float) -> None:
+def _report_lack(needs: Needs, enough: threading.Event, every: float) -> None:
     while (lacking := needs.lacking()) is not None:
         log.warning("waiting for the cluster to grow: %s needs %s", needs.options, lacking)
         if enough.wait(every):

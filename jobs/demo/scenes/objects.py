@@ -2,7 +2,7 @@
 
 import math
 
-from jobs.demo_scenes.canvas import Canvas, Colour, Frame, Point, circle, corners
+from jobs.demo.scenes.canvas import Canvas, Colour, Frame, Point, circle, corners
 
 AIRPLANE, BASEBALL_DIAMOND, BRIDGE, HOUSE = "airplane", "baseball_diamond", "bridge", "house"
 SHIP, STORAGE_TANK, TENNIS_COURT = "ship", "storage_tank", "tennis_court"

@@ -1,11 +1,9 @@
 """The whole way, by the commands that a user would type: draw, fine-tune, index, evaluate, serve, query, picture."""
 
-import dataclasses
 import hashlib
 import json
 import logging
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -20,9 +18,9 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from rich.console import Console
 
-from jobs.command import Summary, option, run
-from jobs.demo_picture import Answer, draw_answers
-from jobs.demo_scenes import write_archive, write_boxes
+from jobs.command import Summary, option
+from jobs.demo.picture import Answer, draw_answers
+from jobs.demo.scenes import write_archive, write_boxes
 from jobs.options import RayJobConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
@@ -45,17 +43,16 @@ START_SECONDS: Final = 180.0  # for the endpoint to come up
 DONE_WITH_FAILURES: Final = 3  # exit status of a job that has done all it could; it has named what failed
 
 
-@dataclasses.dataclass(frozen=True)
 class DemoConfig(RayJobConfig):
     """The whole way on an archive drawn for it, or on your own folder of class folders."""
 
     archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
     out: str = option("folder for everything that is made", "demo")
     backbone: str = option("classifier backbone", "efficientnet_lite0")
-    epochs: int = option("classifier epochs", 4, least=1)
-    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, least=1)
-    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, least=0, most=65_535)
-    seed: int = option("seed of the drawn archive, the split and both trainings", 0, least=0)
+    epochs: int = option("classifier epochs", 4, ge=1)
+    detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, ge=1)
+    port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, ge=0, le=65_535)
+    seed: int = option("seed of the drawn archive, the split and both trainings", 0, ge=0)
 
 
 class Steps:
@@ -261,8 +258,3 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[str]") -> None:
 def _typed(command: list[str]) -> str:
     """Format a command as one would type it."""
     return shlex.join(["python", *command[1:]])
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it ends the job under way, too
-    sys.exit(run(demo, DemoConfig, "demo"))

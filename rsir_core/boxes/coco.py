@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.boxes.formats import MarkedObject, numbers
 from rsir_core.archive.file_names import composed
+from rsir_core.boxes.formats import MarkedObject, numbers
 from rsir_core.errors import LabelError
 from rsir_core.models.regions import Box
 

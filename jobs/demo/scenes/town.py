@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from jobs.demo_scenes import objects as draw
-from jobs.demo_scenes.canvas import Canvas, Frame, circle
-from jobs.demo_scenes.surroundings import open_ground, outside, plot, plots_around, scatter_cars, trees
+from jobs.demo.scenes import objects as draw
+from jobs.demo.scenes.canvas import Canvas, Frame, circle
+from jobs.demo.scenes.surroundings import open_ground, outside, plot, plots_around, scatter_cars, trees
 
 
 def airport(canvas: Canvas, middle: Frame) -> None:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from jobs.demo_scenes import objects as draw
-from jobs.demo_scenes.canvas import SIDE, Canvas, Frame, rgb
-from jobs.demo_scenes.surroundings import trees
+from jobs.demo.scenes import objects as draw
+from jobs.demo.scenes.canvas import SIDE, Canvas, Frame, rgb
+from jobs.demo.scenes.surroundings import trees
 
 
 def beach(canvas: Canvas, middle: Frame) -> None:

@@ -1,4 +1,4 @@
-"""Images with boxes, written as a data.yaml that `jobs.boxes.data` and ultralytics read: labels, lists and links."""
+"""Images with boxes, written as a data.yaml that `boxes.data` and ultralytics read: labels, lists and links."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from jobs.boxes.yolo import label_file
+from rsir_core.boxes.yolo import label_file
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.models.regions import Box
 from rsir_core.storage.filesystem import opened

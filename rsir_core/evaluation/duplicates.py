@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.evaluating.labels import match
-from jobs.pipeline.reading import Reading, pictures_of
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
+from rsir_core.evaluation.labelled_rows import match
+from rsir_core.imagery.reading import Reading, pictures_of
 from rsir_core.retrieval.near_duplicates import PictureSignature, groups, near_pairs, same_pictures, signatures_of
 from rsir_core.storage.filesystem import put_file
 

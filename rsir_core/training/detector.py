@@ -22,7 +22,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
-from jobs.boxes.data import BoxData, BoxedImage
+from rsir_core.boxes.data import BoxData, BoxedImage
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.letterbox import STRIDE

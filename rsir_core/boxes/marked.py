@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from jobs.boxes.coco import read_coco
-from jobs.boxes.data import image_size
-from jobs.boxes.formats import LABEL_FORMATS, MarkedObject, check_size
-from jobs.boxes.named import NamedFiles, is_hidden_entry, stem
-from jobs.boxes.options import ConvertBoxesConfig
-from jobs.boxes.yolo import marks_object
 from rsir_core.archive.file_names import tell_apart
+from rsir_core.boxes.coco import read_coco
+from rsir_core.boxes.data import image_size
+from rsir_core.boxes.formats import LabelFormat, MarkedObject, check_size
+from rsir_core.boxes.named import NamedFiles, is_hidden_entry, stem
+from rsir_core.boxes.yolo import marks_object
 from rsir_core.errors import LabelError
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,13 @@ class FoundObjects(NamedTuple):
     unmatched: int
 
 
-def read_coco_files(config: ConvertBoxesConfig, images: NamedFiles) -> FoundObjects:
-    """Read the categories of all files of `--boxes`, and the objects of each image that they list.
+def read_coco_files(boxes: str, images: NamedFiles, drop_unmatched: bool) -> FoundObjects:
+    """Read the categories of COCO files, and the objects of each image that they list.
+
+    Args:
+        boxes: the files, comma-separated.
+        images: all of the folder.
+        drop_unmatched: whether listed images that are not in the folder are left out; else they are an error.
 
     Raises:
         LabelError: see `read_coco`; a listed image is not there, is two, or has another size.
@@ -42,7 +46,7 @@ def read_coco_files(config: ConvertBoxesConfig, images: NamedFiles) -> FoundObje
     marked: Marked = {}
     owner: dict[str, str] = {}
     unmatched: list[str] = []
-    for file in map(Path, config.boxes.split(",")):
+    for file in map(Path, boxes.split(",")):
         found, listed = read_coco(file)
         names |= dict.fromkeys(found)
         for image in listed:
@@ -61,43 +65,55 @@ def read_coco_files(config: ConvertBoxesConfig, images: NamedFiles) -> FoundObje
             marked.setdefault(name, []).extend(image.objects)
     if unmatched:
         what = f"{len(unmatched)} listed images, such as {unmatched[0]}, are not below {images.folder}"
-        _tell(what, "give another --images", drop=config.unmatched == "drop" and bool(marked))
+        _tell(what, "give another --images", drop=drop_unmatched and bool(marked))
     return FoundObjects(list(names), marked, len(unmatched))
 
 
 def read_label_files(
-    config: ConvertBoxesConfig, images: NamedFiles, sizes: Mapping[str, tuple[int, int]], names: Sequence[str]
+    kind: LabelFormat,
+    boxes: str,
+    images: NamedFiles,
+    sizes: Mapping[str, tuple[int, int]],
+    names: Sequence[str],
+    drop_unmatched: bool,
 ) -> FoundObjects:
-    """Read the objects of each image: of the label file at its path below `--boxes`, else of the one of its name.
+    """Read the objects of each image: of the label file at its path below `boxes`, else of the one of its name.
 
     Args:
-        config: of the job.
+        kind: of the label files.
+        boxes: their folder.
         images: all of the folder.
         sizes: height and width of those that are wanted.
         names: of the classes, where the format only numbers them.
+        drop_unmatched: whether label files that mark objects of no image are left out; else they are an error.
 
     Raises:
         LabelError: a label file that may be of two images, or is of none, or what the format does not allow.
     """
-    kind = LABEL_FORMATS[config.format]
-    labels = NamedFiles(config.boxes, (kind.ending,))
+    labels = NamedFiles(boxes, (kind.ending,))
     files = {name: labels.find(stem(name) + kind.ending, name) for name in sizes}
     owner: dict[str, str] = {}
     for name, file in files.items():
         if file is not None and stem(owner.setdefault(file, name)) != stem(name):
             raise LabelError(
-                f"{file} of {config.boxes} may be of {' or of '.join(tell_apart(owner[file], name))}; put label files "
+                f"{file} of {boxes} may be of {' or of '.join(tell_apart(owner[file], name))}; put label files "
                 "into folders as their images are, an empty one where there is no object"
             )
-    _check_folders(config.boxes, files)
+    _check_folders(boxes, files)
     if not any(files.values()):
         first = next(iter(files))
-        raise LabelError(
-            f"no image has a label file: {first} none called {stem(first)}{kind.ending} below {config.boxes}"
-        )
-    unmatched = _unmatched(config, images, labels, files)
+        raise LabelError(f"no image has a label file: {first} none called {stem(first)}{kind.ending} below {boxes}")
+    unmatched = _unmatched(kind, images, labels, files)
+    if unmatched:
+        without = [name for name, file in files.items() if file is None]
+        others = f", while {len(without)} images, such as {without[0]}, have no label file" if without else ""
+        share = f"{len(unmatched)} of {len(labels.names)} files"
+        what = f"{share} of {boxes}, such as {unmatched[0]}, have boxes but match no image of {images.folder}{others}"
+        _tell(what, "give the image and its label file one name", drop=drop_unmatched)
     marked = {n: [] if f is None else list(kind.read(labels.path(f), sizes[n], names)) for n, f in files.items()}
-    return FoundObjects(sorted({found.name for objects in marked.values() for found in objects}), marked, unmatched)
+    return FoundObjects(
+        sorted({found.name for objects in marked.values() for found in objects}), marked, len(unmatched)
+    )
 
 
 def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
@@ -119,30 +135,15 @@ def _check_folders(boxes: str, files: Mapping[str, str | None]) -> None:
             )
 
 
-def _unmatched(
-    config: ConvertBoxesConfig, images: NamedFiles, labels: NamedFiles, files: Mapping[str, str | None]
-) -> int:
-    """Count the label files that mark objects of no image; those of images that are in no split are no such files.
-
-    Raises:
-        LabelError: there are some, and they are not to be left out.
-    """
-    used, mark = set(files.values()), LABEL_FORMATS[config.format].mark
-    found = [
+def _unmatched(kind: LabelFormat, images: NamedFiles, labels: NamedFiles, files: Mapping[str, str | None]) -> list[str]:
+    """List the label files that mark objects of no image; those of images that are in no split are no such files."""
+    used = set(files.values())
+    return [
         file
         for file in labels.names
         if file not in used and all(name in files for name in images.called(stem(file)))
-        if marks_object(labels.path(file), mark)
+        if marks_object(labels.path(file), kind.mark)
     ]
-    if found:
-        without = [name for name, file in files.items() if file is None]
-        others = f", while {len(without)} images, such as {without[0]}, have no label file" if without else ""
-        share = f"{len(found)} of {len(labels.names)} files"
-        what = (
-            f"{share} of {config.boxes}, such as {found[0]}, have boxes but match no image of {images.folder}{others}"
-        )
-        _tell(what, "give the image and its label file one name", drop=config.unmatched == "drop")
-    return len(found)
 
 
 def _tell(what: str, remedy: str, drop: bool) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree
 
-from jobs.boxes.polygons import Corners, around
-from jobs.boxes.yolo import MARK, parse_line
 from rsir_core.archive.file_names import composed
+from rsir_core.boxes.polygons import Corners, around
+from rsir_core.boxes.yolo import MARK, parse_line
 from rsir_core.errors import LabelError
 from rsir_core.models.regions import Box
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from jobs.demo_scenes import nature, town
-from jobs.demo_scenes.canvas import SIDE, Canvas, Frame
-from jobs.demo_scenes.objects import OBJECT_CLASSES
+from jobs.demo.scenes import nature, town
+from jobs.demo.scenes.canvas import SIDE, Canvas, Frame
+from jobs.demo.scenes.objects import OBJECT_CLASSES
+from rsir_core.arrays import Pixels
+from rsir_core.boxes.writing import label_line
 from rsir_core.models.regions import Box
 
 __all__ = ["CLASSES", "OBJECT_CLASSES", "SIDE", "Scene", "draw_scene", "write_archive", "write_boxes"]
@@ -44,7 +45,7 @@ _OF_OBJECTS = ("airport", "baseball_diamond", "dense_residential", "harbor", "st
 class Scene(NamedTuple):
     """Hold one drawn image and its objects."""
 
-    pixels: npt.NDArray[np.uint8]  # SIDE×SIDE×3, RGB
+    pixels: Pixels  # SIDE×SIDE×3, RGB
     boxes: list[tuple[Box, str]]  # every visible object and its name, of OBJECT_CLASSES
 
 
@@ -85,7 +86,7 @@ def write_boxes(folder: Path, count: int, seed: int) -> Path:
         for kind in ("images", "labels"):
             (folder / kind / part).mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.pixels).save(folder / "images" / part / f"{i:05d}.jpg", quality=92)
-        lines = [_yolo_line(box, name) for box, name in scene.boxes]
+        lines = [label_line(OBJECT_CLASSES.index(name), box, (SIDE, SIDE)) for box, name in scene.boxes]
         (folder / "labels" / part / f"{i:05d}.txt").write_text("".join(lines))
     data = {
         "path": str(folder.resolve()),
@@ -96,9 +97,3 @@ def write_boxes(folder: Path, count: int, seed: int) -> Path:
     file = folder / "data.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     return file
-
-
-def _yolo_line(box: Box, name: str) -> str:
-    x, y = box.centre
-    numbers = (x / SIDE, y / SIDE, (box.x1 - box.x0) / SIDE, (box.y1 - box.y0) / SIDE)
-    return f"{OBJECT_CLASSES.index(name)} {' '.join(f'{n:.6f}' for n in numbers)}\n"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from jobs.boxes.yolo import MARK, label_file, marks_object
 from rsir_core.archive.file_names import composed, name_key, tell_apart
 from rsir_core.archive.listing import EXTENSIONS, is_hidden
+from rsir_core.boxes.yolo import MARK, label_file, marks_object
 from rsir_core.errors import LabelError
 
 log = logging.getLogger(__name__)
