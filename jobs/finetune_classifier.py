@@ -38,7 +38,8 @@ from rsir_core.errors import ConfigError, ImageError, LabelError
 from rsir_core.imagery.reading import Reading, reader_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
-from rsir_core.models.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
+from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
+from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, 
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.bundle import State, write_detector
 from rsir_core.models.detector import (
-    DetectorSettings,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.models.letterbox import STRIDE
 from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)

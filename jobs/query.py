@@ -8,14 +8,14 @@ from typing import Any
 
 from jobs.command import Summary, run
 from jobs.pipeline.cluster import joined, rows_of
-from jobs.serving.answering import answer_files, write_part
-from jobs.serving.options import QueryConfig
-from jobs.serving.query import ServedVersion, open_version
+from jobs.querying.answering import answer_files, write_part
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, QueryError, RsirError
 from rsir_core.index.diff import listing_table
 from rsir_core.retrieval.partition import SCHEMA
+from rsir_core.retrieval.served_version import ServedVersion, open_version
 from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import file_system, reading_from
 
@@ -59,15 +59,15 @@ def answer_queries(config: QueryConfig) -> Summary:
         is_taken = fs.exists(out) and (not fs.isdir(out) or fs.ls(out))
     if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
-    edition = open_version(config.index)
-    _check_filter(config, edition)
+    served = open_version(config.index)
+    _check_filter(config, served)
     listing = listing_table(list_images(config.queries))
-    log.info("%d queries, %d images in version %d", len(listing), edition.images, edition.version)
+    log.info("%d queries, %d images in version %d", len(listing), served.images, served.version)
     tally = QueryProgress(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
         with joined(config.address, config.needs):
-            for written in rows_of(answer_files(config, edition, listing, unfinished)):
+            for written in rows_of(answer_files(config, served, listing, unfinished)):
                 tally.take(written)
         for name, schema in (("results", schemas.RESULTS), ("failures", schemas.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
@@ -82,13 +82,13 @@ def answer_queries(config: QueryConfig) -> Summary:
         "rows": tally.rows,
         "seconds": round(time.monotonic() - began, 1),
         "queries_per_second": round(tally.rate, 1),
-        "version": edition.version,
+        "version": served.version,
     }
 
 
-def _check_filter(config: QueryConfig, edition: ServedVersion) -> None:
+def _check_filter(config: QueryConfig, served: ServedVersion) -> None:
     try:
-        Filter.of(config).expression(SCHEMA, edition.classes)
+        Filter.of(config).expression(SCHEMA, served.classes)
     except QueryError as error:
         raise ConfigError(f"--{error}") from error
 

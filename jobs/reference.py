@@ -8,7 +8,8 @@ from jobs.command import JobConfig, Option, options_of
 from jobs.demo.options import DemoConfig
 from jobs.evaluating.options import EvaluateConfig
 from jobs.indexing.options import IndexConfig
-from jobs.serving.options import QueryConfig, ServeConfig
+from jobs.querying.options import QueryConfig
+from jobs.serving.options import ServeConfig
 from jobs.training.options import FinetuneClassifierConfig, FinetuneDetectorConfig
 
 JOBS: Final[dict[str, type[JobConfig]]] = {

@@ -16,6 +16,14 @@ FailureKind = Literal[
     "crash",  # the decoder's process does not survive it
     "error",  # anything else; the message has the details
 ]
+QueryErrorKind = Literal[
+    "invalid",  # it asks for what no index, or not this one, can answer
+    "unknown",  # it names an image, a class or a version that is not there
+    "too_large",  # it has more bytes or pixels than are taken
+    "unsupported",  # it is in a format that is not taken
+    "unreachable",  # the archive's store refuses or fails
+    "busy",  # it may be answered later
+]
 REFUSED: Final[tuple[FailureKind, ...]] = (
     "denied",
     "error",
@@ -89,11 +97,15 @@ class StorageError(RsirError):
 
 
 class QueryError(RsirError):
-    """A query cannot be answered as asked: a 4xx, with the status to answer."""
+    """Report that a query cannot be answered as asked.
 
-    def __init__(self, message: str, status: int = 422) -> None:
-        super().__init__(message, status)
-        self.message, self.status = message, status
+    Attributes:
+        kind: what is wrong, from a closed list.
+    """
+
+    def __init__(self, message: str, kind: QueryErrorKind = "invalid") -> None:
+        super().__init__(message, kind)  # both, so that it survives pickling between workers
+        self.message, self.kind = message, kind
 
     def __str__(self) -> str:
         return self.message

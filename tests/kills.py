@@ -44,13 +44,13 @@ from jobs.demo.scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import RsirError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
 from rsir_core.index.versions import Version, versions_of
+from rsir_core.retrieval.served_version import open_version
 from tests.support.models import write_bundle
 from tests.support.options import replaced
 

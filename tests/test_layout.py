@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "models": {"arrays", "errors", "storage"},
     "search": {"arrays", "errors", "schemas", "geo"},
     "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
-    "retrieval": {"arrays", "errors", "schemas", "imagery", "search", "index"},
+    "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
+    "backend": {"errors", "imagery", "models", "index", "retrieval"},
+    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
     "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},
     "training": {"errors", "imagery", "models", "boxes"},
     "evaluation": {
@@ -76,7 +78,8 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "training": {"pipeline"},
         "indexing": {"pipeline"},
         "evaluating": {"pipeline"},
-        "serving": {"pipeline"},
+        "serving": set[str](),
+        "querying": {"pipeline"},
         "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -103,10 +106,14 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_workers_that_only_publish_load_no_torch() -> None:
-    code = "import sys, jobs.indexing.publishing; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.strip() == b"False"
+@pytest.mark.parametrize(
+    "code",
+    ["import jobs.indexing.publishing", "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])"],
+    ids=["publishing", "the ingress and searchers"],
+)
+def test_processes_that_describe_nothing_load_no_torch(code: str, index: str) -> None:
+    command = [sys.executable, "-c", f"import sys; {code}; print('torch' in sys.modules)", index]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.strip() == b"False"
 
 
 @pytest.mark.slow

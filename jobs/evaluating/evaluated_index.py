@@ -14,8 +14,8 @@ from rsir_core.evaluation.metrics import PROTOCOL
 from rsir_core.index.index import Index
 from rsir_core.index.layout import bundle_uri
 from rsir_core.models.bundle import Bundle, read_settings
-from rsir_core.models.classifier import ClassifierSettings
 from rsir_core.models.frozen import frozen_bundle
+from rsir_core.models.settings import ClassifierSettings
 
 SEED: Final = "{seed}"
 

@@ -19,9 +19,8 @@ from rsir_core.arrays import Floats, Ints
 from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.calibration import expected_calibration_error, fit_temperature
-from rsir_core.models.classifier import ClassifierSettings
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectorSettings
+from rsir_core.models.settings import ClassifierSettings, DetectorSettings
 
 log = logging.getLogger(__name__)
 BATCH = 32  # images per forward pass

@@ -24,9 +24,10 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import ConfigError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.augmentation import turned_views
-from rsir_core.models.classifier import ClassifierSettings, build_classifier, to_input
+from rsir_core.models.classifier import build_classifier, to_input
 from rsir_core.models.depthwise import fast_depthwise
 from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.models.settings import ClassifierSettings
 from rsir_core.training.recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from rsir_core.search.clusters import Clusters
 from rsir_core.storage.filesystem import file_system, get_file, one_line, reading_from
 
 if TYPE_CHECKING:
-    from rsir_core.models.bundle import Bundle, BundleSettings
+    from rsir_core.models.bundle import Bundle
+    from rsir_core.models.settings import BundleSettings
 
 _ESCAPE, _ESCAPE_OR_END = re.compile("%[0-9A-Fa-f]{2}"), re.compile("%[0-9A-Fa-f]{2}|[?#]")
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import WeightsError
-from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, State, to_input
+from rsir_core.models.classifier import CPU_IMAGES, Classifier, State, to_input
 from rsir_core.models.regions import Box
+from rsir_core.models.settings import ClassifierSettings
 
 
 class ActivationMaps(Classifier):

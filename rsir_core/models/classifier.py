@@ -3,7 +3,6 @@
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.error import URLError
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.nn import functional
 from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.fusion import fold_batch_norms
+from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system
 
 State = Mapping[str, Tensor]
@@ -32,29 +32,6 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE = (127 / 255,) * 3, (128 / 255,) * 3
 _LITE_DIMENSIONS = 1280
 _NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
-
-
-@dataclass(frozen=True)
-class ClassifierSettings:
-    """Hold everything but the weights that is needed to run the classifier as it was trained.
-
-    Attributes:
-        backbone: name, see `build_classifier`.
-        classes: names, in the order of the logits.
-        image_size: side in pixels to which key regions are resized, without keeping the aspect ratio.
-        mean: subtracted per channel, for values in 0..1.
-        std: divisor per channel.
-        temperature: divisor of the logits before the softmax, see `calibration`; 1: not calibrated.
-        views: number of rotations that are averaged, one of `VIEWS`.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    temperature: float = 1.0  # bundles of earlier versions lack this
-    views: int = 1  # and this
 
 
 class BackboneWithHead(nn.Module):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,9 @@ import torch
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.bundle import Bundle
 from rsir_core.models.classifier import Classifier
-from rsir_core.models.detector import DetectedObject, Detector
-from rsir_core.models.regions import Box, ObjectRule, Region, key_region
+from rsir_core.models.detector import Detector
+from rsir_core.models.regions import GIVEN, Box, DetectedObject, ObjectRule, Region, key_region
 from rsir_core.models.representative import MAX_COMPARED, representative_first
-
-GIVEN: Final = "given"  # the class of an object that a person drew
 
 
 @dataclass(frozen=True)

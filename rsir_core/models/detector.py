@@ -14,8 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import fsspec
 import numpy as np
@@ -29,40 +28,14 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.models.letterbox import Letterbox, letterbox
 from rsir_core.models.nms import suppress
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import reading_from
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
 CPU_IMAGES: Final = 16  # per forward pass on a CPU: the fastest of 8, 16 and 32 at 256 pixels
 SCALED_PIXELS: Final = 16_000_000  # of equal images that are scaled together; 200 MB as floats
 PADDING: Final = 114 / 255  # the grey that ultralytics pads with in training
-
-
-class DetectedObject(NamedTuple):
-    """Hold one detected object: its box in pixels of the image, its confidence in 0..1 and its class name."""
-
-    box: Box
-    score: float
-    name: str
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """Hold everything about a detector but its weights.
-
-    Attributes:
-        model: one of `MODELS`.
-        classes: names of the object classes, in the order of the head's outputs.
-        image_size: pixels of the longer side to which images are letterboxed, as in training.
-        min_score: confidence from which a detection counts as an object.
-        rule: which object represents the image; bundles written before there was a choice use the most confident.
-    """
-
-    model: str
-    classes: tuple[str, ...]
-    image_size: int
-    min_score: float
-    rule: ObjectRule = "confidence"
 
 
 class Detector:

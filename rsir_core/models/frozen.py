@@ -5,7 +5,8 @@ from typing import Final
 import torch
 
 from rsir_core.models.bundle import Bundle
-from rsir_core.models.classifier import ClassifierSettings, build_classifier, load_start_weights, settings_for
+from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
+from rsir_core.models.settings import ClassifierSettings
 
 FROZEN: Final = "frozen"  # in place of a bundle's URI
 

@@ -3,6 +3,7 @@
 from typing import Final, Literal, NamedTuple, get_args
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
+GIVEN: Final = "given"  # the class of an object that a person drew
 Views = Literal[1, 2, 4]  # numbers of rotations of a key region that can be averaged, see classifier.py
 VIEWS: Final[tuple[Views, ...]] = get_args(Views)
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # see representative.py
@@ -20,6 +21,14 @@ class Box(NamedTuple):
     def centre(self) -> tuple[float, float]:
         """Return the middle of the box, (x, y)."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+class DetectedObject(NamedTuple):
+    """Hold one detected object: its box in pixels of the image, its confidence in 0..1 and its class name."""
+
+    box: Box
+    score: float
+    name: str
 
 
 class Region(NamedTuple):

@@ -7,8 +7,7 @@ their probabilities P and scores S, gives the centre.
 from collections.abc import Sequence
 from typing import Final
 
-from rsir_core.models.detector import DetectedObject
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule
 
 MAX_COMPARED: Final = 5  # most confident objects whose agreement with the scene is computed, a forward pass each
 

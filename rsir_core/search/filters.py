@@ -67,7 +67,7 @@ class Filter:
             class_names: of the index.
 
         Raises:
-            QueryError: 422, a class or column that the index does not have, or a value that does not go with it.
+            QueryError: a class or column that the index does not have, or a value that does not go with it.
         """
         test = self.expression(table.schema, class_names)
         if test is None:

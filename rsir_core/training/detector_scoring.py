@@ -14,8 +14,9 @@ from ultralytics.models.yolo.detect import DetectionValidator
 
 from rsir_core.boxes.data import BoxedImage
 from rsir_core.models.bundle import State
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
 from rsir_core.models.letterbox import STRIDE
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.training.detector import BoxDataset
 
 

@@ -29,7 +29,8 @@ from rsir_core.imagery.decode import read_picture
 from rsir_core.models import bundle
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
+from rsir_core.models.settings import DetectorSettings
 from tests.benchmarks.drawn_rows import NAMES
 from tests.support.options import replaced
 

@@ -31,7 +31,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from jobs.serve import QUIET, build, free_port
+from jobs.serve import QUIET, free_port
+from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index

@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.imagery.decode import read_picture
@@ -31,6 +30,7 @@ from rsir_core.models.bundle import load_bundle
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import Partition
+from rsir_core.retrieval.served_version import open_version
 from tests.indexing.test_index import draw
 from tests.support.models import write_bundle
 from tests.support.store import Fault, Store, running

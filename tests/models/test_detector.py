@@ -16,9 +16,7 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.detector import (
     MODELS,
-    DetectedObject,
     Detector,
-    DetectorSettings,
     build_detector,
     load_start_weights,
     offline_ultralytics,
@@ -26,7 +24,8 @@ from rsir_core.models.detector import (
 )
 from rsir_core.models.letterbox import STRIDE, Letterbox, letterbox
 from rsir_core.models.nms import MAX_CANDIDATES, MAX_IOU, MAX_OBJECTS, suppress
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import Box, DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector
 
 ROOT = Path(__file__).parents[2]

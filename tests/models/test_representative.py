@@ -18,9 +18,9 @@ from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectedObject, DetectorSettings
-from rsir_core.models.regions import Box, ObjectRule, key_region
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule, key_region
 from rsir_core.models.representative import MAX_COMPARED, representative_first
+from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector, write_bundle
 from tests.support.writing import writer_of
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobs.command import parse
-from jobs.serving.options import QueryConfig
+from jobs.querying.options import QueryConfig
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.search.filter_options import FilterOptions
 from rsir_core.search.filters import EVERYTHING, Filter

@@ -19,13 +19,13 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, put_last_run
 from rsir_core.index.writer import write_rows
-from tests.serving.test_fuzz import REFUSED, send
+from rsir_core.retrieval.served_version import open_version
+from tests.endpoint.test_fuzz import REFUSED, send
 from tests.support.bodies import bodies
 from tests.support.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
 from tests.support.writing import writer_of

@@ -19,7 +19,8 @@ from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.boxes.data import read_boxes
 from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.imagery.decode import read_picture
-from rsir_core.models.detector import Detector, DetectorSettings, build_detector, offline_ultralytics
+from rsir_core.models.detector import Detector, build_detector, offline_ultralytics
+from rsir_core.models.settings import DetectorSettings
 from tests.support.options import replaced
 from tests.support.rasters import gdal_file
 

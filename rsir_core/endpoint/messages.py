@@ -1,15 +1,21 @@
 """The JSON that the endpoint gives."""
 
 import base64
-from typing import Any, Final, Literal, NotRequired
+from typing import Any, NotRequired
 
 import orjson
+import pyarrow as pa
+import shapely
+from shapely.geometry import mapping
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from jobs.serving.query import Descriptor, ServedVersion, Verdict
+from rsir_core import schemas
 from rsir_core.archive.stac import item_of
-from rsir_core.models.detector import DetectedObject
+from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.models.regions import DetectedObject
 from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
+from rsir_core.retrieval.served_version import ServedVersion
 
 
 class RegionJson(TypedDict):
@@ -81,9 +87,6 @@ RowJson = TypedDict(
 )
 
 
-ROW: Final = tuple(RowJson.__annotations__)
-
-
 class ResultJson(RowJson):
     """A row, and why it has its rank: the weighted distance is the product of the other three (paper eq. 6 to 8)."""
 
@@ -100,7 +103,7 @@ class AnswerJson(TypedDict):
     """The answer to a query: what it was taken for, and the rows nearest to it, best first."""
 
     version: int
-    ranked_by: Literal["weighted_distance", "distance"]
+    ranked_by: RankedBy
     no_match: bool | None  # nothing here is like the query, by the plain distance; null: this index cannot say so
     false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
     query: QueryJson
@@ -149,11 +152,35 @@ class ErrorJson(TypedDict):
     detail: str
 
 
-def answer_json(edition: ServedVersion, query: Descriptor, results: list[bytes], verdict: Verdict) -> bytes:
-    """Encode an `AnswerJson` as it is sent; the results are encoded already."""
-    names, region = edition.classes, query.region
+def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bytes:
+    """Encode an `AnswerJson`."""
+    no_match = no_match_of(served, ranking, ranked.nearest)
+    answer: AnswerJson = {
+        "version": served.version,
+        "ranked_by": ranking.ranked_by(ranked.query),
+        "no_match": no_match,
+        "false_match_rate": None if no_match is None or not served.no_match else served.no_match.false_match_rate,
+        "query": _query(served, ranked.query),
+        "results": _results(ranking, ranked.rows),
+    }
+    return orjson.dumps(answer)
+
+
+def bounds_json(bbox: BoundingBox) -> BoundingBoxJson:
+    """Convert bounds."""
+    return {"xmin": bbox.west, "ymin": bbox.south, "xmax": bbox.east, "ymax": bbox.north}
+
+
+def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:
+    """Encode the same results as a STAC item collection."""
+    features = [item_of(dict(result)) for result in _results(ranking, ranked.rows)]
+    return orjson.dumps({"type": "FeatureCollection", "features": features})
+
+
+def _query(served: ServedVersion, query: Descriptor) -> QueryJson:
+    names, region = served.classes, query.region
     top = int(query.class_probabilities.argmax())
-    said: QueryJson = {
+    found: QueryJson = {
         "image_id": query.image_id,
         "uri": query.uri,
         "class": names[top],
@@ -170,21 +197,18 @@ def answer_json(edition: ServedVersion, query: Descriptor, results: list[bytes],
         "feature": query.feature.tolist(),
     }
     if query.preview:
-        said["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
-    head = {
-        "version": edition.version,
-        "ranked_by": "weighted_distance" if verdict.weighted else "distance",
-        "no_match": verdict.no_match,
-        "false_match_rate": verdict.false_match_rate,
-        "query": said,
-    }
-    return b'%s,"results":[%s]}' % (orjson.dumps(head)[:-1], b",".join(results))
+        found["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
+    return found
 
 
-def item_collection(results: list[bytes]) -> bytes:
-    """Encode the same results as a STAC item collection."""
-    features = [item_of(orjson.loads(result)) for result in results]
-    return orjson.dumps({"type": "FeatureCollection", "features": features})
+def _results(ranking: Ranking, rows: pa.Table) -> list[ResultJson]:
+    """Convert rows (see `Ranked`) to what is encoded; orjson formats their times."""
+    results: list[Any] = []
+    for rank, row in enumerate(rows.to_pylist(), ranking.offset + 1):
+        if row[schemas.GEOMETRY] is not None:
+            row[schemas.GEOMETRY] = mapping(shapely.from_wkb(row[schemas.GEOMETRY]))
+        results.append({"rank": rank, **row})
+    return results
 
 
 def _object(found: DetectedObject) -> ObjectJson:

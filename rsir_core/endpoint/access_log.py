@@ -42,12 +42,12 @@ class Entry:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note how long the body took."""
+        """Note how long the body took, besides what was noted of the same stage."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.ms[stage] = round((time.perf_counter() - began) * 1000, 3)
+            self.ms[stage] = round(self.ms.get(stage, 0) + (time.perf_counter() - began) * 1000, 3)
 
 
 Record = Callable[[Entry], None]

@@ -15,8 +15,8 @@ from fastapi import Request, Response
 from PIL import Image
 
 from jobs.demo.scenes import CLASSES
-from jobs.serving.tokens import Tokens, hash_of
 from rsir_core import schemas
+from rsir_core.endpoint.tokens import Tokens, hash_of
 from rsir_core.index.index import Index
 from tests.support import serving
 from tests.support.serving import LIMITS, ONE, Rows

@@ -23,11 +23,11 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from jobs.demo.scenes import CLASSES
-from jobs.serving.app import WEB
-from jobs.serving.messages import AnswerJson
-from jobs.serving.reading import read_search
-from jobs.serving.request import SearchRequest
 from rsir_core import schemas
+from rsir_core.endpoint.app import PAGE
+from rsir_core.endpoint.messages import AnswerJson
+from rsir_core.endpoint.reading import read_search
+from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import QueryError
 from rsir_core.index.index import Index
 from tests.support.serving import LIMITS, ONE, Rows, png, upload
@@ -119,7 +119,7 @@ def test_too_many_bytes_are_found_while_reading(headers: list[tuple[bytes, bytes
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json"), *headers]}
     with pytest.raises(QueryError, match="200000 bytes") as refused:
         asyncio.run(read_search(Request(scope, receive), LIMITS))
-    assert refused.value.status == 413
+    assert refused.value.kind == "too_large"
     assert read == chunks_read
 
 
@@ -259,7 +259,7 @@ def test_every_kind_of_query_is_of_one_documented_form(client: httpx.Client, sto
 def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    answers = [client.get(f"/{file.name}") for file in WEB.iterdir() if file.name != "index.html"]
+    answers = [client.get(f"/{file.name}") for file in PAGE.iterdir() if file.name != "index.html"]
     assert {answer.headers["cache-control"] for answer in (page, *answers)} == {"no-cache"}
     texts = [page.text, *(answer.text for answer in answers)]
     addresses = {url for text in texts for url in re.findall(r"(?:https?:)?//[\w.]+\.\w+", text)}

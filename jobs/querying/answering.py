@@ -16,13 +16,16 @@ import torch
 from ray.data import Dataset
 
 from jobs.pipeline.stage import Stage, through
-from jobs.serving.answer import FACTORS, Allowed, Answerer
-from jobs.serving.options import QueryConfig
-from jobs.serving.query import Descriptor, QueryDescriber, Ranking, ServedVersion, verdict_on
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
+from rsir_core.arrays import Mask
 from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.reading import Reading, images_of, pictures_of
+from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.near_duplicates import kinds_of
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
+from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
 
@@ -40,11 +43,11 @@ WRITTEN: Final = pa.schema(
 class AnswerRead:
     """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`)."""
 
-    def __init__(self, config: QueryConfig, edition: ServedVersion, device: str) -> None:
+    def __init__(self, config: QueryConfig, served: ServedVersion, device: str) -> None:
         torch.set_num_threads(1)
-        self._describer = QueryDescriber(edition, config.max_pixels, device)
+        self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
-        self._answerer = Answerer(edition)
+        self._rows = PartitionSearch(served)
         self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -58,37 +61,31 @@ class AnswerRead:
         return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
 
     @cached_property
-    def _allowed(self) -> Allowed:
+    def _allowed(self) -> Mask | None:
         """The same for all queries."""
-        return self._answerer.passing(self._ranking)
+        return self._rows.passing(self._ranking.filter)
 
-    def _answer(self, query: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
-        recognised = self._answerer.recognise(descriptor)
-        descriptor = descriptor if recognised is None else recognised.query
-        hits = self._answerer.hits(descriptor, self._ranking, self._allowed)
-        n, found = len(hits.rows), self._answerer.take(hits)
-        top = int(descriptor.class_probabilities.argmax())
-        region = descriptor.region and descriptor.region._asdict()
-        asked = {
-            schemas.IMAGE_ID: query[schemas.IMAGE_ID],
-            schemas.URI: query[schemas.URI],
-            schemas.CLASS: self._answerer.edition.classes[top],
-            "probability": descriptor.class_probabilities[top],
-            schemas.REGION: region,
+    def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
+        match = self._rows.resolve(descriptor)
+        query = descriptor if match is None else match.query
+        _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
+        top = int(query.class_probabilities.argmax())
+        of_query = {
+            schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
+            schemas.URI: asked[schemas.URI],
+            schemas.CLASS: self._rows.served.classes[top],
+            "probability": query.class_probabilities[top],
+            schemas.REGION: query.region and query.region._asdict(),
         }
-        length = max(n, 1)
-        columns: dict[str, Any] = {f"query_{name}": [value] * length for name, value in asked.items()}
-        columns["began"] = [query["began"]] * length
-        if n:
-            columns |= {name: found[name] for name in (schemas.IMAGE_ID, schemas.URI, schemas.CLASS)}
-            columns |= {name: getattr(hits, name) for name in FACTORS}
-            columns[schemas.RANK] = range(1, n + 1)
-            nearest = self._answerer.nearest(descriptor, self._ranking, self._allowed, hits)
-            verdict = verdict_on(self._answerer.edition, self._ranking, descriptor, nearest)
-            columns[schemas.NO_MATCH] = [verdict.no_match] * n
+        length = max(len(rows), 1)
+        columns: dict[str, Any] = {f"query_{name}": [value] * length for name, value in of_query.items()}
+        columns["began"] = [asked["began"]] * length
+        if len(rows):
+            columns |= {name: rows[name] for name in rows.column_names}
+            columns[schemas.RANK] = range(1, length + 1)
+            columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
             if self._ranking.near_duplicates:
-                columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, found[schemas.URI].to_pylist(), self._read)
-            columns["probability"] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1)
+                columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, rows[schemas.URI].to_pylist(), self._read)
         return _table(columns, length)
 
 
@@ -117,20 +114,18 @@ def write_part(folder: str, table: pa.Table) -> None:
     put_file(f"{folder}/part-{uuid.uuid4().hex}.parquet", data.getvalue())
 
 
-def answer_files(
-    config: QueryConfig, edition: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda"
-) -> Dataset:
+def answer_files(config: QueryConfig, served: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda") -> Dataset:
     """Build a lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
 
     Args:
         config: of the job; `num_gpus` decides between the two arrangements.
-        edition: what is asked.
+        served: what is asked.
         listing: of the queries, schema `schemas.LISTING`.
         out: the folder to write below.
         gpu: the device that an actor with a GPU describes on.
     """
     write = partial(write_answered, out=out)
-    stage = Stage(Reading.of(config), AnswerRead, (config, edition), write, config.k, gpu=gpu)
+    stage = Stage(Reading.of(config), AnswerRead, (config, served), write, config.k, gpu=gpu)
     return through(stage, config, listing)
 
 

@@ -14,20 +14,21 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.serving import library as library_room
-from jobs.serving.library import Library
-from jobs.serving.replicas import SearcherReplica
-from jobs.serving.version_cache import VersionCache
 from rsir_core import schemas
+from rsir_core.backend import versions as versions_room
+from rsir_core.backend.protocol import DescribeRequest, ResolveRequest
+from rsir_core.backend.version_cache import VersionCache
+from rsir_core.backend.workers import SearcherWorker
 from rsir_core.errors import QueryError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import put_no_match
-from tests.support.serving import ONE, LocalFleet, copy_of, local_app, publish, publish_by_other_pca, serving
+from rsir_core.retrieval.query import ImageName
+from tests.support.serving import ONE, LocalBackend, copy_of, local_app, publish, publish_by_other_pca, serving
 from tests.support.writing import writer_of
 
 pytestmark = pytest.mark.slow
 
-# Shelves
+# Caches
 
 
 class Loader:
@@ -54,9 +55,9 @@ class Loaded:
 def test_a_version_that_many_ask_for_at_once_is_loaded_once() -> None:
     loader = Loader()
     loader.may.clear()
-    shelf = VersionCache(loader)
+    cache = VersionCache(loader)
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(shelf.get, 1) for _ in range(8)]
+        asked = [pool.submit(cache.get, 1) for _ in range(8)]
         loader.may.set()
         assert len({id(one.result()) for one in asked}) == 1
     assert loader.loaded == [1]
@@ -64,40 +65,40 @@ def test_a_version_that_many_ask_for_at_once_is_loaded_once() -> None:
 
 def test_loading_one_version_holds_up_nobody_who_asks_for_another() -> None:
     loader = Loader()
-    shelf = VersionCache(loader)
-    old = shelf.get(1)
+    cache = VersionCache(loader)
+    old = cache.get(1)
     loader.may.clear()
     with ThreadPoolExecutor(1) as pool:
-        new = pool.submit(shelf.get, 2)
-        assert shelf.get(1) is old
-        assert shelf.newest is old
+        new = pool.submit(cache.get, 2)
+        assert cache.get(1) is old
+        assert cache.newest is old
         assert not new.done()
         loader.may.set()
         assert new.result().version == 2
-        assert shelf.newest.version == 2
+        assert cache.newest.version == 2
 
 
 def test_what_is_not_held_any_more_is_let_go_of() -> None:
-    shelf = VersionCache(Loader())
-    old = weakref.ref(shelf.get(1))
-    assert shelf.hold([1, 2]) == {}
+    cache = VersionCache(Loader())
+    old = weakref.ref(cache.get(1))
+    assert cache.hold([1, 2]) == {}
     assert old() is not None
-    assert shelf.hold([2]) == {}
+    assert cache.hold([2]) == {}
     assert old() is None
 
 
 def test_a_version_that_cannot_be_loaded_leaves_the_others_and_can_be_tried_again() -> None:
     loader = Loader()
-    shelf = VersionCache(loader)
-    shelf.get(1)
-    assert shelf.hold([1, 13]) == {13: "damaged"}
-    assert shelf.get(1).version == 1
+    cache = VersionCache(loader)
+    cache.get(1)
+    assert cache.hold([1, 13]) == {13: "damaged"}
+    assert cache.get(1).version == 1
     with pytest.raises(ValueError, match="damaged"):
-        shelf.get(13)
+        cache.get(13)
     assert loader.loaded == [1, 13, 13]
 
 
-# Libraries
+# Loaded versions
 
 
 @pytest.fixture
@@ -109,25 +110,24 @@ def fewer(index: Index, leave_out: int = 1) -> int:
     return publish(index, index.features().slice(leave_out), files=2)
 
 
-async def version_of(library: Library, version: int | None = None) -> int:
-    async with library.lend(version) as backend:
-        await backend.probe()
-        return backend.edition.version
+async def version_of(backend: LocalBackend, version: int | None = None) -> int:
+    async with backend.versions.lend(version) as served:
+        await backend.router.probe(served.version)
+        return served.version
 
 
 def test_the_newest_version_is_served_once_it_is_looked_for(changing: Index) -> None:
     async def check() -> None:
-        fleet = LocalFleet(changing.uri, parts=2)
-        library = Library(changing.uri, fleet)
+        backend = LocalBackend(changing.uri, parts=2)
         first = changing.version()
-        assert await version_of(library) == first
-        old = weakref.ref(fleet.searchers[0].get(first))
+        assert await version_of(backend) == first
+        old = weakref.ref(backend.searchers[0]._versions.get(first))
         second = fewer(changing)
-        assert await version_of(library) == first
-        await library.refresh()
-        assert await version_of(library) == second
-        assert library.edition.images == len(changing.features())
-        assert library.versions == [second]
+        assert await version_of(backend) == first
+        await backend.versions.refresh()
+        assert await version_of(backend) == second
+        assert backend.versions.newest.images == len(changing.features())
+        assert backend.versions.numbers == [second]
         gc.collect()
         assert old() is None  # memory returns
 
@@ -136,34 +136,34 @@ def test_the_newest_version_is_served_once_it_is_looked_for(changing: Index) -> 
 
 def test_thresholds_that_are_stored_after_their_version_are_taken(changing: Index) -> None:
     async def check() -> None:
-        library = Library(changing.uri, LocalFleet(changing.uri))
+        backend = LocalBackend(changing.uri)
         version = fewer(changing)
-        await library.refresh()
-        before = library.edition.no_match
-        assert library.edition.version == version and before is not None and before.distance != 0.25
+        await backend.versions.refresh()
+        before = backend.versions.newest.no_match
+        assert backend.versions.newest.version == version and before is not None and before.distance != 0.25
         put_no_match(writer_of(changing), version, before._replace(distance=0.25))
-        async with library.lend(None) as under_way:
-            await library.refresh()
-            assert under_way.edition.no_match == before
-        assert library.edition.no_match == before._replace(distance=0.25)
-        async with library.lend(None) as backend:
-            assert backend.edition.no_match == library.edition.no_match
+        async with backend.versions.lend(None) as under_way:
+            await backend.versions.refresh()
+            assert under_way.no_match == before
+        assert backend.versions.newest.no_match == before._replace(distance=0.25)
+        async with backend.versions.lend(None) as served:
+            assert served.no_match == backend.versions.newest.no_match
 
     asyncio.run(check())
 
 
 def test_a_query_under_way_keeps_its_version(changing: Index) -> None:
     async def check() -> None:
-        library = Library(changing.uri, LocalFleet(changing.uri))
-        async with library.lend(None) as backend:
+        backend = LocalBackend(changing.uri)
+        async with backend.versions.lend(None) as served:
             second = fewer(changing)
-            await library.refresh()
-            assert library.versions == [backend.edition.version, second]
-            (found,) = await backend.stored([ONE], [])
+            await backend.versions.refresh()
+            assert backend.versions.numbers == [served.version, second]
+            (found,) = await backend.router.resolve(served.version, [ImageName("image_id", ONE)])
             assert found.image_id == ONE
-            assert await version_of(library) == second
-        await library.refresh()
-        assert library.versions == [second]
+            assert await version_of(backend) == second
+        await backend.versions.refresh()
+        assert backend.versions.numbers == [second]
 
     asyncio.run(check())
 
@@ -173,18 +173,18 @@ def test_an_older_version_is_loaded_for_who_asks_and_goes_when_nobody_does(
 ) -> None:
     async def check() -> None:
         first, second, third = changing.version(), fewer(changing), fewer(changing)
-        library = Library(changing.uri, LocalFleet(changing.uri))
-        assert await asyncio.gather(*(version_of(library, first) for _ in range(5))) == [first] * 5
-        assert library.versions == [first, third]
+        backend = LocalBackend(changing.uri)
+        assert await asyncio.gather(*(version_of(backend, first) for _ in range(5))) == [first] * 5
+        assert backend.versions.numbers == [first, third]
         with pytest.raises(QueryError, match="another is in use") as refused:
-            await version_of(library, second)
-        assert refused.value.status == 503
-        await library.refresh()
-        assert library.versions == [first, third]
-        monkeypatch.setattr(library_room, "KEEP", 0.0)
-        await library.refresh()
-        assert library.versions == [third]
-        assert await version_of(library, second) == second
+            await version_of(backend, second)
+        assert refused.value.kind == "busy"
+        await backend.versions.refresh()
+        assert backend.versions.numbers == [first, third]
+        monkeypatch.setattr(versions_room, "KEEP", 0.0)
+        await backend.versions.refresh()
+        assert backend.versions.numbers == [third]
+        assert await version_of(backend, second) == second
 
     asyncio.run(check())
 
@@ -192,23 +192,23 @@ def test_an_older_version_is_loaded_for_who_asks_and_goes_when_nobody_does(
 def test_a_version_stays_for_who_has_just_asked_for_it(changing: Index) -> None:
     async def check() -> None:
         first = changing.version()
-        library = Library(changing.uri, LocalFleet(changing.uri))
-        assert await version_of(library, first) == first  # by its number, as a page does
+        backend = LocalBackend(changing.uri)
+        assert await version_of(backend, first) == first  # by its number, as a page does
         second = fewer(changing)
-        await library.refresh()
-        assert library.versions == [first, second]
-        assert await version_of(library, first) == first
+        await backend.versions.refresh()
+        assert backend.versions.numbers == [first, second]
+        assert await version_of(backend, first) == first
 
     asyncio.run(check())
 
 
 @pytest.mark.parametrize("version", [5, 2**70])
 def test_a_version_that_never_was_is_not_found(changing: Index, version: int) -> None:
-    library = Library(changing.uri, LocalFleet(changing.uri))
+    backend = LocalBackend(changing.uri)
     with pytest.raises(QueryError, match=f"no version {version}") as refused:
-        asyncio.run(version_of(library, version))
-    assert refused.value.status == 404
-    assert library.versions == [changing.version()]
+        asyncio.run(version_of(backend, version))
+    assert refused.value.kind == "unknown"
+    assert backend.versions.numbers == [changing.version()]
 
 
 def test_a_version_that_was_vacuumed_is_not_found(changing: Index) -> None:
@@ -217,10 +217,10 @@ def test_a_version_that_was_vacuumed_is_not_found(changing: Index) -> None:
     fewer(changing)
     for file in files:
         (Path(changing.table_uri("features")) / file.name).unlink()
-    library = Library(changing.uri, LocalFleet(changing.uri))
+    backend = LocalBackend(changing.uri)
     with pytest.raises(QueryError, match="is gone") as refused:
-        asyncio.run(version_of(library, first))
-    assert refused.value.status == 404
+        asyncio.run(version_of(backend, first))
+    assert refused.value.kind == "unknown"
 
 
 def damage(index: Index) -> None:
@@ -239,12 +239,12 @@ def test_a_replica_starts_with_the_version_before_where_the_newest_is_broken(cha
     damage(changing)
     for file, content in whole.items():
         file.write_bytes(content)
-    (found,) = SearcherReplica(changing.uri, 0, 1).call([(good, "stored", ([ONE], []))])
-    assert list(found) == [ONE]
+    (found,) = asyncio.run(SearcherWorker(changing.uri).answer([ResolveRequest(good, [ImageName("image_id", ONE)])]))
+    assert isinstance(found, list) and [match and match.image_id for match in found] == [ONE]
     for file in whole:
         file.write_bytes(b"")
     with pytest.raises(TableError, match="damaged"):  # as the newest
-        SearcherReplica(changing.uri, 0, 1)
+        SearcherWorker(changing.uri)
 
 
 def replace_bundle(index: Index) -> None:
@@ -261,36 +261,36 @@ def test_a_newest_version_that_cannot_be_loaded_leaves_the_old_one(
     changing: Index, harm: Callable[[Index], None], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def check() -> None:
-        library = Library(changing.uri, LocalFleet(changing.uri))
+        backend = LocalBackend(changing.uri)
         first, broken = changing.version(), fewer(changing)
         harm(changing)
-        await library.refresh()
-        assert await version_of(library) == first
-        assert library.versions == [first]
-        assert library.problem is not None
-        assert f"version {broken} cannot be loaded" in library.problem
-        assert words in library.problem
-        monkeypatch.setattr(library_room, "RETRY", 0.0)
-        await library.refresh()
-        assert await version_of(library) == first
+        await backend.versions.refresh()
+        assert await version_of(backend) == first
+        assert backend.versions.numbers == [first]
+        assert backend.versions.problem is not None
+        assert f"version {broken} cannot be loaded" in backend.versions.problem
+        assert words in backend.versions.problem
+        monkeypatch.setattr(versions_room, "RETRY", 0.0)
+        await backend.versions.refresh()
+        assert await version_of(backend) == first
 
     asyncio.run(check())
 
 
 def test_a_replica_that_cannot_load_a_version_keeps_all_at_the_old_one(changing: Index) -> None:
     async def check() -> None:
-        fleet = LocalFleet(changing.uri, parts=2)
-        library = Library(changing.uri, fleet)
+        backend = LocalBackend(changing.uri, parts=2)
         first, second = changing.version(), fewer(changing)
-        searcher, fleet.searchers[1] = fleet.searchers[1], VersionCache(no_memory)
-        await library.refresh()
-        assert library.problem == f"version {second} cannot be loaded: no memory"
-        fleet.searchers[1] = searcher
-        assert await version_of(library) == first
+        worker = backend.searchers[1]
+        whole, worker._versions = worker._versions, VersionCache(no_memory)
+        await backend.versions.refresh()
+        assert backend.versions.problem == f"version {second} cannot be loaded: no memory"
+        worker._versions = whole
+        assert await version_of(backend) == first
         third = fewer(changing)
-        await library.refresh()
-        assert await version_of(library) == third
-        assert library.problem is None
+        await backend.versions.refresh()
+        assert await version_of(backend) == third
+        assert backend.versions.problem is None
 
     def no_memory(version: int) -> Any:
         raise MemoryError("no memory")
@@ -302,18 +302,19 @@ def test_another_pca_swaps_describer_and_searchers_together(changing: Index) -> 
     """A describer with the old PCA would not find an upload at distance 0, or not at all in fewer dimensions."""
 
     async def check() -> None:
-        library = Library(changing.uri, LocalFleet(changing.uri, parts=2))
+        backend = LocalBackend(changing.uri, parts=2)
         data = Path(changing.features()[schemas.URI][0].as_py()).read_bytes()
-        async with library.lend(None) as old:
+        async with backend.versions.lend(None) as old:
             publish_by_other_pca(changing, dimensions=5)
-            await library.refresh()
-            async with library.lend(None) as new:
-                for backend, dimensions in ((old, 8), (new, 5)):
-                    described = await backend.recognised(await backend.describe(data, None, False))
-                    assert len(described.feature) == backend.edition.dimensions == dimensions
-                    assert described.feature.tolist() in backend_features(backend.edition.version)
+            await backend.versions.refresh()
+            async with backend.versions.lend(None) as new:
+                for served, dimensions in ((old, 8), (new, 5)):
+                    described = await backend.router.describe(DescribeRequest(served.version, data))
+                    (found,) = await backend.router.resolve(served.version, [described])
+                    assert len(found.feature) == served.dimensions == dimensions
+                    assert found.feature.tolist() in features_of(served.version)
 
-    def backend_features(version: int) -> list[list[float]]:
+    def features_of(version: int) -> list[list[float]]:
         found: list[list[float]] = changing.features(version)[schemas.FEATURE].to_pylist()
         return found
 

@@ -1,4 +1,4 @@
-"""Gathering: what several searchers answer together is what one of them answers alone."""
+"""The router: what several searchers answer together is what one of them answers alone."""
 
 import io
 import math

@@ -1,5 +1,6 @@
 """Queries: described as the index was, ranked as the paper says."""
 
+import asyncio
 import itertools
 import math
 from dataclasses import replace
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 
 from jobs.demo.scenes import CLASSES
-from jobs.serving.answer import Answerer
-from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core import schemas
+from rsir_core.backend.protocol import RankRequest
+from rsir_core.backend.workers import SearcherWorker
 from rsir_core.models.regions import Box
+from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.partition import Partition
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import ImageName, Ranking
+from rsir_core.retrieval.served_version import open_version
 from tests.support.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -59,34 +64,34 @@ def test_a_given_box_replaces_the_detector(client: httpx.Client) -> None:
 
 
 def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, stored: Rows) -> None:
-    answerer = Answerer(open_version(index))
+    rows = PartitionSearch(open_version(index))
     for row in stored[::3]:
-        (exact,) = answerer.stored([row["image_id"]], []).values()
+        _, _, exact = rows.resolve(ImageName("image_id", row["image_id"])) or pytest.fail("not found")
         rounded = replace(exact, feature=exact.feature + np.float32(1e-4))
-        _, image_id, recognised = answerer.recognise(rounded) or pytest.fail("not recognised")
+        _, image_id, recognised = rows.resolve(rounded) or pytest.fail("not recognised")
         assert image_id == row["image_id"] and recognised.feature.tolist() == row["feature"]
-        assert answerer.rank(recognised, Ranking(1)).keys == [(0, row["image_id"])]
+        (first,) = rows.rank(recognised, Ranking(1), None).rows.to_pylist()
+        assert (first["image_id"], first["weighted_distance"]) == (row["image_id"], 0)
         for other in (
             replace(exact, feature=exact.feature + np.float32(1e-3)),
             replace(rounded, class_probabilities=np.roll(exact.class_probabilities, 1)),
         ):
-            assert answerer.recognise(other) is None
+            assert rows.resolve(other) is None
 
 
 # Ranking
 
 
 def test_a_ranking_looks_through_its_filter_once(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answerer, passing = Answerer(open_version(index)), Partition.passing
+    worker, passing = SearcherWorker(index), Partition.passing
     asked: list[Any] = []
-    (query,) = answerer.stored([ONE], []).values()
 
     def counted(*of: Any) -> Any:
         asked.append(of)
         return passing(*of)
 
     monkeypatch.setattr(Partition, "passing", counted)
-    answerer.rank(query, Ranking(1, distance="weighted"))
+    asyncio.run(worker.answer([RankRequest(1, ImageName("image_id", ONE), Ranking(1), resolve=True)]))
     assert len(asked) == 1
 
 

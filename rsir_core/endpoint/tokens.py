@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.serving.reading import limited
-from jobs.serving.request import in_words
+from rsir_core.endpoint.reading import limited
+from rsir_core.endpoint.request import in_words
 from rsir_core.errors import ConfigError
 
 COOKIE: Final = "rsir_token"

@@ -5,10 +5,11 @@ from typing import Annotated, Final
 import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError
 
-from jobs.serving.query import Descriptor, DistanceName, ServedVersion
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import COMPARED
+from rsir_core.retrieval.query import Descriptor, DistanceName
+from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import LONGEST, FilterOptions, JsonText
 from rsir_core.search.filters import Filter
 
@@ -75,16 +76,16 @@ class SearchRequest(FilterOptions):
         """The box as one."""
         return None if self.box is None else Box(*self.box)
 
-    def ready_descriptor(self, edition: ServedVersion) -> Descriptor:
+    def ready_descriptor(self, served: ServedVersion) -> Descriptor:
         """Return `feature` and `class_probabilities`, once they are known to fit the served version.
 
         Raises:
-            QueryError: 422, they do not.
+            QueryError: they do not.
         """
         feature, p = np.array(self.feature, np.float32), np.array(self.class_probabilities, np.float32)
         for name, given, wanted in (
-            ("feature", feature, edition.dimensions),
-            ("class_probabilities", p, len(edition.classes)),
+            ("feature", feature, served.dimensions),
+            ("class_probabilities", p, len(served.classes)),
         ):
             if len(given) != wanted:
                 raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")

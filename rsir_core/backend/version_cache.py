@@ -1,4 +1,4 @@
-"""What a replica has loaded of an index, by version."""
+"""What a worker has loaded of an index, by version."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ from rsir_core.models.allocator import give_back
 
 T = TypeVar("T")
 
-log = logging.getLogger("ray.serve")
+log = logging.getLogger("ray.serve")  # whose lines are kept where the endpoint is run by Ray Serve
 
 
 class VersionCache(Generic[T]):

@@ -17,13 +17,13 @@ from PIL import Image
 from jobs.command import parse
 from jobs.demo.scenes import draw_scene
 from jobs.query import answer_queries
-from jobs.serving.answering import answer_files
-from jobs.serving.options import QueryConfig
-from jobs.serving.query import open_version
+from jobs.querying.answering import answer_files
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
 from rsir_core.index.diff import listing_table
+from rsir_core.retrieval.served_version import open_version
 from tests.support.options import replaced
 from tests.support.serving import Rows, upload
 

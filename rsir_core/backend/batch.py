@@ -4,10 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+BATCH: Final = 8  # requests per call: on one CPU thread more would only make the first of them wait
 
 
 class Batcher(Generic[A, B]):
@@ -65,3 +67,11 @@ class Batcher(Generic[A, B]):
                 result.set_exception(value)
             else:
                 result.set_result(value)
+
+
+async def alone(function: Callable[[list[A]], Awaitable[Sequence[B | Exception]]], item: A) -> B:
+    """Return an item's result, computed at once and with no other's: of what others should not wait for."""
+    (value,) = await function([item])
+    if isinstance(value, Exception):
+        raise value
+    return value

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message, Receive
 
-from jobs.serving.request import SearchRequest, in_words
+from rsir_core.endpoint.request import SearchRequest, in_words
 from rsir_core.errors import QueryError
 
 SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
@@ -32,7 +32,7 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
     """Parse what a request asks for, and the image that it uploads, if it does.
 
     Raises:
-        QueryError: 413, 415 or 422, with what is wrong in words.
+        QueryError: it is too large, in no such form, or asks for what cannot be.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -45,7 +45,7 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
             raise QueryError(
                 f"Content-Type is {kind!r}; send multipart/form-data with `image`, or application/json with `image_id` "
                 "or `uri`",
-                415,
+                "unsupported",
             )
     except ValidationError as error:
         raise in_words(error) from error
@@ -72,8 +72,8 @@ def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
 
 
 def limited(request: Request, max_bytes: int, remedy: str) -> Request:
-    """Limit a request: it is refused (413) as soon as more bytes of it have come."""
-    refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; {remedy}", 413)
+    """Limit a request: it is refused as soon as more bytes of it have come."""
+    refusal = QueryError(f"the request is larger than this endpoint's {max_bytes} bytes; {remedy}", "too_large")
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise refusal
     return Request(request.scope, _at_most(max_bytes, request.receive, refusal))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.serving.batch import Batcher
+from rsir_core.backend.batch import Batcher
 
 
 class Worker:

@@ -8,31 +8,21 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from jobs.serving.gather import Backend
-from jobs.serving.query import ServedVersion, open_version
+from rsir_core.backend.protocol import VersionHolder
 from rsir_core.errors import QueryError, RsirError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, get_last_run
 from rsir_core.index.no_match import get_no_match, has_no_match
+from rsir_core.retrieval.served_version import ServedVersion, read_version
 
 KEEP: Final = 60.0  # seconds that an older version stays loaded after its last query; meanwhile no other old one is
 RETRY: Final = 60.0  # seconds after which a newest version that could not be loaded is tried again
 
 log = logging.getLogger("ray.serve")
-
-
-class Fleet(Protocol):
-    """Reach all that answers queries: describers, and searchers of each share of the rows."""
-
-    async def hold(self, versions: list[int]) -> dict[int, str]:
-        """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
-
-    def backend(self, edition: ServedVersion) -> Backend:
-        """Return what answers by one version."""
 
 
 class UnloadableVersion(NamedTuple):
@@ -43,14 +33,14 @@ class UnloadableVersion(NamedTuple):
     retry_at: float  # monotonic
 
 
-class Library:
+class LoadedVersions:
     """The versions that are loaded. Queries that are under way keep theirs.
 
-    There must be one library per fleet, since it says what the fleet holds.
+    There must be one of these per backend, since it says what the backend holds.
 
     Args:
         index: URI.
-        fleet: what loads and answers.
+        backend: what loads the versions.
 
     Attributes:
         last_run: what the newest run of the index job came to, as of the last refresh; None: that is not known.
@@ -59,12 +49,12 @@ class Library:
         TableError, BundleError: there is nothing complete to serve.
     """
 
-    def __init__(self, index: str, fleet: Fleet) -> None:
-        self._index, self._fleet = index, fleet
+    def __init__(self, index: str, backend: VersionHolder) -> None:
+        self._index, self._backend = index, backend
         self.last_run: LastRun | None = None
-        newest = open_version(index)
+        newest = read_version(index)
         self._current = newest.version
-        self._backends = {newest.version: fleet.backend(newest)}
+        self._loaded = {newest.version: newest}
         self._queries: Counter[int] = Counter()
         self._used: dict[int, float] = {}  # when versions were last asked for by number, monotonic
         self._fetches: dict[int, asyncio.Task[None]] = {}
@@ -73,14 +63,14 @@ class Library:
         self._judged: int | None = None  # the version whose own thresholds are known to be taken
 
     @property
-    def edition(self) -> ServedVersion:
+    def newest(self) -> ServedVersion:
         """Return the version that is served to queries that ask for none."""
-        return self._backends[self._current].edition
+        return self._loaded[self._current]
 
     @property
-    def versions(self) -> list[int]:
+    def numbers(self) -> list[int]:
         """List the versions that are loaded."""
-        return sorted(self._backends)
+        return sorted(self._loaded)
 
     @property
     def problem(self) -> str | None:
@@ -88,21 +78,21 @@ class Library:
         return self._refused and f"version {self._refused.version} cannot be loaded: {self._refused.why}"
 
     @asynccontextmanager
-    async def lend(self, version: int | None) -> AsyncIterator[Backend]:
-        """Lend the backend of a version, or of the newest, for one query.
+    async def lend(self, version: int | None) -> AsyncIterator[ServedVersion]:
+        """Lend a version, or the newest, for one query.
 
         Raises:
-            QueryError: 404, there is no such version; 503, another old one is in use.
+            QueryError: there is no such version, or another old one is in use.
         """
         if version is None:
             version = self._current
         else:  # noted of the newest, too: it stays for who asks for it when there is a newer one
-            if version not in self._backends:
+            if version not in self._loaded:
                 await self._fetched(version)
             self._used[version] = time.monotonic()
         self._queries[version] += 1
         try:
-            yield self._backends[version]
+            yield self._loaded[version]
         finally:
             self._queries[version] -= 1
 
@@ -115,8 +105,8 @@ class Library:
                 await self._judge()
             elif not (self._refused and self._refused.version == newest and time.monotonic() < self._refused.retry_at):
                 await self._swap(newest)
-            self._backends = {v: backend for v, backend in self._backends.items() if self._is_wanted(v)}
-            await self._fleet.hold(self.versions)
+            self._loaded = {version: served for version, served in self._loaded.items() if self._is_wanted(version)}
+            await self._backend.hold(self.numbers)
         self.last_run = await asyncio.to_thread(get_last_run, Index(self._index))
 
     @asynccontextmanager
@@ -140,7 +130,7 @@ class Library:
 
     async def _swap(self, newest: int) -> None:
         try:
-            self._backends[newest] = await self._loaded(newest)
+            self._loaded[newest] = await self._load(newest)
         except RsirError as error:
             log.error("version %d is not served: %s", newest, error)
             self._refused = UnloadableVersion(newest, str(error), time.monotonic() + RETRY)
@@ -149,25 +139,26 @@ class Library:
 
     async def _judge(self) -> None:
         """Take the thresholds of the newest version, which are stored once it is published."""
-        edition = self.edition
-        if edition.version == self._judged:
+        served, index = self.newest, Index(self._index)
+        if served.version == self._judged:
             return
-        index = Index(self._index)
-        if await asyncio.to_thread(has_no_match, index, edition.version):
-            known = await asyncio.to_thread(get_no_match, index, edition.version, edition.bundle, edition.pca)
-            self._backends[edition.version] = self._fleet.backend(replace(edition, no_match=known))
-            self._judged = edition.version
+        if await asyncio.to_thread(has_no_match, index, served.version):
+            known = await asyncio.to_thread(get_no_match, index, served.version, served.bundle, served.pca)
+            self._loaded[served.version] = replace(served, no_match=known)
+            self._judged = served.version
 
     async def _fetched(self, version: int) -> None:
         """Load an older version, in a task of its own, so that a client that leaves does not end it for others."""
         if version > self._current:
-            raise QueryError(f"no version {version} is served; the newest is {self._current}", 404)
+            raise QueryError(f"no version {version} is served; the newest is {self._current}", "unknown")
         if version not in self._fetches:
             now = time.monotonic()
-            old = (v for v in self._backends if v != self._current)
+            old = (v for v in self._loaded if v != self._current)
             busy = [v for v in old if now < self._used.get(v, -math.inf) + KEEP]
             if busy or self._fetches:
-                raise QueryError(f"version {version} is not loaded, and another is in use; try again in a minute", 503)
+                raise QueryError(
+                    f"version {version} is not loaded, and another is in use; try again in a minute", "busy"
+                )
             self._fetches[version] = task = asyncio.create_task(self._fetch(version))
             task.add_done_callback(lambda _: self._fetches.pop(version))
         await asyncio.shield(self._fetches[version])
@@ -175,27 +166,27 @@ class Library:
     async def _fetch(self, version: int) -> None:
         async with self._turn:
             try:
-                backend = await self._loaded(version)
+                self._loaded[version] = await self._load(version)
             except RsirError as error:
-                raise QueryError(f"version: {error}", 404) from error
-            self._backends[version], self._used[version] = backend, time.monotonic()
+                raise QueryError(f"version: {error}", "unknown") from error
+            self._used[version] = time.monotonic()
 
-    async def _loaded(self, version: int) -> Backend:
-        """Return the backend of a version, once all replicas have loaded it.
+    async def _load(self, version: int) -> ServedVersion:
+        """Return a version, once all of the backend has loaded it.
 
         Raises:
             RsirError: they cannot.
         """
         try:
-            edition = await asyncio.to_thread(open_version, self._index, version)
+            served = await asyncio.to_thread(read_version, self._index, version)
         except (OSError, pa.ArrowException) as error:
             raise TableError(
                 f"version {version} of {self._index} has files that are gone or damaged ({error}); ask for another"
             ) from error
-        refused = await self._fleet.hold([*self.versions, version])
+        refused = await self._backend.hold([*self.numbers, version])
         if version in refused:
             raise RsirError(refused[version])
-        return self._fleet.backend(edition)
+        return served
 
     def _is_wanted(self, version: int) -> bool:
         recently = time.monotonic() < self._used.get(version, -math.inf) + KEEP

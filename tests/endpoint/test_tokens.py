@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.serving.access_log import Entry
-from jobs.serving.tokens import Tokens, hash_of
+from rsir_core.endpoint.access_log import Entry
+from rsir_core.endpoint.tokens import Tokens, hash_of
 from rsir_core.errors import ConfigError
 from tests.support.serving import ONE, local_app, serving, upload
 
