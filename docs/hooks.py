@@ -64,15 +64,16 @@ def _default(option: "Option") -> str:
 @functools.cache
 def openapi() -> dict[str, Any]:
     """Describe the endpoint as it does itself, with the limits that are its defaults."""
-    from jobs.serving.app import EndpointSettings, build_app  # noqa: PLC0415 -- loads ray
-    from jobs.serving.options import ServeConfig  # noqa: PLC0415 -- as above
-    from jobs.serving.reading import Limits  # noqa: PLC0415 -- as above
-    from jobs.serving.tokens import Tokens  # noqa: PLC0415 -- as above
+    from jobs.serving.options import ServeConfig  # noqa: PLC0415 -- as the pages without routes do not need it
+    from rsir_core.endpoint.app import build_app  # noqa: PLC0415 -- as above
+    from rsir_core.endpoint.reading import Limits  # noqa: PLC0415 -- as above
+    from rsir_core.endpoint.tokens import Tokens  # noqa: PLC0415 -- as above
 
     served = ServeConfig(index="index")
     limits = Limits(served.max_k, served.max_bytes, served.max_pixels)
-    no_library: Any = None  # no request is made
-    return build_app(no_library, limits, EndpointSettings(lambda _: None, Tokens({}))).openapi()
+    unused: Any = None  # no request is made
+    found: dict[str, Any] = build_app(unused, unused, limits, lambda _: None, Tokens({})).openapi()
+    return found
 
 
 def _route(name: str) -> str:
