@@ -64,16 +64,15 @@ def _default(option: "Option") -> str:
 @functools.cache
 def openapi() -> dict[str, Any]:
     """Describe the endpoint as it does itself, with the limits that are its defaults."""
-    from jobs.serving.options import ServeConfig  # noqa: PLC0415 -- as the pages without routes do not need it
-    from rsir_core.endpoint.app import build_app  # noqa: PLC0415 -- as above
-    from rsir_core.endpoint.reading import Limits  # noqa: PLC0415 -- as above
-    from rsir_core.endpoint.tokens import Tokens  # noqa: PLC0415 -- as above
+    from jobs.serving.options import ServeConfig  # noqa: PLC0415 -- of what is described, as are the others
+    from rsir_core.endpoint.app import build_app  # noqa: PLC0415
+    from rsir_core.endpoint.reading import Limits  # noqa: PLC0415
+    from rsir_core.endpoint.tokens import Tokens  # noqa: PLC0415
 
     served = ServeConfig(index="index")
     limits = Limits(served.max_k, served.max_bytes, served.max_pixels)
-    unused: Any = None  # no request is made
-    found: dict[str, Any] = build_app(unused, unused, limits, lambda _: None, Tokens({})).openapi()
-    return found
+    nothing: Any = None  # no request is made
+    return build_app(nothing, nothing, limits, lambda _: None, Tokens({})).openapi()
 
 
 def _route(name: str) -> str:

@@ -33,7 +33,7 @@ NOT_RUN: Final = {  # commands that match: why
     r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
     r"python -m jobs\.finetune_classifier (?!--archive images)": "train for 20 minutes; the first tutorial trains",
     r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
-    r".*/token": "needs an endpoint with tokens; tests/serving/test_tokens.py has one",
+    r".*/token": "needs an endpoint with tokens; tests/endpoint/test_tokens.py has one",
 }
 PAGES_NOT_RUN: Final = {"results": "need data sets and hours"}
 SMALL: Final = {"/my/images": "images", "/my/queries": "images/harbor"}  # in place of the reader's own
