@@ -5,6 +5,7 @@ smaller image id. Distances come from differences, never from ‖a‖² + ‖b�
 distance exactly 0; weights, distances and products are float64, so that nothing underflows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Self
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from scipy.spatial.distance import cdist
 
 from rsir_core.arrays import Doubles, Floats, Ints, Mask
-from rsir_core.search.clusters import Clusters
+from rsir_core.search.clusters import Clusters, make_clusters
 from rsir_core.search.kernel import ClusterTree, candidates
 
 SMALLEST: Final = np.finfo(np.float32).tiny
@@ -113,6 +114,27 @@ class Searcher:
         _check_finite(feature, complement)
         self._ids, self._feature, self._complement = image_ids, feature, complement
         self._tree = ClusterTree.of(clusters, feature, complement, clusters.from_centres(feature))
+
+    @classmethod
+    def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:
+        """Cluster rows and build their searcher; returns the order (n,) of its rows, and the searcher.
+
+        Args:
+            image_ids: n ids.
+            feature: (n, K) float32.
+            class_probabilities: (n, C) float32.
+
+        Raises:
+            ValueError: the arguments have different numbers of rows, or a value is not finite.
+        """
+        if not len(image_ids) == len(feature) == len(class_probabilities):
+            counts = len(image_ids), len(feature), len(class_probabilities)
+            raise ValueError("{} image ids, {} features and {} class probabilities are no rows".format(*counts))
+        _check_finite(feature, class_probabilities)
+        complement = complements(class_probabilities)
+        order, clusters = make_clusters(feature, classes(class_probabilities), complement)
+        ids = pa.chunked_array([pa.array(image_ids, pa.string()).take(pa.array(order))])
+        return order, cls(ids, feature[order], np.ascontiguousarray(complement[order].T), clusters)
 
     def __len__(self) -> int:
         return len(self._feature)

@@ -17,9 +17,8 @@ from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition, in_runs
-from rsir_core.search.exact import classes
+from rsir_core.search.exact import Searcher, classes
 from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
-from tests.support.rankings import searcher_of
 from tests.support.writing import writer_of
 
 
@@ -54,7 +53,7 @@ def main() -> None:
             writer.start()
             writer.join()
         index = Index(uri)
-        _, warm = searcher_of(
+        _, warm = Searcher.of(
             ["a"], np.zeros((1, DIMENSIONS), np.float32), np.full((1, CLASSES), 1 / CLASSES, np.float32)
         )
         warm.search(np.zeros(DIMENSIONS, np.float32), np.full(CLASSES, 1 / CLASSES, np.float32), 1)  # compiles

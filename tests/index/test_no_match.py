@@ -16,7 +16,7 @@ from rsir_core.index.no_match import (
     score_no_match,
     threshold,
 )
-from tests.support.rankings import searcher_of
+from rsir_core.search.exact import Searcher
 from tests.support.writing import writer_of
 
 
@@ -31,7 +31,7 @@ def test_the_nearest_of_other_classes_is_what_the_search_finds_among_them(seed: 
     whole = nearest_of_other_classes(queries, *rows)
     parts = [nearest_of_other_classes(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
     np.testing.assert_allclose(np.minimum(*parts), whole, rtol=1e-12)
-    order, searcher = searcher_of([f"{i:03}" for i in range(n)], *rows)
+    order, searcher = Searcher.of([f"{i:03}" for i in range(n)], *rows)
     classes = rows.class_probabilities.argmax(axis=1)[order]
     for i, (feature, p) in enumerate(zip(*queries, strict=True)):
         best = searcher.search(feature, p, 1, classes != p.argmax(), plain=True).distance
@@ -78,7 +78,7 @@ def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() ->
     assert found is not None and found["queries"] == len(here)
     null = nearest_of_other_classes(Sample(feature[here], p[here]), feature[here], p[here])
     assert found["threshold"] == threshold(null)
-    order, searcher = searcher_of([f"{i:03}" for i in here], feature[here], p[here])
+    order, searcher = Searcher.of([f"{i:03}" for i in here], feature[here], p[here])
     rows = here[order]
 
     def nearest(i: int, allowed: np.ndarray) -> float:
