@@ -14,7 +14,7 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -34,8 +34,8 @@ from rsir_core.index.diff import listing_table
 from rsir_core.index.index import Index, TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
-from tests.benchmarks.stored_index import publish_features, store_embeddings
-from tests.benchmarks.watching import peak
+from tests.support.stored_index import publish_features, store_embeddings
+from tests.support.watching import peak
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
 
@@ -95,13 +95,13 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Describe some images alone; then new, changed and gone ones, and all three together."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     n = args.changes
     gc.freeze()  # as `command.run` does
     with tempfile.TemporaryDirectory() as folder:

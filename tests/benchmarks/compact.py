@@ -7,6 +7,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +20,9 @@ from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
 from rsir_core.index.index import Index, TableName
 from rsir_core.index.lease import Lease
-from tests.benchmarks.drawn_rows import NAMES
-from tests.benchmarks.stored_index import store_embeddings
-from tests.benchmarks.watching import Watch
+from tests.support.drawn_rows import NAMES
+from tests.support.stored_index import store_embeddings
+from tests.support.watching import Watch
 
 NIGHT = 10_000  # images that each run has added
 PER_COMMIT = 1_000
@@ -64,13 +65,13 @@ def _files(index: Index) -> int:
     return sum(len(list(index.table_files(name))) for name in ("features", "embeddings"))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Few, then many."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--few", type=int, default=100_000)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     few, many = compacted(args.few), compacted(args.many)
     ratio = many["worker_bytes"] / few["worker_bytes"]
     print(json.dumps({"few": args.few, "many": args.many, "of_few": few, "of_many": many, "worker_ratio": ratio}))
