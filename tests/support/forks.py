@@ -30,7 +30,7 @@ from tests.support.ray_worker import SOCKET, ask
 ROOT: Final = Path(__file__).parents[2]
 LARGEST: Final = 1_000_000  # bytes of a request
 # Not Ray, which reads the environment as it is imported: each fork has its own.
-PRELOADED: Final = ("aiohttp", "fastapi", "grpc", "pandas", "s3fs", "torchvision", "timm")
+PRELOADED: Final = ("aiohttp", "fastapi", "grpc", "pandas", "s3fs", "sklearn.cluster", "torchvision", "timm")
 
 
 class Fork:
@@ -86,7 +86,7 @@ def start(argv: Sequence[str], out: Any, error: Any, environment: Mapping[str, s
     """
     with open(os.devnull) as nothing:  # noqa: PTH123 -- as stdin
         files = [file.fileno() for file in (nothing, out, error)]
-        return Fork(ask(["-m", *argv], os.environ if environment is None else environment, str(ROOT), files))
+        return Fork(ask(["-m", *argv], dict(environment or os.environ), str(ROOT), files))
 
 
 @contextmanager

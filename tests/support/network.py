@@ -8,7 +8,12 @@ from typing import Any, Final
 
 import psutil
 
-_OURS: Final = {a.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for a in addresses}
+_OURS: Final = {
+    interface.address.partition("%")[0]
+    for interfaces in psutil.net_if_addrs().values()
+    for interface in interfaces
+    if interface.family in (socket.AF_INET, socket.AF_INET6)
+}
 _NAMES: Final = {"", "localhost", socket.gethostname().lower()}
 _NOWHERE: Final = "http://127.0.0.1:9"  # where nobody listens
 

@@ -12,13 +12,11 @@ SOCKET = "RSIR_FORKS"  # environment variable: the path of the socket at which f
 CONTEXT = "--serialized-runtime-env-context="
 
 
-def ask(
-    argv: list[str], environment: "os._Environ[str] | dict[str, str]", folder: str, files: list[int]
-) -> socket.socket:
+def ask(argv: list[str], environment: dict[str, str], folder: str, files: list[int]) -> socket.socket:
     """Ask for a process, see `tests.support.forks`; returns where its pid comes, and once it has ended its status."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(os.environ[SOCKET])
-    request = {"argv": argv, "environment": dict(environment), "folder": folder}
+    request = {"argv": argv, "environment": environment, "folder": folder}
     socket.send_fds(connection, [json.dumps(request).encode()], files)
     return connection
 
