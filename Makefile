@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/mkdocs build --strict --site-dir site
+	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 bench: setup
 	for name in $(notdir $(basename $(wildcard tests/benchmarks/[a-z]*.py))); do $(BIN)/python -m tests.benchmarks.$$name --json || exit 1; done

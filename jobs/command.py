@@ -1,151 +1,170 @@
-"""From the command line and a YAML file to a job's dataclass; and the way that a job starts and ends.
+"""From the command line and a YAML file to a job's options; and the way that a job starts and ends.
 
 The command line wins over the file, the file over the default. An unknown key is an error, a missing one too.
 """
 
 import argparse
-import dataclasses
 import gc
 import importlib
 import json
 import logging
-import math
 import sys
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage.filesystem import one_line
 
 Summary = Mapping[str, Any]  # of a job; its `problem`, if it has one, makes the exit code 3
 EXIT: Final = "Exit status: 0 done, 1 failed, 2 bad usage, 3 done but with more failures than allowed (jobs.index)."
+KINDS: Final = {  # by the format or type of JSON Schema
+    "integer": "INT", "number": "FLOAT", "string": "TEXT", "date-time": "TIME", "array": "LIST", "boolean": "FLAG"
+}  # fmt: skip
+SIGNS: Final = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 C = TypeVar("C", bound="JobConfig")
 
 
-def option(
-    help_text: str, default: Any = dataclasses.MISSING, least: float | None = None, most: float | None = None
-) -> Any:
-    """Make a field of a job's dataclass, with its line in `--help` and the bounds of its value."""
-    metadata = {"help": help_text, "least": least, "most": most}
-    return dataclasses.field(default=default, metadata=metadata, kw_only=True)
+def option(text: str, default: Any = ..., **more: Any) -> Any:
+    """Define an option: pydantic's `Field`, with its line in `--help` first; without a default it is required."""
+    return Field(default, description=text, **more)
 
 
-@dataclasses.dataclass(frozen=True)
-class JobConfig:
+class JobConfig(BaseModel):
     """Hold the options that every job takes."""
 
-    json: bool = option("print the summary as one JSON object on the last line of stdout", False)
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, least, most = getattr(self, field.name), field.metadata["least"], field.metadata["most"]
-            if value == "":
-                raise ConfigError(f"--{field.name.replace('_', '-')} is empty; give a value, or leave it out")
-            if least is None or least <= value <= (math.inf if most is None else most):  # which no NaN is
-                continue
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise ConfigError(f"--{field.name.replace('_', '-')} {value}: it takes {allowed}")
+    as_json: bool = Field(  # BaseModel has a `json` of its own
+        default=False, alias="json", description="print the summary as one JSON object on the last line of stdout"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_in_words(error, values)) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty_and_converted(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "":
+            raise ValueError("it is empty; give a value, or leave it out")
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("only a --flag is true or false")
+        return value
+
+
+class Option(NamedTuple):
+    """Describe one option, for `--help` and for the reference.
+
+    Attributes:
+        name: as it is typed, `--batch-size`.
+        kind: INT, FLOAT, TEXT, LIST, TIME, FLAG, or the choices, `{a,b}`.
+        default: as it is typed; empty: there is none.
+        required: whether it must be given.
+        bounds: of its value, `≥ 0, ≤ 1`; empty: there are none.
+        text: what it does.
+    """
+
+    name: str
+    kind: str
+    default: str
+    required: bool
+    bounds: str
+    text: str
+
+    def __str__(self) -> str:
+        """Format the line of `--help`."""
+        notes = ["required"] if self.required else [f"default {self.default}"] if self.default else []
+        notes += [self.bounds] if self.bounds else []
+        return f"{self.text} [{'; '.join(notes)}]" if notes else self.text
+
+
+def options_of(config: type[JobConfig]) -> list[Option]:
+    """List a job's options, the required ones first."""
+    schema = config.model_json_schema()
+    required = schema.get("required", [])
+    options = [_option(name, field, name in required) for name, field in schema["properties"].items()]
+    return sorted(options, key=lambda option: not option.required)
+
+
+def _option(name: str, field: Mapping[str, Any], required: bool) -> Option:
+    value = next(kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null")
+    kind = f"{{{','.join(map(str, value['enum']))}}}" if "enum" in value else KINDS[value.get("format", value["type"])]
+    default = field.get("default")
+    shown = ",".join(default) if isinstance(default, list) else "" if default is None else str(default)
+    bounds = ", ".join(f"{sign} {value[key]:g}" for key, sign in SIGNS.items() if key in value)
+    return Option(_flag(name), kind, "" if kind == "FLAG" else shown, required, bounds, field["description"])
+
+
+def _flag(name: object) -> str:
+    return "--" + str(name).replace("_", "-")
+
+
+def _in_words(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """Format what is missing, or the first thing that is wrong with each option, on one line."""
+    errors = error.errors(include_url=False)
+    if missing := [_flag(e["loc"][0]) for e in errors if e["type"] == "missing" and len(e["loc"]) == 1]:
+        return f"missing: {', '.join(missing)}"
+    lines: dict[object, str] = {}
+    for e in errors:
+        message, name = e["msg"].removeprefix("Value error, "), e["loc"][0] if e["loc"] else None
+        given = values.get(str(name))
+        lines.setdefault(name, f"{_flag(name)} {given if given != '' else repr('')}: {message}" if name else message)
+    return "; ".join(lines.values())
 
 
 def parse(config: type[C], prog: str, argv: Sequence[str] | None = None) -> C:
-    """Fill a job's dataclass from the command line and `--config FILE`.
+    """Fill a job's options from the command line and `--config FILE`.
 
-    Exits with status 2 on bad usage and 0 after `--help`, as argparse does.
+    Exits with status 2 on an unknown option and 0 after `--help`, as argparse does.
 
     Raises:
-        ConfigError: the file cannot be read, has an unknown key, or a value of the wrong kind.
+        ConfigError: the file cannot be read or has an unknown key; or a value is missing or not allowed.
     """
     parser = argparse.ArgumentParser(
-        prog, description=config.__doc__, epilog=EXIT, formatter_class=argparse.HelpFormatter, allow_abbrev=False
+        prog, "%(prog)s [--config FILE] [--key VALUE …]", config.__doc__, EXIT, allow_abbrev=False
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these keys")
-    fields = {f.name: f for f in dataclasses.fields(config)}
-    hints = typing.get_type_hints(config)
-    for name, field in fields.items():
-        _add(parser, name, field, hints[name])
+    for option in options_of(config):
+        is_flag = option.kind == "FLAG"
+        kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if is_flag else {"metavar": option.kind}
+        parser.add_argument(option.name, default=argparse.SUPPRESS, help=str(option).replace("%", "%%"), **kind)
     given = vars(parser.parse_args(argv))
-    file = given.pop("config", None)
-    values = {**(_from_yaml(Path(file), hints) if file else {}), **given}
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
-    if missing:
-        parser.error(f"missing: {', '.join('--' + n.replace('_', '-') for n in missing)}")
-    return config(**values)
+    file = given.pop("config")
+    return config(**({} if file is None else _from_yaml(config, file)) | given)
 
 
-def _add(parser: argparse.ArgumentParser, name: str, field: "dataclasses.Field[Any]", hint: Any) -> None:
-    flag = "--" + name.replace("_", "-")
-    required = field.default is dataclasses.MISSING
-    text = field.metadata["help"].replace("%", "%%")
-    text += " (required)" if required else f" [{field.default}]" if field.default not in (None, False) else ""
-    if hint is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        return
-    base = _base_type(hint)
-    choices = typing.get_args(base) if typing.get_origin(base) is Literal else None
-    kind = str if choices else base
-    metavar = None if choices else kind.__name__.upper()
-    parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, default=argparse.SUPPRESS, help=text)
-
-
-def _base_type(hint: Any) -> Any:
-    """Return T of `T | None`, else the hint itself."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next(a for a in typing.get_args(hint) if a is not type(None))
-    return hint
-
-
-def _from_yaml(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
+def _from_yaml(config: type[JobConfig], file: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text("utf-8")) or {}
+        values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {file}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: expected `key: value` lines, got {type(values).__name__}")
-    return _all_checked(f"--config {file}", values, hints)
+    return _known(config, f"--config {file}", values)
+
+
+def _known(config: type[JobConfig], source: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Spell keys as Python does; refuse those that the job does not have."""
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    known = sorted(field.alias or name for name, field in config.model_fields.items())
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(known)}")
+    return values
 
 
 def from_mapping(config: type[C], source: str, values: Mapping[Any, Any]) -> C:
-    """Fill a job's dataclass with values that somebody else has read, as Serve does.
+    """Fill a job's options with values that somebody else has read, as Serve does; numbers may be texts.
 
     Raises:
-        ConfigError: an unknown key, a missing one, or a value of the wrong kind; the message begins with the source.
+        ConfigError: an unknown key, a missing one, or a value that is not allowed.
     """
-    given = _all_checked(source, values, typing.get_type_hints(config))
-    fields = dataclasses.fields(config)
-    if missing := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in given]:
-        raise ConfigError(f"{source}: missing: {', '.join(missing)}")
-    return config(**given)
-
-
-def _all_checked(source: str, values: Mapping[Any, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    values = {str(k).replace("-", "_"): v for k, v in values.items()}
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
-    return {name: _checked(source, name, value, hints[name]) for name, value in values.items()}
-
-
-def _checked(source: str, name: str, value: Any, hint: Any) -> Any:
-    base = _base_type(hint)
-    if value is None and base is not hint:
-        return None
-    if typing.get_origin(base) is Literal:
-        if value not in typing.get_args(base):
-            raise ConfigError(f"{source}: {name} is {value!r}; it takes {', '.join(typing.get_args(base))}")
-        return value
-    if base in (int, float) and isinstance(value, str):  # as `serve run` gives all of them
-        with suppress(ValueError):
-            return base(value)
-    if base is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        raise ConfigError(f"{source}: {name} is {value!r}; it takes a value of type {base.__name__}")
-    return value
+    return config(**_known(config, source, values))
 
 
 def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[str] | None = None) -> int:
@@ -171,7 +190,7 @@ def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
-    if settings.json:
+    if settings.as_json:
         print(json.dumps(summary), flush=True)
     else:
         print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)

@@ -8,18 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from jobs.boxes.data import image_size
-from jobs.boxes.formats import NWPU_CLASSES, MarkedObject
-from jobs.boxes.marked import Marked, read_coco_files, read_label_files
-from jobs.boxes.named import NamedFiles
 from jobs.boxes.options import ConvertBoxesConfig
-from jobs.boxes.polygons import around, clipped
-from jobs.boxes.splits import SPLITS, split_images
-from jobs.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
-from jobs.boxes.yolo import read_lines
 from jobs.command import Summary, run
 from rsir_core.archive.file_names import composed
 from rsir_core.archive.listing import EXTENSIONS
+from rsir_core.boxes.data import image_size
+from rsir_core.boxes.formats import LABEL_FORMATS, NWPU_CLASSES, MarkedObject
+from rsir_core.boxes.marked import Marked, read_coco_files, read_label_files
+from rsir_core.boxes.named import NamedFiles
+from rsir_core.boxes.polygons import around, clipped
+from rsir_core.boxes.splits import SPLITS, split_images
+from rsir_core.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes
+from rsir_core.boxes.yolo import read_lines
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.models.regions import Box
 
@@ -39,13 +39,14 @@ def convert_boxes(config: ConvertBoxesConfig) -> Summary:
     for option in ("images", "boxes", "out"):
         local_path(f"--{option}", getattr(config, option))
     images = NamedFiles(config.images, EXTENSIONS)
-    coco = read_coco_files(config, images) if config.format == "coco" else None
+    drop = config.unmatched == "drop"
+    coco = read_coco_files(config.boxes, images, drop) if config.format == "coco" else None
     places = {split: getattr(config, split) for split in SPLITS}
     shares = {"val": config.val_fraction, "test": config.test_fraction}
     splits = split_images(images, sorted(coco.marked) if coco else images.names, places, shares, config.seed)
     members = [name for split in SPLITS for name in splits[split]]
     sizes = {name: image_size(str(images.path(name))) for name in members}
-    found = coco or read_label_files(config, images, sizes, given or ())
+    found = coco or read_label_files(LABEL_FORMATS[config.format], config.boxes, images, sizes, given or (), drop)
     names = list(given or found.names)
     checked, counts = _check(config, names, found.marked, sizes)
     written = {

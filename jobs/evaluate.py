@@ -1,6 +1,6 @@
 """Score retrieval over an index: `python -m jobs.evaluate --index URI --report DIR [--split CSV]`.
 
-Every labelled image is a query once, against all others. Labels come from a split CSV, else from folder names.
+Every labelled image is a query once, ranked against all others. Labels come from a split CSV, else from folder names.
 """
 
 import logging
@@ -14,17 +14,16 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from jobs.cluster import joined
 from jobs.command import Summary, run
 from jobs.evaluating.describing import Described, describe_again, reading_of, stored
-from jobs.evaluating.duplicates import find_duplicates, write_duplicates
 from jobs.evaluating.evaluated_index import SEED, EvaluatedIndex, of_seed, open_evaluated_index
 from jobs.evaluating.gallery import choose_queries, make_strips
 from jobs.evaluating.options import EvaluateConfig
-from jobs.options import split_list
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
+from rsir_core.evaluation.duplicates import find_duplicates, write_duplicates
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
 from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import score_retrieval, top_confusion
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> Summary:
-    """Measure, and write the report."""
+    """Run the job: measure, and write the report."""
     began = time.monotonic()
     evaluation, pairs = measure(config)
     write_duplicates(config.report, pairs)
@@ -54,13 +53,13 @@ def evaluate(config: EvaluateConfig) -> Summary:
 
 
 def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
-    """Label, rank and score by every arm, for every seed; and all pairs of one picture."""
+    """Label, rank and score by every arm for every seed; also returns all pairs of images that are one picture."""
     seeds = _checked(config)
     subjects = [open_evaluated_index(config, seed) for seed in seeds]
     if odd := [s.seed for s in subjects if s.arms != subjects[0].arms]:
         raise ConfigError(
-            f"--seeds {config.seeds}: seed {odd[0]} has another backbone, tau or dimensions than the first; "
-            "compare indexes that were made alike"
+            f"--seeds {','.join(config.seeds or ())}: seed {odd[0]} has another backbone, tau or dimensions than "
+            "the first; compare indexes that were made alike"
         )
     with joined(config.address, config.needs) if subjects[0].again else nullcontext():
         runs = [evaluate_index(subject, config) for subject in subjects]
@@ -72,7 +71,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 
 
 def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
-    """Score what the stored class probabilities say: unseen classes, no-match and calibration."""
+    """Score the stored class probabilities: unseen classes, no-match and calibration."""
     feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
     labels, classifier = subject.labels, subject.classifier
     return {
@@ -83,7 +82,7 @@ def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
 
 
 def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
-    """Describe what is not stored, and score every arm."""
+    """Score every arm over one index; what is not stored is described first."""
     own = stored(subject.index, subject.features)
     described = {subject.own.variation: own, **describe_again(subject, config)}
     scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
@@ -108,7 +107,7 @@ def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
 def score_arms(
     arms: Sequence[Arm], described: Mapping[Variation, Described], labels: Sequence[str]
 ) -> Iterator[tuple[Arm, Scored]]:
-    """Rank and score one database by one kind of vectors, by each distance."""
+    """Rank and score one database by one kind of vector, for each distance."""
     database = described[arms[0].variation]
     vectors = database.vectors(arms[0].components)
     for arm in arms:
@@ -118,43 +117,43 @@ def score_arms(
 
 
 def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:
-    """Group arms that compare the same vectors, so that each kind is made once."""
+    """Group arms that compare the same vectors, so that these are computed once."""
     groups: dict[tuple[Variation, int | None], list[Arm]] = {}
     for arm in arms:
         groups.setdefault((arm.variation, arm.components), []).append(arm)
     return list(groups.values())
 
 
-def _checked(config: EvaluateConfig) -> list[str | None]:
-    """Check what can be wrong with the command alone, make the report folder, and return the seeds."""
-    sets = parse_arms(config.arms)
+def _checked(config: EvaluateConfig) -> Sequence[str | None]:
+    """Check the options, create the report folder, and return the seeds."""
+    sets, arms = parse_arms(config.arms), ",".join(config.arms)
     if config.weights is not None and "frozen" not in sets:
         raise ConfigError(
-            f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {config.arms}, or drop this"
+            f"--weights {config.weights}: only the arm frozen uses them; add it to --arms {arms}, or drop this"
         )
     if config.peers and "table5" not in sets:
         raise ConfigError(
-            f"--peers {config.peers}: only table5 compares with them; add it to --arms {config.arms}, or drop this"
+            f"--peers {','.join(config.peers)}: only table5 compares with them; add it to --arms {arms}, or drop this"
         )
-    if "table5" in sets and not split_list(config.peers):
+    if "table5" in sets and not config.peers:
         raise ConfigError(
             "--arms table5 compares with whole images by other backbones; make a bundle of each, as by `python -m "
             "jobs.finetune_classifier --archive … --seed … --tau 1 --backbone vgg16 --models peers/vgg16` (and "
             "resnet50; --weights FILE where no ImageNet weights can be downloaded), and pass --peers "
             "peers/vgg16,peers/resnet50. The rows of the method itself are in --arms key_region"
         )
-    seeds = split_list(config.seeds)
+    seeds = config.seeds or ()
     if bool(seeds) != (SEED in config.index):
         raise ConfigError(
-            f"--seeds {config.seeds or ''} and --index {config.index}: write {SEED} where the seed stands in the URI, "
+            f"--seeds {','.join(seeds)} and --index {config.index}: write {SEED} where the seed stands in the URI, "
             "as in --index runs/seed{seed}/index --seeds 0,1,2"
         )
     make_folder("--report", config.report)
-    return list(seeds) or [None]
+    return seeds or (None,)
 
 
 def _accuracy(features: pa.Table, labels: Sequence[str], classes: Sequence[str]) -> float | None:
-    """Measure the share of images whose class is their label; None: a label is no class name."""
+    """Compute the share of images whose class is their label; None if a label is no class name."""
     if not set(labels) <= set(classes):
         return None
     return float(np.mean(np.array(features[schemas.CLASS].to_pylist()) == np.array(labels)))

@@ -16,6 +16,7 @@ from ray.train import (
     CheckpointConfig,
     ControllerError,
     FailureConfig,
+    LoggingConfig,
     Result,
     RunConfig,
     ScalingConfig,
@@ -26,19 +27,19 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from safetensors.torch import save
 from torch import Tensor
 
-from jobs.cluster import joined
 from jobs.command import Summary, run
-from jobs.options import split_list
-from jobs.pipeline.reading import Reading, reader_of
+from jobs.pipeline.cluster import joined
 from jobs.training.calibrating import calibrate
 from jobs.training.classifier import train_worker, trained_weights
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.imagery.reading import Reading, reader_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
-from rsir_core.models.classifier import ClassifierSettings, State, check_sides, settings_for, start_weights
+from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
+from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     began = time.monotonic()
     files = list(list_images(config.archive))
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
-    images = split_images(labelled, config.train_fraction, config.seed, split_list(config.unseen))
+    images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
     taught = [image for image in images if image.split == "train"]
     classes = sorted({image.label for image in taught})
     fraction, labels = config.calibration_fraction, [image.label for image in taught]
@@ -175,7 +176,7 @@ def _train(
     Raises:
         LabelError, ConfigError: see `_fit`.
     """
-    effective = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
     payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
     fs, path = file_system(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
     storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
@@ -186,7 +187,7 @@ def _train(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={**payload, "config": asdict(config), "start": ray.put(start)},
+        train_loop_config={**payload, "config": config.model_dump(), "start": ray.put(start)},
         scaling_config=scaling,
         run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
             name=run_name(payload, [etags[image.uri] for image in images], start),
@@ -195,6 +196,7 @@ def _train(
             # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
             failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_TRIES),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": HUGE_PAGES},
+            logging_config=LoggingConfig("WARNING"),  # else five lines of Ray Train's around each epoch's own
         ),
     )
     result = _fit(trainer, _wanted(config))

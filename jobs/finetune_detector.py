@@ -1,6 +1,5 @@
 """Fine-tune YOLOv5 on boxes and write it into a model bundle (paper table 1, offline step 1)."""
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -14,21 +13,21 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
-from jobs.boxes.data import BoxData, BoxedImage, read_boxes, state_of
 from jobs.command import Summary, run
 from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.archive.listing import etag_of
+from rsir_core.boxes.data import BoxData, BoxedImage, read_boxes, state_of
 from rsir_core.errors import ConfigError, ImageError, LabelError, StorageError, WeightsError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.bundle import State, write_detector
 from rsir_core.models.detector import (
-    DetectorSettings,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.models.letterbox import STRIDE
 from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     make_folder("--models", config.models)
     folder = _run_folder(config, data)
     with offline_ultralytics():
-        from jobs.training.detector import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
+        from rsir_core.training.detector import epochs_done, read_best  # noqa: PLC0415 -- not before it is offline
     if epochs_done(folder) < config.epochs:
         _train(config, data, folder)
     state, scores = read_best(folder)
@@ -106,7 +105,7 @@ def _run_folder(config: FinetuneDetectorConfig, data: BoxData) -> Path:
         folder = Path(path) / "training" / "detector"
     else:
         folder = Path.home() / ".cache" / "rsir" / hashlib.sha256(config.models.encode()).hexdigest()[:16] / "detector"
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _WITHOUT_EFFECT}
+    settings = {k: v for k, v in config.model_dump().items() if k not in _WITHOUT_EFFECT}
     content = json.dumps({**settings, "data": data.digest(), "start": _state_of_start(config.weights)})
     note = folder / "settings.json"
     if not note.is_file() or note.read_text() != content:
@@ -134,7 +133,7 @@ def _clear(folder: Path) -> None:
 
 
 def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
-    from jobs.training.detector import BoxTrainer, epochs_done  # noqa: PLC0415 -- see the caller
+    from rsir_core.training.detector import BoxTrainer, epochs_done  # noqa: PLC0415 -- see the caller
 
     done = epochs_done(folder)
     trainer = BoxTrainer(data, _overrides(config, folder, folder / "weights" / "last.pt" if done else None))
@@ -152,7 +151,7 @@ def _train(config: FinetuneDetectorConfig, data: BoxData, folder: Path) -> None:
 def _score(config: FinetuneDetectorConfig, data: BoxData, settings: DetectorSettings, state: State) -> dict[str, Any]:
     if not data.test:
         return {}
-    from jobs.training.detector_scoring import score_boxes  # noqa: PLC0415 -- offline since the trainer was imported
+    from rsir_core.training.detector_scoring import score_boxes  # noqa: PLC0415 -- offline by now
 
     log.info("scoring the best epoch on the %d test images", len(data.test))
     device = "cuda" if config.num_gpus else "cpu"

@@ -1,7 +1,7 @@
-"""Boxes for an archive that has class folders only: `python -m jobs.propose_boxes --archive A --models M --out DIR`.
+"""Propose boxes for an archive of class folders: `python -m jobs.propose_boxes --archive A --models M --out DIR`.
 
-Weakly supervised localisation: the box of a training image's object is around what its class's activation map shows
-(Zhou et al. 2016, section 3.2). Test images are not looked at.
+Weakly supervised localisation: a training image's box encloses what the activation map of its class highlights (Zhou et
+al. 2016, section 3.2). Test images are not used.
 """
 
 import io
@@ -19,30 +19,30 @@ import torch
 from PIL import Image, ImageDraw
 
 from jobs.boxes.options import ProposeBoxesConfig
-from jobs.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
-from jobs.cluster import joined, tables_of
 from jobs.command import Summary, run
-from jobs.evaluating.labels import match
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
 from rsir_core.archive.listing import list_images
+from rsir_core.arrays import Pixels
+from rsir_core.boxes.writing import ImageToWrite, check_names, new_folder, write_boxes
 from rsir_core.errors import ConfigError, LabelError
+from rsir_core.evaluation.labelled_rows import match
 from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.rgb import Pixels
+from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import SPLIT, load_bundle
 from rsir_core.models.cam import ActivationMaps, boxes_of
 from rsir_core.models.regions import Box
 
 log = logging.getLogger(__name__)
-# Times the side that the classifier was trained with: at 1 its last map has 7 × 7 places, and tanks side by side on
-# UC Merced were one box; at 2 each had its own.
-ENLARGED: Final = 2
-PEAK: Final = 0.7  # share of the strongest activation that a second object reaches somewhere
-SHOWN: Final = 6  # images per class on the picture of proposals
-CLASSES_SHOWN: Final = 100  # there, at most: a JPEG ends at 65,500 pixels
-SIDE: Final = 160  # pixels of each there
+# Factor on the side that the classifier was trained with. At 1 its last map has 7 × 7 places, and neighbouring tanks of
+# UC Merced shared one box; at 2 each had its own.
+ENLARGEMENT: Final = 2
+PEAK: Final = 0.7  # share of the strongest activation that further objects must reach
+IMAGES_SHOWN: Final = 6  # per class, on the picture of proposals
+CLASSES_SHOWN: Final = 100  # at most, since a JPEG has at most 65,500 pixels a side
+SIDE: Final = 160  # pixels of each image shown
 FOUND: Final = pa.schema(
     [
         ("image", pa.int64()),  # its place in the list
@@ -55,17 +55,17 @@ FOUND: Final = pa.schema(
 
 
 class ProposeStage:
-    """Work: the boxes of the class that each image is known to be of."""
+    """Stage work: propose boxes for the known class of each image."""
 
     def __init__(self, models: str, threshold: float, device: str) -> None:
         torch.set_num_threads(1)
         bundle = load_bundle(models)
-        settings = replace(bundle.classifier, image_size=ENLARGED * bundle.classifier.image_size)
+        settings = replace(bundle.classifier, image_size=ENLARGEMENT * bundle.classifier.image_size)
         self.threshold = threshold
         self.maps = ActivationMaps(settings, bundle.classifier_state, device)
 
     def __call__(self, read: pa.Table) -> pa.Table:
-        """Read rows with columns `image` and `place` (of the class) to schema `FOUND`."""
+        """Propose boxes for read rows with columns `image` and `place` (number of the class), to schema `FOUND`."""
         good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
         found = [
             self._propose(pixels, image, place)
@@ -82,20 +82,20 @@ class ProposeStage:
 
 
 def propose_boxes(config: ProposeBoxesConfig) -> Summary:
-    """Find the training images, propose, and write the data.yaml and a picture of some proposals.
+    """Run the job: propose boxes for the training images, and write a data.yaml and a picture of some proposals.
 
     Raises:
-        ConfigError: a setting that cannot be.
-        LabelError: no training image is in the archive, or none has a box.
+        ConfigError: an invalid option.
+        LabelError: no training image is in the archive, or none gets a box.
         WeightsError: the backbone has no activation maps.
     """
     began = time.monotonic()
     for name, value in (("threshold", config.threshold), ("val-fraction", config.val_fraction)):
         if not 0 < value < 1:
             raise ConfigError(f"--{name} is {value}; it must lie between 0 and 1")
-    new_folder(config.out)  # what is in its way, or in that of the labels, is found out before anything is proposed
+    new_folder(config.out)  # whatever is in its way is found before anything is proposed
     bundle = load_bundle(config.models)
-    ActivationMaps(bundle.classifier, bundle.classifier_state)  # a backbone without them is found out here
+    ActivationMaps(bundle.classifier, bundle.classifier_state)  # fails here if the backbone has none
     images = _training_images(config, bundle.classes)
     check_names(image_id for image_id, _, _ in images)
     found = _propose(config, images).to_pylist()
@@ -146,18 +146,8 @@ def _training_images(config: ProposeBoxesConfig, classes: Sequence[str]) -> list
 
 def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]]) -> pa.Table:
     """Propose boxes as rows of schema `FOUND`, in the order of the images."""
-    image_ids, uris, places = zip(*images, strict=True)
-    n = len(images)
-    listing = pa.table(
-        {
-            schemas.IMAGE_ID: image_ids,
-            schemas.URI: uris,
-            schemas.ETAG: [""] * n,
-            schemas.TIME: pa.nulls(n, schemas.UTC),
-            "image": range(n),
-            "place": places,
-        }
-    )
+    _, uris, places = zip(*images, strict=True)
+    listing = listing_of(uris, image=range(len(images)), place=places)
     stage = Stage(Reading.of(config), ProposeStage, (config.models, config.threshold))
     with joined(config.address, config.needs):
         return pa.concat_tables(tables_of(through(stage, config, listing))).sort_by("image")
@@ -166,11 +156,11 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
 def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str], max_pixels: int) -> bytes:
     """Draw a JPEG with a row for each class that has some, of its first images with their boxes."""
     shown = sorted({image.objects[0][0] for image in proposed})[:CLASSES_SHOWN]
-    sheet = Image.new("RGB", (SHOWN * SIDE, len(shown) * SIDE), "white")
+    sheet = Image.new("RGB", (IMAGES_SHOWN * SIDE, len(shown) * SIDE), "white")
     drawn: Counter[int] = Counter()
     for image in proposed:
         place = image.objects[0][0]
-        if place not in shown or drawn[place] == SHOWN:
+        if place not in shown or drawn[place] == IMAGES_SHOWN:
             continue
         picture = Image.fromarray(read_picture(image.uri, max_pixels).pixels).resize((SIDE, SIDE))
         draw = ImageDraw.Draw(picture)

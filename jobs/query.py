@@ -6,19 +6,20 @@ import time
 import uuid
 from typing import Any
 
-from jobs.cluster import joined, rows_of
 from jobs.command import Summary, run
-from jobs.serving.answering import answer_files, write_part
-from jobs.serving.options import QueryConfig
-from jobs.serving.query import ServedVersion, open_version
+from jobs.pipeline.cluster import joined, rows_of
+from jobs.querying.answering import answer_files, write_part
+from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
-from rsir_core.errors import ConfigError, RsirError
+from rsir_core.errors import ConfigError, QueryError, RsirError
 from rsir_core.index.diff import listing_table
+from rsir_core.retrieval.partition import SCHEMA
+from rsir_core.retrieval.served_version import ServedVersion, open_version
+from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import file_system, reading_from
 
 log = logging.getLogger(__name__)
-MAX_K = 10_000
 
 
 class QueryProgress:
@@ -49,26 +50,24 @@ def answer_queries(config: QueryConfig) -> Summary:
     """Run the job once; the output folder appears when it is complete.
 
     Raises:
-        ConfigError: a class that the index does not know, or a k out of range.
+        ConfigError: a class or column that the index does not have, or a value that does not go with its column.
         RsirError: there is something in the folder already; no index; no image to ask with.
     """
     began = time.monotonic()
-    if not 1 <= config.k <= MAX_K:
-        raise ConfigError(f"--k {config.k}: it takes 1 to {MAX_K:,}")
     fs, out = file_system(config.out.rstrip("/"))
     with reading_from(config.out):
         is_taken = fs.exists(out) and (not fs.isdir(out) or fs.ls(out))
     if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
-    edition = open_version(config.index)
-    _check_classes(config, edition)
+    served = open_version(config.index)
+    _check_filter(config, served)
     listing = listing_table(list_images(config.queries))
-    log.info("%d queries, %d images in version %d", len(listing), edition.images, edition.version)
+    log.info("%d queries, %d images in version %d", len(listing), served.images, served.version)
     tally = QueryProgress(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
         with joined(config.address, config.needs):
-            for written in rows_of(answer_files(config, edition, listing, unfinished)):
+            for written in rows_of(answer_files(config, served, listing, unfinished)):
                 tally.take(written)
         for name, schema in (("results", schemas.RESULTS), ("failures", schemas.QUERY_FAILURES)):
             write_part(f"{unfinished}/{name}", schema.empty_table())  # so that both are there to be read
@@ -83,13 +82,15 @@ def answer_queries(config: QueryConfig) -> Summary:
         "rows": tally.rows,
         "seconds": round(time.monotonic() - began, 1),
         "queries_per_second": round(tally.rate, 1),
-        "version": edition.version,
+        "version": served.version,
     }
 
 
-def _check_classes(config: QueryConfig, edition: ServedVersion) -> None:
-    if unknown := sorted(set(config.filter.classes or ()) - set(edition.classes)):
-        raise ConfigError(f"--classes: {', '.join(unknown)} unknown; known are {', '.join(edition.classes)}")
+def _check_filter(config: QueryConfig, served: ServedVersion) -> None:
+    try:
+        Filter.of(config).expression(SCHEMA, served.classes)
+    except QueryError as error:
+        raise ConfigError(f"--{error}") from error
 
 
 def _move(fs: Any, unfinished: str, out: str) -> None:

@@ -1,4 +1,4 @@
-"""Answer queries over an index by HTTP: ingress → describer → searchers, until interrupted."""
+"""Answer queries over an index by HTTP, until interrupted."""
 
 import logging
 import signal
@@ -14,80 +14,23 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-from ray.serve.config import BackpressureConfig, HTTPOptions
+from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from jobs.cluster import joined
 from jobs.command import Summary, from_mapping, run
-from jobs.serving.fleet import Ingress
+from jobs.pipeline.cluster import joined
+from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
-from jobs.serving.query import open_version
-from jobs.serving.reading import Limits
-from jobs.serving.replicas import DescriberReplica, SearcherReplica
-from jobs.serving.tokens import Tokens
+from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ConfigError, RsirError
+from rsir_core.retrieval.served_version import open_version
 
 log = logging.getLogger(__name__)
 
 APP: Final = "rsir"
 REQUEST_TIMEOUT: Final = 120.0  # seconds, so that a client that stops sending does not hold its place for good
-HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
-COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
-DESCRIPTIONS: Final = 2  # calls under way in a describer: one is described, one is decoded or waits
-SEARCHES: Final = 4  # calls under way in a searcher, above which another replica is worth its memory
 STOP_TIMEOUT: Final = 30.0  # seconds for the controller to end all replicas
 QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
-REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
-
-
-def build(config: ServeConfig) -> Application:
-    """Bind the deployments together: one describer, a searcher per share of the rows, and the ingress.
-
-    Describer and searchers reserve half a CPU each: a query keeps one of them busy at a time, and both fit on one core.
-
-    Raises:
-        ConfigError: the file of tokens cannot be read.
-    """
-    tokens = None if config.tokens is None else Tokens.read(config.tokens)
-    half: dict[str, Any] = {"num_cpus": 0.5}
-    device = "cuda" if config.num_gpus else "cpu"
-    describer = serve.deployment(
-        name="describer",
-        ray_actor_options=half | ({"num_gpus": config.num_gpus} if config.num_gpus else {}),
-        max_ongoing_requests=8 * DESCRIPTIONS,  # some of large images, which go alone
-        **_scaled(config.max_describers, DESCRIPTIONS),
-    )(DescriberReplica).bind(config.index, config.max_pixels, device)
-    searchers = [
-        serve.deployment(
-            name=f"searcher-{part}",
-            ray_actor_options=half,
-            max_ongoing_requests=config.max_concurrency,
-            **_scaled(config.max_replicas, SEARCHES),
-        )(SearcherReplica).bind(config.index, part, config.partitions)
-        for part in range(config.partitions)
-    ]
-    ingress = serve.deployment(
-        name="ingress",
-        num_replicas=1,  # see `Library`
-        ray_actor_options={"num_cpus": 0},  # it waits
-        max_ongoing_requests=config.max_concurrency,
-        max_queued_requests=config.max_concurrency,  # by default there is no limit
-        backpressure_config=BackpressureConfig(retry_after_s=1),
-        logging_config=REQUESTS,
-        **COMMON,
-    )(serve.ingress()(Ingress))
-    limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
-    at_once = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
-    return ingress.bind(config.index, (describer, searchers, at_once), limits, tokens, config.refresh)
-
-
-def _scaled(most: int, ongoing: int) -> dict[str, Any]:
-    """Configure one replica, or as many as keep each at so many requests."""
-    if most == 1:
-        return COMMON
-    return COMMON | {
-        "autoscaling_config": {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": ongoing}
-    }
 
 
 def application(args: dict[str, Any]) -> Application:
@@ -111,7 +54,7 @@ def serve_index(config: ServeConfig) -> Summary:
     started = time.monotonic()
     if config.tokens is not None:
         Tokens.read(config.tokens)  # before anything is started that takes its time
-    edition = open_version(config.index)
+    served = open_version(config.index)
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
@@ -125,11 +68,11 @@ def serve_index(config: ServeConfig) -> Summary:
         try:
             with _until_interrupted():
                 _start(build(config))
-                print(f"{edition.images} images (version {edition.version}) are searchable at {url}", flush=True)
+                print(f"{served.images} images (version {served.version}) are searchable at {url}", flush=True)
                 _pause()
         finally:
             _end_serve()
-    return {"url": url, "version": edition.version, "images": edition.images, "seconds": time.monotonic() - started}
+    return {"url": url, "version": served.version, "images": served.images, "seconds": time.monotonic() - started}
 
 
 def _end_serve() -> None:

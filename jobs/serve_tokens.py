@@ -4,7 +4,7 @@ import argparse
 import secrets
 import sys
 
-from jobs.serving.tokens import NAME, hash_of
+from rsir_core.endpoint.tokens import NAME, hash_of
 
 
 def main(name: str) -> None:

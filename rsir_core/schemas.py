@@ -1,7 +1,7 @@
 """Column names and Arrow schemas of everything that is stored, and how vectors go in and out of columns.
 
 Vectors are lists of float32 because Delta Lake knows neither float16 nor fixed-size lists. Embeddings are rounded to
-float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.index`).
+float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.writer`).
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Floats = npt.NDArray[np.float32]
+from rsir_core.arrays import Floats
 
 IMAGE_ID: Final = "image_id"
 URI: Final = "uri"
@@ -39,6 +39,7 @@ KIND: Final = "kind"
 MESSAGE: Final = "message"
 
 FAILURE_COLUMNS: Final = (URI, STAGE, KIND, MESSAGE)  # what is told of a file that cannot be described
+FAILURE: Final = [pa.field(name, pa.string()) for name in (STAGE, KIND, MESSAGE)]  # all null: no failure
 BBOX_FIELDS: Final = ("xmin", "ymin", "xmax", "ymax")  # GeoParquet's names
 UTC: Final = pa.timestamp("us", "UTC")
 VECTOR: Final = pa.list_(pa.field("element", pa.float32()))  # the element name that Parquet and Delta prescribe

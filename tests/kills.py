@@ -40,20 +40,23 @@ from deltalake import DeltaTable
 from PIL import Image
 
 import jobs.index as job
-from jobs.demo_scenes import CLASSES, draw_scene
+from jobs.demo.scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import RsirError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
 from rsir_core.index.versions import Version, versions_of
+from rsir_core.retrieval.served_version import open_version
 from tests.support.models import write_bundle
+from tests.support.options import replaced
 
-Stage = Literal["list and compare", "describe", "publish", "compact", "state when nothing matches", "vacuum", "restore"]
+Stage = Literal[
+    "list and compare", "describe", "publish", "compact", "measure the no-match threshold", "vacuum", "restore"
+]
 Victim = Literal["driver", "worker"]
 Keys = frozenset[tuple[str, str]]  # image id and etag of published rows
 
@@ -71,7 +74,7 @@ KILLS: Final[dict[tuple[Stage, Victim], int]] = {
     ("publish", "worker"): 1,
     ("compact", "driver"): 2,
     ("compact", "worker"): 1,
-    ("state when nothing matches", "driver"): 1,
+    ("measure the no-match threshold", "driver"): 1,
     ("restore", "driver"): 3,
     ("vacuum", "driver"): 2,
 }
@@ -347,7 +350,7 @@ class Rounds:
         return False
 
     def _of(self, **options: Any) -> IndexConfig:
-        return IndexConfig(**{**{n: getattr(self.config, n) for n in self.config.__dataclass_fields__}, **options})
+        return replaced(self.config, **options)
 
 
 def _told(stages: Connection) -> Iterator[str | None]:

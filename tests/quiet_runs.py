@@ -24,7 +24,7 @@ from typing import Final
 import psutil
 import ray
 
-from jobs.cluster import joined
+from jobs.pipeline.cluster import joined
 from tests.support.serving import build_index
 
 IDLE_WORKERS: Final = 8  # that a job leaves without work
@@ -131,9 +131,13 @@ SITUATIONS: Final[dict[str, Callable[[Path], list[str]]]] = {
 }
 
 
-def noise_in(output: str) -> list[str]:
-    """Lines that are no line of a job's own, without the numbers that differ from run to run."""
-    return [re.sub(r"\d+", "N", line.strip()) for line in output.splitlines() if NOISE.search(line)]
+def noise_in(output: str) -> dict[str, list[str]]:
+    """Lines that no job prints itself, by their text without numbers; for each kind the first one's surroundings."""
+    lines, found = output.splitlines(), dict[str, list[str]]()
+    for i, line in enumerate(lines):
+        if NOISE.search(line):
+            found.setdefault(re.sub(r"\d+", "N", line.strip()), lines[max(0, i - 3) : i + 30])
+    return found
 
 
 def main() -> None:
@@ -154,16 +158,18 @@ def main() -> None:
         build_index(folder, per_class=2)
         for situation in [args.only] if args.only else SITUATIONS:
             began, found, runs = time.monotonic(), Counter[str](), 0
+            first = dict[str, list[str]]()
             for i in range(args.runs):
-                lines = [line for output in SITUATIONS[situation](folder) for line in noise_in(output)]
-                runs += bool(lines)
-                found.update(lines)
+                noise = [noise_in(output) for output in SITUATIONS[situation](folder)]
+                runs += any(noise)
+                found.update(line for of_output in noise for line in of_output)
+                first = {line: around for of_output in noise for line, around in of_output.items()} | first
                 print(f"{situation}: {i + 1} of {args.runs}, {runs} loud", file=sys.stderr, flush=True)
             loud += runs
             seconds = round(time.monotonic() - began)
             print(json.dumps({"situation": situation, "runs": args.runs, "loud": runs, "seconds": seconds}), flush=True)
             for line, count in found.most_common(10):
-                print(f"  {count} times: {line[:240]}", flush=True)
+                print(f"  in {count} runs: {line[:240]}\n    " + "\n    ".join(first[line]), flush=True)
     sys.exit(1 if loud else 0)
 
 

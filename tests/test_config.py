@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import from_mapping, parse, run
+from jobs.command import JobConfig, from_mapping, options_of, parse, run
 from jobs.indexing.options import IndexConfig
+from jobs.reference import JOBS, command_reference
 from jobs.serving.options import ServeConfig
 from jobs.training.options import FinetuneClassifierConfig, FinetuneDetectorConfig
 from rsir_core.errors import ArchiveError, ConfigError
@@ -30,8 +31,8 @@ def test_command_line_over_file_over_default(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("archiv: a", "unknown key archiv"),
-        ("components: many", "components is 'many'.*int"),
-        ("components: true", "components is True.*int"),
+        ("components: many", "--components many: .*integer"),
+        ("components: true", "--components True: "),
         ("- a", "key: value"),
         ("a: [", "YAML"),
     ],
@@ -45,18 +46,18 @@ def test_a_wrong_file_is_refused_with_key_and_value(tmp_path: Path, text: str, m
 
 @pytest.mark.parametrize("option", ["batch-size", "components", "commit-every", "max-pixels"])
 def test_numbers_that_are_none_of_anything_are_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{option} 0: it takes 1 or more"):
+    with pytest.raises(ConfigError, match=f"--{option} 0: .*equal to 1"):
         index_config(*GIVEN, f"--{option}", "0")
-    with pytest.raises(ConfigError, match="--actors -1: it takes 0 or more"):
+    with pytest.raises(ConfigError, match=r"--actors -1: .*equal to 0"):
         index_config(*GIVEN, "--actors", "-1")
 
 
 def test_serve_run_gives_numbers_as_texts() -> None:
     config = from_mapping(ServeConfig, "args", {"index": "i", "partitions": "2", "refresh": "0.5"})
     assert (config.partitions, config.refresh) == (2, 0.5)
-    with pytest.raises(ConfigError, match="partitions is 'two'; it takes a value of type int"):
+    with pytest.raises(ConfigError, match=r"--partitions two: .*integer"):
         from_mapping(ServeConfig, "args", {"index": "i", "partitions": "two"})
-    with pytest.raises(ConfigError, match=r"--refresh 0\.0: it takes"):
+    with pytest.raises(ConfigError, match=r"--refresh 0: .*equal to 0\.1"):
         from_mapping(ServeConfig, "args", {"index": "i", "refresh": "0"})
 
 
@@ -69,16 +70,18 @@ def test_learning_rates_that_cannot_be_are_refused(rate: float) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("max-failure-rate", "5", "it takes 0 to 1"),
-        ("max-failure-rate", "nan", "it takes 0 to 1"),
-        ("image-seconds", "-5", "it takes 0.1 to 86400"),
-        ("commit-minutes", "-1", "it takes 0 or more"),
-        ("archive", "", "is empty; give a value, or leave it out"),
-        ("bbox", "", "is empty"),
+        ("max-failure-rate", "5", "equal to 1"),
+        ("max-failure-rate", "nan", "equal to"),
+        ("image-seconds", "-5", r"equal to 0\.1"),
+        ("commit-minutes", "-1", "equal to 0"),
+        ("archive", "", "empty"),
+        ("bbox", "", "empty"),
+        ("commit-minutes", "nan", "equal to 0"),
+        ("collections", ",", "at least 1"),
     ],
 )
 def test_values_that_would_undo_what_they_are_for_are_refused(option: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{option} {value}.*{message}" if value else f"--{option} {message}"):
+    with pytest.raises(ConfigError, match=f"--{option} {value or repr('')}: .*{message}"):
         index_config(*GIVEN, f"--{option}={value}")
 
 
@@ -101,7 +104,49 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(failed, IndexConfig, "index", GIVEN) == 1
     assert capsys.readouterr().err.splitlines() == ["index: no archive at a; check the URI"]
     assert run(done, IndexConfig, "index", ["--config", "/none.yaml"]) == 2
-    for argv in ([], ["--what"], [*GIVEN, "--components", "x"], [*GIVEN, "--component", "3"]):
+    assert run(done, IndexConfig, "index", []) == 2
+    assert run(done, IndexConfig, "index", [*GIVEN, "--components", "x"]) == 2
+    for argv in (["--what"], [*GIVEN, "--component", "3"]):
         with pytest.raises(SystemExit) as exit_:
             run(done, IndexConfig, "index", argv)
         assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("job", JOBS.values())
+def test_defaults_are_shown_as_they_are_typed(job: type[JobConfig]) -> None:
+    options = options_of(job)
+    given = GIVEN if job is IndexConfig else [
+        f"{o.name}={o.kind.strip('{}').partition(',')[0]}" for o in options if o.required
+    ]  # fmt: skip
+    assert parse(job, "job", [*given, *(f"{o.name}={o.default}" for o in options if o.default)]) == parse(
+        job, "job", given
+    )
+
+
+def test_help_and_the_reference_have_every_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    for job in command_reference():
+        with pytest.raises(SystemExit) as exit_:
+            parse(JOBS[job.name], job.name, ["--help"])
+        assert exit_.value.code == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert job.purpose in shown and "\n" not in job.purpose
+        for option in job.options:
+            typed = (
+                f"{option.name}, --no-{option.name[2:]}" if option.kind == "FLAG" else f"{option.name} {option.kind}"
+            )
+            assert f"{typed} {option}" in shown
+            for part in (option.default, option.bounds, option.text, "required" if option.required else ""):
+                assert part in str(option)
+    known = {option.name: option for option in options_of(IndexConfig)}
+    assert known["--max-gone-rate"][1:5] == ("FLOAT", "0.2", False, "≥ 0, ≤ 1")
+    assert known["--views"][1:5] == ("{1,2,4}", "", False, "")
+    assert known["--start"].kind == "TIME" and known["--collections"].kind == "LIST"
+
+
+def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INDEX", "index", "COMPONENTS", "components"):
+        monkeypatch.setenv(name, "7")
+    assert index_config(*GIVEN) == IndexConfig(archive="a", models="m", index="i", components=19)

@@ -10,19 +10,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Which rooms of rsir_core a room may import; `errors` and `schemas` are files, and import nothing.
+# Which rooms of rsir_core a room may import; of them `arrays`, `errors` and `schemas` are files.
 MAY_IMPORT = {
+    "arrays": set[str](),
     "errors": set[str](),
-    "schemas": set[str](),
-    "geo": set[str](),
+    "schemas": {"arrays"},
+    "geo": {"arrays"},
     "storage": {"errors"},
-    "imagery": {"errors", "schemas", "geo", "storage"},
+    "imagery": {"arrays", "errors", "schemas", "geo", "storage"},
     "archive": {"errors", "geo", "storage", "imagery"},
-    "models": {"errors", "storage"},
-    "search": {"errors", "schemas", "geo"},
-    "index": {"errors", "schemas", "storage", "archive", "models", "search"},
-    "retrieval": {"errors", "schemas", "imagery", "search", "index"},
-    "evaluation": {"errors", "storage", "imagery", "models", "search", "index"},
+    "models": {"arrays", "errors", "storage"},
+    "search": {"arrays", "errors", "schemas", "geo"},
+    "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
+    "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
+    "backend": {"errors", "imagery", "models", "index", "retrieval"},
+    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
+    "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},
+    "training": {"errors", "imagery", "models", "boxes"},
+    "evaluation": {
+        *("arrays", "errors", "schemas", "storage", "imagery", "archive"),
+        *("models", "search", "index", "retrieval"),
+    },
 }
 
 
@@ -65,30 +73,30 @@ def test_no_two_modules_of_the_core_import_each_other_in_a_circle() -> None:
 
 def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
     below = {
-        "boxes": set[str](),
         "pipeline": set[str](),
-        "training": {"boxes", "pipeline"},
+        "boxes": set[str](),
+        "training": {"pipeline"},
         "indexing": {"pipeline"},
         "evaluating": {"pipeline"},
-        "serving": {"pipeline"},
-        "demo_scenes": set[str](),
+        "serving": set[str](),
+        "querying": {"pipeline"},
+        "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
     for package, allowed in below.items():
-        rooms = {f"jobs.{other}" for other in {package, *allowed}} | {
-            "jobs.cluster",
-            "jobs.command",
-            "jobs.options",
-            "jobs.resources",
-        }
-        for file in (ROOT / "jobs" / package).glob("*.py"):
+        rooms = {f"jobs.{other}" for other in {package, *allowed}} | {"jobs.command", "jobs.options"}
+        for file in (ROOT / "jobs" / package).rglob("*.py"):
             names = {name for name in imported(file) if name.split(".")[0] == "jobs"}
             assert not {n for n in names if not any(n == r or n.startswith(f"{r}.") for r in rooms)}, file
 
 
 @pytest.mark.slow
 def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> None:
-    code = f"import sys, {', '.join(core_imports())}; print('ray' in sys.modules)"
+    found = set(core_imports())
+    offline = {name for name in found if name.startswith("rsir_core.training.detector")}  # see `offline_ultralytics`
+    code = f"import {', '.join(found - offline)}\n"
+    code += f"with rsir_core.models.detector.offline_ultralytics(): import {', '.join(offline)}\n"
+    code += "import sys; print('ray' in sys.modules)"
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home)}
@@ -98,10 +106,23 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_workers_that_only_publish_load_no_torch() -> None:
-    code = "import sys, jobs.indexing.publishing; print('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    "code",
+    ["import jobs.indexing.publishing", "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])"],
+    ids=["publishing", "the ingress and searchers"],
+)
+def test_processes_that_describe_nothing_load_no_torch(code: str, index: str) -> None:
+    command = [sys.executable, "-c", f"import sys; {code}; print('torch' in sys.modules)", index]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.strip() == b"False"
+
+
+@pytest.mark.slow
+def test_options_are_read_without_what_takes_its_time_to_load() -> None:
+    options = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in (ROOT / "jobs").rglob("options.py")]
+    heavy = "{'ray', 'torch', 'pyarrow', 'numpy', 'fastapi'}"
+    code = f"import sys, {', '.join(options)}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.strip() == b"False"
+    assert done.stdout.strip() == b"set()"
 
 
 @pytest.mark.parametrize("word", ["import ray", ".remote("])

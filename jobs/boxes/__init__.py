@@ -1,1 +1,1 @@
-"""Images with boxes: formats, splits, and the data.yaml that the detector is fine-tuned on."""
+"""Options of `jobs.convert_boxes` and `jobs.propose_boxes`."""

@@ -1,1 +1,1 @@
-"""What `jobs.evaluate` ranks: labels, the database of each arm, its gallery and duplicates."""
+"""Parts of `jobs.evaluate`: the opened index, the database of each arm, and the gallery."""

@@ -1,4 +1,4 @@
-"""The database of an arm: as the index stores it, or its images described again in other ways, in one pass."""
+"""The database of each arm: the index's own rows, or its images described again in other ways, all in one pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from jobs.cluster import tables_of
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import tables_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
 from rsir_core.evaluation.arms import Variation
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import Bundle, load_bundle
-from rsir_core.models.classifier import Pixels
 from rsir_core.models.describe import Describer, Descriptions
 from rsir_core.models.frozen import FROZEN
 from rsir_core.models.pca import Moments, unit_length
@@ -31,17 +31,17 @@ POSITION: Final = "position"
 
 @dataclass(frozen=True)
 class Described:
-    """n images, described in one way."""
+    """Hold n images, described in one way."""
 
-    embedding: schemas.Floats  # (n, D)
-    class_probabilities: schemas.Floats  # (n, C)
-    moments: Moments  # what a PCA is fitted to
-    feature: schemas.Floats | None = None  # (n, K), as the index stores them
+    embedding: Floats  # (n, D)
+    class_probabilities: Floats  # (n, C)
+    moments: Moments  # for fitting a PCA
+    feature: Floats | None = None  # (n, K), as the index stores them
 
-    def vectors(self, components: int | None) -> schemas.Floats:
-        """Return the vectors to compare, (n, components): embeddings at unit length, or features of so many dimensions.
+    def vectors(self, components: int | None) -> Floats:
+        """Return the vectors to compare: features (n, components), or unit-length embeddings if `components` is None.
 
-        A small database may have fewer rows than that; then it is as many as can be fitted.
+        A database with fewer rows than components gets as many components as can be fitted.
         """
         if components is None:
             return unit_length(self.embedding).astype(np.float32)
@@ -52,7 +52,7 @@ class Described:
 
 
 def stored(index: Index, features: pa.Table) -> Described:
-    """Take rows as they are in the index; a PCA is fitted to all images of the index, as its own was."""
+    """Take rows as the index stores them; PCAs are fitted to all images of the index, as its own was."""
     return Described(
         index.embeddings(features),
         schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
@@ -62,7 +62,7 @@ def stored(index: Index, features: pa.Table) -> Described:
 
 
 def reading_of(config: EvaluateConfig, features: pa.Table) -> Reading:
-    """Choose how images of an index are read again: at least as many pixels as its largest image has."""
+    """Choose the limits for reading an index's images again: at least the pixels of its largest image."""
     largest = pc.max(
         pc.multiply(features[schemas.HEIGHT].cast(pa.int64()), features[schemas.WIDTH].cast(pa.int64()))
     ).as_py()
@@ -70,13 +70,13 @@ def reading_of(config: EvaluateConfig, features: pa.Table) -> Reading:
 
 
 class DescribeAgain:
-    """Work: what every variation makes of images; each image is decoded once.
+    """Stage work: describe images by every variation; each image is decoded once.
 
     Args:
         index: URI of the index.
-        fingerprint: of its bundle.
-        variations: with the URIs of other bundles as they are for this index.
-        frozen: reference to the bundle of the variation that is.
+        fingerprint: of the index's bundle.
+        variations: the variations, with URIs of other bundles resolved for this index.
+        frozen: object reference of the bundle for the variation `frozen`.
         device: `cpu`, `cuda`, …
     """
 
@@ -87,7 +87,7 @@ class DescribeAgain:
         self.describers = {peer: Describer(_bundle_of(peer, own, frozen), device) for peer in peers}
 
     def __call__(self, read: pa.Table) -> pa.Table:
-        """Describe read rows with `object_box`: columns `position`, `message` (null: read), two of each variation."""
+        """Describe read rows with `object_box`; columns `position`, `message` (null: read), and two per variation."""
         good, bad = read.filter(read["pixels"].is_valid()), read.filter(read["pixels"].is_null())
         columns = {POSITION: good[POSITION], schemas.MESSAGE: pa.nulls(len(good), pa.string())}
         images = images_of(good)
@@ -105,7 +105,7 @@ class DescribeAgain:
             return describer.describe(images, [None] * len(images), variation.tau, views=variation.views)
         if variation.centre is not None or variation.peer is not None:
             return describer.describe(images, None, variation.tau, variation.centre, variation.views)
-        # the index's detector has found them already
+        # the objects that the index's detector found
         return describer.describe(images, boxes, variation.tau, views=variation.views)
 
 
@@ -117,12 +117,12 @@ def _bundle_of(peer: str | None, own: Bundle, frozen: Any) -> Bundle:
 
 
 def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "cuda") -> dict[Variation, Described]:
-    """Describe a subject's images in the other ways that its arms need; a PCA is fitted to them alone.
+    """Describe an index's images again in the ways that its arms need; PCAs are fitted to these images alone.
 
     Args:
-        subject: whose images.
-        config: of the job.
-        gpu: the device that an actor with a GPU describes on.
+        subject: the index.
+        config: the job's options.
+        gpu: device of actors with a GPU.
 
     Raises:
         ImageError: an image cannot be read any more.
@@ -132,7 +132,7 @@ def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "
         return {}
     names = [*(schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.TIME), schemas.OBJECT_BOX]
     images = features.select(names).append_column(POSITION, pa.array(np.arange(len(features))))
-    # Sent, as its weights need be known to this machine only.
+    # Sent by reference, because its weights may exist on this machine only.
     frozen = ray.put(subject.frozen)
     models = subject.index.uri, features[schemas.BUNDLE][0].as_py(), list(variations.values()), frozen
     stage = Stage(reading_of(config, features), DescribeAgain, models, gpu=gpu)

@@ -5,24 +5,24 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from jobs.evaluating.labels import count_trained_on, label_rows
 from jobs.evaluating.options import EvaluateConfig
-from jobs.options import split_list
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.evaluation.arms import Arm, ArmSet, IndexSetup, Variation, parse_arms, plan_arms
+from rsir_core.evaluation.labelled_rows import count_trained_on, label_rows
 from rsir_core.evaluation.metrics import PROTOCOL
 from rsir_core.index.index import Index
+from rsir_core.index.layout import bundle_uri
 from rsir_core.models.bundle import Bundle, read_settings
-from rsir_core.models.classifier import ClassifierSettings
 from rsir_core.models.frozen import frozen_bundle
+from rsir_core.models.settings import ClassifierSettings
 
 SEED: Final = "{seed}"
 
 
 @dataclass(frozen=True)
 class EvaluatedIndex:
-    """An index to evaluate, opened: what can be wrong with it is found out before anything is described."""
+    """Hold an opened index to evaluate; its errors are found before anything is described."""
 
     seed: str | None
     index: Index
@@ -34,24 +34,24 @@ class EvaluatedIndex:
     sets: list[ArmSet]
     arms: list[Arm]  # of those sets
     protocol: dict[str, Any]
-    frozen: Bundle | None  # what the arms of that set describe with
+    frozen: Bundle | None  # the bundle of the arms of set `frozen`; None: not asked for
 
     @property
     def again(self) -> dict[Variation, Variation]:
-        """The ways in which its images must be described again, each with what it is for this seed."""
+        """The variations that need its images described again, mapped to those with this seed's URIs."""
         wanted = dict.fromkeys(arm.variation for arm in self.arms if arm.variation != self.own.variation)
         return {v: v._replace(peer=of_seed(v.peer, self.seed)) for v in wanted}
 
 
 def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedIndex:
-    """Open the newest version of a seed's index, its labelled rows, and the arms that it allows.
+    """Open the newest version of a seed's index, with its labelled rows and the arms that it allows.
 
     Raises:
-        TableError: no index, or an empty one.
-        ConfigError: arms that need a detector, of an index without.
+        TableError: the index does not exist, or is empty.
+        ConfigError: an arm needs a detector, and the index has none.
         LabelError: rows and labels do not fit.
         BundleError: a bundle is missing.
-        WeightsError: those of the arm `frozen` cannot be had, or do not fit.
+        WeightsError: the weights of the arm `frozen` cannot be read, or do not fit.
     """
     index = Index(of_seed(config.index, seed))
     version = index.version()
@@ -62,7 +62,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
     features, labels, notes = label_rows(features, split)
     fingerprint, pca = (features[name][0].as_py() for name in (schemas.BUNDLE, schemas.PCA))
     settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
-    peers = {peer: of_seed(peer, seed) for peer in split_list(config.peers)}
+    peers = {peer: of_seed(peer, seed) for peer in config.peers or ()}
     own = IndexSetup(
         Variation(settings.tau, settings.classifier.backbone),
         components=len(features[schemas.FEATURE][0]),
@@ -85,13 +85,13 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         "temperature": settings.classifier.temperature,
     }
     if split is not None:
-        bundles = {"own": f"{index.uri}/bundle", **peers}
+        bundles = {"own": bundle_uri(index.uri), **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
     sets = parse_arms(config.arms)
     if "objects" in sets and not own.detector:
         raise ConfigError(
-            f"--arms {config.arms}: what described {index.uri} has no detector, so there are no objects to compare; "
-            "jobs.finetune_detector adds one to a bundle, or leave objects out"
+            f"--arms {','.join(config.arms)}: what described {index.uri} has no detector, so there are no objects to "
+            "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
     frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
     if frozen is not None:

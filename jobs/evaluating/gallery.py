@@ -8,13 +8,12 @@ import numpy as np
 from jobs.evaluating.describing import Described
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from rsir_core import schemas
+from rsir_core.arrays import Floats
 from rsir_core.evaluation.arms import Arm, Variation
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow
 from rsir_core.evaluation.metrics import Scores, ranked
 from rsir_core.evaluation.paper import FIGURE_5
 from rsir_core.models.regions import Box, Region, whole_image
-from rsir_core.search import exact as search
-from rsir_core.search.exact import Floats, Ints
 
 QUERIES: Final = 6
 RESULTS: Final = 10
@@ -53,29 +52,16 @@ def make_strips(
 
 def _strips(subject: EvaluatedIndex, arm: Arm, database: Described, queries: Sequence[int]) -> list[GalleryRow]:
     labels, p = subject.labels, database.class_probabilities
-    vectors, weights = database.vectors(arm.components), p if arm.weighted else None
-    blocks = ranked(np.array(queries), vectors, weights)
-    order = np.concatenate([of_block for _, of_block in blocks])[:, : min(RESULTS, len(labels) - 1)]
+    count = min(RESULTS, len(labels) - 1)
+    blocks = ranked(np.array(queries), database.vectors(arm.components), p if arm.weighted else None)
     strips = []
-    for query, found in zip(queries, order, strict=True):
-        shown = [
-            _shown(subject, arm, p, place, distance)
-            for place, distance in zip(found.tolist(), _distances(query, found, vectors, weights), strict=True)
-        ]
-        right = [labels[place] == labels[query] for place in found]
-        asked = _shown(subject, arm, p, query, 0.0)
-        strips.append(GalleryRow(labels[query], "", "", "WD" if arm.weighted else "d", asked, shown, right))
+    for query, order, distance in (of_query for block in blocks for of_query in zip(*block, strict=True)):
+        found = order[:count].tolist()
+        shown = [_shown(subject, arm, p, place, float(distance[place])) for place in found]
+        right = [labels[place] == labels[int(query)] for place in found]
+        asked = _shown(subject, arm, p, int(query), 0.0)
+        strips.append(GalleryRow(labels[int(query)], "", "", "WD" if arm.weighted else "d", asked, shown, right))
     return strips
-
-
-def _distances(query: int, found: Ints, vectors: Floats, class_probabilities: Floats | None) -> list[float]:
-    distance = search.distances(vectors[[query]], vectors[found])[0]
-    if class_probabilities is not None:
-        complement, predicted = search.complements(class_probabilities), search.classes(class_probabilities)
-        distance *= search.query_weights(complement[[query]], predicted[found])[0]
-        distance *= search.candidate_weights(complement[found], predicted[[query]])[0]
-    weighted: list[float] = distance.tolist()
-    return weighted
 
 
 def _shown(subject: EvaluatedIndex, arm: Arm, p: Floats, place: int, distance: float) -> GalleryImage:

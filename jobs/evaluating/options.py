@@ -1,12 +1,10 @@
 """Options of the evaluation."""
 
-import dataclasses
-
 from jobs.command import option
 from jobs.options import DescribingConfig
+from rsir_core.search.filter_options import Names
 
 
-@dataclasses.dataclass(frozen=True)
 class EvaluateConfig(DescribingConfig):
     """Score retrieval over an index, or over one per seed: mAP and ANMRR per arm and class."""
 
@@ -15,14 +13,14 @@ class EvaluateConfig(DescribingConfig):
     split: str | None = option(
         "CSV `uri,label,split`: only `test` rows are queries and database; may hold {seed}", None
     )
-    arms: str = option(
+    arms: Names = option(
         "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, objects (the "
         "rules for the representative object), views (how many are averaged) and frozen (what ImageNet alone gives); "
         "all but key_region and figure4 describe the images again, and what may be one picture twice is read",
-        "key_region,whole_image",
+        ("key_region", "whole_image"),
     )
-    peers: str | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
+    peers: Names | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)
     weights: str | None = option(
         "for frozen: URI of a state dict (.safetensors, .pth) to start from; default: what the backbone ships", None
     )
-    seeds: str | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)
+    seeds: Names | None = option("comma-separated: evaluate the index of each, and give means and deviations", None)

@@ -1,7 +1,6 @@
-"""What makes the rows of a run visible: each commit under the lease, and onto the version that the run has seen."""
+"""Commit a run's rows: embeddings every so many rows or minutes, failures at the end."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import pyarrow as pa
@@ -9,77 +8,36 @@ import pyarrow as pa
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core.errors import ArchiveError
-from rsir_core.index.delta import Mode, TableFile, WrittenFile
-from rsir_core.index.index import SCHEMAS, Index, TableName
-from rsir_core.index.lease import Lease
-from rsir_core.index.uncommitted import taken_over
-from rsir_core.index.vacuum import vacuum
+from rsir_core.index.delta import WrittenFile
+from rsir_core.index.writer import IndexWriter
 
-SILENT_FROM: Final = 20  # files: where so many or more are asked for and none can be read in time, it is the store
-
-
-class Commits:
-    """Make all commits of one run, so that no change is made to its tables that the run does not know of.
-
-    Args:
-        index: the index.
-        lease: of it; held.
-    """
-
-    def __init__(self, index: Index, lease: Lease) -> None:
-        self.index, self._lease = index, lease
-        for name in SCHEMAS:
-            index.complete(name)
-        self._seen: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
-
-    def commit(
-        self, name: TableName, files: Sequence[WrittenFile], mode: Mode, removed: Sequence[TableFile] = ()
-    ) -> None:
-        """Commit to a table of this run's index; see `Index.commit`."""
-        self._lease.check()
-        self._seen[name] = self.index.commit(name, files, mode, removed, self._seen[name])
-
-    def take_over(self, left: pa.Table) -> None:
-        """Make rows visible that a run before wrote; see `uncommitted.leftovers`."""
-        if len(left):
-            self.commit("embeddings", list(taken_over(self.index, left)), "append")
-
-    def drop_failures(self, files: pa.Table) -> None:
-        """Drop failures of this run's index; see `Index.drop_failures`."""
-        if len(files):
-            self._lease.check()
-            self._seen["failures"] = self.index.drop_failures(files, self._seen["failures"])
-
-    def vacuum(self, days: float) -> int:
-        """Vacuum this run's index; see `index.vacuum`."""
-        self._lease.check()
-        return vacuum(self.index, days)
+MIN_UNANSWERED: Final = 20  # files; if none of so many can be read in time, the store is to blame
 
 
 class Committer:
-    """Commits what workers wrote, every so many rows or minutes; it sees file metadata only.
+    """Commit the files that workers wrote, every so many rows or minutes; only file metadata passes through here.
 
-    Failures are committed last, by `finish`: a run that ends because the store refuses has not recorded them, so the
-    next one tries those files again.
+    Failures are committed last, by `finish`. A run that ends because the store refuses does not record them, so the
+    next run tries those files again.
 
     Args:
-        commits: of the run.
-        config: of the job.
-        progress: told of each file.
-        unpublished: images of which a share may fail: those that the run describes, or has described before.
+        writer: the run's writer.
+        config: the job's options.
+        progress: updated with each file.
+        unpublished: number of images that `--max-failure-rate` refers to: not published yet, described or not.
     """
 
-    def __init__(self, commits: Commits, config: IndexConfig, progress: Progress, unpublished: int) -> None:
-        self._commits, self._config, self._progress, self._unpublished = commits, config, progress, unpublished
+    def __init__(self, writer: IndexWriter, config: IndexConfig, progress: Progress, unpublished: int) -> None:
+        self._writer, self._config, self._progress, self._unpublished = writer, config, progress, unpublished
         self._pending: list[WrittenFile] = []
         self._failures: list[WrittenFile] = []
         self._committed = time.monotonic()
 
     def take(self, written: dict[str, Any]) -> None:
-        """Note one file; commit when enough has gathered.
+        """Add one written file; commit when enough rows or minutes have passed.
 
         Raises:
-            ArchiveError: the store refuses more files than may fail.
+            ArchiveError: the store refused more files than may fail.
         """
         self._progress.take(written)
         file = WrittenFile(written["name"], written["size"], written["row_count"])
@@ -94,28 +52,28 @@ class Committer:
             self._commit()
 
     def finish(self, stale_failures: pa.Table) -> None:
-        """Commit the rest, and new failures in place of those that no longer hold.
+        """Commit the remaining rows, drop stale failures and commit new ones.
 
         Raises:
-            ArchiveError: many files were asked for, and the store has answered for none.
+            ArchiveError: the store answered for none of many files.
         """
         self._commit()
         progress = self._progress
         unanswered = progress.refused + progress.failures["timeout"]
-        if progress.described == 0 and unanswered == progress.failed >= SILENT_FROM:
+        if progress.described == 0 and unanswered == progress.failed >= MIN_UNANSWERED:
             self._give_up(f"none of {progress.failed} files was read")
-        self._commits.drop_failures(stale_failures)  # before: a file that was tried again can have failed again
+        self._writer.drop_failures(stale_failures)  # first, because a file that was retried may have failed again
         if self._failures:
-            self._commits.commit("failures", self._failures, "append")
+            self._writer.commit("failures", self._failures, "append")
 
     def _commit(self) -> None:
         if self._pending:
-            self._commits.commit("embeddings", self._pending, "append")
+            self._writer.commit("embeddings", self._pending, "append")
         self._pending, self._committed = [], time.monotonic()
 
     @property
     def problem(self) -> str | None:
-        """Say that a run that is done had more failures than allowed; None: it had not."""
+        """The message of a run that is done with more failures than allowed; None if they are within the limit."""
         failed = self._progress.failed
         if not self._are_too_many(failed):
             return None
@@ -126,12 +84,12 @@ class Committer:
         )
 
     def _are_too_many(self, failed: int) -> bool:
-        """Tell whether so many failures exceed the limit. One file is no rate: of few, any would be too many."""
-        most = self._config.max_failure_rate
-        return failed > most * self._unpublished and (failed > 1 or most == 0)
+        """Tell whether the failures exceed the limit. A single failure never does, unless the limit is 0."""
+        limit = self._config.max_failure_rate
+        return failed > limit * self._unpublished and (failed > 1 or limit == 0)
 
     def _give_up(self, what: str) -> NoReturn:
-        self._commit()  # what was described is good
+        self._commit()  # keep what was described
         kinds = self._progress.failures.most_common(3)
         reasons = ", ".join(f"{count} {kind}" for kind, count in kinds)
         raise ArchiveError(

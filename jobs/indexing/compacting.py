@@ -1,33 +1,33 @@
-"""Small files, which many small runs leave, become large ones; rows that nobody lists any more go."""
+"""Compaction: merge the small files that many small runs leave, and drop rows that are no longer listed."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from jobs.cluster import rows_of
 from jobs.indexing import publishing
-from jobs.indexing.committing import Commits
+from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.diff import anti, semi
 from rsir_core.index.embedding_files import FILE, by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.writer import IndexWriter, write_rows
 
-EMBEDDINGS_PER_FILE = 16_384  # about 42 MB of 1,280 dimensions; twice that is what a worker holds
+EMBEDDINGS_PER_FILE = 16_384  # about 42 MB at 1,280 dimensions; a worker holds twice that
 
 
-def compact(commits: Commits) -> None:
+def compact(writer: IndexWriter) -> None:
     """Compact both tables, each in one atomic commit, unless there is nothing to merge."""
-    compact_features(commits)
-    compact_embeddings(commits)
+    compact_features(writer)
+    compact_embeddings(writer)
 
 
-def compact_features(commits: Commits) -> None:
+def compact_features(writer: IndexWriter) -> None:
     """Merge the small files of `features`.
 
-    No process holds more than a file's rows: Ray sorts them, on disk where memory does not suffice.
+    No process holds more than the rows of one file: Ray sorts them, on disk if memory does not suffice.
     """
-    index, most = commits.index, publishing.FEATURES_PER_FILE
+    index, most = writer.index, publishing.FEATURES_PER_FILE
     small = [file for file in index.feature_files() if file.row_count < most // 2]
     if len(small) < 2:
         return
@@ -41,15 +41,15 @@ def compact_features(commits: Commits) -> None:
     files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
     merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
     written = publishing.write_features(index, merged, sum(file.row_count for file in small)).files
-    commits.commit("features", written, "append", small)
+    writer.commit("features", written, "append", small)
 
 
-def compact_embeddings(commits: Commits) -> None:
-    """Merge the files of `embeddings` of which few rows are published, and leave out their other rows.
+def compact_embeddings(writer: IndexWriter) -> None:
+    """Merge the files of `embeddings` of which few rows are published, and drop their other rows.
 
-    Only after a run has published: what was described and is not published yet would be lost.
+    Call this only after publishing: rows that are described but not published yet are dropped.
     """
-    index, stored = commits.index, stored_keys(commits.index)
+    index, stored = writer.index, stored_keys(writer.index)
     published = semi(stored, index.keys("features"))
     live = dict.fromkeys((file.name for file in index.table_files("embeddings")), 0)
     counts = published.group_by(FILE).aggregate([(FILE, "count")])
@@ -61,18 +61,18 @@ def compact_embeddings(commits: Commits) -> None:
     uri = index.uri
 
     def merge(part: pa.Table) -> pa.Table:
-        """Write the rows of some files as one."""
+        """Write the rows of several files as one file."""
         merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS.names))
-        return pa.Table.from_pylist([Index(uri).write_rows("embeddings", merged)._asdict()])
+        return pa.Table.from_pylist([write_rows(uri, "embeddings", merged)._asdict()])
 
     parts = by_file(published.filter(_is_in(published[FILE], small)), EMBEDDINGS_PER_FILE)
     written: list[WrittenFile] = []
     if parts:
         found = ray.data.from_arrow(parts).map_batches(merge, batch_size=None, batch_format="pyarrow")
         written = [WrittenFile(**row) for row in rows_of(found)]
-    commits.commit("embeddings", written, "append", [TableFile(name, live[name]) for name in small])
+    writer.commit("embeddings", written, "append", [TableFile(name, live[name]) for name in small])
 
 
 def _is_in(files: pa.ChunkedArray, small: list[str]) -> pa.ChunkedArray:
-    """Tell of each row whether its file is one of these."""
+    """Tell for each row whether its file is among those given."""
     return pc.is_in(files.cast(pa.string()), pa.array(small, pa.string()))

@@ -1,4 +1,4 @@
-"""What the index job makes of images that are read, and how it writes that: see `jobs.pipeline` for the rest."""
+"""The index job's part of the pipeline stage: describe images that were read, and write the rows as files."""
 
 import json
 import time
@@ -13,12 +13,14 @@ from ray.data import Dataset
 
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.pipeline.reading import FAILURE, READ, Reading, images_of
 from jobs.pipeline.stage import Stage, through
 from rsir_core import schemas
 from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.reading import READ, Reading, images_of
 from rsir_core.imagery.sandbox import ReadFunction
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
+from rsir_core.index.writer import write_rows
 from rsir_core.models.describe import Describer
 
 WRITTEN: Final = pa.schema(
@@ -28,15 +30,15 @@ WRITTEN: Final = pa.schema(
         ("size", pa.int64()),  # bytes
         ("row_count", pa.int64()),
         ("failures", pa.string()),  # JSON: uri, stage, kind and message of each row of `failures`
-        ("began", pa.float64()),  # unix seconds: when the first of its images was opened
+        ("began", pa.float64()),  # Unix seconds at which the first of its images was opened
         ("ended", pa.float64()),
-        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in it, over all rows
+        *((stage, pa.float64()) for stage in STAGES),  # seconds spent in each stage, summed over the rows
     ]
 )
 DESCRIBED: Final = pa.schema(
     [
         *(f.with_nullable(True) for f in schemas.EMBEDDINGS),
-        *FAILURE,
+        *schemas.FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
         pa.field("describing", pa.float64()),
@@ -45,7 +47,7 @@ DESCRIBED: Final = pa.schema(
 
 
 class DescribeRead:
-    """Stage: pixels in, descriptors out (schema `READ` to `DESCRIBED`); failures pass through."""
+    """Ray Data stage: describe pixels (schema `READ` to `DESCRIBED`); failures pass through."""
 
     def __init__(self, index: str, device: str) -> None:
         torch.set_num_threads(1)
@@ -72,7 +74,7 @@ class DescribeRead:
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
         finite = np.isfinite(found.embedding).all(axis=1) & np.isfinite(found.class_probabilities).all(axis=1)
         bad = batch.filter(batch["pixels"].is_null())
-        if not finite.all():  # one such row would keep all others from being published
+        if not finite.all():  # one such row would prevent publishing all others
             described = described.filter(pa.array(finite))
             bad = pa.concat_tables([bad, _not_finite(good.filter(pa.array(~finite)))])
         if len(bad) == 0:
@@ -83,7 +85,7 @@ class DescribeRead:
 
 
 def _not_finite(read: pa.Table) -> pa.Table:
-    """Turn rows of schema `READ` into failures of embeddings that are not finite."""
+    """Convert rows of schema `READ` to failures because their embeddings are not finite."""
     words = [f"{uri} is described by numbers that are not finite" for uri in read[schemas.URI].to_pylist()]
     for name, values in ((schemas.STAGE, "describe"), (schemas.KIND, "error"), (schemas.MESSAGE, words)):
         column = pa.array(words, pa.string()) if values is words else pa.repeat(pa.scalar(values), len(read))
@@ -92,7 +94,7 @@ def _not_finite(read: pa.Table) -> pa.Table:
 
 
 def write_described(described: pa.Table, index: str) -> pa.Table:
-    """Write rows of schema `DESCRIBED` as uncommitted files; one row of metadata (schema `WRITTEN`) per file."""
+    """Write rows of schema `DESCRIBED` as uncommitted files; returns a row of metadata (`WRITTEN`) per file."""
     failed = described[schemas.KIND].is_valid()
     parts: list[tuple[TableName, pa.Table]] = [
         ("embeddings", described.filter(described[schemas.KIND].is_null())),
@@ -102,7 +104,7 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
     for name, table in parts:
         if len(table):
             began = time.time()
-            file = Index(index).write_rows(name, table)
+            file = write_rows(index, name, table)
             ended = time.time()
             failures = table.select(schemas.FAILURE_COLUMNS).to_pylist() if name == "failures" else []
             written.append(
@@ -122,15 +124,15 @@ def write_described(described: pa.Table, index: str) -> pa.Table:
 def describe_files(
     config: IndexConfig, listing: pa.Table, gpu: str = "cuda", function: ReadFunction = read_in_turn
 ) -> Dataset:
-    """Build a lazy dataset that describes listed files and yields metadata (schema `WRITTEN`) of the files written.
+    """Build a lazy dataset that describes listed files and yields the metadata (schema `WRITTEN`) of files written.
 
     Args:
-        config: of the job; `num_gpus` decides between the two arrangements.
-        listing: what to describe, schema `schemas.LISTING`.
-        gpu: the device that an actor with a GPU describes on.
+        config: the job's options; `num_gpus` decides how the stage is arranged, see `through`.
+        listing: the files to describe, schema `schemas.LISTING`.
+        gpu: device of actors with a GPU.
         function: reads one file.
     """
     reading = Reading.of(config)._replace(function=function)
-    write = partial(write_described, index=config.index)
+    write = partial(write_described, index=Index(config.index).uri)
     stage = Stage(reading, DescribeRead, (config.index,), write, at_risk=config.commit_every, gpu=gpu)
     return through(stage, config, listing)

@@ -1,4 +1,4 @@
-"""Whether so many published images are gone that the archive is probably not the one that the index was made of."""
+"""Guard against a wrong archive: end a run if more published images are gone than `--max-gone-rate` allows."""
 
 import logging
 from typing import Final
@@ -14,23 +14,24 @@ from rsir_core.errors import ArchiveError
 from rsir_core.index.diff import Plan
 from rsir_core.index.index import Index
 
-NAMED_FOLDERS: Final = 5  # the largest, in the message
+NAMED_FOLDERS: Final = 5  # largest folders, named in the message
 
 log = logging.getLogger(__name__)
 
 
 def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
-    """End a run, or warn in a dry run, where more published images are gone than `--max-gone-rate` allows.
+    """End a run, or warn in a dry run, if more published images are gone than `--max-gone-rate` allows.
 
-    Tiles of a scene that is still listed do not count: it is tiled otherwise, or its header cannot be read this time.
+    Tiles of a scene that is still listed do not count as gone: it may be tiled differently, or unreadable this time.
 
-    Returns what a dry run warns of; None: nothing.
+    Returns:
+        The warning of a dry run; None if there is none.
 
     Raises:
-        ArchiveError: so many are gone; the message says how many of which folders, and what allows it.
+        ArchiveError: too many images are gone; the message gives folders, counts and the option that allows it.
     """
     published, most = plan.published, config.max_gone_rate * plan.published
-    if published < GUARDED_FROM or len(plan.gone) <= most:  # which spares a look at all ids of the listing
+    if published < GUARDED_FROM or len(plan.gone) <= most:  # avoids reading all ids of the listing
         return None
     ids = _of_unlisted_files(plan)
     gone = len(ids)
@@ -53,7 +54,7 @@ def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
 
 
 def _of_unlisted_files(plan: Plan) -> pa.Array:
-    """Keep the ids that are gone, without those of tiles whose scene is still listed, whole or by other tiles."""
+    """Drop ids of tiles whose scene is still listed, whole or by other tiles, from the ids that are gone."""
     files = _files_of(plan.gone)
     listed = _files_of(plan.listing[schemas.IMAGE_ID])
     still = listed.filter(pc.is_in(listed, files.unique())).unique()
@@ -66,7 +67,7 @@ def _files_of(image_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArr
 
 
 def _place(index: Index) -> str:
-    """Find the URI that published images lie below; of a catalogue, that of one of them."""
+    """Find the root URI of the published images; for a catalogue, the URI of one image."""
     first = index.first_row(next(file for file in index.feature_files() if file.row_count))
     uri, image_id = (str(first[name][0]) for name in (schemas.URI, schemas.IMAGE_ID))
     root = root_of(uri, image_id)
@@ -74,5 +75,5 @@ def _place(index: Index) -> str:
 
 
 def _rate(gone: int, published: int) -> str:
-    """Format the smallest rate of two digits that allows so many to be gone."""
+    """Format the smallest rate, in hundredths, that allows so many to be gone."""
     return f"{-(-100 * gone // published) / 100:g}"

@@ -1,10 +1,11 @@
-"""The threshold of a published version, see `no_match`: files are read where Ray has room, only minima come back."""
+"""Measure the no-match threshold of a published version on the cluster, see `rsir_core.index.no_match`."""
 
 import numpy as np
 import pyarrow as pa
 import ray
 
 from rsir_core import schemas
+from rsir_core.arrays import Doubles, Ints
 from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
@@ -18,22 +19,23 @@ from rsir_core.index.no_match import (
     put_no_match,
     threshold,
 )
-from rsir_core.search.exact import Doubles, Ints
+from rsir_core.index.writer import IndexWriter
 
 COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 
 
-def state_no_match(index: Index, before: int = 0, changed: int | None = None) -> None:
-    """Store the threshold of the newest version, unless it is, or there are no rows, or those of several models.
+def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
+    """Store the no-match threshold of the newest version; does nothing if it is stored, or for rows of several models.
 
-    Measured in O(rows · QUERIES) time on the cluster, about 15 s of a core per million rows; of a version that differs
-    in few rows from one of which it is known, it is kept (see `NoMatch.after`).
+    Measuring takes O(rows · QUERIES) time on the cluster, about 15 core-seconds per million rows. The threshold of an
+    earlier version that differs in few rows is reused (see `NoMatch.after`).
 
     Args:
-        index: whose version.
-        before: a version before that one; 0: there is none.
-        changed: rows that have come or gone since; None: all, or nobody knows.
+        writer: the index's writer.
+        before: an earlier version; 0: there is none.
+        changed: number of rows added or removed since; None: all, or unknown.
     """
+    index = writer.index
     version = index.version()
     if has_no_match(index, version):
         return
@@ -45,7 +47,7 @@ def state_no_match(index: Index, before: int = 0, changed: int | None = None) ->
     if before and changed is not None and has_no_match(index, before):
         known = get_no_match(index, before, bundle, pca)
         if known is not None and (kept := known.after(changed)) is not None:
-            put_no_match(index, version, kept)
+            put_no_match(writer, version, kept)
             return
     nearest_in, sample_of = ray.remote(_nearest_in), ray.remote(_sample_of)
     chosen = _choose([file.row_count for file in files])
@@ -62,11 +64,11 @@ def state_no_match(index: Index, before: int = 0, changed: int | None = None) ->
         false_match_rate=RATE,
         distance=threshold(nearest),
     )
-    put_no_match(index, version, measured)
+    put_no_match(writer, version, measured)
 
 
 def _choose(counts: list[int]) -> list[Ints]:
-    """Choose the positions of the rows that ask, by file: at random, the same in every run."""
+    """Sample the rows that serve as queries: positions by file, at random but the same in every run."""
     n = sum(counts)
     positions = np.sort(np.random.default_rng(0).choice(n, min(QUERIES, n), replace=False))
     starts = np.cumsum([0, *counts[:-1]])

@@ -1,4 +1,4 @@
-"""How far a run is, on the terminal and as Ray metrics: images, rate, what remains, failures, what workers do."""
+"""Progress of a run, on the terminal and as Ray metrics: images, rate, remaining time, failures, workers' time."""
 
 import logging
 import math
@@ -13,26 +13,26 @@ from ray.util.metrics import Gauge
 from rsir_core.errors import is_refusal
 
 STAGES: Final = ("reading", "describing", "writing")
-EVERY: Final = 5.0  # seconds between lines
-WINDOW: Final = 300.0  # seconds whose rate says when the run will end: its start and old troubles do not count for ever
+LINE_INTERVAL: Final = 5.0  # seconds between lines
+WINDOW: Final = 300.0  # seconds over which the rate is taken for the remaining time
 
 log = logging.getLogger("jobs.index")
 
 
 class Progress:
-    """Track how far the description of images is, by the files that workers report to have written.
+    """Track the progress of describing images, from the files that workers report.
 
     Args:
         total: images to describe.
-        workers: that describe them at the same time.
-        clock: seconds, never back.
+        workers: number of workers that describe them concurrently.
+        clock: monotonic clock in seconds.
 
     Attributes:
-        described: images whose embedding is written.
-        failures: images that cannot be, by kind.
-        failed_files: `uri`, `stage`, `kind` and `message` of each of them.
-        refused: how many of them the store refused.
-        busy: seconds that workers spent in each stage; reading in tasks of its own, beside GPUs, counts as well.
+        described: number of images whose embedding is written.
+        failures: number of images that failed, by kind.
+        failed_files: `uri`, `stage`, `kind` and `message` of each failed image.
+        refused: number of images that the store refused.
+        busy: seconds that workers spent in each stage, including separate reading tasks beside GPUs.
     """
 
     def __init__(self, total: int, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,34 +42,34 @@ class Progress:
         self.refused = 0
         self.busy = dict.fromkeys(STAGES, 0.0)
         self._clock = clock
-        self._first, self._last = math.inf, -math.inf  # unix seconds by the workers' clocks
-        self._marks: deque[tuple[float, int]] = deque()  # images done by when, from the first one opened
-        self._said = -math.inf
+        self._first, self._last = math.inf, -math.inf  # Unix seconds, by the workers' clocks
+        self._marks: deque[tuple[float, int]] = deque()  # (time, images done), beginning with the first image opened
+        self._printed = -math.inf
         self._meters = RunMetrics()
 
     @property
     def failed(self) -> int:
-        """Images that cannot be described."""
+        """Number of images that failed."""
         return self.failures.total()
 
     @property
     def examples(self) -> dict[str, str]:
-        """Return one message of each kind of failure."""
+        """The first message of each kind of failure."""
         return {file["kind"]: file["message"] for file in reversed(self.failed_files)}
 
     @property
     def done(self) -> int:
-        """Images described or failed."""
+        """Number of images described or failed."""
         return self.described + self.failed
 
     @property
     def rate(self) -> float:
-        """Images per second from the first image opened to the last file written: without starting actors."""
+        """Images per second from opening the first image to writing the last file; starting actors does not count."""
         return self.done / (self._last - self._first) if self._last > self._first else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """At the rate of the last minutes; infinite before the first image."""
+        """Estimated remaining seconds at the rate of the last minutes; infinite before the first image."""
         if not self._marks:
             return math.inf
         (began, before), now = self._marks[0], self._clock()
@@ -77,12 +77,12 @@ class Progress:
         return (self.total - self.done) / recent if recent else math.inf
 
     def shares(self) -> dict[str, float]:
-        """Compute the share of the workers' time since the first image that was spent in each stage."""
+        """Compute the share of the workers' time since the first image that each stage took."""
         spent = self.workers * (self._last - self._first)
         return {stage: seconds / spent if spent > 0 else 0.0 for stage, seconds in self.busy.items()}
 
     def take(self, written: Mapping[str, Any]) -> None:
-        """Note a written file (a row of `describing.WRITTEN`), and say so when it is time to."""
+        """Count a written file (a row of `describing.WRITTEN`); prints a line if one is due."""
         self._first, self._last = min(self._first, written["began"]), max(self._last, written["ended"])
         for stage in STAGES:
             self.busy[stage] += written[stage]
@@ -100,8 +100,8 @@ class Progress:
         while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
             self._marks.popleft()
         self._meters(self)
-        if now - self._said >= EVERY or self.done == self.total:
-            self._said = now
+        if now - self._printed >= LINE_INTERVAL or self.done == self.total:
+            self._printed = now
             log.info("%s", self)
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class RunMetrics:
         self._busy = Gauge("rsir_index_busy", "share of the workers' time", tag_keys=("stage",))
 
     def __call__(self, progress: Progress) -> None:
-        """Tell the state of a run."""
+        """Export the current state of a run."""
         counts = {"described": progress.described, "failed": progress.failed, "left": progress.total - progress.done}
         for state, count in counts.items():
             self._images.set(count, {"state": state})
@@ -140,7 +140,7 @@ class RunMetrics:
 
 
 def _duration(seconds: float) -> str:
-    """Format a duration as people say it."""
+    """Format a duration in hours, minutes and seconds."""
     minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole:02} s" if minutes else f"{whole} s"

@@ -8,10 +8,9 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from jobs.cluster import rows_of
-from jobs.indexing.committing import Commits
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
+from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, root_of, under
 from rsir_core.errors import TableError
@@ -21,18 +20,19 @@ from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import has_no_match
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
 
-FEATURES_PER_FILE = 500_000  # about 70 MB; the larger, the fewer clusters a query looks at
-ROWS_PER_PART = 65_536  # read by one task, a file at a time
+FEATURES_PER_FILE = 500_000  # about 70 MB; larger files mean fewer clusters per query
+ROWS_PER_PART = 65_536  # read by one task, file by file
 
 
 class Projected(NamedTuple):
-    """Files of `features` that are not committed yet, and what their rows are like."""
+    """Hold written files of `features` that are not committed yet, and statistics of their rows."""
 
     files: list[WrittenFile]
-    mix: FeatureStatistics
+    statistics: FeatureStatistics
 
 
 def parts_of(keys: pa.Table) -> ray.data.Dataset:
@@ -42,10 +42,10 @@ def parts_of(keys: pa.Table) -> ray.data.Dataset:
 
 
 def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
-    """Fit to the stored embeddings of all current rows (of `stored_keys`), on the cluster."""
+    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns)."""
 
     def moments_of(part: pa.Table) -> pa.Table:
-        """Compute the moments of one part, as bytes, which Arrow columns hold."""
+        """Compute the moments of one part, encoded as bytes for an Arrow column."""
         total = Moments.zero()
         for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
             total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
@@ -54,26 +54,26 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     uri, total = index.uri, Moments.zero()
     if len(current):
         found = parts_of(current).map_batches(moments_of, batch_size=None, batch_format="pyarrow")
-        found.context.execution_options.preserve_order = True  # sums of another order differ in their last bits
+        found.context.execution_options.preserve_order = True  # sums in another order differ in their last bits
         for row in rows_of(found):
             total = total.merge(Moments.from_bytes(row["moments"]))
     return total.fit(components)
 
 
 def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], root: Root | None = None) -> Projected:
-    """Write the features of stored embeddings (of `stored_keys`); the files are not committed yet.
+    """Project stored embeddings to features and write these as files, which are not committed yet.
 
     Args:
-        index: whose they are.
-        wanted: keys of the rows.
-        pca: what projects them.
-        classes: names, in the order of their probabilities.
-        root: where their archive lies now, which may not be where it lay when they were described; None: as stored.
+        index: the index.
+        wanted: keys and files of the rows, as `stored_keys` returns.
+        pca: the projection.
+        classes: class names, in the order of the probabilities.
+        root: where the archive lies now, if it may have moved since the images were described; None: URIs as stored.
     """
     names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
 
     def to_features(part: pa.Table) -> pa.Table:
-        """Project keys to rows of `schemas.FEATURES`, with the error that the PCA makes of each."""
+        """Turn keys into rows of `schemas.FEATURES`, each with its reconstruction error."""
         projection: Pca = ray.get(model)
         return pa.concat_tables(
             [
@@ -84,7 +84,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
 
     if len(wanted) == 0:
         return Projected([], FeatureStatistics())
-    if len(wanted) <= min(ROWS_PER_PART, FEATURES_PER_FILE):  # one task, as a dataset of few rows takes its seconds
+    if len(wanted) <= min(ROWS_PER_PART, FEATURES_PER_FILE):  # a dataset takes seconds even for few rows
         (part,) = by_file(wanted, len(wanted))
         task: Any = ray.remote(lambda keys: _write(uri, to_features(keys)))
         return _gathered([ray.get(task.remote(part))])
@@ -93,7 +93,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
 
 
 def _under(root: Root | None, described: pa.Table) -> pa.Table:
-    """Replace URIs by those that the images have where their archive lies now."""
+    """Replace the stored URIs by those below the archive's current root."""
     if root is None:
         return described
     names = (described[name].to_pylist() for name in (schemas.URI, schemas.IMAGE_ID))
@@ -102,7 +102,7 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
 
 
 def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
-    """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are those of the classes."""
+    """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are the class names."""
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
     best = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
@@ -115,7 +115,7 @@ def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
 
 
 def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:
-    """Write rows of `schemas.FEATURES` as large files of few classes each, so that a query looks at fewer files."""
+    """Write rows of `schemas.FEATURES` as large files of few classes each, so that a query reads fewer files."""
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
@@ -123,31 +123,31 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
 
     files = math.ceil(row_count / FEATURES_PER_FILE)
     features = features.repartition(files)
-    if files > 1:  # by id as well, since all rows of a key go to one file
+    if files > 1:  # sorted by id as well, because all rows of one sort key go to one file
         features = features.sort([schemas.CLASS, schemas.IMAGE_ID])
     return _gathered(list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow"))))
 
 
 def _write(uri: str, features: pa.Table) -> dict[str, Any]:
-    """Write rows of `schemas.FEATURES` as one file: what a `WrittenFile` has, and their `mix` as text."""
-    written = Index(uri).write_rows("features", *in_runs(features))
-    mix = FeatureStatistics.of(features) if ERROR in features.column_names else FeatureStatistics()
-    return written._asdict() | {"mix": mix.to_json()}
+    """Write rows of `schemas.FEATURES` as one file; returns the fields of `WrittenFile` and the rows' statistics."""
+    written = write_rows(uri, "features", *in_runs(features))
+    statistics = FeatureStatistics.of(features) if ERROR in features.column_names else FeatureStatistics()
+    return written._asdict() | {"statistics": statistics.to_json()}
 
 
 def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
-    """Gather what several calls of `_write` have written."""
+    """Combine the results of several calls of `_write`."""
     files = [WrittenFile(file["name"], file["size"], file["row_count"]) for file in written]
-    return Projected(files, total(FeatureStatistics.from_json(file["mix"]) for file in written))
+    return Projected(files, total(FeatureStatistics.from_json(file["statistics"]) for file in written))
 
 
 def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
-    """Tell whether `features` is the listing's state already, so that no cluster is needed."""
+    """Tell whether `features` already matches the listing, so that no cluster is needed."""
     published = index.keys("features", [schemas.PCA])
     if len(published) == 0 or config.refit_pca:
         return False
     if not has_no_match(index, index.version()):
-        return False  # a run ended just before that, or was one of an earlier version
+        return False  # the last run was killed just before, or was of an earlier version of this package
     if has_moved(index, _root(plan, config)):
         return False
     current = semi(index.keys("embeddings"), plan.listing)
@@ -156,13 +156,13 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
 
 
 def _root(plan: Plan, config: IndexConfig) -> Root | None:
-    """Find where the archive lies; None: it is a catalogue, whose images lie anywhere."""
+    """Find the archive's root; None for a catalogue, whose images may lie anywhere."""
     first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
     return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 
 def has_moved(index: Index, root: Root | None) -> bool:
-    """Tell whether published rows say that their archive lies elsewhere: all do, or none."""
+    """Tell whether the archive has moved since it was published; the first row tells, as all rows have one root."""
     if root is None:
         return False
     row = index.first_row(index.feature_files()[0]).select([schemas.URI, schemas.IMAGE_ID]).to_pylist()[0]
@@ -170,7 +170,7 @@ def has_moved(index: Index, root: Root | None) -> bool:
 
 
 def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
-    """Load the PCA of the published rows; None: there are none, or it is lost and to be fitted again anyway."""
+    """Load the PCA of the published rows; None if there are none, or if it is lost and will be refitted anyway."""
     if len(published) == 0:
         return None
     try:
@@ -185,41 +185,42 @@ class Published(NamedTuple):
     """Report the outcome of publishing.
 
     Attributes:
-        drift: how the new rows differ from those before; None: there are no new ones, or the PCA is fitted to them.
-        changed: rows that have come or gone; None: all.
+        drift: how new rows differ from earlier ones; None: there are none, or the PCA was fitted to them.
+        changed: number of rows added or removed; None: all.
     """
 
     drift: Drift | None
     changed: int | None
 
 
-def publish(commits: Commits, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Published:
-    """Bring `features` to the listing's state in one atomic commit; none if it is there already."""
-    index = commits.index
+def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: IndexConfig) -> Published:
+    """Make `features` match the listing in one atomic commit; commits nothing if it already does."""
+    index = writer.index
     current = semi(stored_keys(index), plan.listing)
     published = index.keys("features", [schemas.PCA, schemas.CLASS, schemas.OBJECT_CLASS])
     before = _pca_before(index, published, config)
     if before is None or config.refit_pca:
         pca = fit_pca(index, current, config.components)
     elif len(before.components) != config.components:
-        grown = before.moments.count <= config.components < len(current)  # of so few images no PCA has so many
+        grown = before.moments.count <= config.components < len(current)  # it had too few images for so many
         pca = fit_pca(index, current, config.components) if grown else before.moments.fit(config.components)
     else:
         pca = before
     root = _root(plan, config)
     if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
-        index.put_pca(pca)
-        commits.commit("features", project(index, current, pca, classes, root).files, "overwrite")
+        writer.put_pca(pca)
+        writer.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return Published(None, None)
     new, leaving = anti(current, published), anti(published, current, [schemas.IMAGE_ID])
     replacing = None
     if len(leaving) or len(semi(new, published, [schemas.IMAGE_ID])):
         ids = pa.concat_tables([t.select([schemas.IMAGE_ID]) for t in (leaving, new)])[schemas.IMAGE_ID]
-        replacing = Replacing(index, ids.combine_chunks())  # meanwhile:
+        replacing = Replacing(index, ids.combine_chunks())  # it works while new rows are projected
     projected = project(index, new, pca, classes, root)
     if replacing is not None:
-        replacing.commit(commits, projected.files)
+        replacing.commit(writer, projected.files)
     elif projected.files:
-        commits.commit("features", projected.files, "append")
-    drift = Drift(FeatureStatistics.of(published, before.mean_error), projected.mix) if projected.mix.count else None
+        writer.commit("features", projected.files, "append")
+    added = projected.statistics
+    drift = Drift(FeatureStatistics.of(published, before.mean_error), added) if added.count else None
     return Published(drift, len(new) + len(leaving))

@@ -1,4 +1,4 @@
-"""What a run did and how long it took: `runs/TIME.json` and `runs/TIME.md` in the index, also of one that failed."""
+"""Run reports: what a run did and how long it took, as `runs/TIME.json` and `.md` in the index, also for failures."""
 
 import json
 import logging
@@ -6,7 +6,6 @@ import re
 import time
 import uuid
 from collections import Counter
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
@@ -24,13 +23,13 @@ from rsir_core.storage.filesystem import put_file
 
 log = logging.getLogger(__name__)
 
-FOLDERS: Final = 20  # that are told of by name, the largest first
-PIECE: Final = 100_000  # images
-_SECRET: Final = re.compile(r"(?<=//)[^/@\s]*@|(?<=\w)\?[^\s'\",;)]+")  # user and password of a URI, and a signature
+MAX_FOLDERS: Final = 20  # largest folders that are reported by name
+PIECE: Final = 100_000  # image ids counted at a time
+_SECRET: Final = re.compile(r"(?<=//)[^/@\s]*@|(?<=\w)\?[^\s'\",;)]+")  # user, password and signed query of a URI
 
 
 def counts_of(plan: Plan) -> dict[str, int]:
-    """Count a plan's images, under the words of the job's summary."""
+    """Count a plan's images, by the names that the job's summary uses."""
     return {"listed": len(plan.listing), "new": plan.new, "changed": plan.changed, "gone": len(plan.gone)}
 
 
@@ -38,7 +37,7 @@ def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]
     """Count images by folder, with one of them as an example."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for start in range(0, len(image_ids), PIECE):  # so that no second copy of all ids is made
+    for start in range(0, len(image_ids), PIECE):  # avoids a second copy of all ids
         ids = image_ids.slice(start, PIECE)
         folders = pc.replace_substring_regex(ids, pattern="[^/]*$", replacement="")
         grouped = pa.table([folders, ids], ["folder", "id"]).group_by("folder", use_threads=False)
@@ -46,17 +45,17 @@ def by_folder(image_ids: pa.Array | pa.ChunkedArray) -> dict[str, dict[str, Any]
             folder = row["folder"] or "./"
             counts[folder] += row["id_count"]
             examples.setdefault(folder, row["id_first"])
-    largest = sorted(counts.items(), key=lambda folder: (-folder[1], folder[0]))[:FOLDERS]
+    largest = sorted(counts.items(), key=lambda folder: (-folder[1], folder[0]))[:MAX_FOLDERS]
     return {name: {"count": count, "example": examples[name]} for name, count in largest}
 
 
 class RunReport:
-    """Gathers what is known of a run and writes it at the end of a `with` block, however that ends.
+    """Collect the facts of a run and write them at the end of the `with` block, even if it fails.
 
     Attributes:
-        drift: how the new images differ; None: there are none.
-        problem: what a run that is done is not content with; None: nothing.
-        progress: of the description; None: nothing was to be described.
+        drift: how new images differ from earlier ones; None: there are none.
+        problem: what went wrong in a run that is done; None: nothing.
+        progress: progress of describing; None: there was nothing to describe.
     """
 
     def __init__(self, index: Index, config: IndexConfig) -> None:
@@ -71,14 +70,14 @@ class RunReport:
         self.progress: Progress | None = None
 
     def begin(self, stage: str | None) -> None:
-        """End the stage that is under way and begin another."""
+        """End the current stage and begin another; None begins none."""
         now = time.monotonic()
         if self._stage is not None:
             self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._mark
         self._stage, self._mark = stage, now
 
     def planned(self, plan: Plan) -> None:
-        """Note what is to be done."""
+        """Record the plan."""
         self._plan = {
             **counts_of(plan),
             "to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]),
@@ -95,25 +94,26 @@ class RunReport:
         except Exception as problem:
             if kind is None:
                 raise
-            log.warning("the report of this run is not written: %s", problem)  # that must not hide why the run failed
+            log.warning("the report of this run is not written: %s", problem)  # this must not hide why the run failed
 
     def _write(self, outcome: str) -> None:
         content = self.to_dict(outcome)
         name = f"{datetime.fromtimestamp(self._began, UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:6]}"
         put_file(f"{self._index.uri}/runs/{name}.json", json.dumps(content, indent=1).encode())
         put_file(f"{self._index.uri}/runs/{name}.md", readable(content).encode())
-        if self._config.restore is None:  # which would say that the index has been brought to its archive's state
+        if self._config.restore is None:  # a restored index does not match its archive
             put_last_run(self._index, self._last_run(content["outcome"]))
 
     def _last_run(self, outcome: str) -> LastRun:
-        """Sum the run up for monitoring."""
+        """Summarise the run for monitoring."""
         failed, drift = dict(self.progress.failures) if self.progress else {}, self.drift
         known = (None, None, False) if drift is None else (drift.error_ratio, drift.class_shift, drift.suggests_refit)
         return LastRun(time.time(), outcome, None, failed, *known)
 
     def to_dict(self, outcome: str) -> dict[str, Any]:
         """Return the whole report, without secrets."""
-        config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in asdict(self._config).items()}
+        options = self._config.model_dump(mode="json")
+        config = {k: _SECRET.sub("", v) if isinstance(v, str) else v for k, v in options.items()}
         progress = self.progress
         return {
             "outcome": _SECRET.sub("", outcome),

@@ -1,1 +1,1 @@
-"""The endpoint of `jobs.serve`, and what of it `jobs.query` answers with."""
+"""The endpoint on Ray Serve: its deployments, metrics and options."""

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from jobs.serving.access_log import Entry
-from jobs.serving.library import Library
+from rsir_core.backend.versions import LoadedVersions
+from rsir_core.endpoint.access_log import Entry
 from rsir_core.index.last_run import LastRun
 
 STAGES_MS: Final = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 6e4]
@@ -23,11 +23,11 @@ class RequestMetrics:
     """Counts and logs requests; may be called by one thread at a time.
 
     Args:
-        library: whose state is told with them.
+        versions: whose state is exported with them.
     """
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, versions: LoadedVersions) -> None:
+        self._versions = versions
         self._requests = Counter("rsir_requests", "requests", tag_keys=ROUTE_STATUS)
         self._ms = Histogram("rsir_stage_ms", "milliseconds", boundaries=STAGES_MS, tag_keys=ROUTE_STAGE)
         self._uploads = Counter("rsir_uploads", "uploads described", tag_keys=("object",))
@@ -42,10 +42,10 @@ class RequestMetrics:
             self._ms.observe(milliseconds, tags={"route": entry.route, "stage": stage})
         if entry.found_object is not None:
             self._uploads.inc(tags={"object": "found" if entry.found_object else "none"})
-        edition = self._library.edition
-        self._rows.set(edition.images)
-        self._version.set(edition.version)
-        self._last_run(self._library.last_run)
+        newest = self._versions.newest
+        self._rows.set(newest.images)
+        self._version.set(newest.version)
+        self._last_run(self._versions.last_run)
         log.info("request", extra={"request": dataclasses.asdict(entry), "log_to_stderr": False})
 
 
@@ -59,14 +59,14 @@ class LastRunMetrics:
         self._drift = Gauge("rsir_last_run_drift", "PCA error on the newest run's new images, as a multiple of the old")
         self._shift = Gauge("rsir_last_run_class_shift", "share of its new images by which the class mix moved")
         self._refit = Gauge("rsir_last_run_suggests_refit", "1: its new images advise jobs.index --refit-pca")
-        self._told: LastRun | None = None
+        self._exported: LastRun | None = None
         self._kinds: set[str] = set()
 
     def __call__(self, run: LastRun | None) -> None:
         """Set the gauges where the run is another one than before."""
-        if run is None or run == self._told:
+        if run is None or run == self._exported:
             return
-        self._told = run
+        self._exported = run
         self._kinds |= run.failed.keys()
         for kind in self._kinds:  # a kind that the run before had and this one has not is 0 now
             self._failed.set(run.failed.get(kind, 0), {"kind": kind})

@@ -1,69 +1,26 @@
-"""Options of the endpoint, and of the job that answers a folder of queries."""
-
-import dataclasses
-from typing import Literal
+"""Options of the endpoint."""
 
 from jobs.command import option
-from jobs.options import DescribingConfig, RayJobConfig, parse_bounds, parse_time, split_list
-from rsir_core.search.filters import Filter
+from jobs.options import RayJobConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class QueryConfig(DescribingConfig):
-    """Rank an index against each image of a folder, into Parquet."""
-
-    queries: str = option("URI of the images to ask with (folder, s3://, gs://, az://, …)")
-    index: str = option("URI of the index")
-    out: str = option("URI of the folder to make: results/ and failures/, Parquet")
-    k: int = option("results per query, at most 10,000", 50)
-    classes: str | None = option("comma-separated: only results of these classes", None)
-    start: str | None = option("only results taken at this time (ISO 8601) or later", None)
-    end: str | None = option("only results taken at this time or earlier", None)
-    bbox: str | None = option("west,south,east,north in degrees: only results whose footprint meets it", None)
-    near_duplicates: bool = option(
-        "only images as near as a copy encoded or scaled anew (0.2), by the plain distance; as look-alikes can be, "
-        "column same_picture tells of the first 20 by their pixels",
-        False,
-    )
-    distance: Literal["weighted", "plain", "auto"] = option(
-        "what ranks; auto: the weighted distance where the query's class is sure, else the plain one", "weighted"
-    )
-
-    @property
-    def filter(self) -> Filter:
-        """Build the filter that results must pass.
-
-        Raises:
-            ConfigError: a time or a box that is none.
-        """
-        return Filter(
-            tuple(split_list(self.classes)) or None,
-            parse_time("start", self.start),
-            parse_time("end", self.end),
-            parse_bounds(self.bbox),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class ServeConfig(RayJobConfig):
     """Answer queries over an index by HTTP until interrupted."""
 
     index: str = option("URI of the index")
     host: str = option("address to listen on", "127.0.0.1")
-    port: int = option("port to listen on; 0: any free one", 8000, least=0, most=65_535)
-    num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0, least=0)
-    partitions: int = option("searchers, each over a share of the index's files", 1, least=1)
-    max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, least=1)
-    max_describers: int = option("most replicas of the describer", 1, least=1)
-    refresh: float = option("seconds between looks for a newer version of the index", 10.0, least=0.1)
+    port: int = option("port to listen on; 0: any free one", 8000, ge=0, le=65_535)
+    num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0, ge=0)
+    partitions: int = option("searchers, each over a share of the index's files", 1, ge=1)
+    max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, ge=1)
+    max_describers: int = option("most replicas of the describer", 1, ge=1)
+    refresh: float = option("seconds between looks for a newer version of the index", 10.0, ge=0.1)
     tokens: str | None = option(
         "file of `name:sha256` lines: who may ask (python -m jobs.serve_tokens makes them); read when the endpoint is "
         "deployed, so to revoke one deploy with a file of another name; default: everybody",
         None,
     )
-    max_k: int = option("most results per query, over all of its pages", 10_000, least=1)
-    max_bytes: int = option("most bytes per upload", 32_000_000, least=1)
-    max_pixels: int = option("most pixels per upload", 100_000_000, least=1)
-    max_concurrency: int = option(
-        "queries under way at once; as many again may wait, more are answered 503", 64, least=1
-    )
+    max_k: int = option("most results per query, over all of its pages", 10_000, ge=1)
+    max_bytes: int = option("most bytes per upload", 32_000_000, ge=1)
+    max_pixels: int = option("most pixels per upload", 100_000_000, ge=1)
+    max_concurrency: int = option("queries under way at once; as many again may wait, more are answered 503", 64, ge=1)

@@ -1,4 +1,4 @@
-"""The temperature of a trained classifier, from training images that it has not seen, by the way that describes."""
+"""Calibrate a trained classifier on held-out training images, through the same pipeline stage that describes."""
 
 import logging
 from collections.abc import Sequence
@@ -6,30 +6,29 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
-from jobs.cluster import rows_of
-from jobs.pipeline.reading import Reading, images_of
+from jobs.pipeline.cluster import rows_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
+from rsir_core.arrays import Floats, Ints
+from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.calibration import expected_calibration_error, fit_temperature
-from rsir_core.models.classifier import ClassifierSettings
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectorSettings
+from rsir_core.models.settings import ClassifierSettings, DetectorSettings
 
 log = logging.getLogger(__name__)
 BATCH = 32  # images per forward pass
-ENOUGH = 50  # images: fewer are used all the same, and it is said
+RECOMMENDED_IMAGES = 50  # fewer are used all the same, with a warning
 
 
 class Classify:
-    """Work: what a bundle that is not written yet makes of images; those that cannot be read are left out."""
+    """Stage work: classify images with a bundle that is not written yet; unreadable images are left out."""
 
     def __init__(self, models: Any, device: str) -> None:
         torch.set_num_threads(1)
@@ -51,11 +50,10 @@ def calibrate(
     held_out: Sequence[LabelledImage],
     detector: tuple[DetectorSettings, State] | None,
 ) -> tuple[ClassifierSettings, dict[str, Any]]:
-    """Calibrate the temperature; returns settings with it, and what it does for the job's summary.
+    """Fit the temperature; returns the settings with it, and figures for the job's summary.
 
-    The detector is that of the bundle that the classifier goes into, if it has one.
-
-    `ece_after` is of the images that the temperature was fitted to: one number fitted to them flatters it little.
+    The detector is that of the bundle which the classifier is written to, if there is one. `ece_after` is measured on
+    the images that the temperature was fitted to; fitting a single number biases it little.
     """
     models = Bundle(settings, detector and detector[0], config.tau, "", state, detector[1] if detector else {})
     p, labels = _classify(config, models, held_out)
@@ -64,9 +62,9 @@ def calibrate(
             "no training image was held out: the class probabilities are not calibrated; see --calibration-fraction"
         )
         return settings, {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
-    if len(labels) < ENOUGH:
+    if len(labels) < RECOMMENDED_IMAGES:
         log.warning("the temperature comes from %d images only; see --calibration-fraction", len(labels))
-    scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits but for a constant
+    scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits up to a constant
     temperature = fit_temperature(scores, labels)
     after = np.exp(scores / temperature)
     return replace(settings, temperature=temperature), {
@@ -77,28 +75,17 @@ def calibrate(
     }
 
 
-def _classify(
-    config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _classify(config: FinetuneClassifierConfig, models: Bundle, images: Sequence[LabelledImage]) -> tuple[Floats, Ints]:
     """Classify the images that can be read, in their order: class probabilities (n, C) and labels (n,)."""
     classes = models.classifier.classes
     if not images:
         return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)
-    uris = [image.uri for image in images]
-    asked = pa.table(
-        {
-            schemas.IMAGE_ID: uris,
-            schemas.URI: uris,
-            schemas.ETAG: [""] * len(images),
-            schemas.TIME: pa.nulls(len(images), schemas.UTC),
-            "position": range(len(images)),
-            "label": [classes.index(image.label) for image in images],
-        }
-    )
+    labels = [classes.index(image.label) for image in images]
+    asked = listing_of([image.uri for image in images], position=range(len(images)), label=labels)
     stage = through(
         Stage(Reading.of(config), Classify, (ray.put(models),)), Pool(config.workers, config.num_gpus, BATCH), asked
     )
-    # They come as the actors finish: sums in another order would make another temperature of the same seed.
+    # Sorted, because actors finish in any order and sums in another order would change the temperature.
     found = sorted(rows_of(stage), key=lambda row: row["position"])
     p = np.array([row[schemas.CLASS_PROBABILITIES] for row in found], np.float32).reshape(-1, len(classes))
     return p, np.array([row["label"] for row in found], np.int64)

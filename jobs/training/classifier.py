@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import ray
 import ray.train
 import torch
@@ -21,17 +19,19 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from jobs.training.options import FinetuneClassifierConfig
-from jobs.training.recipe import Recipe
 from rsir_core.archive.labels import LabelledImage
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ConfigError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.augmentation import turned_views
-from rsir_core.models.classifier import ClassifierSettings, build_classifier, to_input
+from rsir_core.models.classifier import build_classifier, to_input
 from rsir_core.models.depthwise import fast_depthwise
 from rsir_core.models.precision import trains_in_bfloat16
+from rsir_core.models.settings import ClassifierSettings
+from rsir_core.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
-Sample = tuple[npt.NDArray[np.uint8], int]  # an image H×W×3 and its class
+Sample = tuple[Pixels, int]  # an image H×W×3 and its class
 STATE: Final = "state.pt"
 
 
@@ -132,9 +132,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         loss, accuracy = _train_epoch(training, loader, TrainingViews(classifier, config.tau, config.recipe))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (config.epochs - epoch - 1)
         if rank == 0:
-            print(
-                f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  train accuracy {accuracy:.3f}  {left:.0f} s left"
-            )
+            words = "epoch %d/%d  loss %.3f  train accuracy %.3f  %.0f s left"
+            log.info(words, epoch + 1, config.epochs, loss, accuracy, left)  # Ray Train says what is printed twice
         if not math.isfinite(loss):
             raise ConfigError(
                 f"the loss is {loss} after epoch {epoch + 1}; pass less than --learning-rate {config.learning_rate:g}"

@@ -1,75 +1,63 @@
 """Options of the jobs that train."""
 
-import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import FiniteFloat, model_validator
 
 from jobs.command import JobConfig, option
-from jobs.options import RayJobConfig, check_views, split_list
-from jobs.resources import Needs
-from jobs.training.recipe import Recipe, recipe_without
-from rsir_core.errors import ConfigError
+from jobs.options import NumberOfViews, RayJobConfig
+from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import ObjectRule
+from rsir_core.search.filter_options import JsonText, Names
+from rsir_core.training.recipe import Part, Recipe, recipe_without
 
 
-@dataclasses.dataclass(frozen=True)
 class FinetuneClassifierConfig(RayJobConfig):
     """Fine-tune the classifier on turned crops of the key region's size and write it into a model bundle."""
 
     archive: str = option("URI of the labelled images; labels are folder names unless --labels is given")
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
-    train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5)
+    train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5, gt=0, lt=1)
     calibration_fraction: float = option(
-        "share of the training images that only calibrates the probabilities; 0: they are not calibrated", 0.04
+        "share of the training images that only calibrates the probabilities; 0: they are not calibrated",
+        0.04,
+        ge=0,
+        lt=1,
     )
-    unseen: str | None = option(
+    unseen: Names | None = option(
         "comma-separated labels that are not trained on: all their images test, and evaluate tells them apart", None
     )
-    seed: int = option(
-        "seed of the random split, the initial head, and the order and augmentation of images", 0, least=0
-    )
+    seed: int = option("seed of the random split, the initial head, and the order and augmentation of images", 0, ge=0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
     weights: str | None = option(
         "URI of the state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
-    tau: float = option("key region's share of height and width (paper eq. 5)", 0.9)
-    views: int = option(
+    tau: float = option("key region's share of height and width (paper eq. 5)", 0.9, gt=0, le=1)
+    views: NumberOfViews = option(
         "turned views of each key region that are averaged when it is described: 1, 2 or 4; each costs a forward pass",
         2,
     )
-    epochs: int = option("passes over the training images", 30, least=1)
-    batch_size: int = option("images per step and worker", 32, least=1)
-    learning_rate: float = option("peak, for AdamW", 1e-3)
-    image_size: int = option("side in pixels to which key regions are resized", 224, least=1)
-    without: str | None = option(
-        "comma-separated parts of the recipe to leave out, to see what each brings: "
-        "smoothing, smaller, turning", None,
-    )  # fmt: skip
-    workers: int = option("Ray Train workers", 1, least=1)
-    num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0, least=0)
-    num_cpus: int = option("CPUs (threads) per worker", 2, least=1)
-    max_pixels: int = option("pixels per image above which it is refused", 100_000_000, least=1)
-    image_seconds: float = option(
-        "seconds after which an image that is not read is left out", 120.0, least=0.1, most=86_400
+    epochs: int = option("passes over the training images", 30, ge=1)
+    batch_size: int = option("images per step and worker", 32, ge=1)
+    learning_rate: FiniteFloat = option("peak, for AdamW", 1e-3, gt=0)
+    image_size: int = option("side in pixels to which key regions are resized", 224, ge=1)
+    without: Annotated[tuple[Part, ...], JsonText] = option(
+        "comma-separated parts of the recipe to leave out, to see what each brings: smoothing, smaller, turning", ()
     )
+    workers: int = option("Ray Train workers", 1, ge=1)
+    num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0, ge=0)
+    num_cpus: int = option("CPUs (threads) per worker", 2, ge=1)
+    max_pixels: int = option("pixels per image above which it is refused", 100_000_000, ge=1)
+    image_seconds: float = option("seconds after which an image that is not read is left out", 120.0, ge=0.1, le=86_400)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.tau <= 1:
-            raise ConfigError(f"--tau {self.tau}: it takes more than 0 and at most 1")
-        if not 0 < self.train_fraction < 1:
-            raise ConfigError(f"--train-fraction {self.train_fraction}: it takes more than 0 and less than 1")
-        if not 0 <= self.calibration_fraction < 1:
-            raise ConfigError(f"--calibration-fraction {self.calibration_fraction}: it takes 0 and more, less than 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"--learning-rate {self.learning_rate}: it takes more than 0")
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Self:
         if self.workers > 1 and self.num_gpus != int(self.num_gpus):
-            raise ConfigError(
+            raise ValueError(
                 f"--num-gpus {self.num_gpus:g} with --workers {self.workers}: NCCL takes one worker per GPU; give 1"
             )
-        check_views(self.views)
-        _ = self.recipe  # a part that it does not have
+        return self
 
     @property
     def needs(self) -> Needs:
@@ -80,10 +68,9 @@ class FinetuneClassifierConfig(RayJobConfig):
     @property
     def recipe(self) -> Recipe:
         """Build the recipe without the parts that are left out."""
-        return recipe_without(split_list(self.without))
+        return recipe_without(self.without)
 
 
-@dataclasses.dataclass(frozen=True)
 class FinetuneDetectorConfig(JobConfig):
     """Fine-tune YOLOv5 on a data.yaml as ultralytics defines it and write it into a model bundle."""
 
@@ -91,14 +78,15 @@ class FinetuneDetectorConfig(JobConfig):
     models: str = option("URI of the bundle to write; an existing one keeps its classifier")
     model: Literal["yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"] = option("size of the detector", "yolov5x")
     weights: str | None = option("weights to start from (.safetensors, or a .pt of your own); default: random", None)
-    epochs: int = option("passes over the training images", 100, least=1)
-    batch_size: int = option("images per step", 16, least=1)
-    image_size: int = option("side in pixels to which images are letterboxed", 640, least=1)
-    seed: int = option("seed of the initial weights, order and augmentation", 0, least=0)
-    num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, least=0)
-    threads: int = option("CPU threads", 2, least=1)
-    min_score: float = option("confidence from which a detection counts as an object", 0.25, least=0, most=1)
-    rule: ObjectRule = option(  # noqa: RUF009 -- ruff does not see that the alias is a Literal
+    epochs: int = option("passes over the training images", 100, ge=1)
+    batch_size: int = option("images per step", 16, ge=1)
+    image_size: int = option("side in pixels to which images are letterboxed", 640, ge=1)
+    seed: int = option("seed of the initial weights, order and augmentation", 0, ge=0)
+    num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, ge=0)
+    threads: int = option("CPU threads", 2, ge=1)
+    min_score: float = option("confidence from which a detection counts as an object", 0.25, ge=0, le=1)
+    rule: ObjectRule = option(
         "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
-        "class (up to 6 forward passes more), the largest, or the centre of all", "confidence",
-    )  # fmt: skip
+        "class (up to 6 forward passes more), the largest, or the centre of all",
+        "confidence",
+    )

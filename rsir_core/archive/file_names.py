@@ -1,7 +1,7 @@
-"""Names of files that are spelt in two ways: in two Unicode forms, or with the ending in small or capital letters.
+"""Match file names that differ in their Unicode form or in the case of their extension.
 
-A Mac, and a zip file made there, writes "ü" as u and a combining diaeresis (NFD), where other systems and most programs
-write one character (NFC). Both look the same and are different file names on Linux and in object stores.
+macOS, and zip files made there, write "ü" as u with a combining diaeresis (NFD); other systems and most programs write
+one character (NFC). Both look the same, but are different file names on Linux and in object stores.
 """
 
 import unicodedata
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 def composed(name: str) -> str:
-    """Write a name in Unicode's composed form, NFC."""
+    """Normalise a name to Unicode's composed form, NFC."""
     return unicodedata.normalize("NFC", name)
 
 
 def name_key(path: str, endings: Collection[str]) -> str:
-    """Make a key that all spellings of a path share; the case of its letters matters, except in its ending.
+    """Build a key that all spellings of a path share; case matters, except in known extensions.
 
     Args:
-        path: of a file, with or without its ending.
-        endings: those, with dot and in small letters, whose case does not matter.
+        path: of a file, with or without its extension.
+        endings: extensions, with dot and in lower case, whose case does not matter.
     """
     path = composed(path)
     stem, dot, ending = path.rpartition(".")
@@ -29,16 +29,16 @@ def name_key(path: str, endings: Collection[str]) -> str:
 
 
 def tell_apart(first: str, second: str) -> tuple[str, str]:
-    """Write two different names for a message; as ASCII with escapes where they would look the same."""
+    """Format two different names for a message, escaped to ASCII if they would look the same."""
     same = composed(first) == composed(second)
     return (ascii(first), ascii(second)) if same else (first, second)
 
 
 class NamedValues(Generic[T]):
-    """Values by their names, found in any Unicode form.
+    """Look up values by names in any Unicode form.
 
     Args:
-        known: the value of each name; a name in exactly that spelling finds it first.
+        known: the values by name; an exact spelling takes precedence.
     """
 
     def __init__(self, known: Mapping[str, T]) -> None:
@@ -49,7 +49,7 @@ class NamedValues(Generic[T]):
                 self._forms.setdefault(composed(name), []).append(value)
 
     def get(self, name: str) -> T | None:
-        """Find a name's value; None: no name is spelt so, and none or several differ in Unicode form only."""
+        """Return a name's value; None if no name, or more than one, differs from it in Unicode form only."""
         for spelling in (name, composed(name)):
             if spelling in self._known:
                 return self._known[spelling]

@@ -1,4 +1,4 @@
-"""Hrefs of STAC assets, and the files that they name: URIs in documents, names on storage."""
+"""Convert between hrefs of STAC assets, which are URIs, and names of files on storage."""
 
 from pathlib import PurePosixPath
 from typing import Final
@@ -7,12 +7,12 @@ from urllib.parse import quote, unquote, urlsplit
 from rsir_core.archive.listing import etag_of
 from rsir_core.imagery.tiles import Tile
 
-_ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, beside letters, digits and -._
+_ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, digits and -._
 
 
 def href_of(uri: str) -> str:
-    """Write the name of a file, or of a tile, as a URI: what URIs do not allow in names is percent-encoded."""
-    if _is_http(uri):  # encoded already, and perhaps signed
+    """Percent-encode the name of a file or a tile as a URI."""
+    if _is_http(uri):  # already encoded, and perhaps signed
         return uri
     scene, fragment = _scene_and_fragment(uri)
     protocol, mark, path = scene.partition("://") if "://" in scene else ("", "", scene)
@@ -20,13 +20,13 @@ def href_of(uri: str) -> str:
 
 
 def suffix_of(href: str) -> str:
-    """Find the extension of the file that an href leads to, whatever else is in its name."""
+    """Return the extension of the file that an href names, without query and fragment."""
     path = urlsplit(href).path if _is_http(href) else _scene_and_fragment(href)[0]
     return PurePosixPath(path).suffix
 
 
 def without_marks(href: str) -> str:
-    """Encode `#` and `?` in the name of an href's file, which pystac would take for a fragment and a query."""
+    """Encode `#` and `?` in a file name, which pystac would take for the start of a fragment or a query."""
     if _is_http(href):
         return href
     scene, fragment = _scene_and_fragment(href)
@@ -34,9 +34,9 @@ def without_marks(href: str) -> str:
 
 
 def as_it_lies(href: str) -> str:
-    """Find the file that an href names. The href is percent-encoded as URIs are; but one of just that name comes first.
+    """Return the name of the file that an href means: the href itself if such a file exists, else percent-decoded.
 
-    By HTTP the href goes to the server as it is.
+    HTTP hrefs are returned unchanged.
     """
     if "%" not in href or _is_http(href):
         return href
@@ -49,7 +49,7 @@ def _is_http(href: str) -> bool:
 
 
 def _scene_and_fragment(href: str) -> tuple[str, str]:
-    """Split a tile's href into its scene's and the fragment behind it, which is empty for any other href."""
+    """Split a tile's href into the scene's href and the fragment, which is empty for other hrefs."""
     tile = Tile.parse(href)
     return (href, "") if tile is None else (tile.scene, href[len(tile.scene) :])
 

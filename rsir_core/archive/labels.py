@@ -1,4 +1,4 @@
-"""Which class each image of an archive belongs to, and which half of a class it is in: for training and for scoring."""
+"""Labels and splits: the class of each image of an archive, and whether it is for training or for tests."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ Split = Literal["train", "test"]
 
 
 class LabelledImage(NamedTuple):
-    """An image of the archive, its label, and whether it trains or is held out."""
+    """Hold an image of the archive, its label and its split."""
 
     uri: str
     label: str
@@ -26,7 +26,7 @@ def folder_label(image_id: str) -> str:
     """Return the name of the folder that an image lies in.
 
     Raises:
-        LabelError: it lies in none.
+        LabelError: the image lies in no folder.
     """
     folder, _, name = image_id.rpartition("/")
     if not folder:
@@ -35,13 +35,14 @@ def folder_label(image_id: str) -> str:
 
 
 def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
-    """Label images: (uri, label) of every labelled one, by uri: from `uri,label` rows, else from folder names.
+    """Label images from a CSV of `uri,label` rows, else from folder names; returns (uri, label) pairs, sorted by uri.
 
-    A row's uri may also be the image id (the path below the archive), and of another Unicode form than the file's name;
-    images without a row are left out.
+    A row's uri may also be the image id (the path below the archive), in any Unicode form. Images without a row are
+    left out.
 
     Raises:
-        LabelError: rows that name no image of the archive, an empty or a second label, or fewer than two classes.
+        LabelError: a row names no image of the archive, has an empty or a second label, or there are fewer than two
+            classes.
     """
     files = sorted(images, key=lambda image: image.uri)
     if labels_csv is None:
@@ -71,13 +72,14 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
 def split_images(
     pairs: list[tuple[str, str]], train_fraction: float, seed: int, unseen: Collection[str] = ()
 ) -> list[LabelledImage]:
-    """Split each class by the fraction, at random by the seed (the paper: half and half); those unseen only test.
+    """Split each class at random into training and test images (the paper: half and half); unseen labels only test.
 
-    A class has one image at least in each half, however small it is.
+    Every class keeps at least one image in each part.
 
     Raises:
-        LabelError: a class too small to be in both halves, a fraction outside (0, 1) or one that leaves fewer images
-            than classes in one half, or an unseen label that is none.
+        LabelError: a class has a single image, the fraction is outside (0, 1) or leaves fewer images than classes in
+        one
+            part, or an unseen label does not exist.
     """
     if unknown := sorted(set(unseen) - {label for _, label in pairs}):
         raise LabelError(f"--unseen {','.join(unseen)}: no image is labelled {unknown[0]}")
@@ -89,7 +91,7 @@ def split_images(
 
 
 def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> set[str]:
-    """Choose the URIs that train."""
+    """Choose the URIs of training images."""
     if not 0 < train_fraction < 1:
         raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
     smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
@@ -103,14 +105,14 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
     labels = [label for _, label in pairs]
     try:
         train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
-    except ValueError as error:  # scikit-learn says which class or fraction is at fault
+    except ValueError as error:  # scikit-learn's message names the class or fraction at fault
         raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
     training = {pairs[i][0] for i in train}
     classes: dict[str, set[str]] = defaultdict(set)
     for uri, label in pairs:
         classes[label].add(uri)
     for members in classes.values():
-        if members <= training:  # scikit-learn leaves out what is too small for its share
+        if members <= training:  # scikit-learn gives no test image to classes that are too small
             training.remove(min(members))
         elif not members & training:
             training.add(min(members))
@@ -130,8 +132,8 @@ def read_split(uri: str) -> list[LabelledImage]:
     """Read a split CSV.
 
     Raises:
-        LabelError: it cannot be read, lacks a column, has an empty label or another word than train and test, or says
-            two things of one image.
+        LabelError: it cannot be read, lacks a column, has an empty label or a split other than train and test, or
+            contradicts itself.
     """
     rows = _labelled(uri, read_rows(uri, LabelledImage._fields))
     if wrong := [row["split"] for row in rows if row["split"] not in {"train", "test"}]:
@@ -146,20 +148,20 @@ def read_split(uri: str) -> list[LabelledImage]:
 
 
 def _labelled(uri: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Strip the white space around the labels of rows."""
+    """Strip white space around the labels of rows; an empty label is an error."""
     if empty := [row["uri"] for row in rows if not row["label"].strip()]:
         raise LabelError(f"{uri}: {empty[0]} has an empty label; leave its row out, or give it one")
     return [{**row, "label": row["label"].strip()} for row in rows]
 
 
 def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Read the rows of a CSV that has at least these columns, the first of which says what a row is about.
+    """Read the rows of a CSV that has at least these columns; the first column identifies a row.
 
-    Empty lines, and lines of commas only, are passed over.
+    Empty lines, and lines of commas only, are skipped.
 
     Raises:
         LabelError: it cannot be read, has no rows, lacks a column or has it twice, or a row has more or fewer fields
-            than the header, or nothing in the first of the columns; with the line.
+            than the header, or nothing in the first column; the message names the line.
     """
     try:
         fs, path = file_system(uri)
@@ -182,14 +184,14 @@ def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _records(uri: str, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Parse records that have fields, each with the line that it begins on; a quoted field may have several lines."""
+    """Parse non-empty records, each with the line on which it begins; quoted fields may span several lines."""
     reader, line = csv.reader(file, strict=True), 1
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
                 yield line, fields
             line = reader.line_num + 1
-    except csv.Error as error:  # strict: a quotation mark that is not closed would swallow the rows after it
+    except csv.Error as error:  # strict, because an unclosed quotation mark would swallow the rows after it
         raise LabelError(
             f"{uri}:{line}: cannot be read as CSV: {error}; close each quotation mark right before a comma or the "
             "line's end, and double one that is part of a name"

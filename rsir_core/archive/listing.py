@@ -1,4 +1,4 @@
-"""From an archive's URI to its image files; local or any store that fsspec opens."""
+"""List the image files of an archive, local or on any store that fsspec opens."""
 
 import logging
 import os
@@ -16,56 +16,30 @@ from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.s3_listing import Bucket, quick
 
-EXTENSIONS: Final = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gtif",
-        ".gtiff",
-        ".jp2",
-        ".j2k",
-        ".j2c",
-        ".jpc",
-        ".jpx",
-        ".jpf",
-        ".gif",
-        ".bmp",
-    ]
-)
+EXTENSIONS: Final = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c",
+    ".jpc", ".jpx", ".jpf", ".gif", ".bmp",
+])  # fmt: skip
 _ETAGS: Final = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "LastModified",
-    "last_modified",
-    "modified",
-    "updated",
-    "mtime",
-    "modify",
+    "ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated", "mtime", "modify",
     "modificationTime",
-)
-THREADS: Final = 16  # folders that are listed at once, and as many listings that wait to be asked for
-# Folders that hold no imagery: a table beside the images, whose log can be long, and what a Mac adds to its zip files.
+)  # fmt: skip
+THREADS: Final = 16  # folders listed at once, and listings held ahead
+# Folders without imagery: the log of a Delta table beside the images, and what macOS adds to zip files.
 _SKIPPED: Final = ("_delta_log", "__MACOSX")
 
 log = logging.getLogger(__name__)
 
 
 class ImageFile(NamedTuple):
-    """Name one file of the archive that should be an image.
+    """Hold one file of the archive that should be an image.
 
     Attributes:
         image_id: path below the archive's root, '/'-separated; unique, and the same wherever the archive is mounted.
-        uri: what `reading.read_file` takes: an absolute path for local files, a full URL for others.
-        etag: changes when the content does: the store's ETag, else time of modification in ns and size.
-        size: bytes; -1 where the store does not say.
-        time: of acquisition, where a catalogue says it.
+        uri: argument of `reading.read_file`: an absolute path for local files, a full URL for others.
+        etag: changes with the content: the store's ETag, else time of modification in ns and size.
+        size: in bytes; -1: unknown.
+        time: acquisition time, if a catalogue gives it.
     """
 
     image_id: str
@@ -79,18 +53,16 @@ Folder = tuple[list[ImageFile], list[str]]  # its images and the paths of its su
 
 
 def list_images(archive: str) -> Iterator[ImageFile]:
-    """List the image files of an archive, a folder or a single file, as they are found.
+    """Yield the image files of an archive, which is a folder or a single file, as they are found.
 
-    By extension, whatever its case; hidden files and folders are left out. In order of names within each folder, files
-    before subfolders (S3: see `s3_listing`). Holds the listings of a few folders, never that of the archive. Symbolic
-    links are followed, except back into a folder that is being listed.
-
-    A symbolic link into a folder that may not be read, or that leads in a circle, is passed over as a dangling one is.
+    Images are recognised by extension, in any case; hidden files and folders are skipped. Within each folder, files
+    come in order of their names, before subfolders (for S3 see `s3_listing`). Only the listings of a few folders are
+    held in memory. Symbolic links are followed, except into a folder that is being listed; dangling or circular links,
+    and links into unreadable folders, are skipped.
 
     Raises:
-        ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed; at once where it
-            can be known at once, else while iterating. A subfolder of its own that is denied is an error as well: left
-            out, its images would count as gone.
+        ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed. An unreadable
+            subfolder of the archive itself is an error too: if it were skipped, its images would count as gone.
     """
     fs, root = _open(archive)
     try:
@@ -105,10 +77,10 @@ def list_images(archive: str) -> Iterator[ImageFile]:
 
 
 def etag_of(uri: str) -> tuple[str, int]:
-    """Ask a store for etag and size of one file, whatever it is called: see `ImageFile`.
+    """Ask a store for etag and size of a file with any name, see `ImageFile`.
 
     Raises:
-        OSError: it is not there, or denied; and what else stores raise.
+        OSError: the file is missing or denied; stores may raise other errors.
         StorageError: the protocol is unknown, or not installed.
     """
     fs, path = file_system(uri, use_listings_cache=False)
@@ -120,9 +92,9 @@ def etag_of(uri: str) -> tuple[str, int]:
 
 
 class Root(NamedTuple):
-    """Locate an archive: the part of its images' URIs before their id, and after it where one file holds them.
+    """Hold an archive's root: the part of its images' URIs before their id, and after it if a file contains them all.
 
-    `zip://` and `::s3://bucket/photos.zip`, for example; most archives are in no file.
+    For example `zip://` and `::s3://bucket/photos.zip`; most archives have no second part.
     """
 
     before: str
@@ -130,7 +102,7 @@ class Root(NamedTuple):
 
 
 def root_of(uri: str, image_id: str) -> Root | None:
-    """Find where the archive of an image, or of a scene's tile, lies; None: its URI has no id in it."""
+    """Find the root of the archive of an image or tile; None if the URI does not contain the id."""
     place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
     if place < 0 and (place := uri.rfind(image_id)) < 0:
         return None
@@ -140,7 +112,7 @@ def root_of(uri: str, image_id: str) -> Root | None:
 
 
 def under(root: Root, uri: str, image_id: str) -> str:
-    """Move the URI of an image, or of a scene's tile, to where its archive lies now; a URI without the id stays."""
+    """Rewrite the URI of an image or tile to the archive's current root; a URI without the id stays."""
     then = root_of(uri, image_id)
     if then is None:
         return uri
@@ -148,7 +120,7 @@ def under(root: Root, uri: str, image_id: str) -> str:
 
 
 def _open(archive: str) -> tuple[Any, str]:
-    """Open file system and root path; without a listing cache, which would hold the listing and hide changes."""
+    """Return file system and root path, without a listing cache, which would keep the listing and hide changes."""
     try:
         return file_system(archive, use_listings_cache=False)
     except StorageError as error:
@@ -175,7 +147,7 @@ def _flat(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
 
 
 def _walk(fs: Any, archive: str, root: str) -> Iterator[ImageFile]:
-    """Walk depth first; the folders that come next are listed meanwhile, by threads where the store bears that."""
+    """Walk depth first; if the store allows it, threads list the next folders meanwhile."""
     local = isinstance(fs, LocalFileSystem)
     threads = THREADS if local or fs.async_impl else 1
     stack: list[tuple[str, frozenset[str]]] = [(root, frozenset())]  # with the real paths of the folders around it
@@ -218,12 +190,12 @@ def _list_folder(fs: Any, archive: str, root: str, folder: str) -> Folder:
 
 
 def _is_linked(root: str, folder: str) -> bool:
-    """Tell whether a local folder of an archive is reached by a symbolic link."""
+    """Tell whether a folder of a local archive is reached through a symbolic link."""
     return os.path.realpath(folder) != str(Path(os.path.realpath(root)) / os.path.relpath(folder, root))
 
 
 def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
-    """List what the store says of what is in a folder; of a symbolic link, what is said of where it leads."""
+    """List the entries of a folder; symbolic links are described by their targets."""
     if not isinstance(fs, LocalFileSystem):
         found: list[Mapping[str, Any]] = fs.ls(folder, detail=True)
         return found
@@ -232,10 +204,10 @@ def _entries(fs: Any, folder: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
-    """Describe a local entry. A broken link counts as a file, to fail when read; what is no image is not looked at."""
+    """Describe a local entry; broken links count as files, which fail when read, and other than images are skipped."""
     try:
         is_folder = entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where nobody may look
+    except OSError:  # a circular link, or one into an unreadable folder
         is_folder = False
     if not is_folder and not _is_image(entry.name):
         return {"name": entry.path, "type": "other"}
@@ -247,12 +219,12 @@ def _local_entry(entry: os.DirEntry[str]) -> Mapping[str, Any]:
         pass
     try:
         return {"name": entry.path, "type": "file", "size": 0, "mtime": entry.stat(follow_symlinks=False).st_mtime}
-    except FileNotFoundError:  # removed since the folder was opened
+    except FileNotFoundError:  # deleted since the folder was opened
         return {"name": entry.path, "type": "other"}
 
 
 def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow a symbolic link, under the link's name; a broken one stays a file, to fail when it is read."""
+    """Follow a symbolic link under its own name; a broken link stays a file, which fails when read."""
     if not info.get("islink"):
         return info
     try:
@@ -278,15 +250,15 @@ def _below(root: str, path: str) -> str:
 
 
 def _printable(path: str) -> str:
-    r"""Make a path text that a table can hold: bytes that are not UTF-8 become \xNN (the file then fails)."""
+    r"""Make a path valid text for tables: bytes that are not UTF-8 become \xNN, and the file fails when read."""
     return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_hidden(path: str) -> bool:
-    """Say whether a file is left out of listings: it or a folder around it has a dot in front, or is in `_SKIPPED`.
+    """Tell whether listings skip a file: its name or a parent folder's begins with a dot or is in `_SKIPPED`.
 
     Args:
-        path: below the folder that is listed, with /; what that folder itself is called does not matter.
+        path: '/'-separated path below the listed folder, whose own name does not matter.
     """
     path = f"/{path}/"
     return "/." in path or any(f"/{name}/" in path for name in _SKIPPED)

@@ -1,4 +1,4 @@
-"""STAC in and out: a static catalogue or an item collection as archive, and a search's results as one."""
+"""STAC: read static catalogues and item collections as archives, and write search results as items."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,23 +19,23 @@ from rsir_core.errors import ArchiveError
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
 from rsir_core.storage.filesystem import links_of
 
-AT_ONCE: Final = 16  # items that are read: it waits for a store
-AHEAD: Final = 4 * AT_ONCE  # that are held, read or not
+CONCURRENT_ITEMS: Final = 16  # read at once; each mostly waits for its store
+ITEMS_AHEAD: Final = 4 * CONCURRENT_ITEMS  # held, read or not
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
-Source = pystac.Item | str  # an item, or where it is
-ROLES: Final = ("visual", "data", "overview")  # of assets, the best to see first
+Source = pystac.Item | str  # an item, or its href
+ROLES: Final = ("visual", "data", "overview")  # of assets, in order of preference
 
 
 @dataclass(frozen=True)
 class ItemSelection:
-    """Select items of a catalogue, and what to read of each; None: all.
+    """Select items of a catalogue, and the asset to read of each; None selects all.
 
     Attributes:
-        start: taken then or later.
-        end: taken then or earlier.
-        bbox: their bounds meet this.
-        collections: they are of one of these.
-        asset: key of the asset to read; None: `visual`, else the image of the best role.
+        start: earliest acquisition time.
+        end: latest acquisition time.
+        bbox: box that the items' bounds must meet.
+        collections: ids of allowed collections.
+        asset: key of the asset to read; None: `visual`, else the only image of the best role.
     """
 
     start: datetime | None = None
@@ -45,7 +45,7 @@ class ItemSelection:
     asset: str | None = None
 
     def takes(self, item: pystac.Item) -> bool:
-        """Tell whether an item is selected; one without what is asked about is not."""
+        """Tell whether an item is selected; an item that lacks a property asked for is not."""
         if self.collections is not None and item.collection_id not in self.collections:
             return False
         first, last = _span(item)
@@ -57,7 +57,7 @@ class ItemSelection:
 
 
 class _Files(DefaultStacIO):
-    """Read for pystac by fsspec: any store, with the credentials of everything else."""
+    """Read documents for pystac by fsspec, from any store and with its usual credentials."""
 
     def read_text_from_href(self, href: str) -> str:
         with fsspec.open(href, "rt", encoding="utf-8") as file:
@@ -66,19 +66,20 @@ class _Files(DefaultStacIO):
 
 
 def is_catalogue(archive: str) -> bool:
-    """Tell whether an archive's URI is that of a STAC document."""
+    """Tell whether an archive's URI names a STAC document."""
     return archive.lower().endswith((".json", ".geojson"))
 
 
 def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
-    """List the asset to read of each wanted item of a catalogue, collection or item collection, with the item's time.
+    """List the selected asset of each selected item of a catalogue, collection or item collection, with its time.
 
-    Its image id is that of its collection and the item's, its etag the checksum or time of update that the catalogue
-    says, else what its store says. A few items are held at a time. One that several catalogues link to counts once.
+    The image id combines the ids of collection and item. The etag is the checksum or time of update in the catalogue,
+    else the store's etag. Only a few items are held at a time. An item that several catalogues link to counts once.
 
     Raises:
-        ArchiveError: the catalogue or an item of it cannot be read, or has no such asset; two items of one id; none is
-            wanted; a local file in a catalogue that is not local; one page of several.
+        ArchiveError: the catalogue or an item cannot be read, or an item has no such asset; two items have one id; no
+        item
+            is selected; a remote catalogue names a local file; the document is one page of several.
     """
     catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
     seen: set[str] = set()
@@ -95,19 +96,19 @@ def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
 
 
 def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
-    """Map a function over sources, in their order, by threads that are not far ahead."""
+    """Map a function over sources in order, with threads that run a limited number of items ahead."""
     under_way: deque[Future[ImageFile | None]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(CONCURRENT_ITEMS) as threads:
         for source in sources:
             under_way.append(threads.submit(do, source))
-            if len(under_way) == AHEAD:
+            if len(under_way) == ITEMS_AHEAD:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
 
 
 def _items(catalogue: str, files: _Files) -> Iterator[Source]:
-    """List the items of a document, or where they are."""
+    """Yield the items of a document, or their hrefs."""
     try:
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":
@@ -122,7 +123,7 @@ def _items(catalogue: str, files: _Files) -> Iterator[Source]:
             yield from _links(top, {catalogue})
     except ArchiveError:
         raise
-    except Exception as error:  # each store has its own family of errors, and pystac raises any of broken documents
+    except Exception as error:  # stores have their own errors, and pystac raises any on broken documents
         raise _unreadable(catalogue, error) from error
 
 
@@ -130,18 +131,18 @@ def _item(feature: Any, number: int, catalogue: str) -> pystac.Item:
     """Parse an item of an item collection.
 
     Raises:
-        ArchiveError: it is none; the message names it.
+        ArchiveError: it is not a valid item; the message names it.
     """
     name = feature.get("id") if isinstance(feature, dict) else None
     try:
         return pystac.Item.from_dict(feature)
-    except Exception as error:  # pystac raises any of broken documents
+    except Exception as error:  # pystac raises any error on broken documents
         said = f"item {name!r}" if name else f"feature {number}"
         raise _unreadable(f"{catalogue}: {said} ({number} of its features)", error) from error
 
 
 def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
-    """List where the items of a catalogue and of those below it are, each once, whatever links to it."""
+    """Yield the hrefs of the items of a catalogue and its children, each once."""
     for link in catalogue.get_item_links():
         if (href := link.get_absolute_href()) not in seen:
             seen.add(href)
@@ -153,7 +154,7 @@ def _links(catalogue: Any, seen: set[str]) -> Iterator[str]:
 
 
 def _listed(source: Source, files: _Files, wanted: ItemSelection, catalogue: str) -> ImageFile | None:
-    """List the asset to read of an item, or of the one that lies there; None: it is not wanted."""
+    """Return the selected asset of an item; None if the item is not selected."""
     try:
         item = pystac.Item.from_file(source, files) if isinstance(source, str) else source
         return _image_file(item, wanted.asset, catalogue) if wanted.takes(item) else None
@@ -194,7 +195,7 @@ def _as_stored(href: str) -> tuple[str, int]:
     try:
         return etag_of(href)
     except Exception:
-        return "unknown", -1  # not there, or denied: to fail when it is read, by itself
+        return "unknown", -1  # missing or denied: it becomes a failure when it is read
 
 
 def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
@@ -211,7 +212,7 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
         several = next((names for names in roles if names), list(images))
         if len(several) == 1:
             return images[several[0]]
-        if several:  # which is which, only who made them knows: bands apart, a mask, a DEM
+        if several:  # they may be separate bands, a mask or a DEM; only the user knows
             raise ArchiveError(f"item {item.id} has {len(several)} images ({', '.join(several)}); choose with --asset")
     raise ArchiveError(
         f"item {item.id} has no image asset {key or '`visual`, or of the role data'}; it has {', '.join(item.assets)}; "
@@ -220,7 +221,7 @@ def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
 
 
 def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
-    """Return when an item was taken, first and last."""
+    """Return the first and last acquisition time of an item."""
     if item.datetime is not None:
         return _utc(item.datetime), _utc(item.datetime)
     return _utc(item.common_metadata.start_datetime), _utc(item.common_metadata.end_datetime)
@@ -231,10 +232,10 @@ def _utc(time: datetime | None) -> datetime | None:
 
 
 def _footprint(item: pystac.Item) -> BoundingBox:
-    """Return the bounds of an item, of four numbers or of six with heights; its longitudes may go on beyond ±180.
+    """Return the bounds of an item, given as four numbers or six with heights; longitudes may exceed ±180.
 
     Raises:
-        ArchiveError: they are no degrees.
+        ArchiveError: the numbers are not degrees.
     """
     bbox = list(item.bbox or ())
     half = len(bbox) // 2
@@ -248,7 +249,7 @@ def _footprint(item: pystac.Item) -> BoundingBox:
 
 
 def item_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Convert a search result to a STAC item. One without a time was taken before now, which STAC says by a span."""
+    """Convert a search result to a STAC item; without a time, it gets the span up to now, as STAC requires."""
     place, bbox = result.pop("geometry"), result.pop("bbox")
     time: dict[str, Any] = {"datetime": result.pop("time")}
     if time["datetime"] is None:

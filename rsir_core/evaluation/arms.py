@@ -4,7 +4,7 @@ Arms are named in sets, each of which is a table or figure of the paper, or one 
 belongs to several sets is scored once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -87,15 +87,14 @@ class IndexSetup(NamedTuple):
         return self.variation._replace(tau=1.0)
 
 
-def parse_arms(text: str) -> list[ArmSet]:
-    """Parse the sets of a comma-separated list, each once, in the order of `ARM_SETS`.
+def parse_arms(names: Collection[str]) -> list[ArmSet]:
+    """Check the names of sets, and return each once, in the order of `ARM_SETS`.
 
     Raises:
         ConfigError: an unknown one.
     """
-    names = {name.strip() for name in text.split(",")}
-    if unknown := sorted(names - set(ARM_SETS)):
-        raise ConfigError(f"--arms {text}: {unknown[0]!r} is none; known are {', '.join(ARM_SETS)}")
+    if unknown := sorted(set(names) - set(ARM_SETS)):
+        raise ConfigError(f"--arms {','.join(names)}: {unknown[0]!r} is none; known are {', '.join(ARM_SETS)}")
     return [name for name in ARM_SETS if name in names]
 
 

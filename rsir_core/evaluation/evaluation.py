@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rsir_core.arrays import Doubles, Ints
 from rsir_core.evaluation.arms import Arm, Variation
 from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import PRECISION_AT, RECALL_LEVELS, Scores
 from rsir_core.models.frozen import FROZEN
-from rsir_core.search.exact import Doubles, Ints
 
 
 class Spread(NamedTuple):

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.errors import LabelError
 from rsir_core.search import exact as search
-from rsir_core.search.exact import Doubles, Floats, Ints
-
-Relevance = npt.NDArray[np.bool_]
 
 PRECISION_AT: Final = (1, 5, 10, 20, 50)
 RECALL_LEVELS: Final = tuple(i / 10 for i in range(11))  # of the 11-point curve
@@ -62,7 +59,7 @@ class Scores:
         """Mean share of relevant rows among the first k, by k."""
         return dict(zip(PRECISION_AT, self.precision.mean(axis=0).tolist(), strict=True))
 
-    def of(self, chosen: Relevance) -> "Scores":
+    def of(self, chosen: Mask) -> "Scores":
         """Select the scores of some of the queries by a (q,) mask."""
         part = (self.average_precision[chosen], self.nmrr[chosen], self.precision[chosen], self.interpolated[chosen])
         return Scores(self.queries[chosen], *part, 0)
@@ -73,7 +70,7 @@ class Scores:
         return {str(label): self.of(of_query == label) for label in np.unique(of_query)}
 
 
-def score_ranked(relevant: Relevance, cutoff: Ints) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+def score_ranked(relevant: Mask, cutoff: Ints) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     """Score rankings.
 
     Args:
@@ -151,7 +148,7 @@ def score_retrieval(
         )
     cutoff = mpeg7_cutoff(relevant_rows)
     blocks = []
-    for block, order in ranked(queries, feature, class_probabilities if weighted else None):
+    for block, order, _ in ranked(queries, feature, class_probabilities if weighted else None):
         relevant = label[block, None] == label
         relevant[np.arange(len(block)), block] = False
         blocks.append(score_ranked(np.take_along_axis(relevant, order, axis=1), cutoff[block]))
@@ -175,20 +172,23 @@ def top_confusion(feature: Floats, class_probabilities: Floats, labels: Sequence
     names, label = np.unique(np.asarray(labels), return_inverse=True)
     relevant_rows = np.bincount(label)[label] - 1
     counts = np.zeros((len(names), len(names)), np.int64)
-    for block, order in ranked(np.flatnonzero(relevant_rows), feature, class_probabilities):
+    for block, order, _ in ranked(np.flatnonzero(relevant_rows), feature, class_probabilities):
         first = np.arange(order.shape[1]) < relevant_rows[block, None]  # (b, n)
         query, place = np.nonzero(first)
         np.add.at(counts, (label[block[query]], label[order[query, place]]), 1)
     return counts
 
 
-def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -> Iterator[tuple[Ints, Ints]]:
-    """Yield blocks of queries with their ranked rows, best first and the query itself last: (b,) and (b, n).
+def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -> Iterator[tuple[Ints, Ints, Doubles]]:
+    """Yield blocks of queries (b,), the rows ranked for each (b, n), and the distances to the rows (b, n).
 
     Args:
         queries: (q,) positions among the rows.
         feature: (n, K) float32; rows in the order of their image ids, which decides ties.
         class_probabilities: (n, C) float32; None: rank by the distance alone.
+
+    Ranks go from best to worst, with the query itself last. Distances are in the order of the rows; that of a query to
+    itself is infinite.
     """
     size = max(1, PAIRS // len(feature))
     if class_probabilities is not None:
@@ -201,4 +201,4 @@ def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -
             weight *= search.candidate_weights(complement, predicted[block])
             distance *= weight
         distance[np.arange(len(block)), block] = np.inf  # itself: after all others
-        yield block, np.argsort(distance, axis=1, kind="stable")
+        yield block, np.argsort(distance, axis=1, kind="stable"), distance

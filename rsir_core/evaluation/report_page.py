@@ -10,12 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rsir_core.evaluation import paper
 from rsir_core.evaluation.arms import Arm
 from rsir_core.evaluation.evaluation import Evaluation
-from rsir_core.evaluation.findings import confused, findings, lead
+from rsir_core.evaluation.findings import confused, findings, subject
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, thumbnail
 from rsir_core.evaluation.plots import compared
 from rsir_core.evaluation.tables import Cells, PaperTable, Tables
+from rsir_core.search.exact import CONFIDENT
 
 TWINS: Final = 6  # pairs of one picture that are shown
+FINDINGS: Final = ("unseen", "no_match", "calibration", "duplicates")
 PLOTS: Final = ("table3.svg", "figure4.svg", "recall_precision.svg", "confusion.svg")
 
 
@@ -39,7 +41,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
     arms = {arm: _arm(evaluation, arm) for arm in evaluation.arms}
     return template.render(
         style=(files("rsir_core.evaluation") / "pages" / "report.css").read_text("utf-8"),
-        lead=lead(evaluation),
+        subject=subject(evaluation),
         map=evaluation.map(main),
         anmrr=evaluation.anmrr(main),
         precision=evaluation.precision_at(main),
@@ -48,13 +50,13 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         comparable=tables.comparable,
         paper=paper.MAIN,
         tables=by_name,
-        findings={
-            name: text.replace(" %", "\N{NO-BREAK SPACE}%") for name, text in findings(evaluation, by_name).items()
-        },
+        findings=findings(evaluation, by_name),
         plots={name.removesuffix(".svg"): _data("svg+xml", data) for name, data in plots.items() if name in PLOTS},
         gallery=_gallery(evaluation.runs[0].strips),
         compared=[arms[arm] for arm in compared(evaluation)],
         confused=confused(evaluation),
+        found={name: evaluation.findings.get(name) for name in FINDINGS},
+        confident=CONFIDENT,
         twins=_twins(evaluation.findings.get("duplicates")),
         seed=evaluation.runs[0].seed if len(evaluation.runs) > 1 else None,
         arms=list(arms.values()),

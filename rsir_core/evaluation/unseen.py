@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.index.no_match import Flags
-from rsir_core.search.exact import SURE, Floats
+from rsir_core.search.exact import CONFIDENT
 
 DISTANCES: Final = ("weighted", "plain")
 
@@ -27,7 +27,7 @@ def score_unseen(
         labels: (n,).
         classes: of the classifier.
     """
-    known: Flags = np.isin(labels, classes)
+    known: Mask = np.isin(labels, classes)
     if known.all() or not known.any():
         return None
     kinds = {"unseen": ~known, "known": known}
@@ -43,10 +43,10 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    sure = class_probabilities.max(axis=1)[scores[0].queries] >= SURE
-    result: dict[str, Any] = {"queries": len(sure), "sure": float(sure.mean())}
+    confident = class_probabilities.max(axis=1)[scores[0].queries] >= CONFIDENT
+    result: dict[str, Any] = {"queries": len(confident), "sure": float(confident.mean())}
     for name in (*DISTANCES, "auto"):
-        chosen = sure if name == "auto" else np.full(len(sure), name == "weighted")
+        chosen = confident if name == "auto" else np.full(len(confident), name == "weighted")
         precision, nmrr = (
             np.where(chosen, getattr(scores[0], key), getattr(scores[1], key)) for key in ("average_precision", "nmrr")
         )

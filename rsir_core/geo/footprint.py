@@ -1,4 +1,4 @@
-"""Where on earth an image was taken: its outline and bounds in longitude and latitude."""
+"""Footprints: the outline and bounds of an image on the ground, in longitude and latitude."""
 
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -8,13 +8,14 @@ import shapely
 from rasterio.windows import Window
 from shapely import MultiPolygon, Polygon
 
+from rsir_core.arrays import Doubles
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe
-from rsir_core.geo.placement import Doubles, Placement, Points, placement_of
+from rsir_core.geo.placement import Placement, Points, placement_of
 
-SEGMENTS: Final = 32  # of each side of an edge, for bounds
-MOST_SEGMENTS: Final = 1024  # of each side of an outline
-LATTICE: Final = 65  # points across and down
-Frame = tuple[float, float, float, float]  # of pixels: x, y, width and height
+SEGMENTS: Final = 32  # per side of the raster's edge, to compute bounds
+MAX_SEGMENTS: Final = 1024  # per side of an outline
+LATTICE: Final = 65  # sample points across and down a raster
+Frame = tuple[float, float, float, float]  # x, y, width, height in pixels
 
 
 class Footprint(NamedTuple):
@@ -22,9 +23,9 @@ class Footprint(NamedTuple):
 
     Attributes:
         bbox: its bounds.
-        polygon: its outline as WKB, lon/lat; two where it crosses the antimeridian.
-        crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
-        note: on what that rests where it is no transform: ground control points, RPCs; None: a transform.
+        polygon: its outline as WKB in lon/lat; a MultiPolygon of two where it crosses the antimeridian.
+        crs: the raster's own reference system: `EPSG:…`, or WKT if it has no code.
+        note: how the raster is georeferenced, if by ground control points or RPCs; None: by an affine transform.
     """
 
     bbox: BoundingBox
@@ -34,10 +35,11 @@ class Footprint(NamedTuple):
 
 
 def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None:
-    """Find the footprint of an open rasterio dataset or a window of it; None: it has no known place on earth.
+    """Compute the footprint of an open rasterio dataset or of a window of it; None if it is not georeferenced on earth.
 
-    The bounds hold every pixel's centre that is on earth: they come from points all along the edge and, where some of
-    the edge is off the earth (disks of geostationary satellites, global projections), from points all over.
+    The bounds contain the centre of every pixel that is on earth. They are computed from points along the whole edge
+    or, if part of the edge is off the earth (full disks of geostationary satellites, global projections), from points
+    all over the raster.
     """
     placement = placement_of(dataset)
     if placement is None:
@@ -62,7 +64,7 @@ def footprint_of(dataset: Any, window: Window | None = None) -> Footprint | None
 
 
 def edge(x: float, y: float, width: float, height: float, segments: int = SEGMENTS) -> Points:
-    """Give pixel coordinates of points along a rectangle's edge, so many a side, closed."""
+    """Return pixel coordinates of points along a rectangle's edge, `segments` per side; the last point is the first."""
     steps = np.arange(segments) / segments
     ones = np.ones(segments)
     xs = np.concatenate([steps * 0, steps, ones, 1 - steps, [0]]) * width + x
@@ -71,18 +73,18 @@ def edge(x: float, y: float, width: float, height: float, segments: int = SEGMEN
 
 
 def lattice(x: float, y: float, width: float, height: float) -> Points:
-    """Give pixel coordinates of points all over a rectangle, row by row."""
+    """Return pixel coordinates of `LATTICE` × `LATTICE` points all over a rectangle, row by row."""
     steps = np.linspace(0, 1, LATTICE)
     xs, ys = np.meshgrid(steps * width + x, steps * height + y)
     return xs.ravel(), ys.ravel()
 
 
 def _around(longitudes: Doubles, latitudes: Doubles) -> BoundingBox:
-    """Bound what a closed line of points encloses, its longitudes without a jump."""
+    """Bound what a closed line of points encloses; its longitudes are unwrapped."""
     south, north = _ends(latitudes)
-    if np.abs(latitudes).max() <= 90:  # between two points nothing lies beyond a pole
+    if np.abs(latitudes).max() <= 90:  # nothing between two points lies beyond a pole
         south, north = max(south, -90.0), min(north, 90.0)
-    if abs(longitudes[-1] - longitudes[0]) > 180:  # once around a pole
+    if abs(longitudes[-1] - longitudes[0]) > 180:  # the line goes once around a pole
         is_south = np.mean(latitudes) < 0
         return BoundingBox(-180.0, -90.0 if is_south else south, 180.0, north if is_south else 90.0)
     west, east = _ends(longitudes)
@@ -90,7 +92,7 @@ def _around(longitudes: Doubles, latitudes: Doubles) -> BoundingBox:
 
 
 def _ends(values: Doubles) -> tuple[float, float]:
-    """Find the least and the greatest value of an edge, also between its points: each side is nearly a parabola."""
+    """Bound the values along an edge, also between its points, where each side is close to a parabola."""
     sides = np.stack([values[i * SEGMENTS : (i + 1) * SEGMENTS + 1] for i in range(4)])
     bend = np.abs(np.diff(sides, 2)).max() / 8
     bend = bend if bend > 1e-9 else 0.0
@@ -98,7 +100,7 @@ def _ends(values: Doubles) -> tuple[float, float]:
 
 
 def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> BoundingBox | None:
-    """Bound those points of a lattice that are on earth, and what may lie between them and the others."""
+    """Bound the lattice points that are on earth, with a margin of one step towards those that are not."""
     there = np.isfinite(longitudes) & np.isfinite(latitudes)
     if not there.any():
         return None
@@ -109,7 +111,7 @@ def _of_what_is_on_earth(longitudes: Doubles, latitudes: Doubles) -> BoundingBox
     gaps = np.diff(known, append=known[0] + 360)
     widest = int(gaps.argmax())
     south, north = max(-90.0, latitudes[there].min() - rise), min(90.0, latitudes[there].max() + rise)
-    if gaps[widest] <= 2 * step or max(-south, north) >= 90:  # all around, or a pole is in it
+    if gaps[widest] <= 2 * step or max(-south, north) >= 90:  # all around the globe, or a pole is inside
         return BoundingBox(-180.0, float(south), 180.0, float(north))
     west, span = known[(widest + 1) % len(known)] - step, 360 - gaps[widest] + 2 * step
     west = (west + 180) % 360 - 180
@@ -122,7 +124,7 @@ def _largest_step(steps: Iterable[Doubles]) -> float:
 
 
 def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> bool:
-    """Tell whether points along an edge make a ring on the plane of longitude and latitude; not at a pole."""
+    """Tell whether points along an edge form a simple ring in lon/lat; at a pole they do not."""
     return bool(
         bbox.west <= bbox.east
         and np.isfinite(longitudes).all()
@@ -134,36 +136,36 @@ def _is_one_ring(longitudes: Doubles, latitudes: Doubles, bbox: BoundingBox) -> 
 
 
 def _outline(placement: Placement, frame: Frame, bbox: BoundingBox) -> Polygon:
-    """Give the polygon of the fewest points along an edge that has the centres of the outer pixels inside of it.
+    """Return the polygon with the fewest points that still contains the centres of all outer pixels.
 
-    Four corners, where the edge is straight enough; of a bent edge 2, 4, 8, … points a side.
+    Four corners if the edge is straight enough, else 2, 4, 8, … points per side.
     """
     segments = 1
     while True:
         ring = _ring(placement, edge(*frame, segments))
-        if segments == MOST_SEGMENTS or _holds_outer_pixels(ring, placement, frame):
+        if segments == MAX_SEGMENTS or _holds_outer_pixels(ring, placement, frame):
             longitudes, latitudes = ring
             return Polygon(np.column_stack([longitudes, np.clip(latitudes, bbox.south, bbox.north)]))
         segments *= 2
 
 
 def _ring(placement: Placement, points: Points) -> Points:
-    """Place points along a closed line, their longitudes without a jump."""
+    """Convert points of a closed line to lon/lat with unwrapped longitudes."""
     longitudes, latitudes = placement.place(*points)
     return np.unwrap(longitudes, period=360), latitudes
 
 
 def _holds_outer_pixels(ring: Points, placement: Placement, frame: Frame) -> bool:
-    """Tell whether centres of pixels along an edge lie on the inner side of the ring's segment beside them."""
+    """Tell whether the centres of the outer pixels lie on the inner side of the nearest segment of the ring."""
     x, y, width, height = frame
     longitudes, latitudes = ring
     segments = len(longitudes) // 4
-    samples = max(SEGMENTS, 4 * segments)  # a side
+    samples = max(SEGMENTS, 4 * segments)  # per side
     xs, ys = edge(*frame, samples)
     centres = np.clip(xs, x + 0.5, x + width - 0.5), np.clip(ys, y + 0.5, y + height - 0.5)
     inner_longitudes, inner_latitudes = _ring(placement, centres)
     i = np.arange(4 * samples) // (samples // segments)
     across, up = np.diff(longitudes)[i], np.diff(latitudes)[i]
     inward = across * (inner_latitudes[:-1] - latitudes[i]) - up * (inner_longitudes[:-1] - longitudes[i])
-    turn = np.sum(longitudes[:-1] * latitudes[1:] - longitudes[1:] * latitudes[:-1])  # counterclockwise: above zero
+    turn = np.sum(longitudes[:-1] * latitudes[1:] - longitudes[1:] * latitudes[:-1])  # > 0: counterclockwise
     return bool((inward * np.sign(turn) >= 0).all())

@@ -1,29 +1,29 @@
-"""From a raster's pixels to longitude and latitude: by its transform, its ground control points or its RPCs."""
+"""Georeferencing: pixels to longitude and latitude by affine transform, ground control points or RPCs."""
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.rpc import RPC
 from rasterio.transform import GCPTransformer, RPCTransformer
 
+from rsir_core.arrays import Doubles
+
 LON_LAT: Final = "OGC:CRS84"
 
-Doubles = npt.NDArray[np.float64]
-Points = tuple[Doubles, Doubles]  # longitudes and latitudes in degrees; infinite: not on earth
+Points = tuple[Doubles, Doubles]  # longitudes and latitudes in degrees; infinite where not on earth
 
 
 class Placement(NamedTuple):
     """Map a raster's pixels to places on earth.
 
     Attributes:
-        place: of pixel coordinates x and y (n,), from the outer corner of the first pixel: longitudes and latitudes.
-        crs: the raster's own reference system: `EPSG:…`, or WKT where it has no code.
-        note: on what the place rests, where that is no transform; None: a transform.
+        place: maps pixel coordinates x, y (n,), counted from the outer corner of the first pixel, to lon/lat (n,).
+        crs: the raster's own reference system: `EPSG:…`, or WKT if it has no code.
+        note: how the raster is georeferenced, if by ground control points or RPCs; None: by an affine transform.
     """
 
     place: Callable[[Doubles, Doubles], Points]
@@ -32,7 +32,7 @@ class Placement(NamedTuple):
 
 
 def placement_of(dataset: Any) -> Placement | None:
-    """Find where an open rasterio dataset lies; None: it is not georeferenced, or in no way known on earth."""
+    """Read the georeference of an open rasterio dataset; None if it has none, or one without relation to the earth."""
     try:
         if dataset.crs is not None and not dataset.transform.is_identity:
             return _by_transform(dataset)
@@ -41,7 +41,7 @@ def placement_of(dataset: Any) -> Placement | None:
             return _by_control_points(points, crs)
         if (rpcs := dataset.rpcs) is not None:
             return _by_rpcs(rpcs)
-    except ProjError:  # a local engineering grid
+    except ProjError:  # for example a local engineering grid
         return None
     return None
 
@@ -49,7 +49,7 @@ def placement_of(dataset: Any) -> Placement | None:
 def _by_transform(dataset: Any) -> Placement:
     a, b, c, d, e, f, *_ = dataset.transform
     to_degrees = _to_degrees(dataset.crs.to_wkt())
-    # Of a global grid whose pixels' centres lie on the poles, the outer half of these pixels is beyond them.
+    # In a global grid with pixel centres at the poles, the outer half of those pixels lies beyond the poles.
     beyond = (abs(d) + abs(e)) / 2 if dataset.crs.is_geographic else 0.0
 
     def place(x: Doubles, y: Doubles) -> Points:
@@ -65,7 +65,7 @@ def _by_control_points(points: Any, crs: Any) -> Placement:
     to_degrees = _to_degrees(crs.to_wkt())
 
     def place(x: Doubles, y: Doubles) -> Points:
-        with GCPTransformer(points, tps=True) as transformer:  # through each of them; a polynomial would miss some
+        with GCPTransformer(points, tps=True) as transformer:  # a spline, through every point
             across, up = transformer.xy(y, x, offset="ul")
         return to_degrees(np.asarray(across, np.float64), np.asarray(up, np.float64))
 
@@ -85,10 +85,10 @@ def _by_rpcs(rpcs: RPC) -> Placement:
 
 @lru_cache(64)
 def _to_degrees(wkt: str) -> Callable[[Doubles, Doubles], Points]:
-    """Make the function from coordinates of a reference system to longitude and latitude.
+    """Build the function that converts coordinates of a reference system to longitude and latitude.
 
     Raises:
-        ProjError: it is in no way known on earth.
+        ProjError: the system has no known relation to the earth.
     """
     transformer = Transformer.from_crs(wkt, LON_LAT, always_xy=True)
 

@@ -1,7 +1,8 @@
-"""From the bytes of an image file, in whatever format and sample type, to 8-bit RGB.
+"""Decode image files of any supported format and sample type to 8-bit RGB.
 
-Black are nodata and NaN where samples are stretched, and what an alpha band or mask hides. Alpha is coverage here (the
-ragged edge of an orthophoto), not paint: what it hides in part keeps its colour; there is no background to blend with.
+Pixels become black if they are nodata or NaN (in rasters whose samples are stretched) or hidden by an alpha band or
+mask. Alpha means coverage here (the ragged edge of an orthophoto), not paint: partly transparent pixels keep their
+colour, because there is no background to blend with.
 """
 
 import io
@@ -26,6 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import Footprint, footprint_of
@@ -37,7 +39,6 @@ from rsir_core.imagery.rgb import (
     PER_PIXEL,
     Decoded,
     Noted,
-    Pixels,
     blacken,
     check_blocks,
     check_size,
@@ -50,10 +51,10 @@ from rsir_core.imagery.rgb import (
 from rsir_core.imagery.tiles import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
 from rsir_core.storage.reading import read_file
 
-MAX_SCANS: Final = 100  # of a JPEG, as GDAL has it; encoders write about ten. Each is a pass over all of its pixels
-# Cameras and archives pad a file there. What is damaged in its middle can end so too; other decoders read that as well.
+MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Each is a pass over all pixels
+# Cameras and archives pad files there. A file damaged in the middle can look the same; other decoders accept both.
 _BEFORE_ITS_END: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-_SCAN: Final = b"\xff\xda"  # its marker, which cannot stand in the coded pixels
+_SCAN: Final = b"\xff\xda"  # start of scan; this marker cannot occur within entropy-coded data
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
 
@@ -62,17 +63,17 @@ class Picture:
     """A decoded image."""
 
     pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
-    notes: str | None  # what reading had to decide (stretch, first page, bands, transparent pixels); None: nothing
-    time: datetime | None = None  # of acquisition, UTC; None: the file does not say
+    notes: str | None  # decisions made while reading (stretch, first page, bands, transparent pixels); None: none
+    time: datetime | None = None  # of acquisition, UTC; None: not in the file
     footprint: Footprint | None = None  # None: the file is not georeferenced
-    window: Window | None = None  # of a tile: where in its scene it lies, in pixels
+    window: Window | None = None  # of a tile, in pixels of its scene; None: a whole image
 
 
 def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read and decode a file, or the window of a scene that a tile's URI names.
 
     Raises:
-        ImageError: as `read_file` (of more than 16 bytes per allowed pixel: `too_large`) and `decode`; of a tile as
+        ImageError: as `read_file` (`too_large` above 16 bytes per allowed pixel) and `decode`; for a tile as
             `open_scene` and `read_tile`.
     """
     with Pictures() as pictures:
@@ -80,7 +81,7 @@ def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 class Pictures:
-    """Reads one picture after the other; the scene of the last tile stays open, for the next one."""
+    """Read one picture after another; the scene of the last tile stays open for the next tile."""
 
     def __init__(self) -> None:
         self._opened, self._scene, self._dataset, self._orientation = ExitStack(), "", None, 1
@@ -98,13 +99,13 @@ class Pictures:
         try:
             found = read_tile(self._dataset, tile, max_pixels, self._orientation)
             return replace(_picture(found), window=tile.window)
-        except Exception as error:  # opened again for the next one: what is open may be broken, or its connection
+        except Exception as error:  # reopen for the next tile: the dataset or its connection may be broken
             self._scene = ""
-            self._opened.__exit__(type(error), error, error.__traceback__)  # `open_scene` says what it means
+            self._opened.__exit__(type(error), error, error.__traceback__)  # `open_scene` explains it
             raise
 
     def close(self) -> None:
-        """Let go of the scene."""
+        """Close the scene."""
         self._scene = ""
         self._opened.close()
 
@@ -121,22 +122,23 @@ def _pictures() -> Pictures:
 
 
 def read_in_turn(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read as `read_picture`, for a process of its own: tiles of one scene that follow each other open it once."""
+    """Read like `read_picture`, for a process of its own: consecutive tiles of one scene open it once."""
     return _pictures().read(uri, max_pixels)
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode a file's bytes by what they are, not by what the file is called.
+    """Decode a file's bytes by their signature, not by the file's extension.
 
-    JPEG (any colour space), PNG, WebP, GIF, BMP; TIFF, GeoTIFF and JPEG 2000 of any real sample type. 8-bit values
-    are kept; others are stretched from percentiles 2 and 98 of the valid samples, one range for the three bands, so
-    that hues stay. Bands are those marked red, green and blue, else the first three, else the first as grey. EXIF
-    orientation is applied (in a TIFF, if it is not georeferenced). Of several pages or frames the first.
+    Formats: JPEG (any colour space), PNG, WebP, GIF, BMP; TIFF, GeoTIFF and JPEG 2000 of any real sample type.
+    8-bit values are kept; other types are stretched from percentiles 2 and 98 of the valid samples, with one range for
+    all three bands so that hues are kept. Bands are those marked red, green and blue, else the first three, else the
+    first as grey. EXIF orientation is applied (in a TIFF only if it is not georeferenced). Of several pages or frames
+    the first is taken.
 
     Raises:
         ImageError: stage `decode`; kind `empty`, `too_large` (found before allocating), `unsupported`, `no_data`, or
-            `corrupt`: also a file that ends before its pixels do, and a JPEG that libjpeg has a complaint about, other
-            than of bytes between its pixels and its end.
+            `corrupt`, which includes truncated files and every JPEG that libjpeg warns about, except for extra bytes
+            between pixels and end marker.
     """
     if not data:
         raise refused(name, "empty", "is empty (0 bytes); write it again")
@@ -150,9 +152,9 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
         raise
     except MemoryError as error:
         raise refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
-    except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers look for themselves, as they open
+    except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers check as they open
         raise refused(name, "too_large", f"has too many pixels ({error}); make it smaller") from error
-    except Exception as error:  # decoders of broken files raise nearly every built-in error, and their own
+    except Exception as error:  # on broken files decoders raise nearly every built-in error and their own
         raise refusal(name, error, "lower the pixel limit") from error
     return _picture(found)
 
@@ -167,27 +169,27 @@ def _jpeg(data: bytes, name: str, max_pixels: int) -> Decoded:
         raise refused(name, "too_large", f"has {scans} scans, more than {MAX_SCANS}; write it again")
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # this interface of libjpeg-turbo knows the usual subsamplings only
+    except ValueError:  # simplejpeg supports the common chroma subsamplings only
         space = "unusual"
-    if space not in ("YCbCr", "RGB", "Gray"):  # Pillow knows which CMYK and YCCK are stored inverted, as by Adobe
+    if space not in ("YCbCr", "RGB", "Gray"):  # Pillow knows that Adobe stores CMYK and YCCK inverted
         return _pillow(JpegImageFile, data, name, max_pixels)
     check_size(name, height * width, max_pixels)
     notes: list[str] = []
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: libjpeg's warnings are errors, no grey filling
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")  # strict: no damage filled with grey
     except ValueError as error:
         if (extra := _BEFORE_ITS_END.search(str(error))) is None:
             raise
         pixels, notes = (
             simplejpeg.decode_jpeg(data, "RGB", strict=False),
-            [f"{extra[1]} bytes after the pixels left out"],
+            [f"{extra[1]} bytes after the pixels ignored"],
         )
     return Decoded(upright(pixels, _exif_of_jpeg(data)), notes)
 
 
 @quiet()
 def _exif_of_jpeg(data: bytes) -> Metadata:
-    """Find the metadata before the pixels as Pillow does; Pillow is asked only where there may be some."""
+    """Read the metadata before the pixels with Pillow, which is called only if there may be some."""
     if b"Exif\0\0" not in data and b"ns.adobe.com/xap" not in data:
         return {}
     with JpegImageFile(io.BytesIO(data)) as image:
@@ -201,7 +203,7 @@ def _png(data: bytes, name: str, max_pixels: int) -> Decoded:
 
 @quiet()
 def _pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, name: str, max_pixels: int) -> Decoded:
-    """Read with one plugin: `Image.open` would try others, and has a pixel limit of its own."""
+    """Decode with one Pillow plugin; `Image.open` would try others too, and has a pixel limit of its own."""
     with plugin(io.BytesIO(data)) as image:
         check_size(name, image.height * image.width, max_pixels)
         notes = ["first frame"] if getattr(image, "is_animated", False) else []
@@ -224,13 +226,13 @@ def _gdal(driver: str, data: bytes, name: str, max_pixels: int) -> Decoded:
         lab = dataset.photometric == PhotometricInterp.cielab
         pixels, notes = _lab(dataset, data, name) if lab else rgb(dataset, bands, name)
         notes += [f"page 1 of {len(dataset.subdatasets)}"] if dataset.subdatasets else []
-        if driver == "GTiff" and placement_of(dataset) is None:  # pixels turn, a georeference would not
+        if driver == "GTiff" and placement_of(dataset) is None:  # rotating would invalidate a georeference
             pixels = turned(pixels, orientation_in(io.BytesIO(data)))
         return Decoded(pixels, notes, time_of(dataset), footprint_of(dataset))
 
 
 def _lab(dataset: Any, data: bytes, name: str) -> Noted:
-    """Convert CIELAB by LittleCMS: libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
+    """Convert CIELAB by LittleCMS; libtiff's conversion, which GDAL would use, is off by up to 49 of 255."""
     if dataset.dtypes[0] != "uint8":
         raise refused(name, "unsupported", f"is CIELAB of {dataset.dtypes[0]}; convert it to RGB")
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

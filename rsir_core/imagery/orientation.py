@@ -1,4 +1,4 @@
-"""Which way up a picture is to be seen: the orientation of EXIF, XMP and TIFF."""
+"""Image orientation from EXIF, XMP and TIFF tags."""
 
 import io
 import re
@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
-import numpy as np
-import numpy.typing as npt
+from rsir_core.arrays import Pixels
 
-Pixels = npt.NDArray[np.uint8]  # H×W×3
-Metadata = Mapping[Any, Any]  # as Pillow calls it: `image.info`
+Metadata = Mapping[Any, Any]  # Pillow's `image.info`
 
 _TAG: Final = 0x0112
-_VALUES: Final = {1: "B", 3: "H", 4: "I"}  # struct's letter of TIFF's BYTE, SHORT and LONG
+_VALUES: Final = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG in `struct`'s notation
 _XMP: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 
 
 def upright(pixels: Pixels, metadata: Metadata) -> Pixels:
-    """Turn a picture as its metadata say it is to be seen: by EXIF, else by XMP, as Pillow's `exif_transpose` does."""
+    """Rotate a picture upright by its EXIF orientation, else by XMP, as Pillow's `exif_transpose` does."""
     exif: bytes = metadata.get("exif", b"")
     found = _tag(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
     if found is None and (xmp := _XMP.search(_xmp(metadata))) is not None:
@@ -28,7 +26,7 @@ def upright(pixels: Pixels, metadata: Metadata) -> Pixels:
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn a picture that is stored in an orientation (1 to 8; others count as 1) as it is to be seen."""
+    """Rotate a picture upright that is stored in an orientation (1 to 8; other values count as 1)."""
     if 5 <= orientation <= 8:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -39,7 +37,7 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def orientation_in(tiff: BinaryIO) -> int:
-    """Read the orientation (1 to 8) that a TIFF gives for its first page; 1: it gives none. GDAL keeps it to itself."""
+    """Read the orientation (1 to 8) of a TIFF's first page, which GDAL does not report; 1 if there is none."""
     found = _tag(tiff)
     return found if found is not None and 1 <= found <= 8 else 1
 
@@ -50,15 +48,15 @@ def _xmp(metadata: Metadata) -> bytes:
 
 
 def _tag(tiff: BinaryIO) -> int | None:
-    """Read the orientation tag in the first directory of a TIFF, which EXIF is too; None where it cannot be had.
+    """Read the orientation tag in the first directory of a TIFF (EXIF data is one too); None if it has none.
 
-    By hand, since Pillow's EXIF warns and fails on what else may be wrong in it.
+    This is not done by Pillow, because its EXIF parser warns and fails on other defects in the same data.
     """
-    with suppress(KeyError, struct.error):  # not a TIFF; cut off
+    with suppress(KeyError, struct.error):  # not a TIFF, or truncated
         head = tiff.read(16)
         order = {b"II": "<", b"MM": ">"}[head[:2]]
         (version,) = struct.unpack_from(order + "H", head, 2)
-        # Of a BigTIFF offsets and counts have 8 bytes.
+        # In a BigTIFF, offsets and counts have 8 bytes.
         place, counted, entry = {42: ("I", "H", "HHI4s"), 43: ("Q", "Q", "HHQ8s")}[version]
         (start,) = struct.unpack_from(order + place, head, 4 if version == 42 else 8)
         tiff.seek(start)

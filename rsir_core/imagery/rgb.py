@@ -1,4 +1,4 @@
-"""From an open raster's samples, of whatever type and number of bands, to 8-bit RGB: all of it, or a window."""
+"""Convert an open raster, or a window of it, to 8-bit RGB from any sample type and number of bands."""
 
 import logging
 import re
@@ -15,22 +15,21 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from rsir_core.arrays import Mask, Pixels
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.geo.footprint import Footprint
 
-Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 Noted = tuple[Pixels, list[str]]  # with notes
-Range = tuple[float, float]  # of samples: what becomes 0 and what becomes 255
-Mask = npt.NDArray[np.bool_]
+Range = tuple[float, float]  # the sample values that become 0 and 255
 
 MAX_PIXELS: Final = 100_000_000
-PER_PIXEL: Final = 16  # bytes that a file may have, and its decoder may have to touch, per allowed pixel
+PER_PIXEL: Final = 16  # limit of a file's size, and of what its decoder touches, in bytes per allowed pixel
 
-# All that is read is the file given: no sidecar, no neighbour, no network; one thread, since workers are the
-# parallelism; and what libjpeg only warns of (data missing inside a TIFF's tile) is an error.
+# GDAL reads only the given file: no sidecar, no neighbour, no network. It uses one thread, because the workers are the
+# parallelism. What libjpeg only warns about (data missing inside a TIFF's tile) is an error.
 GDAL: Final = {
     "CPL_DEBUG": "OFF",
-    "GDAL_CACHEMAX": 128,  # MiB of decoded blocks in a process, not a share of the node's memory in each
+    "GDAL_CACHEMAX": 128,  # MiB of decoded blocks per process; the default is a share of the node's memory
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
@@ -38,11 +37,11 @@ GDAL: Final = {
     "GDAL_PAM_ENABLED": "NO",
     "PROJ_NETWORK": "OFF",
 }
-logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors arrive as exceptions; warnings are about metadata
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors are raised; warnings are about metadata only
 
 
 class Decoded(NamedTuple):
-    """Hold what a decoder makes of a file; see `decode.Picture`."""
+    """Hold a decoder's result; see `decode.Picture`."""
 
     pixels: Pixels
     notes: list[str]
@@ -51,13 +50,14 @@ class Decoded(NamedTuple):
 
 
 class RasterRead(NamedTuple):
-    """Say what of a raster is read, and how.
+    """Select which part of a raster to read, and how.
 
     Attributes:
-        window: in pixels of the raster; None: all of it.
-        shape: height and width to read it at, from an overview where one is fine enough; None: those of the window.
-        stretch: the range of samples that are not 8-bit, as all windows of a raster must have; None: that of the view.
-        is_mean: at a smaller shape samples are means of those around; else, some of those that there are.
+        window: in pixels of the raster; None: the whole raster.
+        shape: height and width to resample to, from an overview if one is fine enough; None: the window's own.
+        stretch: sample range for samples that are not 8-bit, the same for all windows of a raster; None: computed
+            from the window itself.
+        is_mean: whether to average when downsampling; else the nearest sample is taken.
     """
 
     window: Window | None = None
@@ -71,15 +71,15 @@ WHOLE: Final = RasterRead()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings of Pillow and rasterio on what is decided here: broken metadata, no georeference."""
+    """Silence warnings of Pillow and rasterio about cases handled here: broken metadata, no georeference."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", NodataShadowWarning)  # an alpha band counts beside it, see `alpha_bands`
+        warnings.simplefilter("ignore", NodataShadowWarning)  # both nodata and alpha are honoured, see `alpha_bands`
         yield
 
 
-# What GDAL, libtiff and libjpeg-turbo say of files that are whole and that this build of theirs does not read.
+# Messages of GDAL, libtiff and libjpeg-turbo for intact files that their builds cannot decode.
 _NOT_BUILT_IN: Final = re.compile(
     r"missing codec|data precision \d+|JPEG process: SOF|[Aa]rithmetic (entropy )?coding|compression scheme \S+ is not|"
     r"not compiled in|codec .* not (available|supported)|Lossless JPEG"
@@ -87,12 +87,12 @@ _NOT_BUILT_IN: Final = re.compile(
 
 
 def refusal(name: str, error: BaseException, smaller: str) -> ImageError:
-    """Explain why GDAL or a decoder failed: memory, a codec that it has not, or a damaged file.
+    """Explain why GDAL or a decoder failed: out of memory, a missing codec, or a damaged file.
 
     Args:
         name: of the file.
-        error: as it was raised; rasterio says "read failed", and GDAL's reason is the cause.
-        smaller: what to do where memory ended.
+        error: as it was raised; rasterio says "read failed", with GDAL's reason as its cause.
+        smaller: the remedy if memory ran out.
     """
     why = error.__cause__ or error
     if "cannot allocate" in str(why) or isinstance(why, CPLE_OutOfMemoryError):
@@ -103,13 +103,13 @@ def refusal(name: str, error: BaseException, smaller: str) -> ImageError:
 
 
 def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, least: int = 0) -> None:
-    """Refuse a raster of which reading any pixel decodes more than may be held.
+    """Refuse a raster whose blocks are so large that reading one pixel decodes more than is allowed.
 
     Args:
-        dataset: open.
-        bands: to read.
-        name: for the message.
-        max_pixels: allowed.
+        dataset: open rasterio dataset.
+        bands: bands to read.
+        name: of the raster, for the message.
+        max_pixels: limit of pixels that may be held.
         least: pixels that are read in any case.
 
     Raises:
@@ -122,8 +122,8 @@ def check_blocks(dataset: Any, bands: list[int], name: str, max_pixels: int, lea
 
 
 def colour_bands(dataset: Any, name: str) -> list[int]:
-    """Choose the numbers (from 1) of the three bands to see, or of one."""
-    if dataset.count > 4096:  # no imagery has so many, and to ask for each one's properties takes seconds
+    """Choose the numbers (from 1) of the three bands to show as RGB, or of the one to show as grey."""
+    if dataset.count > 4096:  # no imagery has so many, and reading the properties of each takes seconds
         raise refused(name, "unsupported", f"has {dataset.count} bands; export three of them")
     kinds = list(dataset.colorinterp)
     if any("complex" in sample for sample in dataset.dtypes):
@@ -140,7 +140,7 @@ def colour_bands(dataset: Any, name: str) -> list[int]:
 
 
 def named_bands(dataset: Any, wanted: str, name: str) -> list[int]:
-    """Find the numbers (from 1) of the three bands, or the one, that are asked for by number, description or colour."""
+    """Look up the numbers (from 1) of three bands, or one, given by number, description or colour."""
     known = {kind.name: number for number, kind in reversed(list(enumerate(dataset.colorinterp, 1)))}
     known |= {text.lower(): number for number, text in enumerate(dataset.descriptions, 1) if text}
     known |= {str(number): number for number in range(1, dataset.count + 1)}
@@ -152,16 +152,16 @@ def named_bands(dataset: Any, wanted: str, name: str) -> list[int]:
 
 
 def mask_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
-    """Find what can hide pixels of the bands: an alpha band, a mask, a nodata value."""
+    """Find what can mask pixels of the bands: an alpha band, a mask, a nodata value."""
     flags = _gdal_flags(dataset, bands)
     return (flags | {MaskFlags.alpha}) - {MaskFlags.all_valid} if alpha_bands(dataset, bands) else flags
 
 
 def alpha_bands(dataset: Any, bands: list[int]) -> list[int]:
-    """Find the numbers (from 1) of the bands that hide pixels of the others.
+    """Find the numbers (from 1) of alpha bands.
 
-    GDAL sees an alpha band only where it is the last of two or four, of unsigned integers, and where there is no nodata
-    value. Pictures of drones have near infrared before it.
+    GDAL recognises an alpha band only as the last of two or four, of unsigned integers, and without a nodata value.
+    Drone orthophotos have a near-infrared band before it.
     """
     kinds = enumerate(dataset.colorinterp, 1)
     return [number for number, kind in kinds if kind == ColorInterp.alpha and number not in bands]
@@ -172,9 +172,9 @@ def _gdal_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
 
 
 def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tuple[npt.NDArray[Any], Mask]:
-    """Read samples (1 or 3)×H×W, and which of them are valid."""
+    """Read samples, (1 or 3)×H×W, and their validity, a bool array that broadcasts to them."""
     shape = None if view.shape is None else (len(bands), *view.shape)
-    exact = not view.is_mean or dataset.colorinterp[bands[0] - 1] == ColorInterp.palette  # no mean of indices
+    exact = not view.is_mean or dataset.colorinterp[bands[0] - 1] == ColorInterp.palette  # palette indices have no mean
     resampling = Resampling.nearest if exact else Resampling.average
     samples = dataset.read(bands, window=view.window, out_shape=shape, resampling=resampling)
     valid = np.isfinite(samples) if samples.dtype.kind == "f" else np.broadcast_to(np.True_, samples.shape)
@@ -183,16 +183,16 @@ def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tu
         valid = valid & (dataset.read_masks(bands, window=view.window, out_shape=shape) > 0)
     if MaskFlags.alpha not in flags and (alpha := alpha_bands(dataset, bands)):
         shape = shape and (len(alpha), *shape[1:])
-        seen = dataset.read(alpha, window=view.window, out_shape=shape, resampling=resampling) > 0  # which no NaN is
-        valid = valid & seen.all(axis=0)
+        visible = dataset.read(alpha, window=view.window, out_shape=shape, resampling=resampling) > 0  # false for NaN
+        valid = valid & visible.all(axis=0)
     return samples, valid
 
 
 def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> Noted:
-    """Read those bands as 8-bit RGB.
+    """Read bands as 8-bit RGB, with notes on what had to be decided.
 
     Raises:
-        ImageError: `no_data`, no pixel is valid.
+        ImageError: `no_data` if no pixel is valid.
     """
     samples, valid = read_samples(dataset, bands, view)
     if not valid.any():
@@ -200,11 +200,11 @@ def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> 
     colours = sum(kind != ColorInterp.alpha for kind in dataset.colorinterp)
     notes = [f"bands {', '.join(map(str, bands))} of {dataset.count}"] if colours != len(bands) else []
     if dataset.colorinterp[bands[0] - 1] == ColorInterp.palette:
-        palette = np.zeros((65_536, 3), np.uint8)  # indices without a colour are black
+        palette = np.zeros((65_536, 3), np.uint8)  # indices without a colour become black
         for index, colour in dataset.colormap(bands[0]).items():
             palette[index] = colour[:3]
         pixels = np.empty((*samples.shape[1:], 3), np.uint8)
-        for row, out in zip(samples[0], pixels, strict=True):  # at once takes 8 bytes per index, and four times as long
+        for row, out in zip(samples[0], pixels, strict=True):  # all at once: 4 times slower
             palette.take(row, axis=0, out=out, mode="clip")
     else:
         samples, stretched = _to_8_bit(dataset, bands[0], samples, valid, view.stretch)
@@ -213,7 +213,7 @@ def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> 
     if mask_flags(dataset, bands) & {
         MaskFlags.alpha,
         MaskFlags.per_dataset,
-    }:  # not for nodata: in 8 bits its value may be a colour as well
+    }:  # not nodata: in 8-bit rasters its value may be a real colour too
         notes += blacken(pixels, np.any(valid, axis=0), name)
     return pixels, notes
 
@@ -234,44 +234,44 @@ def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: Mask, s
 
 
 def range_of(samples: npt.NDArray[Any], valid: Mask) -> Range:
-    """Compute percentiles 2 and 98 of the valid samples (bands×H×W), of which there is at least one."""
-    step = 1 + samples.size // 1_000_000  # as many are enough for percentiles
+    """Compute percentiles 2 and 98 of the valid samples (bands×H×W); at least one must be valid."""
+    step = 1 + samples.size // 1_000_000  # a million suffice for percentiles
     some = samples.reshape(-1)[::step][valid.reshape(-1)[::step]]
-    if not some.size:  # so few are valid that none was met
+    if not some.size:  # so few are valid that the sample has none
         some = samples[valid]
     low, high = (float(p) for p in np.percentile(some.astype(np.float64), (2, 98)))
-    if low == high:  # nearly all alike: the few that differ are what there is to see
+    if low == high:  # nearly constant: show the few samples that differ
         low, high = float(some.min()), float(some.max())
-    if low == high:  # all alike: white, unless it is 0
+    if low == high:  # constant: white, or black if 0
         low, high = min(low, 0.0), max(high, 0.0)
     return low, high
 
 
-@np.errstate(invalid="ignore")  # NaN, where nothing is valid
+@np.errstate(invalid="ignore")  # invalid samples may be NaN
 def _stretched(samples: npt.NDArray[Any], valid: Mask, ends: Range) -> Pixels:
-    """Stretch samples (bands×H×W) to 8 bits; those that are not valid become 0."""
+    """Stretch samples (bands×H×W) to 8 bits; invalid ones become 0."""
     pixels = np.zeros(samples.shape, np.uint8)
     if ends[0] < ends[1]:
-        for band, seen, out in zip(samples, valid, pixels, strict=True):  # one at a time: these are float64
-            np.rint(np.interp(band, ends, (0, 255)), out=out, where=seen, casting="unsafe")
+        for band, is_valid, out in zip(samples, valid, pixels, strict=True):  # np.interp returns float64
+            np.rint(np.interp(band, ends, (0, 255)), out=out, where=is_valid, casting="unsafe")
     return pixels
 
 
-def blacken(pixels: Pixels, seen: Mask, name: str) -> list[str]:
-    """Make the pixels that are not seen black, in place; a note if there are any."""
-    share = 1 - np.count_nonzero(seen) / seen.size
+def blacken(pixels: Pixels, visible: Mask, name: str) -> list[str]:
+    """Blacken the pixels that are not visible, in place; returns a note if there are any."""
+    share = 1 - np.count_nonzero(visible) / visible.size
     if share == 1:
         raise refused(name, "no_data", "is transparent everywhere; leave it out")
-    pixels[~seen] = 0
+    pixels[~visible] = 0
     return [f"{share:.1%} transparent, made black"] if share else []
 
 
 def check_size(name: str, size: int, limit: int, unit: str = "pixels") -> None:
-    """Check that a size is within its limit; else raise ImageError `too_large`."""
+    """Raise ImageError `too_large` if a size exceeds its limit."""
     if size > limit:
         raise refused(name, "too_large", f"has {size:,} {unit}, the limit is {limit:,}; raise it or leave it out")
 
 
 def refused(name: str, kind: FailureKind, what: str) -> ImageError:
-    """Make the error that says why a file is no image."""
+    """Build the error that explains why a file cannot become an image."""
     return ImageError(f"{name} {what}", "decode", kind)

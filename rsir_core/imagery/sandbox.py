@@ -1,8 +1,8 @@
-"""Reading in a process of its own: an image that hangs, crashes or floods its decoder costs that image, not the run.
+"""Read in a separate process, so that an image that hangs, crashes or floods its decoder costs only that image.
 
-The process reads one image after the other. What is long (pixels) comes back as anonymous memory that both map, all
-else as JSON: the bytes of strangers are decoded there, so nothing that it sends is unpickled. The kernel keeps the
-limits, not a thread, so that they hold while C code runs: RLIMIT_AS the memory, SIGALRM the time. Linux only.
+The process reads one image after another. Pixels come back as anonymous memory that both processes map, everything else
+as JSON; untrusted bytes are decoded there, so nothing that it sends is unpickled. The kernel enforces the limits, so
+that they hold while C code runs: RLIMIT_AS for memory, SIGALRM for time. Linux only.
 """
 
 import json
@@ -24,33 +24,33 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from rasterio.windows import Window
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import FailureKind, FailureStage, ImageError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.geo.footprint import Footprint
 from rsir_core.imagery.decode import Picture
-from rsir_core.imagery.rgb import Pixels
 
-Request = Sequence[Any]  # positional arguments of the reading function, as JSON has them; the first is the URI
-JsonObject = dict[str, Any]  # what JSON holds
+Request = Sequence[Any]  # positional arguments of the reading function, JSON values; the first is the URI
+JsonObject = dict[str, Any]  # of JSON values
 T = TypeVar("T", Picture, JsonObject)
-ReadFunction = Callable[..., Picture]  # of a module, so that the process finds it by name; raises ImageError
+ReadFunction = Callable[..., Picture]  # module-level, so that the process can import it; raises ImageError
 
-_AHEAD: Final = 16  # requests under way, so that the process need not wait for us
-_MESSAGE: Final = 200_000  # bytes, at most, of one message either way
+_AHEAD: Final = 16  # requests sent ahead, so that the process never waits for the next
+_MESSAGE: Final = 200_000  # bytes, at most, of a message in either direction
 
 
 def memory_for(max_pixels: int) -> int:
-    """Compute the address space in bytes that suffices for any image of so many pixels: file, samples, copies."""
+    """Compute the address space, in bytes, that suffices for any image of `max_pixels`: file, samples, copies."""
     return 2 * 1024**3 + 64 * max_pixels
 
 
 class Reader(Generic[T]):
-    """Reads pictures, or facts of files, in a process of its own, which is replaced when a file ends it.
+    """Read pictures, or metadata of files, in a separate process, which is replaced when a file ends it.
 
     Args:
-        read: what reads one; of a module, and it runs in that process.
-        seconds: per file, after which it failed, unless it is allowed more (`allow`).
-        memory: bytes of address space that the process may use.
+        read: module-level function that reads one file; it runs in the process.
+        seconds: limit per file, unless the function extends it by `allow`.
+        memory: limit of the process's address space in bytes.
     """
 
     def __init__(self, read: Callable[..., T], seconds: float, memory: int) -> None:
@@ -59,15 +59,15 @@ class Reader(Generic[T]):
         self._start()
 
     def read(self, requests: Sequence[Request]) -> list[T | ImageError]:
-        """Read each request, in order; the result is what was read, or what is wrong with it."""
+        """Read each request, in order; returns what was read, or the error of each file."""
         try:
             return self._answers(requests)
-        except BaseException:  # answers may be under way: the next call must not take them for its own
+        except BaseException:  # pending answers must not reach the next call
             self.close()
             raise
 
     def close(self) -> None:
-        """End the process; reading again starts another."""
+        """End the process; the next read starts another."""
         self._end()
 
     def _start(self) -> None:
@@ -87,7 +87,7 @@ class Reader(Generic[T]):
     def _answers(self, requests: Sequence[Request]) -> list[T | ImageError]:
         answers: list[T | ImageError] = []
         waiting, sent = deque(requests), deque[Request]()
-        spared = -1  # the image that may be read once more, because something else may have ended the process
+        retried = -1  # position of the image that is retried once, because something else may have killed the process
         while waiting or sent:
             if (found := self._next(waiting, sent)) is not None:
                 sent.popleft()
@@ -96,15 +96,15 @@ class Reader(Generic[T]):
             status = self._process.wait()
             waiting.extendleft(reversed(sent))
             sent.clear()
-            if status == -signal.SIGKILL and spared != len(answers):
-                spared = len(answers)
+            if status == -signal.SIGKILL and retried != len(answers):
+                retried = len(answers)
             else:
                 answers.append(self._why(waiting.popleft()[0], status))
             self.close()
         return answers
 
     def _next(self, waiting: deque[Request], sent: deque[Request]) -> T | ImageError | None:
-        """Wait for the next answer, with more requests sent before; None: the process has ended."""
+        """Send more requests, then wait for the next answer; None if the process has ended."""
         if not self._end.alive:
             self._start()
         if not self._greeted and not self._channel.recv(1):
@@ -115,10 +115,10 @@ class Reader(Generic[T]):
                 self._channel.send(json.dumps(waiting[0]).encode())
                 sent.append(waiting.popleft())
         except ConnectionError:
-            pass  # it has ended; what it answered before is still there
+            pass  # it has ended; earlier answers can still be received
         try:
             data, files, _, _ = socket.recv_fds(self._channel, _MESSAGE, 1)
-        except ConnectionResetError:  # said once, and first, when it left requests unread
+        except ConnectionResetError:  # raised once, before the answers, if it left requests unread
             data, files, _, _ = socket.recv_fds(self._channel, _MESSAGE, 1)
         answer: T | ImageError | None = _answer(json.loads(data), files) if data else None
         return answer
@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]", channel: socket.socket) -> None:
 
 def _answer(head: Mapping[str, Any], files: Sequence[int]) -> Any:
     if "bug" in head:
-        raise RuntimeError(f"reading failed otherwise than by an ImageError:\n{head['bug']}")
+        raise RuntimeError(f"reading raised something else than an ImageError:\n{head['bug']}")
     if "kind" in head:
         return ImageError(head["message"], head["stage"], head["kind"])
     (file,) = files
@@ -162,11 +162,11 @@ def _picture(head: Mapping[str, Any], pixels: Pixels) -> Picture:
     return Picture(pixels, head["notes"], time, footprint, head["window"] and Window(*head["window"]))
 
 
-# What follows runs in the process.
+# Everything below runs in the process.
 
 
 def allow(times: int) -> None:
-    """Give the file that is being read so many times its time; for what is large. Elsewhere it does nothing."""
+    """Multiply the remaining time of the file being read, for large files; does nothing outside of a `Reader`."""
     left, _ = signal.getitimer(signal.ITIMER_REAL)
     signal.setitimer(signal.ITIMER_REAL, left * times)
 
@@ -177,11 +177,11 @@ def _serve(descriptor: int, where: tuple[str, str], limits: tuple[float, int]) -
     channel = socket.socket(fileno=descriptor)
     module, name = where
     read = getattr(__import__(module, fromlist=[name]), name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job's end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, this process goes first
+    Path("/proc/self/oom_score_adj").write_text("1000")  # when memory is short the kernel kills this process first
     try:
         channel.send(b"!")
         while request := channel.recv(_MESSAGE):

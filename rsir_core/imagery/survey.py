@@ -1,4 +1,4 @@
-"""A look into the headers of large rasters: how each is to be cut into tiles, and which of these show something."""
+"""Survey large rasters by their headers: how each is cut into tiles, and which tiles hold valid pixels."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,16 +6,15 @@ from dataclasses import astuple
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyproj import Geod
 from rasterio.enums import ColorInterp, MaskFlags
 
 from rsir_core import schemas
+from rsir_core.arrays import Doubles, Mask
 from rsir_core.errors import ImageError
 from rsir_core.geo.placement import Placement, placement_of
 from rsir_core.imagery.rgb import (
-    Mask,
     Range,
     RasterRead,
     check_blocks,
@@ -29,21 +28,20 @@ from rsir_core.imagery.sandbox import JsonObject, Reader, allow
 from rsir_core.imagery.tiles import Recipe, SceneFormatError, bands_of, open_scene
 from rsir_core.imagery.tiling import Size, TileGrid, Tiling, grid
 
-SAMPLE_SIDE: Final = 1024  # pixels, at most, of what a scene's range and its valid parts are found from
-LEAST_SIDE: Final = 16  # pixels of a tile: fewer show nothing, and are millions
-LEAST_VALID: Final = 0.5  # share of a tile's pixels below which it is skipped
-_FAILURE: Final = [pa.field(name, pa.string()) for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE)]
-SURVEYED: Final = pa.schema([*schemas.SCENES, *_FAILURE])
+SAMPLE_SIDE: Final = 1024  # pixels, at most, of the overview that gives a scene's sample range and valid parts
+MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
+MIN_VALID: Final = 0.5  # share of valid pixels below which a tile is skipped
+SURVEYED: Final = pa.schema([*schemas.SCENES, *schemas.FAILURE])
 
 
 def survey_files(listing: pa.Table, readers: Sequence[Reader[JsonObject]], tiling: Tiling, max_pixels: int) -> pa.Table:
-    """Look into listed files (schema `schemas.LISTING`); one row each, of schema `SURVEYED`.
+    """Survey listed files (schema `schemas.LISTING`); returns one row each, schema `SURVEYED`.
 
     Args:
         listing: the files.
         readers: of `survey_scene`; several, because each mostly waits for its store.
-        tiling: how they are to be cut.
-        max_pixels: that may be held of one.
+        tiling: how scenes are cut.
+        max_pixels: limit of pixels that may be held of one file.
     """
     asked = [
         (uri, size, astuple(tiling), max_pixels)
@@ -64,10 +62,10 @@ def _columns_of(found: JsonObject | ImageError) -> JsonObject:
 
 
 def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) -> JsonObject:
-    """Survey a scene in a `Reader`: columns of `schemas.SCENES`, without any if the file fits into one tile.
+    """Survey a scene within a `Reader`; returns columns of `schemas.SCENES`, or none if the file fits into one tile.
 
-    A scene of which every block must be read, for want of overviews, is given more time by its bytes: what its header
-    says of its size can be wrong.
+    A scene without overviews must be read block by block, so it is allowed more time, in proportion to its bytes; the
+    size in its header could be wrong.
     """
     allow(1 + max(size, 0) // max_pixels)
     cut = survey(uri, Tiling(*tiling), max_pixels)
@@ -78,19 +76,19 @@ def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) ->
 
 
 def survey(uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
-    """Decide from a scene's header how it is cut; None: it is an image like others, small or of another format.
+    """Decide from a scene's header how it is cut; None if it is an ordinary image, small or of another format.
 
-    Where samples are not 8-bit, or some can be nodata, an overview is read as well, or, where there is none, every
-    block once, one after the other.
+    If samples are not 8-bit, or some may be nodata, an overview is read as well; without overviews every block is read
+    once, one after another.
 
     Raises:
-        ImageError: as `open_scene`; `unsupported`, also where metres are asked for and the scene is not georeferenced;
-            `too_large`, where it has no blocks that can be read one by one.
+        ImageError: as `open_scene`; `unsupported` also if tiles are given in metres and the scene is not georeferenced;
+            `too_large` if it has no blocks that can be read one by one.
     """
     try:
         with open_scene(uri) as dataset:
             return _cut(dataset, uri, tiling, max_pixels)
-    except SceneFormatError:  # a JPEG that is called .tif, say
+    except SceneFormatError:  # for example a JPEG named .tif
         return None
 
 
@@ -111,23 +109,23 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | 
 
 
 def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
-    """Convert metres to pixels, across and down, in the middle of the scene."""
+    """Convert metres on the ground to pixels, across and down, at the centre of the scene."""
     placement = placement_of(dataset)
     if placement is None:
         what = "is not georeferenced" if dataset.crs is None else "is georeferenced, but not on earth"
         raise refused(uri, "unsupported", f"{what}; give the size of tiles in pixels (--tile)")
     across, down = _metres_per_pixel(placement, dataset.width / 2, dataset.height / 2)
     if not 0 < min(across, down) < np.inf:
-        raise refused(uri, "unsupported", "has its middle not on earth; give the size of tiles in pixels (--tile)")
+        raise refused(uri, "unsupported", "has its centre off the earth; give the size of tiles in pixels (--tile)")
     size = round(metres / across), round(metres / down)
-    if min(size) < LEAST_SIDE:
+    if min(size) < MIN_SIDE:
         pixels = f"has pixels of {across:.3g} × {down:.3g} m"
         raise refused(uri, "unsupported", f"{pixels}, of which tiles of {metres:g} m have too few; take larger tiles")
     return size
 
 
 def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, float]:
-    """Measure metres per pixel across and down at a point of a scene, on the ellipsoid; not finite: not on earth."""
+    """Measure metres per pixel, across and down, at a point of a scene, on the ellipsoid; infinite off the earth."""
     xs, ys = np.array([x - 0.5, x + 0.5, x, x]), np.array([y, y, y - 0.5, y + 0.5])
     longitude, latitude = placement.place(xs, ys)
     if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
@@ -137,7 +135,7 @@ def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, 
 
 
 def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | None, Mask]:
-    """Sample a scene: the range of samples that need one, and which tiles are not mostly nodata."""
+    """Sample a scene for its sample range (None if it needs none) and for which tiles are not mostly nodata."""
     lefts, tops = grid(cut)
     all_kept = np.ones(len(lefts) * len(tops), np.bool_)
     palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
@@ -150,11 +148,11 @@ def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | Non
     seen: Mask = np.any(valid, axis=0)
     if not seen.any():
         return None, ~all_kept
-    return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= LEAST_VALID
+    return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= MIN_VALID
 
 
-def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
-    """Compute the share of each tile that is valid in a sample of the scene, by cumulative sums."""
+def _valid_shares(seen: Mask, cut: TileGrid) -> Doubles:
+    """Compute each tile's share of valid pixels from a sample of the scene, by a summed-area table."""
     total = np.zeros((seen.shape[0] + 1, seen.shape[1] + 1))
     total[1:, 1:] = seen.cumsum(axis=0).cumsum(axis=1)
     edges = []
@@ -165,5 +163,5 @@ def _valid_shares(seen: Mask, cut: TileGrid) -> npt.NDArray[np.float64]:
     (left, right), (top, bottom) = edges
     top, bottom = top[:, None], bottom[:, None]
     inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-    shares: npt.NDArray[np.float64] = (inside / ((bottom - top) * (right - left))).reshape(-1)
+    shares: Doubles = (inside / ((bottom - top) * (right - left))).reshape(-1)
     return shares

@@ -1,8 +1,8 @@
-"""Tiles: windows of a scene, each with a URI that says all about how it is read.
+"""Tiles: windows of a scene, each with a URI that fully describes how to read it.
 
-A tile's URI is the scene's with a fragment, of the form that W3C Media Fragments gives a part of a picture:
-`s3://bucket/scene.tif#xywh=512,0,256,256`, and after that, where it is so, `&size=` (width and height that the window
-is read at), `&bands=` and `&stretch=` (the range of samples that becomes 0 to 255, the same for all tiles of a scene).
+A tile's URI is the scene's URI with a fragment as W3C Media Fragments defines it for parts of a picture:
+`s3://bucket/scene.tif#xywh=512,0,256,256`. It may be followed by `&size=` (width and height that the window is
+resampled to), `&bands=` and `&stretch=` (the sample range that becomes 0 to 255, the same for all tiles of a scene).
 """
 
 import io
@@ -39,7 +39,7 @@ from rsir_core.storage.reading import open_file, reading
 
 TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-DRIVERS: Final = ((TIFF, "GTiff"), (JPEG_2000, "JP2OpenJPEG"))  # formats of which a window can be read
+DRIVERS: Final = ((TIFF, "GTiff"), (JPEG_2000, "JP2OpenJPEG"))  # formats that can be read by windows
 
 _NUMBER: Final = r"[-+.0-9einfa]+"
 _URI: Final = re.compile(
@@ -47,20 +47,20 @@ _URI: Final = re.compile(
     rf"(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?",
     re.DOTALL,
 )
-_OPENED: Final = "scene"  # the one name under which GDAL finds a file
+_OPENED: Final = "scene"  # the only file name that GDAL can open
 
 
 class SceneFormatError(ImageError):
-    """A file of a format of which no windows can be read."""
+    """A file's format cannot be read by windows."""
 
 
 class Recipe(NamedTuple):
-    """Say how all tiles of a scene are read; None and (): as GDAL and `rgb` do by themselves.
+    """Describe how all tiles of a scene are read; None and () leave it to GDAL and `rgb`.
 
     Attributes:
-        size: width and height that each window is read at.
+        size: width and height that each window is resampled to.
         bands: numbers of three bands or of one.
-        stretch: the range of samples that becomes 0 to 255.
+        stretch: the sample range that becomes 0 to 255.
     """
 
     size: tuple[int, int] | None = None
@@ -74,12 +74,12 @@ class Recipe(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of a scene; `str` and `parse` are inverse.
+    """A window of a scene; `parse` is the inverse of `str`.
 
     Attributes:
-        scene: URI.
+        scene: URI of the scene.
         window: in pixels of the scene.
-        recipe: how it is read.
+        recipe: how the window is read.
     """
 
     scene: str
@@ -91,7 +91,7 @@ class Tile:
 
     @classmethod
     def parse(cls, uri: str) -> Self | None:
-        """Parse a tile's URI; None: it is of no tile. No image file can be taken for one: it ends with an extension."""
+        """Parse a tile's URI; None for other URIs. Image files end with an extension and are never taken for tiles."""
         found = _URI.fullmatch(uri)
         if found is None:
             return None
@@ -105,14 +105,14 @@ class Tile:
 
 
 def fragment(window: Window) -> str:
-    """Format what a tile's id has after the scene's."""
+    """Format the suffix that makes a scene's id a tile's id."""
     return "#xywh={},{},{},{}".format(*window.flatten())
 
 
 class _Handle:
-    """A file as GDAL's callbacks want it, with a position of its own, since GDAL may open it more than once.
+    """A file for GDAL's callbacks, with its own position, because GDAL may open it more than once.
 
-    What reading raises is kept: GDAL would only say that it failed.
+    It keeps the exceptions that reading raises; GDAL would only report that reading failed.
     """
 
     def __init__(self, file: BinaryIO, faults: list[Exception]) -> None:
@@ -122,7 +122,7 @@ class _Handle:
         try:
             self._file.seek(self._at)
             data = self._file.read(size)
-        except Exception as error:  # each store has its own family of errors; raised again by `open_scene`
+        except Exception as error:  # each store has its own family of errors; `open_scene` raises it again
             self._faults.append(error)
             return b""
         self._at += len(data)
@@ -147,11 +147,11 @@ class _Handle:
 
 @contextmanager
 def open_scene(uri: str) -> Iterator[Any]:
-    """Open a TIFF or JPEG 2000 of which windows are to be read, as a rasterio dataset: that file, and no neighbour.
+    """Open a TIFF or JPEG 2000 as a rasterio dataset, to read windows; GDAL may open no other file.
 
     Raises:
-        ImageError: also from the body. Stage `read` as `reading.open_file`, where the store fails; stage `decode`
-            `unsupported`, it is of another format, or `corrupt`.
+        ImageError: also for errors in the body. Stage `read` as `reading.open_file` if the store fails; stage `decode`
+            with kind `unsupported` for other formats, or `corrupt`.
     """
     faults: list[Exception] = []
     with open_file(uri) as file:
@@ -159,7 +159,7 @@ def open_scene(uri: str) -> Iterator[Any]:
             start = file.read(12)
         driver = next((driver for signatures, driver in DRIVERS if start.startswith(signatures)), None)
         if driver is None:
-            what = "is no TIFF or JPEG 2000; windows can be read of these only"
+            what = "is no TIFF or JPEG 2000; only these can be read by windows"
             raise SceneFormatError(f"{uri} {what}", "decode", "unsupported")
         try:
             opener = partial(_handle, file, faults)
@@ -169,7 +169,7 @@ def open_scene(uri: str) -> Iterator[Any]:
             raise
         except MemoryError as error:
             raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
-        except Exception as error:  # of a broken file nearly every built-in error, and rasterio's own
+        except Exception as error:  # broken files raise nearly every built-in error, and rasterio's own
             for fault in faults:
                 with reading(uri):
                     raise fault from error
@@ -177,17 +177,18 @@ def open_scene(uri: str) -> Iterator[Any]:
 
 
 def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb", **_: Any) -> _Handle:
-    """Open that file by its one name (rasterio asks for `test` first, to see what it has), and no neighbour."""
+    """Open the scene by its only name (rasterio first asks for `test`, to probe the callbacks), and no other file."""
     if path not in (_OPENED, "test"):
         raise FileNotFoundError(path)
     return _Handle(file, faults)
 
 
 def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -> Decoded:
-    """Read a window (of the samples as stored) of an open scene, turned as the whole scene is to be seen.
+    """Read a window, in stored pixels, of an open scene, and rotate it upright by the scene's orientation.
 
     Raises:
-        ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data`, or `corrupt`: it reaches outside.
+        ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data`, or `corrupt` if the window reaches
+            outside of the scene.
     """
     name, window, recipe = str(tile), tile.window, tile.recipe
     x, y, width, height = window.flatten()
@@ -205,10 +206,10 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -
 
 
 def orientation_of_scene(dataset: Any, uri: str) -> int:
-    """Find the orientation (1 to 8) that an open TIFF is to be seen by; 1 where it is georeferenced.
+    """Read the orientation (1 to 8) of an open TIFF; 1 if it is georeferenced.
 
     Raises:
-        ImageError: stage `read`, the file cannot be read.
+        ImageError: stage `read` if the file cannot be read.
     """
     if dataset.driver != "GTiff" or placement_of(dataset) is not None:
         return 1
@@ -217,14 +218,14 @@ def orientation_of_scene(dataset: Any, uri: str) -> int:
 
 
 def bands_of(dataset: Any, wanted: tuple[int, ...], name: str) -> list[int]:
-    """Choose the bands that are wanted, else those that are to be seen.
+    """Return the wanted bands if any are given, else those of `colour_bands`.
 
     Raises:
         ImageError: `unsupported`.
     """
-    seen = colour_bands(dataset, name)
+    default = colour_bands(dataset, name)
     if dataset.photometric == PhotometricInterp.cielab:  # libtiff's conversion is off by up to 49 of 255
         raise refused(name, "unsupported", "is CIELAB; convert it to RGB, to read it by windows")
     if wanted and max(wanted) > dataset.count:
         raise refused(name, "unsupported", f"has {dataset.count} bands; choose others with --bands")
-    return list(wanted) or seen
+    return list(wanted) or default

@@ -1,4 +1,4 @@
-"""Scenes: how large rasters are cut into tiles, by their headers, and a listing with tiles in their place."""
+"""Cutting scenes into tiles: the grid of each scene, and a listing in which tiles replace scenes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from math import ceil
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from rasterio.windows import Window
 
 from rsir_core import schemas
-from rsir_core.imagery.rgb import Mask
+from rsir_core.arrays import Ints, Mask
 from rsir_core.imagery.tiles import Recipe, Tile, fragment
 
 EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
@@ -22,13 +21,13 @@ Size = tuple[int, int]  # width, height, in pixels of the scene
 
 @dataclass(frozen=True)
 class Tiling:
-    """Say how scenes are to be cut; `str` is the key that the answer is stored under.
+    """Hold the options of how scenes are cut; `str` is the key under which the resulting grids are stored.
 
     Attributes:
-        side: pixels of a tile as it is described, at most.
-        overlap: share of a tile that the next one has as well; 0 to less than 1.
+        side: largest side of a tile, in pixels, as it is described.
+        overlap: share of a tile that the next one covers too; 0 to less than 1.
         metres: side of a tile on the ground; None: `side` pixels of the scene.
-        bands: three or one, by number or name, comma-separated; None: those marked red, green and blue, else the first.
+        bands: three or one, by number or name, comma-separated; None: as `rgb.colour_bands` chooses.
     """
 
     side: int
@@ -47,7 +46,7 @@ class TileGrid(NamedTuple):
     tile: Size
     step: Size
     recipe: Recipe
-    kept: Mask | None  # of each tile, row by row; None: all
+    kept: Mask | None  # whether each tile is kept, row by row; None: all are
 
     @property
     def windows(self) -> Iterator[Window]:
@@ -60,7 +59,7 @@ class TileGrid(NamedTuple):
 
     @property
     def skipped(self) -> int:
-        """Tiles that are not kept."""
+        """The number of tiles that are not kept."""
         return 0 if self.kept is None else int(np.count_nonzero(~self.kept))
 
     def row(self) -> dict[str, Any]:
@@ -91,8 +90,8 @@ def _sized(size: Size) -> dict[str, int]:
     return {"width": size[0], "height": size[1]}
 
 
-def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Compute left and upper edges of the tiles."""
+def grid(cut: TileGrid) -> tuple[Ints, Ints]:
+    """Compute the left edges and the upper edges of the tiles, in pixels of the scene."""
     lefts, tops = (
         np.minimum(np.arange(ceil((whole - part) / step) + 1) * step, whole - part)
         for whole, part, step in zip(cut.scene, cut.tile, cut.step, strict=True)
@@ -101,20 +100,20 @@ def grid(cut: TileGrid) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
 
 
 def may_be_scenes(listing: pa.Table) -> pa.Table:
-    """Select the rows of a listing whose windows can be read, by their extension."""
+    """Select the rows of a listing whose extension is of a format that can be read by windows."""
     names = pc.utf8_lower(listing[schemas.IMAGE_ID])
     return listing.filter(pc.match_substring_regex(names, "(" + "|".join(EXTENSIONS).replace(".", r"\.") + ")$"))
 
 
 def with_tiles(listing: pa.Table, scenes: pa.Table) -> tuple[pa.Table, int]:
-    """Put the tiles of scenes into a listing in place of the scenes, and count how many more were skipped.
+    """Replace the scenes in a listing by their tiles; also returns how many tiles were skipped.
 
-    A tile's etag is the scene's, with what was asked of its pixels, so that a scene that is delivered again, or read
-    otherwise, changes them all.
+    A tile's etag combines the scene's etag with the tile's recipe, so that all tiles count as changed when the scene is
+    delivered again or read differently.
 
     Args:
         listing: schema `schemas.LISTING`.
-        scenes: schema `schemas.SCENES`, of one tiling; those of other content are passed over.
+        scenes: schema `schemas.SCENES`, of one tiling; rows whose etag differs from the listing's are ignored.
     """
     cut_scenes = scenes.filter(scenes["scene"].is_valid())
     cuts = {(row[schemas.IMAGE_ID], row[schemas.ETAG]): row for row in cut_scenes.to_pylist()}

@@ -1,4 +1,4 @@
-"""Delta tables by their URI: versions, their files, and commits that are made for one version or not at all."""
+"""Delta tables: list the files of a version, and commit on top of one known version or not at all."""
 
 import json
 import time
@@ -15,13 +15,13 @@ from rsir_core.errors import ConflictError
 from rsir_core.storage.filesystem import not_written
 
 Mode = Literal["append", "overwrite"]
-# How long the log tells when a file was removed, which a vacuum goes by: as long as one may be asked to keep versions.
-REMEMBERED: Final = {"delta.deletedFileRetentionDuration": "interval 30 days"}
-ONTO_THIS: Final = CommitProperties(max_commit_retries=0)  # onto the version as read, not onto what others make of it
+# How long the log keeps the time of a file's removal, which vacuum relies on: as long as versions can be kept.
+RETENTION: Final = {"delta.deletedFileRetentionDuration": "interval 30 days"}
+ONTO_THIS: Final = CommitProperties(max_commit_retries=0)  # onto the version that was read, never a later one
 
 
 class WrittenFile(NamedTuple):
-    """A Parquet file of a table that is not committed yet: nobody sees it."""
+    """Hold a written Parquet file that is not committed yet, so that no reader sees it."""
 
     name: str
     size: int
@@ -29,10 +29,10 @@ class WrittenFile(NamedTuple):
 
 
 class TableFile(NamedTuple):
-    """A file of a version of a table."""
+    """Hold a file of a table's version."""
 
-    name: str  # its path below the table
-    row_count: int  # -1: who wrote it did not say
+    name: str  # path below the table
+    row_count: int  # -1: unknown
 
 
 def files_of(table: DeltaTable) -> list[TableFile]:
@@ -41,7 +41,7 @@ def files_of(table: DeltaTable) -> list[TableFile]:
 
 
 def sized_files_of(table: DeltaTable) -> list[WrittenFile]:
-    """List the files of a table's version as they were committed, by name; -1 rows: who wrote one did not say."""
+    """List the files of a table's version with their sizes, by name; a row count of -1 means unknown."""
     actions = pa.table(table.get_add_actions(flatten=True))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     found = zip(*columns, strict=True)
@@ -49,14 +49,14 @@ def sized_files_of(table: DeltaTable) -> list[WrittenFile]:
 
 
 def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
-    """Open a table to change, made where there is none (at version 0).
+    """Open a table for a change; a missing table is created at version 0.
 
     Raises:
-        ConflictError: it is not at the version any more.
-        StorageError: it cannot be opened, or made.
+        ConflictError: the table is no longer at `version`.
+        StorageError: the table cannot be opened or created.
     """
     try:
-        table = DeltaTable.create(uri, schema, mode="ignore", configuration=REMEMBERED)
+        table = DeltaTable.create(uri, schema, mode="ignore", configuration=RETENTION)
     except (OSError, DeltaError) as error:
         raise not_written(uri, error) from error
     if version not in (None, table.version()):
@@ -65,10 +65,10 @@ def table_at(uri: str, schema: pa.Schema, version: int | None) -> DeltaTable:
 
 
 def commit_files(table: DeltaTable, files: Sequence[WrittenFile], mode: Mode, removed: Sequence[TableFile]) -> int:
-    """Make written files visible, and others go, in the version after the table's.
+    """Add written files and remove others in the version after the table's.
 
     Raises:
-        ConflictError: somebody else has made that one.
+        ConflictError: another writer has committed that version.
     """
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
@@ -84,16 +84,16 @@ def commit_files(table: DeltaTable, files: Sequence[WrittenFile], mode: Mode, re
 
 
 def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[WrittenFile] = ()) -> int:
-    """Make a change with `ONTO_THIS`, and return the version after it.
+    """Apply a change made with `ONTO_THIS`, and return the version after it.
 
     Args:
-        table: as it was read.
-        change: what changes it.
-        files: what it adds, by which a commit is known that the store took and then lost its answer to.
+        table: the table as it was read.
+        change: makes the change.
+        files: files that it adds; they reveal a commit that succeeded although the store's answer was lost.
 
     Raises:
-        ConflictError: somebody else has made that version.
-        StorageError: the store does not take it; then nothing is visible.
+        ConflictError: another writer has committed that version.
+        StorageError: the store refuses or fails; then nothing becomes visible.
     """
     version = int(table.version())
     try:
@@ -108,4 +108,4 @@ def changed(table: DeltaTable, change: Callable[[], Any], files: Sequence[Writte
 
 
 def _conflict(uri: str, version: int | None) -> str:
-    return f"{uri} was changed by somebody else after version {version}; this change was not committed; run it again"
+    return f"{uri} was changed by another writer after version {version}; this change was not committed; run it again"

@@ -1,4 +1,4 @@
-"""List and diff: what a run of the index job has to do, from a listing and what the index holds already."""
+"""Diff a listing with an index: plan what a run of the index job has to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ import pyarrow.compute as pc
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import REFUSED
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan a run: what is new, changed and gone since the published version, and what needs describing.
+    """Hold what is new, changed and gone since the published version, and what needs describing.
 
     Attributes:
-        listing: the archive now; schema `schemas.LISTING`.
-        to_describe: its rows without a stored embedding (and, unless asked for, without a known failure of the file
-            itself: what the store refused is tried again).
-        left_out: images that are known to fail, which are not tried again.
-        new: images that are neither published nor known to fail.
-        changed: images that are published (or known to fail) with another etag.
-        gone: image ids that are published and no longer listed.
-        published: how many images are published.
-        stale_failures: `image_id` and `etag` of failures that no longer hold: changed, gone, described since, or to be
-            tried again.
+        listing: the archive's current listing; schema `schemas.LISTING`.
+        to_describe: its rows without a stored embedding and, unless failures are retried, without a known failure of
+            the file itself; files that the store refused are always retried.
+        left_out: number of images that are known to fail and not retried.
+        new: number of images that are neither published nor known to fail.
+        changed: number of images that are published, or known to fail, with another etag.
+        gone: ids of images that are published but no longer listed.
+        published: number of published images.
+        stale_failures: `image_id` and `etag` of failures of files that changed, are gone, were described since, or are
+            to be retried.
     """
 
     listing: pa.Table
@@ -43,7 +44,7 @@ class Plan:
 
 
 def listing_table(files: Iterable[ImageFile]) -> pa.Table:
-    """Convert a listing to an Arrow table in pieces: Arrow strings are a tenth of Python's."""
+    """Convert a listing to an Arrow table, piece by piece, since Arrow strings take a tenth of Python's memory."""
     remaining = iter(files)
     pieces = [_piece(piece) for piece in iter(lambda: list(islice(remaining, 10_000)), [])]
     return pa.Table.from_batches(pieces, schemas.LISTING)
@@ -55,11 +56,11 @@ def _piece(files: list[ImageFile]) -> pa.RecordBatch:
 
 
 def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
-    """Compare a listing with the index's tables. Only keys are held: about 200 bytes per image."""
+    """Compare a listing with the index's tables; only keys are held in memory, about 200 bytes per image."""
     published, stored, failed = (index.keys(name) for name in ("features", "embeddings", "failures"))
     keep_failures = failed.slice(0, 0) if retry_failed else anti(semi(of_the_file(index), listing), stored)
     known = pa.concat_tables([published, failed])
-    unknown = anti(listing, known, KEY)  # no published or failed row of this very content
+    unknown = anti(listing, known, KEY)  # no published or failed row of the same content
     return Plan(
         listing=listing,
         to_describe=anti(anti(listing, stored, KEY), keep_failures, KEY),
@@ -73,7 +74,7 @@ def make_plan(index: Index, listing: pa.Table, retry_failed: bool) -> Plan:
 
 
 def of_the_file(index: Index) -> pa.Table:
-    """List keys of failures that say something of a file, and not of its store: credentials expire, networks fail."""
+    """List the keys of failures that are the file's fault, not the store's."""
     failed = index.keys("failures", [schemas.STAGE, schemas.KIND])
     stores = pc.and_(pc.equal(failed[schemas.STAGE], "read"), pc.is_in(failed[schemas.KIND], pa.array(REFUSED)))
     return failed.filter(pc.invert(stores)).select(KEY)
@@ -90,7 +91,7 @@ def anti(left: pa.Table, right: pa.Table, on: list[str] = KEY) -> pa.Table:
 
 
 def _join(left: pa.Table, right: pa.Table, on: list[str], kind: str) -> pa.Table:
-    if len(left) == 0 or len(right) == 0:  # as on a first run, where a join would hold the keys twice more
+    if len(left) == 0 or len(right) == 0:  # as on a first run, where a join would hold two more copies of the keys
         return left if kind == "left anti" else left.slice(0, 0)
     # Joined by key and position only: Arrow's join takes no list columns and promises no order.
     keys = left.select(on).append_column("position", pa.array(np.arange(len(left))))
@@ -98,7 +99,7 @@ def _join(left: pa.Table, right: pa.Table, on: list[str], kind: str) -> pa.Table
 
 
 def at_places(table: pa.Table, places: pa.ChunkedArray) -> pa.Table:
-    """Select rows by position, in the table's order. `take` makes one array of a column: too long, at 2 GiB of text."""
+    """Select rows by position, in the table's order; `take` would fail on string columns of more than 2 GiB."""
     mask = np.zeros(len(table), np.bool_)
     mask[np.asarray(places)] = True
     return table.filter(pa.array(mask))

@@ -1,6 +1,6 @@
-"""How the images of a run differ from those before it, and whether the PCA should be fitted again.
+"""Drift: how the images of a run differ from earlier ones, and whether the PCA should be fitted again.
 
-All that is needed of rows are sums, which are taken while their features are made.
+It needs only sums over rows, which are computed while features are projected.
 """
 
 import json
@@ -15,20 +15,20 @@ import pyarrow.compute as pc
 from rsir_core import schemas
 
 ERROR: Final = "error"  # column: see `Pca.errors`
-REFIT_FROM: Final = 1.25  # mean error of new rows, in those of the rows that the PCA was fitted to
-FEWEST: Final = 50  # new rows whose mean says something
-EXACT: Final = 1e-9  # error of a PCA that leaves nothing out, as one of few images; vectors have the length 1
+REFIT_RATIO: Final = 1.25  # mean error of new rows, relative to the rows that the PCA was fitted to
+MIN_ROWS: Final = 50  # new rows for a meaningful mean
+NEGLIGIBLE: Final = 1e-9  # error of a PCA fitted to hardly more images than components; vectors have length 1
 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Sums over rows; a monoid under `+`, with `Mix()` as its zero.
+    """Hold sums over rows; a monoid under `+` with the identity `FeatureStatistics()`.
 
     Attributes:
-        count: rows.
-        error: the sum of their squared reconstruction errors (`Pca.errors`).
-        without_object: rows whose key region is centred on the image because no object was found.
-        classes: rows by class.
+        count: number of rows.
+        error: sum of their squared reconstruction errors (`Pca.errors`).
+        without_object: number of rows without an object, whose key region is centred on the image.
+        classes: number of rows by class.
     """
 
     count: int = 0
@@ -45,7 +45,7 @@ class FeatureStatistics:
         return cls(len(table), error, table[schemas.OBJECT_CLASS].null_count, classes)
 
     def __add__(self, other: "FeatureStatistics") -> "FeatureStatistics":
-        """Add two statistics: those of both sets of rows."""
+        """Combine the statistics of two sets of rows."""
         return FeatureStatistics(
             self.count + other.count,
             self.error + other.error,
@@ -54,12 +54,12 @@ class FeatureStatistics:
         )
 
     def to_json(self) -> str:
-        """Format as JSON, for a column."""
+        """Encode as JSON."""
         return json.dumps([self.count, self.error, self.without_object, self.classes])
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureStatistics":
-        """Parse the inverse of `to_json`."""
+        """Decode what `to_json` wrote."""
         count, error, without_object, classes = json.loads(text)
         return cls(count, error, without_object, Counter(classes))
 
@@ -70,11 +70,11 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Drift:
-    """New rows against those published before; both have some.
+    """Compare new rows with those published before; there are some of both.
 
     Attributes:
-        before: of all rows before; their error is the one that the PCA was fitted with.
-        new: of the new or changed ones.
+        before: statistics of all earlier rows, with the error of the rows that the PCA was fitted to.
+        new: statistics of new and changed rows.
     """
 
     before: FeatureStatistics
@@ -82,39 +82,39 @@ class Drift:
 
     @property
     def error_ratio(self) -> float | None:
-        """Mean squared reconstruction error of the new rows, in that of those that the PCA was fitted to.
+        """Mean squared reconstruction error of the new rows, relative to the rows that the PCA was fitted to.
 
-        None: it leaves nothing out of those, as happens where they are hardly more than its components.
+        None if the latter is negligible, because the PCA was fitted to hardly more rows than components.
         """
         fitted = self.before.error / self.before.count
-        return self.new.error / self.new.count / fitted if fitted > EXACT else None
+        return self.new.error / self.new.count / fitted if fitted > NEGLIGIBLE else None
 
     @property
     def class_shift(self) -> float:
-        """Total variation distance between the class mixes: the share of new rows that are of another class, 0 to 1."""
+        """Total variation distance between the class distributions of new and earlier rows, 0 to 1."""
         return sum(abs(shift) for _, shift in self.shifts()) / 2
 
     def shifts(self) -> list[tuple[str, float]]:
-        """Compute by how much each class's share has grown (or, negative, shrunk), the largest first."""
+        """Compute the change of each class's share, largest changes first."""
         names = sorted(self.before.classes | self.new.classes)
         return sorted(((n, self.new.share(n) - self.before.share(n)) for n in names), key=lambda s: -abs(s[1]))
 
     @property
     def suggests_refit(self) -> bool:
-        """Tell whether the PCA leaves out so much of the new rows that it should be fitted again."""
-        if self.new.count < FEWEST:
+        """Tell whether the PCA reconstructs new rows so badly that it should be fitted again."""
+        if self.new.count < MIN_ROWS:
             return False
         ratio = self.error_ratio
-        return self.new.error / self.new.count > EXACT if ratio is None else ratio > REFIT_FROM
+        return self.new.error / self.new.count > NEGLIGIBLE if ratio is None else ratio > REFIT_RATIO
 
     @property
     def told(self) -> str:
         """The error ratio in a sentence."""
         if self.error_ratio is None:
             return (
-                "the PCA was fitted to so few images that it leaves nothing of them out: its error here tells nothing"
+                "the PCA was fitted to hardly more images than it has components, so its error on new ones says nothing"
             )
-        return f"the PCA's error on them is {self.error_ratio:.2f} times that on those that it was fitted to"
+        return f"the PCA's error on them is {self.error_ratio:.2f} times its error on the images it was fitted to"
 
     def to_dict(self) -> dict[str, Any]:
         """Format for a report."""
@@ -131,5 +131,5 @@ class Drift:
 
 
 def total(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
-    """Add up statistics."""
+    """Sum statistics."""
     return sum(parts, FeatureStatistics())

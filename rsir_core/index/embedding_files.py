@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from rsir_core import schemas
 from rsir_core.index.diff import at_places, semi
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
 
 FILE: Final = "file"  # column: of `embeddings`, by its path below the table
 PIECE: Final = 4096  # rows that are held at once: 20 MB of embeddings of 1,280
@@ -26,10 +26,9 @@ _PART: Final = pa.schema([*(KEYS.field(name) for name in KEY), (FILE, pa.string(
 
 def stored_keys(index: Index) -> pa.Table:
     """List what is stored, once each: columns `image_id`, `etag` and `file`; about 150 bytes per row."""
-    uri = index.table_uri("embeddings")
-    if not DeltaTable.is_deltatable(uri):
+    if not index.has_table("embeddings"):
         return KEYS.empty_table()
-    scanner = DeltaTable(uri).to_pyarrow_dataset().scanner(columns=[*KEY, "__filename"])
+    scanner = index.open_table("embeddings").to_pyarrow_dataset().scanner(columns=[*KEY, "__filename"])
     with index.reading("embeddings"):
         batches = [
             [

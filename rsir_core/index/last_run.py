@@ -7,10 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-import fsspec
-
 from rsir_core.index.index import Index
-from rsir_core.storage.filesystem import put_file, reading_from
+from rsir_core.storage.filesystem import get_file, put_file
 
 NAME: Final = "last_run.json"
 
@@ -61,12 +59,8 @@ def get_last_run(index: Index) -> LastRun | None:
     Raises:
         StorageError: the store does not answer, or refuses.
     """
-    uri = f"{index.uri}/{NAME}"
-    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     try:
-        with reading_from(uri):
-            data: bytes = fs.cat_file(path)
-        content: dict[str, Any] = json.loads(data)
+        content: dict[str, Any] = json.loads(get_file(f"{index.uri}/{NAME}"))
         return LastRun(**{f.name: content[f.name] for f in fields(LastRun)})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -10,7 +10,7 @@ What this guarantees: of two that want the lease at once one gets it, where the 
 lists what was written (local disks, S3, GCS and Azure do; on a store that ignores the condition both could believe that
 they have it, until the next renewal, which finds a foreign token). It cannot stop a holder that is suspended for longer
 than `TTL` and wakes up between `check` and what it does then. Commits are therefore made for the version that the run
-has seen, and fail where somebody else has committed since (`Index.commit`).
+has seen, and fail where somebody else has committed since (`IndexWriter.commit`).
 """
 
 import getpass
@@ -29,7 +29,7 @@ from typing import Any, Final
 import fsspec
 
 from rsir_core.errors import LeaseError
-from rsir_core.storage.filesystem import create_file, put_file, reading_from
+from rsir_core.storage.filesystem import create_file, get_file, names_in, put_file
 
 TTL: Final = 60.0  # seconds without a renewal after which a holder counts as dead
 BEAT: Final = 10.0  # seconds between renewals
@@ -190,29 +190,24 @@ def _is_alive(index: str, holder: Holder, ttl: float, beat: float) -> bool:
 
 def _newest(index: str) -> tuple[int, Holder | None]:
     """Find the highest generation and its holder; 0 and None: nobody ever held a lease here."""
-    fs, path = fsspec.core.url_to_fs(f"{index}/lease", use_listings_cache=False)
-    with reading_from(f"{index}/lease"):
-        try:
-            generation = max(_generations(fs, path), default=0)
-        except FileNotFoundError:
-            generation = 0
-        if generation == 0:
-            return 0, None
-        try:
-            return generation, Holder.from_bytes(fs.cat_file(f"{path}/{generation:08}.json"))
-        except FileNotFoundError:  # a higher one has come, and this one is cleared away
-            return _newest(index)
+    generation = max(_generations(index), default=0)
+    if generation == 0:
+        return 0, None
+    try:
+        return generation, Holder.from_bytes(get_file(_file(index, generation)))
+    except FileNotFoundError:  # a higher one has come, and this one is cleared away
+        return _newest(index)
 
 
 def _remove_older(index: str, generation: int) -> None:
-    fs, path = fsspec.core.url_to_fs(f"{index}/lease", use_listings_cache=False)
-    for older in _generations(fs, path):
+    for older in _generations(index):
         if older <= generation:
-            fs.rm_file(f"{path}/{older:08}.json")
+            fs, path = fsspec.core.url_to_fs(_file(index, older))
+            fs.rm_file(path)
 
 
-def _generations(fs: Any, path: str) -> list[int]:
-    names = [name.rpartition("/")[2].removesuffix(".json") for name in fs.ls(path, detail=False)]
+def _generations(index: str) -> list[int]:
+    names = [name.removesuffix(".json") for name in names_in(f"{index}/lease")]
     return [int(name) for name in names if name.isdigit()]
 
 

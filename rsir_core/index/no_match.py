@@ -13,16 +13,17 @@ from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.index.index import Index
+from rsir_core.index.layout import no_match_uri
+from rsir_core.index.writer import IndexWriter
 from rsir_core.search import exact as search
-from rsir_core.search.exact import Doubles, Floats, Ints
-from rsir_core.storage.filesystem import file_system, put_file, reading_from
+from rsir_core.storage.filesystem import get_file, names_in
 
 RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
 QUERIES: Final = 1000
 KEPT_UNTIL: Final = 0.01  # share of changed rows up to which a threshold is kept
 BLOCK: Final = 4096  # rows at once: 35 MB with so many queries
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Sample(NamedTuple):
@@ -132,7 +133,7 @@ def score_no_match(
         `unseen_told` of those of other labels (None: there are none). All None where there is no threshold.
     """
     names = np.asarray(labels)
-    known: Flags = np.isin(names, classes)
+    known: Mask = np.isin(names, classes)
     if not known.any():
         return None
     here = np.flatnonzero(known)
@@ -167,16 +168,14 @@ def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple
     return nearest, without
 
 
-def put_no_match(index: Index, version: int, known: NoMatch) -> None:
+def put_no_match(writer: IndexWriter, version: int, known: NoMatch) -> None:
     """Store the threshold of a version of `features`."""
-    put_file(f"{index.no_match_uri}/{_name(version)}", known.to_json())
+    writer.put(f"{no_match_uri(writer.index.uri)}/{_name(version)}", known.to_json())
 
 
 def has_no_match(index: Index, version: int) -> bool:
     """Tell whether the threshold of just this version is stored."""
-    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    with reading_from(index.no_match_uri):
-        return bool(fs.exists(f"{folder}/{_name(version)}"))
+    return _name(version) in names_in(no_match_uri(index.uri))
 
 
 def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
@@ -184,15 +183,11 @@ def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch |
 
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
-    fs, folder = file_system(index.no_match_uri, use_listings_cache=False)
-    with reading_from(index.no_match_uri):
-        if not fs.exists(folder):
-            return None
-        names = {path.rsplit("/", 1)[1] for path in fs.ls(folder, detail=False)}
-        for name in sorted((name for name in names if name <= _name(version)), reverse=True):
-            known = NoMatch.from_json(fs.cat_file(f"{folder}/{name}"))
-            if (known.bundle, known.pca) == (bundle, pca):
-                return known
+    folder = no_match_uri(index.uri)
+    for name in sorted((name for name in names_in(folder) if name <= _name(version)), reverse=True):
+        known = NoMatch.from_json(get_file(f"{folder}/{name}"))
+        if (known.bundle, known.pca) == (bundle, pca):
+            return known
     return None
 
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rsir_core import schemas
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 
 
 class Replaced(NamedTuple):
@@ -44,4 +45,4 @@ def without_rows(index: Index, file: TableFile, leaving: pa.Array) -> Replaced |
         return Replaced(file, None)
     table, clusters = index.read_features(file)
     left = None if clusters is None else clusters.keep(stays)
-    return Replaced(file, index.write_rows("features", table.filter(pa.array(stays)), left))
+    return Replaced(file, write_rows(index.uri, "features", table.filter(pa.array(stays)), left))

@@ -1,8 +1,8 @@
-"""Embeddings that a run wrote and did not commit before it ended: the next run commits them, and describes the rest.
+"""Recover embeddings that a killed run wrote but did not commit: the next run commits them and describes the rest.
 
-What a kill costs is then what actors had in their hands, whatever the committer was waiting for. The other way, to let
-no more be written than one commit holds, would make every actor wait for a slow store, and would still lose a commit's
-worth. A row says itself what it is valid for (image id, etag, bundle), so it does not matter who wrote it, or when.
+So a kill costs only what actors held in memory, whatever the committer was waiting for. The alternative, to let actors
+write no more than one commit holds, would make all of them wait for a slow store, and would still lose a commit's
+worth. A row says what it is valid for (image id, etag, bundle), so it does not matter which run wrote it.
 """
 
 import logging
@@ -17,37 +17,45 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from rsir_core import schemas
 from rsir_core.index.delta import WrittenFile, files_of
 from rsir_core.index.diff import semi
 from rsir_core.index.embedding_files import FILE, KEYS, first_of, stored_rows
-from rsir_core.index.index import KEY, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY
+from rsir_core.index.writer import IndexWriter, write_rows
+from rsir_core.storage.filesystem import names_in
 
-AT_ONCE: Final = 16  # files that are looked into: it mostly waits for a store
-_OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `Index.write_rows` calls them
+CONCURRENT_READS: Final = 16  # each mostly waits for its store
+_OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `write_rows` calls them
 
 log = logging.getLogger(__name__)
 
 
-def leftovers(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
-    """Find uncommitted rows: columns `image_id`, `etag` and `file` of what is in the table's folder and in no version.
+def uncommitted_rows(index: Index, wanted: pa.Table, bundle: str) -> pa.Table:
+    """Find rows in files that no version of `embeddings` has; columns `image_id`, `etag` and `file`.
 
     Args:
-        index: where they are.
-        wanted: keys of rows (columns `image_id`, `etag`); others are left where they lie, until `vacuum`.
-        bundle: fingerprint of that which described them.
+        index: the index.
+        wanted: keys of rows (columns `image_id`, `etag`); other rows stay uncommitted until `vacuum` removes them.
+        bundle: fingerprint of the bundle that described the rows.
     """
     names = _uncommitted(index) if len(wanted) else []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         found = list(pool.map(partial(_keys_in, index, bundle=bundle), names))
     table = pa.concat_tables([KEYS.empty_table(), *found]).unify_dictionaries()
     return first_of(semi(table, wanted))
 
 
-def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
-    """Yield files that hold exactly the rows of `leftovers`: those that are there, or new ones with a part of them."""
+def commit_rows(writer: IndexWriter, left: pa.Table) -> None:
+    """Commit the rows that `uncommitted_rows` found."""
+    if len(left):
+        writer.commit("embeddings", list(_files_of(writer.index, left)), "append")
+
+
+def _files_of(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
+    """Yield files that hold exactly these rows: existing ones, or new ones with part of an existing file."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     left = left.set_column(2, FILE, left[FILE].cast(pa.string()))
     for name in left[FILE].unique().to_pylist():
@@ -57,30 +65,26 @@ def taken_over(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
         if count == len(part):
             yield WrittenFile(name, size, count)
         else:
-            yield index.write_rows("embeddings", pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS.names)))
+            rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS.names))
+            yield write_rows(index.uri, "embeddings", rows)
 
 
 def _uncommitted(index: Index) -> list[str]:
-    """List names of files that no version of the table has, or had: those that it let go of are kept until `vacuum`."""
-    uri = index.table_uri("embeddings")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    try:
-        there = {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
-    except FileNotFoundError:
-        return []
-    if DeltaTable.is_deltatable(uri):
-        table = DeltaTable(uri)
-        let_go = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
-        there -= {file.name for file in files_of(table)} | {unquote(name) for name in let_go}
+    """List files that no version of the table has or had; removed files also stay until `vacuum`."""
+    there = set(names_in(index.table_uri("embeddings")))
+    if index.has_table("embeddings"):
+        table = index.open_table("embeddings")
+        removed = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
+        there -= {file.name for file in files_of(table)} | {unquote(name) for name in removed}
     return sorted(name for name in there if _OURS.fullmatch(name))
 
 
 def _keys_in(index: Index, name: str, bundle: str) -> pa.Table:
-    """Read the keys of one file's rows that the bundle described; schema `embedding_files.KEYS`."""
+    """Read the keys of a file's rows that the bundle described; schema `embedding_files.KEYS`."""
     try:
         table = _read(index, name)
-    except (pa.ArrowInvalid, OSError) as error:  # a disk that lost its power can have a file's name without its content
-        log.warning("%s of %s was not committed and cannot be read; it is left: %s", name, index.uri, error)
+    except (pa.ArrowInvalid, OSError) as error:  # after a power failure a file can exist without its content
+        log.warning("%s of %s was not committed and cannot be read; it is ignored: %s", name, index.uri, error)
         return KEYS.empty_table()
     table = table.filter(pc.equal(table[schemas.BUNDLE], bundle)).select(KEY)
     return table.append_column(FILE, pa.repeat(name, len(table))).cast(KEYS)

@@ -1,79 +1,81 @@
-"""Remove what nobody needs any more: files of old versions or of none, PCAs, thresholds and reports of runs."""
+"""Vacuum: remove files of old versions, uncommitted files, unused PCAs, and old thresholds and run reports."""
 
 import math
 import time
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
 import fsspec
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from rsir_core import schemas
-from rsir_core.index.index import SCHEMAS, Index
+from rsir_core.index.index import Index
+from rsir_core.index.layout import SCHEMAS, no_match_uri
 from rsir_core.index.versions import versions_of
+from rsir_core.index.writer import IndexWriter
 
 
-def vacuum(index: Index, days: float) -> int:
-    """Remove what no version of the last `days` days refers to; returns the number of files.
+def vacuum(writer: IndexWriter, days: float) -> int:
+    """Remove what no version of the last `days` days refers to; returns the number of files removed.
 
-    Versions from that time stay readable; older ones may have lost files. No table gets a new version, as its rows stay
-    the same. Not while another run writes: files that it has not committed within `days` days would be removed.
+    Versions of that time stay readable; older ones may lose files. Tables get no new version, as their rows stay the
+    same. It runs under the lease, because it also removes old files that another run has not committed yet.
     """
-    removed = 0
+    writer.check_lease()
+    index, removed = writer.index, 0
     for name in SCHEMAS:
-        uri = index.table_uri(name)
-        if DeltaTable.is_deltatable(uri):
-            table = DeltaTable(uri)
-            # Not carried out by the library, which would make two versions of it.
-            gone = table.vacuum(math.ceil(24 * days), dry_run=True, enforce_retention_duration=False, full=True)
-            fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # its log names earlier ones too
-            for file in there:
-                fs.rm_file(file)
-            removed += len(there)
+        if index.has_table(name):
+            # The library only lists them; its own removal would add two versions.
+            table, hours = index.open_table(name), math.ceil(24 * days)
+            gone = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+            fs, root = fsspec.core.url_to_fs(index.table_uri(name), use_listings_cache=False)
+            there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # not those removed earlier
+            removed += _remove(fs, there)
     before = time.time() - 86_400 * days
     return removed + _remove_pcas(index, before) + _remove_no_match(index, before) + _remove_reports(index, before)
 
 
 def _remove_reports(index: Index, before: float) -> int:
-    """Remove reports of runs before a time (Unix seconds), but for those of versions that can still be read."""
-    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
-    if not fs.exists(root):
-        return 0
-    old = {file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before}
+    """Delete run reports older than `before` (Unix seconds), except those of versions that can still be read."""
+    fs, old = _older(f"{index.uri}/runs", before)
     if old and index.table_version("features"):
         kept = {version.run for version in versions_of(index) if version.readable}
-        old = {name for name in old if name.rpartition("/")[2].rpartition(".")[0] not in kept}
-    for name in old:
-        fs.rm_file(name)
-    return len(old)
+        old = [path for path in old if _stem(path) not in kept]
+    return _remove(fs, old)
 
 
 def _remove_no_match(index: Index, before: float) -> int:
-    """Delete thresholds of versions that another version had followed already at `before` (Unix seconds)."""
-    fs, root = fsspec.core.url_to_fs(index.no_match_uri, use_listings_cache=False)
-    if not fs.exists(root):
-        return 0
-    old = sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)
-    for name in old[:-1]:  # names are in the order of versions; the last of these was the newest then
-        fs.rm_file(name)
-    return max(0, len(old) - 1)
+    """Delete thresholds of versions that had already been superseded at `before` (Unix seconds)."""
+    fs, old = _older(no_match_uri(index.uri), before)
+    return _remove(fs, old[:-1])  # names are in the order of versions; the last was the newest at that time
 
 
 def _remove_pcas(index: Index, before: float) -> int:
     """Delete PCAs that no remaining features file references and that are older than `before` (Unix seconds)."""
-    fs, root = fsspec.core.url_to_fs(f"{index.uri}/pca", use_listings_cache=False)
+    fs, old = _older(f"{index.uri}/pca", before)
+    used = _used_pcas(index) if old else ()
+    return _remove(fs, [path for path in old if _stem(path) not in used])
+
+
+def _older(folder: str, before: float) -> tuple[Any, list[str]]:
+    """List the files of a folder, if it exists, that were modified before a time (Unix seconds), by name."""
+    fs, root = fsspec.core.url_to_fs(folder, use_listings_cache=False)
     if not fs.exists(root):
-        return 0
-    stored = {file["name"].rpartition("/")[2].partition(".")[0]: file for file in fs.ls(root, detail=True)}
-    unused = {name: file for name, file in stored.items() if _modified(fs, file) < before}
-    if unused:
-        unused = {name: file for name, file in unused.items() if name not in _used_pcas(index)}
-    for file in unused.values():
-        fs.rm_file(file["name"])
-    return len(unused)
+        return fs, []
+    return fs, sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)
+
+
+def _remove(fs: Any, paths: Collection[str]) -> int:
+    """Remove files; returns their number."""
+    for path in paths:
+        fs.rm_file(path)
+    return len(paths)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
 
 
 def _used_pcas(index: Index) -> set[str]:

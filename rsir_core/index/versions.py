@@ -1,35 +1,32 @@
-"""The versions of an index: which there are, what made them, which can be read, and what brings one of them back."""
+"""Versions of an index: list them with their runs and models, and find what restores an older one."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import fsspec
-from deltalake import DeltaTable
-
 from rsir_core import schemas
 from rsir_core.errors import TableError
-from rsir_core.index.delta import TableFile, WrittenFile, files_of, sized_files_of
+from rsir_core.index.delta import TableFile, WrittenFile, sized_files_of
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
-from rsir_core.storage.filesystem import reading_from
+from rsir_core.storage.filesystem import get_file, names_in
 
-AT_ONCE: Final = 16  # reports that are read at once: it mostly waits for a store
+CONCURRENT_READS: Final = 16  # each mostly waits for its store
 
 
 class Version(NamedTuple):
-    """A published version of an index.
+    """Hold a published version of an index.
 
     Attributes:
         version: its number.
         time: of its commit, ISO 8601 in UTC.
-        rows: images in it; None: its files are gone, and nobody wrote down how many rows they had.
-        run: name of the report, in `runs/`, of the run that made it; None: that report is gone.
-        bundle: fingerprint of the model bundle; None: it cannot be read any more.
-        pca: fingerprint of the PCA; None: as above.
-        readable: whether all of its files and its PCA are still there.
+        rows: number of images; None: unknown, because files of unknown row counts are gone.
+        run: name of the report, in `runs/`, of the run that made it; None: the report is gone.
+        bundle: fingerprint of the model bundle; None: its files are gone.
+        pca: fingerprint of the PCA; None likewise.
+        readable: whether all of its files and its PCA still exist.
     """
 
     version: int
@@ -42,12 +39,12 @@ class Version(NamedTuple):
 
 
 class Restoration(NamedTuple):
-    """List what brings an older version back: files of `features` to add to and remove from the newest version.
+    """Hold what restores an older version: files of `features` to add to and remove from the newest version.
 
     Attributes:
-        added: files of the older version that the newest has not.
-        removed: files of the newest version that the older has not.
-        no_match: the older version's threshold of "no match"; None: it has none.
+        added: files of the older version that the newest lacks.
+        removed: files of the newest version that the older lacks.
+        no_match: the older version's no-match threshold; None: it has none.
     """
 
     added: list[WrittenFile]
@@ -59,11 +56,11 @@ def versions_of(index: Index) -> list[Version]:
     """List the published versions of an index, the newest first.
 
     Raises:
-        TableError: nothing has been published there.
+        TableError: nothing is published there.
     """
     newest = index.version()
     there, runs = _files_there(index), dict(_runs_by_version(index))
-    history = DeltaTable(index.table_uri("features")).history()
+    history = index.open_table("features").history()
     times = {int(commit["version"]): int(commit["timestamp"]) for commit in history}
     found = []
     for number in range(newest, 0, -1):
@@ -74,15 +71,15 @@ def versions_of(index: Index) -> list[Version]:
 
 
 def restoration_of(index: Index, version: int) -> Restoration:
-    """Find what publishes an older version again.
+    """Find what restores an older version.
 
     Raises:
-        TableError: there is no such version, it cannot be read any more, or its PCA or bundle is missing.
+        TableError: the version does not exist, is no longer readable, or its PCA or bundle is missing.
     """
     newest = index.version()
     if not 0 < version <= newest:
         raise TableError(f"{index.uri} has no version {version}; it has 1 to {newest} (see --versions)")
-    wanted = DeltaTable(index.table_uri("features"), version=version) if version < newest else None
+    wanted = index.open_table("features", version) if version < newest else None
     if wanted is None:
         return Restoration([], [], None)
     files = sized_files_of(wanted)
@@ -110,7 +107,7 @@ def _no_match(index: Index, version: int) -> NoMatch | None:
 
 
 def _version(index: Index, number: int, time: str, run: str | None, there: set[str]) -> Version:
-    files = files_of(DeltaTable(index.table_uri("features"), version=number))
+    files = index.table_files("features", number)
     counts = [file.row_count for file in files]
     count = None if min(counts, default=0) < 0 else sum(counts)
     if not there.issuperset(file.name for file in files):
@@ -123,24 +120,16 @@ def _version(index: Index, number: int, time: str, run: str | None, there: set[s
 
 
 def _files_there(index: Index) -> set[str]:
-    """List names of the files in the folder of `features`."""
-    uri = index.table_uri("features")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    with reading_from(uri):
-        return {path.rpartition("/")[2] for path in fs.ls(root, detail=False)}
+    """List the file names in the folder of `features`."""
+    return set(names_in(index.table_uri("features")))
 
 
 def _runs_by_version(index: Index) -> Iterator[tuple[int, str]]:
-    """List the version that each reported run left, if it made one, and the run's name."""
-    fs, root = fsspec.core.url_to_fs(f"{index.uri}/runs", use_listings_cache=False)
-    with reading_from(f"{index.uri}/runs"):
-        try:
-            paths: Sequence[str] = [path for path in fs.ls(root, detail=False) if path.endswith(".json")]
-        except FileNotFoundError:
-            return
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            contents: list[dict[str, Any]] = list(pool.map(lambda path: json.loads(fs.cat_file(path)), paths))
-    for path, content in zip(paths, contents, strict=True):
-        name = path.rpartition("/")[2].removesuffix(".json")
+    """Yield each version that a reported run made, with the run's name."""
+    folder = f"{index.uri}/runs"
+    names = [name for name in names_in(folder) if name.endswith(".json")]
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        contents: list[dict[str, Any]] = list(pool.map(lambda name: json.loads(get_file(f"{folder}/{name}")), names))
+    for name, content in zip(names, contents, strict=True):
         for version in range(content["version_before"] + 1, content["version_after"] + 1):
-            yield version, name
+            yield version, name.removesuffix(".json")

@@ -1,4 +1,4 @@
-"""What the C library keeps of freed memory, and when it gives it back; others than glibc decide by themselves."""
+"""Tune how much freed memory glibc keeps, and return it on request; other C libraries decide by themselves."""
 
 import ctypes
 from typing import Final
@@ -9,24 +9,24 @@ import pyarrow as pa
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
-LARGE: Final = 32 << 20  # bytes, the most that glibc takes; larger ones, such as whole pictures, go back at once
-KEPT: Final = 256 << 20  # bytes
+MMAP_THRESHOLD: Final = 32 << 20  # bytes, glibc's maximum; larger blocks, such as whole pictures, are returned at once
+TRIM_THRESHOLD: Final = 256 << 20  # bytes of free memory that the process may keep
 
 
 def keep_activations() -> None:
-    """Let this process keep what a forward pass frees, for the next one.
+    """Let this process keep the memory that a forward pass frees, for the next one.
 
-    Else each layer's output comes from the system page by page: with 8 images of 224 pixels through efficientnet_lite0
-    that was 4 to 7 of 25 ms per image.
+    Otherwise each layer's output is mapped anew, page by page: for 8 images of 224 pixels through efficientnet_lite0
+    that took 4 to 7 of 25 ms per image.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, LARGE)
-        mallopt(_TRIM_THRESHOLD, KEPT)
+        mallopt(_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        mallopt(_TRIM_THRESHOLD, TRIM_THRESHOLD)
 
 
 def give_back() -> None:
-    """Return what is kept, by Arrow too; takes milliseconds, for where much has been let go of."""
+    """Return free memory to the system, Arrow's too; takes milliseconds, so call it after freeing much."""
     pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,7 +1,8 @@
-"""What a classifier sees of its training images: views that are as valid from above as the image itself.
+"""Training augmentation of the classifier: rotated, mirrored and slightly zoomed crops.
 
-From above there is no up, so any turn and any mirror image is a view. Scale is not free: images of one archive share
-their ground size, and dense and sparse quarters differ by little else; so views zoom only slightly.
+Seen from above there is no up, so every rotation and mirror image is valid. Scale is not free: images of one archive
+share their ground resolution, and dense and sparse residential areas differ by little else, so crops zoom only
+slightly.
 """
 
 import math
@@ -11,20 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ZOOM: Final = 1.25  # largest; 1.6 lost mAP on UC Merced
+ZOOM: Final = 1.25  # largest zoom; 1.6 lost mAP on UC Merced
 
 
 def turned_views(x: Tensor, size: int, share: float, freely: bool) -> Tensor:
-    """Turn a view of each image: mirrored or not, of `share` of its sides or up to `ZOOM` times less.
+    """Crop, rotate and perhaps mirror each image at random.
 
-    Its centre is anywhere from where it stays inside, so that it is a key region of the image wherever the
-    representative object may be. What a turn brings in from outside is reflected.
+    A crop's sides are `share` of the image's, or up to `ZOOM` times smaller. Its centre is uniform over all places
+    where the unrotated crop stays inside, because a key region may lie anywhere. Pixels from outside of the image,
+    which rotation brings in, are reflected.
 
     Args:
-        x: N×3×S×S.
-        size: S of the views.
-        share: of the sides that a view covers at most: tau.
-        freely: by any angle, else by quarters of a turn.
+        x: N×3×H×W, H = W.
+        size: side of the result, which is N×3×size×size.
+        share: largest share of the sides that a crop covers: tau.
+        freely: whether to rotate by any angle, else by quarter turns.
     """
     n = len(x)
     turns = torch.rand(n)

@@ -10,44 +10,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-from safetensors.torch import load, save
-from torch import Tensor
 
 from rsir_core.errors import BundleError
-from rsir_core.models.classifier import ClassifierSettings
-from rsir_core.models.detector import DetectorSettings
 from rsir_core.models.regions import TAU
+from rsir_core.models.settings import BundleSettings, ClassifierSettings, DetectorSettings
 from rsir_core.storage.filesystem import file_system, put_file, reading_from
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 SPLIT = "split.csv"
-State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class BundleSettings:
-    """A model bundle without its weights.
-
-    Attributes:
-        classifier: settings of the classifier.
-        detector: settings of the detector; None: every key region is centred on the image.
-        tau: key region's share of height and width.
-        fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
-    """
-
-    classifier: ClassifierSettings
-    detector: DetectorSettings | None
-    tau: float
-    fingerprint: str
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the class probabilities."""
-        return self.classifier.classes
+State = Mapping[str, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +140,8 @@ def _checked(source: str, target: str, views: int | None, used: str | None) -> t
 
 
 def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str, Any], split_csv: str | None) -> str:
+    from safetensors.torch import save  # noqa: PLC0415 -- brings torch, which no reader of settings needs
+
     uri = uri.rstrip("/")
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     digest = hashlib.sha256(data).hexdigest()
@@ -235,7 +215,9 @@ def _read_manifest(uri: str) -> dict[str, Any] | None:
     return manifest
 
 
-def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, Tensor]:
+def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    from safetensors.torch import load  # noqa: PLC0415 -- as above
+
     fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
     try:
         with reading_from(f"{uri}/{part['file']}"):

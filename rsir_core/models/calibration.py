@@ -1,7 +1,7 @@
-"""Temperature of the class probabilities: how far the logits are divided so that a probability is a frequency.
+"""Temperature scaling: divide the logits by one number so that class probabilities are frequencies.
 
 After Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, sections 2 and 4.2. One
-number for all classes: the most probable class, and so the rows' runs, stay what they are.
+number for all classes does not change which class is the most probable.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from rsir_core.arrays import Ints
+
 T = TypeVar("T")
 
 BINS: Final = 15  # of confidence, as in that paper
-FARTHEST: Final = 3.0  # |ln T| that is looked at: 0.05 to 20
+MAX_LOG_T: Final = 3.0  # |ln T| that is searched: T from 0.05 to 20
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: Ints) -> float:
-    """Fit the temperature of least negative log likelihood on images that the training has not seen.
+    """Fit the temperature that minimises the negative log likelihood of images that were not trained on.
 
-    ln T has a normal prior of deviation 1, which weighs as much as one image: without it the answer to images that are
-    all classified rightly, as few of them can be, would be 0.
+    ln T has a standard normal prior, which weighs as much as one image. Without it, images that are all classified
+    correctly, which happens when there are few, would give T = 0.
 
     Args:
-        logits: (n, C), or log probabilities, which differ from them by a constant per row.
+        logits: (n, C); log probabilities will do, as they differ from logits by a constant per row.
         labels: (n,), the true class of each.
 
     Raises:
-        ValueError: no images, or a logit that is not finite.
+        ValueError: there are no images, or a logit is not finite.
     """
     if not len(logits) or not np.isfinite(logits).all():
         raise ValueError(f"a temperature cannot be fitted to {len(logits)} images, or a logit is not finite")
@@ -41,12 +41,12 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: Ints) -> float:
         log_p = log_softmax(scores / np.exp(log_t), axis=1)
         return float(0.5 * log_t**2 - log_p[chosen, labels].sum())
 
-    found = minimize_scalar(loss, bounds=(-FARTHEST, FARTHEST), method="bounded", options={"xatol": 1e-6})
+    found = minimize_scalar(loss, bounds=(-MAX_LOG_T, MAX_LOG_T), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
 
 
 def expected_calibration_error(class_probabilities: npt.NDArray[np.floating], labels: Ints) -> float:
-    """Compute the mean of |accuracy − confidence| over bins of equal width, weighted by what is in them; 0 to 1.
+    """Compute the mean of |accuracy − confidence| over bins of equal width, weighted by their counts; 0 to 1.
 
     Args:
         class_probabilities: (n, C).
@@ -62,13 +62,16 @@ def expected_calibration_error(class_probabilities: npt.NDArray[np.floating], la
 def score_calibration(
     class_probabilities: npt.NDArray[np.floating], labels: Sequence[str], classes: Sequence[str], temperature: float
 ) -> dict[str, Any] | None:
-    """Score how far probabilities are frequencies, with and without the temperature, on images whose label is a class.
+    """Score how well probabilities match frequencies, with and without temperature scaling.
 
     Args:
-        class_probabilities: (n, C), as they came of logits that were divided by the temperature.
-        labels: (n,); images of other labels are left out. None is returned where no image remains.
+        class_probabilities: (n, C), of logits that were divided by the temperature.
+        labels: (n,); images whose label is not among the classes are left out.
         classes: (C,).
         temperature: of the classifier; 1: it was not calibrated.
+
+    Returns:
+        None if no image has a label among the classes.
     """
     place = {name: i for i, name in enumerate(classes)}
     known = np.array([label in place for label in labels], np.bool_)
@@ -87,13 +90,15 @@ def score_calibration(
 
 
 def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """Split samples to train on from samples to calibrate on: that share of all, and about that of each label.
+    """Split samples into a training and a calibration part.
+
+    The latter takes the fraction of all samples, and about that of each label.
 
     Args:
-        samples: any.
-        labels: of each; none loses its last sample.
+        samples: to be split.
+        labels: of the samples; each keeps at least one training sample.
         fraction: 0 to less than 1.
-        seed: of the choice within each label.
+        seed: of the random choice within each label.
     """
     rng, names = np.random.default_rng(seed), np.asarray(labels)
     groups = [np.flatnonzero(names == name) for name in np.unique(names)]
@@ -104,7 +109,7 @@ def hold_out(samples: Sequence[T], labels: Sequence[str], fraction: float, seed:
 
 
 def _shares(sizes: Sequence[int], fraction: float) -> list[int]:
-    """Round the share of each size so that their sum is that share of all: by largest remainders."""
+    """Round each size's share by largest remainders, so that the shares sum to the fraction of all."""
     exact = [min(fraction * size, size - 1) for size in sizes]
     counts = [int(share) for share in exact]
     rest = round(fraction * sum(sizes)) - sum(counts)

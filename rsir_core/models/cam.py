@@ -1,21 +1,22 @@
 """Class activation maps: where in an image a classifier sees a class (Zhou et al. 2016, equation 2).
 
-Behind global average pooling a class's logit is the mean, over the places of the last feature map, of that map times
-the class's weights; before the mean it is a map of the class.
+With global average pooling, a class's logit is the spatial mean of the last feature map times the class's weights;
+without taking the mean, the product is a map of the class.
 """
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import WeightsError
-from rsir_core.models.classifier import CPU_IMAGES, Classifier, ClassifierSettings, Pixels, State, to_input
+from rsir_core.models.classifier import CPU_IMAGES, Classifier, State, to_input
 from rsir_core.models.regions import Box
+from rsir_core.models.settings import ClassifierSettings
 
 
 class ActivationMaps(Classifier):
@@ -30,27 +31,27 @@ class ActivationMaps(Classifier):
         self._layer = self._last_map_layer()
 
     @torch.inference_mode()
-    def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> npt.NDArray[np.float32]:
+    def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> Floats:
         """Compute the map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
         x = to_input(images, self.settings, self.device)
-        kept: list[Tensor] = []
-        with _watching([self._layer], lambda _, output: kept.append(output)):
+        outputs: list[Tensor] = []
+        with _forward_hooks([self._layer], lambda _, output: outputs.append(output)):
             for part in x.split(CPU_IMAGES if self.device.type == "cpu" else len(x)):
                 self._model(part)
-        features = torch.cat(kept).float()  # N × D × h × w
+        features = torch.cat(outputs).float()  # N × D × h × w
         weights = self._model.head.weight[list(classes)]  # N × D
-        found: npt.NDArray[np.float32] = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
+        found: Floats = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
         return found
 
     @torch.inference_mode()
     def _last_map_layer(self) -> nn.Module:
-        """Find the last layer whose output, averaged over its places, is the embedding, by feeding noise."""
+        """Find the last layer whose spatial mean is the embedding, by a forward pass over noise."""
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-        seen: list[tuple[nn.Module, Tensor]] = []
+        outputs: list[tuple[nn.Module, Tensor]] = []
         layers = [layer for layer in self._model.backbone.modules() if layer is not self._model.backbone]
-        with _watching(layers, lambda layer, output: seen.append((layer, output))):
+        with _forward_hooks(layers, lambda layer, output: outputs.append((layer, output))):
             embedding, _ = self._model(to_input([noise], self.settings, self.device))
-        for layer, output in reversed(seen):
+        for layer, output in reversed(outputs):
             is_map = output.dim() == 4 and output.shape[1] == embedding.shape[1] and output[0, 0].numel() > 1
             if is_map and torch.allclose(output.mean(dim=(2, 3)), embedding, rtol=1e-3, atol=1e-4):
                 return layer
@@ -61,12 +62,12 @@ class ActivationMaps(Classifier):
 
 
 @contextlib.contextmanager
-def _watching(layers: Iterable[nn.Module], tell: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """Tell of what these layers give while inside."""
+def _forward_hooks(layers: Iterable[nn.Module], call: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Call a function with each output of these layers while the body runs."""
 
     def hook(layer: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor):
-            tell(layer, output)
+            call(layer, output)
 
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
@@ -76,14 +77,14 @@ def _watching(layers: Iterable[nn.Module], tell: Callable[[nn.Module, Tensor], N
             handle.remove()
 
 
-def boxes_of(activation: npt.NDArray[np.float32], height: int, width: int, threshold: float, peak: float) -> list[Box]:
-    """Find the boxes around what is active in one map, h × w, in pixels of an image of height × width.
+def boxes_of(activation: Floats, height: int, width: int, threshold: float, peak: float) -> list[Box]:
+    """Find boxes around the active parts of a map, h × w, in pixels of an image of height × width.
 
-    The map is brought to the image's size first. A connected part above `threshold` of its maximum is an object where
-    it reaches `peak` of it somewhere; so the strongest always is one.
+    The map is first resized to the image. A connected part above `threshold` of the maximum is an object if it reaches
+    `peak` of the maximum somewhere, so the strongest part always is one.
 
     Args:
-        activation: the map; nothing is active where it is not positive.
+        activation: the map; only positive values are active.
         height: of the image.
         width: of the image.
         threshold: share of the maximum.

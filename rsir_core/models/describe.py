@@ -1,41 +1,39 @@
-"""The one path from pixels to a descriptor, for the index and for queries: detect, crop, embed, classify."""
+"""Describe images, for the index and for queries alike: detect, crop the key region, embed, classify."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.bundle import Bundle
-from rsir_core.models.classifier import Classifier, Pixels
-from rsir_core.models.detector import DetectedObject, Detector
-from rsir_core.models.regions import Box, ObjectRule, Region, key_region
-from rsir_core.models.representative import ASKED, representative_first
-
-GIVEN: Final = "given"  # the class of an object that a person drew
+from rsir_core.models.classifier import Classifier
+from rsir_core.models.detector import Detector
+from rsir_core.models.regions import GIVEN, Box, DetectedObject, ObjectRule, Region, key_region
+from rsir_core.models.representative import MAX_COMPARED, representative_first
 
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Hold what is known of n images.
+    """Hold the descriptions of n images.
 
     Attributes:
         embedding: (n, D) float16, the backbone's pooled vector of the key region.
         class_probabilities: (n, C) float32, softmax.
         regions: the key regions.
-        objects: the representative objects; None: none found, the key region is centred on the image.
+        objects: the representative objects; None: no object was found, and the key region is centred on the image.
     """
 
     embedding: npt.NDArray[np.float16]
-    class_probabilities: npt.NDArray[np.float32]
+    class_probabilities: Floats
     regions: list[Region]
     objects: list[DetectedObject | None]
 
 
 class Describer:
-    """A model bundle on one device.
+    """Run a model bundle on one device.
 
     Args:
         bundle: the models.
@@ -60,11 +58,11 @@ class Describer:
         """Describe images of any sizes, H×W×3 uint8 RGB.
 
         Args:
-            images: any number, none included.
-            boxes: representative objects given by a person, instead of the detector's; None: the image centre.
-            tau: instead of the bundle's; 1 describes whole images and skips the detector.
-            rule: instead of the bundle's: which of the detector's objects is the representative one.
-            views: instead of the bundle's: how many of each key region are averaged.
+            images: any number, also none.
+            boxes: representative objects given by a person, in place of the detector's; None within: the image centre.
+            tau: overrides the bundle's; 1 describes whole images and skips the detector.
+            rule: overrides the bundle's rule of which detected object is the representative one.
+            views: overrides the bundle's number of rotations that are averaged.
         """
         tau = self.bundle.tau if tau is None else tau
         objects = self._objects(images, boxes, tau, rule)
@@ -75,13 +73,13 @@ class Describer:
         crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
         embedding, logits = self._classifier.embed(crops, views)
         logits = logits.double() / self.bundle.classifier.temperature
-        probabilities = torch.softmax(logits, dim=1).float()  # float64: the small ones matter (complement)
+        probabilities = torch.softmax(logits, dim=1).float()  # float64: small probabilities matter (complements)
         return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
 
     def all_objects(
         self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None
     ) -> list[list[DetectedObject]]:
-        """Find all objects of each image, the representative one first, then by confidence; arguments as above."""
+        """Find all objects of each image: the representative one first, the others by confidence. See `describe`."""
         if self._detector is None:
             return [[] for _ in images]
         tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
@@ -97,22 +95,25 @@ class Describer:
         if self._detector is None or tau == 1:
             return [None] * len(images)
         if (rule or self._detector.settings.rule) == "confidence":
-            return self._detector.detect(images)  # needs no suppression
+            return self._detector.detect(images)  # needs no NMS
         return [next(iter(found), None) for found in self.all_objects(images, tau, rule)]
 
     def _agreement(
         self, images: Sequence[Pixels], found: Sequence[Sequence[DetectedObject]], tau: float
     ) -> list[Sequence[float]]:
-        """Compute how probably key regions of an image's first objects are of the whole's class; empty: no choice."""
-        asked = [of_image[:ASKED] if len(of_image) > 1 else [] for of_image in found]
+        """Compute the probability of the whole image's class for key regions around its first objects.
+
+        An image with fewer than two objects gets an empty list: there is nothing to choose.
+        """
+        compared = [of_image[:MAX_COMPARED] if len(of_image) > 1 else [] for of_image in found]
         crops: list[Pixels] = []
-        for image, objects in zip(images, asked, strict=True):
+        for image, objects in zip(images, compared, strict=True):
             regions = [key_region(image.shape[0], image.shape[1], o.box, tau) for o in objects]
             crops += [image, *(_crop(image, region) for region in regions)] if regions else []
         probabilities = torch.softmax(self._classifier.embed(crops, views=1)[1], dim=1)
         agreement: list[Sequence[float]] = []
         start = 0
-        for objects in asked:
+        for objects in compared:
             stop = start + len(objects) + bool(objects)
             of_image = probabilities[start:stop]
             agreement.append(of_image[1:, of_image[0].argmax()].tolist() if objects else [])

@@ -1,9 +1,9 @@
 """The detector: YOLOv5, and the objects that a key region may be centred on (paper sections 2.1.1 to 2.1.3).
 
-The networks are those of ultralytics, built from its YAML files: YOLOv5's backbone and neck with the anchor-free head
-that ultralytics gives all its models. The paper's prior boxes from K-means (section 2.1.2) and the regression from them
-(equations 1 and 2, the second misprinted there) have no counterpart in it: a box is the distances from a grid point to
-its four sides. Weights come from safetensors files only; nothing here uses the network.
+The networks are built from ultralytics' YAML files: YOLOv5's backbone and neck with the anchor-free head that
+ultralytics gives all its models. The head has no counterpart of the paper's prior boxes from K-means (section 2.1.2)
+and of the regression from them (equations 1 and 2, the second of which is misprinted): it predicts the distances from a
+grid point to the four sides of a box. Weights come from safetensors files only; nothing here uses the network.
 """
 
 import contextlib
@@ -14,67 +14,38 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.models.letterbox import Letterbox, letterbox
 from rsir_core.models.nms import suppress
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import reading_from
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-CPU_IMAGES: Final = 16  # per forward pass on a CPU: of 8, 16 and 32 the quickest at 256 pixels
-LAID_OUT: Final = 16_000_000  # pixels of equal images that are scaled together, as floats: 200 MB
-PADDING: Final = 114 / 255  # the grey that ultralytics pads with when it trains
-
-Pixels = npt.NDArray[np.uint8]
-
-
-class DetectedObject(NamedTuple):
-    """Locate one object in an image: its box in pixels of the image, its confidence in 0..1 and its class's name."""
-
-    box: Box
-    score: float
-    name: str
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """Hold what a detector is besides its weights.
-
-    Attributes:
-        model: one of `MODELS`.
-        classes: names of the object classes, in the order of the head's outputs.
-        image_size: pixels of the longer side to which images are letterboxed, as in training.
-        min_score: confidence from which a detection counts as an object.
-        rule: which object represents the image; bundles from before there was a choice have the surest.
-    """
-
-    model: str
-    classes: tuple[str, ...]
-    image_size: int
-    min_score: float
-    rule: ObjectRule = "confidence"
+CPU_IMAGES: Final = 16  # per forward pass on a CPU: the fastest of 8, 16 and 32 at 256 pixels
+SCALED_PIXELS: Final = 16_000_000  # of equal images that are scaled together; 200 MB as floats
+PADDING: Final = 114 / 255  # the grey that ultralytics pads with in training
 
 
 class Detector:
-    """Finds the objects of images; the network is fused and stays on one device."""
+    """Detect objects in images; the network is fused and stays on one device."""
 
     def __init__(self, settings: DetectorSettings, state: Mapping[str, Tensor], device: str = "cpu") -> None:
         """Build the network and load its weights.
 
         Raises:
-            WeightsError: no such model, or `state` is not the state of this model with so many classes.
+            WeightsError: unknown model, or `state` does not fit this model and number of classes.
         """
         model = build_detector(settings.model, len(settings.classes))
         try:
@@ -92,7 +63,7 @@ class Detector:
     def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
         """Detect the most confident object of each image, if its confidence is `min_score` or more.
 
-        The best of all candidates is also the first that non-maximum suppression would keep, so none is needed.
+        The best candidate is the first that non-maximum suppression would keep, so NMS is not needed.
 
         Args:
             images: n images, H×W×3 RGB uint8, of any sizes; n may be 0.
@@ -108,13 +79,13 @@ class Detector:
         return found
 
     def detect_all(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
-        """Detect all objects of each image, best first, after class-wise suppression; the first is what `detect` finds.
+        """Detect all objects of each image, best first, after class-wise NMS; the first is the one that `detect` finds.
 
         Args:
             images: as `detect` takes them.
 
         Returns:
-            n lists of at most `nms.MOST` objects, each of `min_score` or more.
+            n lists of at most `nms.MAX_OBJECTS` objects, each of `min_score` or more.
         """
         found: list[list[DetectedObject]] = [[] for _ in images]
         for members, laid, candidates in self._candidates(images):
@@ -126,7 +97,7 @@ class Detector:
         return found
 
     def _candidates(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], list[Letterbox], Tensor]]:
-        """Run one forward pass for all images whose inputs are of one size: which these are, and n × (4 + C) × A."""
+        """Run the network once per input size; yields positions of the images, their letterboxes, n × (4 + C) × A."""
         boxes = [letterbox(image.shape[0], image.shape[1], self.settings.image_size) for image in images]
         order = sorted(range(len(images)), key=lambda i: (boxes[i].height, boxes[i].width, boxes[i]))
         for _, group in itertools.groupby(order, key=lambda i: (boxes[i].height, boxes[i].width)):
@@ -145,13 +116,13 @@ class Detector:
         return torch.cat(parts)  # n × (4 + C) × A
 
     def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
-        """Lay out images whose inputs are of one size as one n×3×H×W batch in 0..1; equal sizes follow each other."""
+        """Letterbox images into one n×3×H×W batch in 0..1; inputs are of one size, and equal images are adjacent."""
         shape = (len(images), 3, boxes[0].height, boxes[0].width)
         batch = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
         if any(box.padded for box in boxes):
             batch.fill_(PADDING)
         start = 0
-        for box, same in _few(boxes):
+        for box, same in _equal_runs(boxes):
             stop = start + same
             pixels = torch.from_numpy(np.stack(images[start:stop])).to(self._device).permute(0, 3, 1, 2)
             if box.scaled:
@@ -159,15 +130,15 @@ class Detector:
                     pixels.float(), (box.scaled_height, box.scaled_width), mode="bilinear"
                 )
             rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
-            torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory, not three
+            torch.mul(pixels, 1 / 255, out=batch[start:stop, :, rows, columns])  # one pass over memory
             start = stop
         return batch
 
 
-def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
-    """Group equal boxes that follow each other, with their number: no more than are laid out at once."""
+def _equal_runs(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
+    """Group adjacent equal letterboxes, with their number, which is limited by `SCALED_PIXELS`."""
     for box, same in itertools.groupby(boxes):
-        rest, most = len(list(same)), max(1, LAID_OUT // (box.image_height * box.image_width))
+        rest, most = len(list(same)), max(1, SCALED_PIXELS // (box.image_height * box.image_width))
         while rest > 0:
             yield box, min(rest, most)
             rest -= most
@@ -175,7 +146,7 @@ def _few(boxes: Sequence[Letterbox]) -> Iterator[tuple[Letterbox, int]]:
 
 @torch.inference_mode()
 def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
-    """Return confidence, class and box (in the network's input) of each image's most confident candidate."""
+    """Return each image's most confident candidate: its confidence, class number and box in the network's input."""
     n, _, a = candidates.shape  # n × (4 + C) × A
     score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
     where = (place % a).view(n, 1, 1).expand(n, 4, 1)
@@ -184,10 +155,10 @@ def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
 
 
 def build_detector(model: str, classes: int) -> nn.Module:
-    """Build the untrained network of one of `MODELS` for so many classes, with the parameter names of ultralytics.
+    """Build the untrained network of one of `MODELS`, with ultralytics' parameter names.
 
     Raises:
-        WeightsError: no such model, or no class.
+        WeightsError: unknown model, or no class.
     """
     if model not in MODELS or classes < 1:
         raise WeightsError(
@@ -201,7 +172,7 @@ def build_detector(model: str, classes: int) -> nn.Module:
 
 
 def load_start_weights(model: nn.Module, uri: str) -> int:
-    """Load what fits of a safetensors file into a network that is to be fine-tuned; see `take_start_weights`.
+    """Load the tensors of a safetensors file that fit a network to be fine-tuned; see `take_start_weights`.
 
     Raises:
         WeightsError: the file cannot be read, or is of another network.
@@ -216,22 +187,23 @@ def load_start_weights(model: nn.Module, uri: str) -> int:
 
 
 def take_start_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> int:
-    """Load the tensors whose name and shape fit into a network that is to be fine-tuned; returns how many did.
+    """Load the tensors whose name and shape fit a network to be fine-tuned; returns how many were loaded.
 
-    The head depends on the classes, so part of it may stay as it is. But where less than half of the file fits, its
-    weights are of another network: counters, and head layers whose width is the same in several models, always fit.
+    The head depends on the number of classes, so some of its tensors may not fit. If less than half of the weights fit,
+    they belong to another network; a few tensors fit by chance, because some layers have the same width in several
+    models.
 
     Raises:
-        WeightsError: `state` is of another network.
+        WeightsError: `state` belongs to another network.
     """
-    own = model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    current = model.state_dict()
+    fitting = {n: tensor for n, tensor in state.items() if n in current and current[n].shape == tensor.shape}
     offered = sum(tensor.numel() for tensor in state.values())
     if not offered or sum(tensor.numel() for tensor in fitting.values()) < offered / 2:
-        expected = next(iter(own))
+        expected = next(iter(current))
         raise WeightsError(
             f"--weights {source}: {len(fitting)} of its {len(state)} tensors fit the network, whose first is "
-            f"{expected} {tuple(own[expected].shape)}; give weights of the same --model"
+            f"{expected} {tuple(current[expected].shape)}; give weights of the same --model"
         )
     model.load_state_dict(fitting, strict=False)
     return len(fitting)
@@ -239,12 +211,12 @@ def take_start_weights(model: nn.Module, state: Mapping[str, Tensor], source: st
 
 @contextlib.contextmanager
 def offline_ultralytics() -> Iterator[None]:
-    """Import ultralytics inside: then it neither asks the network, installs packages, nor writes into the user's home.
+    """Let the body import ultralytics without it using the network, installing packages or writing to the home folder.
 
-    It reads its environment once, when it is first imported, and makes a settings file. The environment is put back
-    and the file is gone afterwards, and so are its replacements for `PIL.Image.open` (which would install a package for
-    a file that is no image) and `torch.save`, and its way to print arrays. Its messages go to the `ultralytics` logger,
-    from warnings up, without progress bars.
+    On its first import ultralytics reads its environment and writes a settings file. Afterwards the environment is
+    restored, the file is deleted, and ultralytics' replacements for `PIL.Image.open` (which would install a package
+    when a file is no image) and `torch.save`, and its print options of NumPy, are undone. Its messages go to the
+    `ultralytics` logger, warnings and above, without progress bars.
     """
     if "ultralytics" in sys.modules:
         yield

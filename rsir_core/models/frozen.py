@@ -1,24 +1,25 @@
-"""The baseline of a backbone that nobody fine-tuned: what ImageNet alone gives."""
+"""The baseline without fine-tuning: a backbone with its ImageNet weights alone."""
 
 from typing import Final
 
 import torch
 
 from rsir_core.models.bundle import Bundle
-from rsir_core.models.classifier import ClassifierSettings, build_classifier, load_start_weights, settings_for
+from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
+from rsir_core.models.settings import ClassifierSettings
 
 FROZEN: Final = "frozen"  # in place of a bundle's URI
 
 
 def frozen_bundle(classifier: ClassifierSettings, weights: str | None) -> Bundle:
-    """Build the bundle of a backbone before it was trained, for whole images; all classes are equally probable.
+    """Build the bundle of a backbone that is not fine-tuned, for whole images; all classes are equally probable.
 
     Args:
-        classifier: whose backbone, classes and size of images it has.
-        weights: as `load_start_weights` takes them.
+        classifier: gives the backbone, the classes and the image size.
+        weights: as for `load_start_weights`.
 
     Raises:
-        WeightsError: the weights cannot be had, or do not fit.
+        WeightsError: the weights cannot be read, or do not fit.
     """
     backbone, classes = classifier.backbone, classifier.classes
     model = build_classifier(backbone, len(classes))

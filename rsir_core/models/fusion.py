@@ -1,6 +1,6 @@
-"""Batch normalisations folded into the convolutions before them: fewer passes over memory, the same numbers.
+"""Conv-BN fusion: fold batch normalisations into the convolutions before them, for fewer passes over memory.
 
-`torch.fx` can do this for networks that it can trace, which those of timm are not.
+`torch.fx` does this for networks that it can trace; it cannot trace those of timm.
 """
 
 from itertools import pairwise
@@ -13,9 +13,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norms(model: Network) -> Network:
-    """Fold each batch normalisation that is defined right after its convolution, for inference from then on.
+    """Fold each batch normalisation into the convolution defined right before it; the model is for inference only then.
 
-    That is the order in which torchvision and timm both define and call them; a test holds it for every family.
+    torchvision and timm define them in the order in which they call them; a test checks that for every family.
 
     Args:
         model: changed in place.
@@ -29,6 +29,6 @@ def fold_batch_norms(model: Network) -> Network:
             if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
                 continue
             setattr(module, name, fuse_conv_bn_eval(convolution, norm))
-            # timm's normalisations have the activation inside
+            # timm's normalisation layers contain the activation; keep it
             setattr(module, norm_name, nn.Sequential(*norm.children()))
     return model

@@ -1,15 +1,15 @@
-"""How an image is laid into the detector's input, and the way back."""
+"""Letterboxing: scale and pad an image to the detector's input, and map boxes back."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from rsir_core.models.regions import Box
 
-STRIDE: Final = 32  # of the coarsest feature map: the network takes sides that are multiples of it
+STRIDE: Final = 32  # of the coarsest feature map; sides of the input must be multiples of it
 
 
 class Letterbox(NamedTuple):
-    """Lay an image into the network's input: scaled to the longer side, centred, padded to the stride."""
+    """Hold an image's place in the network's input: scaled to the longer side, centred, padded to the stride."""
 
     image_height: int
     image_width: int
@@ -48,10 +48,10 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(height: int, width: int, size: int) -> Letterbox:
-    """Compute how an image of height × width pixels is laid into a network input whose longer side is `size`.
+    """Compute the letterbox of an image of height × width pixels for a network input whose longer side is `size`.
 
-    As ultralytics does for validation: enlarged or reduced, keeping proportions, and padded no further than to the
-    next multiple of the stride, so long images cost less than squares.
+    As in ultralytics' validation, the image is enlarged or reduced with its proportions and padded only to the next
+    multiple of the stride, so elongated images cost less than squares.
     """
     scale = size / max(height, width)
     h, w = max(1, round(height * scale)), max(1, round(width * scale))

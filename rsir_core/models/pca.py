@@ -1,4 +1,4 @@
-"""PCA of unit-length embeddings by mergeable moments: exact, in float64, whatever the order and partitioning."""
+"""PCA of unit-length embeddings by mergeable moments: exact, in float64, independent of order and partitioning."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 from scipy.linalg import eigh
 
+from rsir_core.arrays import Doubles, Floats
 from rsir_core.errors import TableError
 
-Matrix = npt.NDArray[np.float64]
+Matrix = Doubles
 
 
 def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
@@ -23,7 +24,7 @@ def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of rows; a monoid under `merge`, with `Moments.zero` as its zero.
+    """Count, mean and scatter of rows; a monoid under `merge` with the identity `Moments.zero`.
 
     Attributes:
         count: rows n.
@@ -37,7 +38,7 @@ class Moments:
 
     @classmethod
     def zero(cls, dimensions: int = 0) -> "Moments":
-        """Return the moments of no row; they merge with those of any dimension."""
+        """Return the moments of no rows; they merge with moments of any dimension."""
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
     @classmethod
@@ -51,7 +52,7 @@ class Moments:
         return cls(len(x), mean, x.T @ x)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Merge the moments of both sets of rows (Chan, Golub and LeVeque 1979, equation 2.1, for vectors)."""
+        """Merge with the moments of other rows (Chan, Golub and LeVeque 1979, equation 2.1, for vectors)."""
         if other.count == 0 or self.count == 0:
             return other if self.count == 0 else self
         count = self.count + other.count
@@ -107,8 +108,8 @@ class Pca:
         mean: (D,) float64.
         components: (K, D) float64, orthonormal rows.
         explained_variance: (K,) float64.
-        total_variance: of all D dimensions.
-        moments: what it was fitted to, so that new rows can be merged in without reading the old ones.
+        total_variance: sum over all D dimensions.
+        moments: of the rows it was fitted to, so that new rows can be merged in without reading the old ones.
     """
 
     mean: Matrix
@@ -123,12 +124,12 @@ class Pca:
         data = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.components).tobytes()
         return hashlib.sha256(data).hexdigest()[:16]
 
-    def transform(self, embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Project embeddings (n, D), which are brought to unit length first, to features (n, K) float32."""
+    def transform(self, embedding: npt.NDArray[np.floating]) -> Floats:
+        """Normalise embeddings (n, D) to unit length and project them to features (n, K), float32."""
         return ((unit_length(embedding) - self.mean) @ self.components.T).astype(np.float32)
 
-    def errors(self, embedding: npt.NDArray[np.floating], feature: npt.NDArray[np.float32]) -> Matrix:
-        """Compute squared distances (n,) of embeddings at unit length from what their features (n, K) reconstruct."""
+    def errors(self, embedding: npt.NDArray[np.floating], feature: Floats) -> Matrix:
+        """Compute squared reconstruction errors (n,) of unit-length embeddings (n, D) from their features (n, K)."""
         away = unit_length(embedding) - self.mean
         kept = np.square(feature, dtype=np.float64).sum(axis=1)
         errors: Matrix = np.maximum(np.square(away).sum(axis=1) - kept, 0)
@@ -136,7 +137,7 @@ class Pca:
 
     @property
     def mean_error(self) -> float:
-        """The mean of `errors` over the rows that it was fitted to."""
+        """The mean of `errors` over the rows that the PCA was fitted to."""
         unexplained = self.total_variance - float(self.explained_variance.sum())
         return max(unexplained, 0) * (self.moments.count - 1) / self.moments.count
 

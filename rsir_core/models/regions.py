@@ -1,14 +1,16 @@
 """Box arithmetic: from the representative object to the key region (paper section 2.1.3, equation 5)."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
-VIEWS = (1, 2, 4)  # so many turns of a key region can be averaged: see classifier.py
-ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # which object it is: see representative.py
+GIVEN: Final = "given"  # the class of an object that a person drew
+Views = Literal[1, 2, 4]  # numbers of rotations of a key region that can be averaged, see classifier.py
+VIEWS: Final[tuple[Views, ...]] = get_args(Views)
+ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # see representative.py
 
 
 class Box(NamedTuple):
-    """An object's box: pixel coordinates of the image, x to the right, y down; edges, not pixel indices."""
+    """An object's box in pixel coordinates of the image: x to the right, y down; edges, not pixel indices."""
 
     x0: float
     y0: float
@@ -19,6 +21,14 @@ class Box(NamedTuple):
     def centre(self) -> tuple[float, float]:
         """Return the middle of the box, (x, y)."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+class DetectedObject(NamedTuple):
+    """Hold one detected object: its box in pixels of the image, its confidence in 0..1 and its class name."""
+
+    box: Box
+    score: float
+    name: str
 
 
 class Region(NamedTuple):
@@ -38,8 +48,8 @@ def whole_image(height: int, width: int) -> Region:
 def key_region(height: int, width: int, box: Box | None, tau: float = TAU) -> Region:
     """Compute the key region of an image of height × width pixels (equation 5).
 
-    tau·H × tau·W pixels, rounded and at least one, centred on the representative object `box`, or on the image where
-    there is none; shifted, never shrunk, to stay inside. So all images of one size have key regions of one size.
+    It has tau·H × tau·W pixels, rounded and at least one, and is centred on the representative object `box`, or on the
+    image if that is None. It is shifted, never shrunk, to stay inside, so equal images have key regions of equal size.
 
     Raises:
         ValueError: tau outside (0, 1], or an image without pixels.

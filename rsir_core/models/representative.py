@@ -1,16 +1,15 @@
-"""The representative object: which of an image's objects its key region is centred on (paper section 2.1.3).
+"""The representative object, on which an image's key region is centred (paper section 2.1.3).
 
-The paper leaves the choice open: of the objects G of an image of known category, with their probabilities P and scores
-S, one "representative object" gives the centre.
+The paper leaves the choice open: one "representative object" out of the objects G of an image of known category, with
+their probabilities P and scores S, gives the centre.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from rsir_core.models.detector import DetectedObject
-from rsir_core.models.regions import Box, ObjectRule
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule
 
-ASKED: Final = 5  # objects, the most confident ones, whose agreement with the scene is asked for: a forward pass each
+MAX_COMPARED: Final = 5  # most confident objects whose agreement with the scene is computed, a forward pass each
 
 
 def representative_first(
@@ -20,13 +19,13 @@ def representative_first(
 
     Args:
         objects: best first, any number.
-        rule: `confidence`, the detector's surest; `largest`, that of the largest box; `agreement`, of the first `ASKED`
-            the one whose key region is most probably of the scene's class; `centre`, all of them: an object of the
-            surest one's class and score in the box around all, which precedes them where there are several.
-        agreement: for that rule, the probabilities, one for each of the first `ASKED`.
+        rule: `confidence` takes the detector's most confident object; `largest` the one of the largest box;
+            `agreement`, among the first `MAX_COMPARED`, the one whose key region most probably has the scene's class;
+            `centre` the box around all objects, with class and score of the most confident one, put before them.
+        agreement: for that rule, the probabilities of the first `MAX_COMPARED` objects.
 
     Returns:
-        The objects; of equals the surest comes first.
+        The objects; ties go to the most confident one.
     """
     if len(objects) < 2 or rule == "confidence":
         return list(objects)

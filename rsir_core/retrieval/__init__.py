@@ -1,1 +1,1 @@
-"""Published rows in memory, and pictures that are near duplicates."""
+"""Queries: how they are described, and ranked by rows in memory; pictures that are near duplicates."""

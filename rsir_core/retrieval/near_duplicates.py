@@ -10,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import Picture, read_picture
 from rsir_core.imagery.rgb import MAX_PIXELS
-from rsir_core.search.exact import Floats
 
 # How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
 # happens between batches of different sizes.
@@ -43,7 +42,7 @@ class PictureSignature(NamedTuple):
     """Keep what is needed of a picture to compare it."""
 
     digest: bytes  # of its pixels and shape
-    small: npt.NDArray[np.uint8]  # SIDE×SIDE×3
+    small: Pixels  # SIDE×SIDE×3
 
 
 class Pair(NamedTuple):
@@ -55,7 +54,7 @@ class Pair(NamedTuple):
     difference: float  # grey levels, root mean square, at SIDE×SIDE; 0: identical
 
 
-def signature_of(pixels: npt.NDArray[np.uint8]) -> PictureSignature:
+def signature_of(pixels: Pixels) -> PictureSignature:
     """Compute what is compared of H×W×3 pixels: each small pixel is the mean of those that it stands for."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -102,7 +101,7 @@ def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float
     return "re-encoded" if difference <= SAME else "different", difference
 
 
-def kinds_of(pixels: npt.NDArray[np.uint8], uris: Sequence[str], read: Read) -> list[Kind | None]:
+def kinds_of(pixels: Pixels, uris: Sequence[str], read: Read) -> list[Kind | None]:
     """Compare each of the images with a picture, H×W×3; `read` reads them.
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.

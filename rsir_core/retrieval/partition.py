@@ -4,13 +4,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.arrays import Floats, Ints, Mask
 from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
-from rsir_core.search.clusters import Clusters, Floats, Ranges, make_clusters
+from rsir_core.search.clusters import Clusters, Ranges, make_clusters
 from rsir_core.search.exact import Hits, Searcher, classes, complements
 from rsir_core.search.filters import Filter
 from rsir_core.search.hash_index import HashIndex, hashes_of
@@ -74,7 +74,7 @@ class Partition:
     def __len__(self) -> int:
         return len(self.feature)
 
-    def take(self, positions: npt.NDArray[np.int64]) -> pa.Table:
+    def take(self, positions: Ints) -> pa.Table:
         """Take rows of `table` in this order. Arrow's own `take` would first put together all of a column's chunks."""
         batches = self.table.to_batches()
         batch_of = np.searchsorted(self._starts, positions, side="right") - 1
@@ -91,13 +91,11 @@ class Partition:
         """Find the row of an image id or a URI."""
         return self._lookup[column].find(text, lambda row: self.table[column][row].as_py() == text)
 
-    def passing(self, wanted: Filter, class_names: tuple[str, ...]) -> npt.NDArray[np.bool_] | None:
+    def passing(self, wanted: Filter, class_names: tuple[str, ...]) -> Mask | None:
         """Find which rows pass a filter, (n,); None: all."""
         return wanted.rows(self.table, self.clusters, class_names)
 
-    def search(
-        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
-    ) -> Hits:
+    def search(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None, plain: bool) -> Hits:
         """Search the rows; see `Searcher.search`."""
         return self._searcher.search(feature, class_probabilities, k, allowed, plain)
 

@@ -5,35 +5,30 @@ smaller image id. Distances come from differences, never from ‖a‖² + ‖b�
 distance exactly 0; weights, distances and products are float64, so that nothing underflows.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.spatial.distance import cdist
 
-from rsir_core.search.clusters import Clusters, make_clusters
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
+from rsir_core.search.clusters import Clusters
 from rsir_core.search.kernel import ClusterTree, candidates
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 SMALLEST: Final = np.finfo(np.float32).tiny
-# Calibrated probability of its class from which `auto` trusts the weights. Images of 5 classes of UC Merced, say, that
-# training never saw lose 6.2 points of mAP to the weights; with 0.5, 0.9, 0.99 here they lose 5.4, 2.3, 0.7.
-SURE: Final = 0.99
+# Calibrated class probability from which distance `auto` uses the weights. Of 5 classes of UC Merced that training
+# never saw, images lose 6.2 points of mAP by the weights; with 0.5, 0.9 and 0.99 here they lose 5.4, 2.3 and 0.7.
+CONFIDENT: Final = 0.99
 
 
 def complements(class_probabilities: Floats) -> Floats:
     """Compute 1 − p of every class without collapse: as the sum of the other classes' probabilities.
 
-    A confident softmax rounds to 1 in float32, and `1 - p` would put its whole class at distance 0. Where even the
-    others have underflowed to 0, the smallest normal number stands for their sum: below every other complement, and
-    still ordered by distance.
+    A confident softmax rounds to 1 in float32, and `1 - p` would put its whole class at distance 0. If even the other
+    probabilities have underflowed to 0, the smallest normal number replaces their sum: it is below every other
+    complement, and rows are still ordered by distance.
 
     Args:
         class_probabilities: (n, C) float32, softmax.
@@ -44,7 +39,7 @@ def complements(class_probabilities: Floats) -> Floats:
     n = len(class_probabilities)
     total = class_probabilities.sum(axis=1, dtype=np.float64)  # (n,)
     result = np.empty_like(class_probabilities, dtype=np.float32)
-    # Below the top a complement is at least ~1/2, so that this difference of float64 has nothing to cancel.
+    # For all but the top class a complement is at least ~1/2, so this float64 difference does not cancel.
     np.subtract(total[:, None], class_probabilities, out=result, dtype=np.float64, casting="same_kind")
     top = classes(class_probabilities)
     others = class_probabilities.copy()
@@ -54,13 +49,13 @@ def complements(class_probabilities: Floats) -> Floats:
 
 
 def classes(class_probabilities: Floats) -> Ints:
-    """Find the most probable class of each row, (n,); of equals the first."""
+    """Find the most probable class of each row, (n,); ties go to the first."""
     top: Ints = class_probabilities.argmax(axis=1)
     return top
 
 
 def distances(queries: Floats, rows: Floats) -> Doubles:
-    """Compute ‖f_q − f_r‖ of each query and row: (q, K) and (n, K) to (q, n) float64."""
+    """Compute ‖f_q − f_r‖ for each query and row: (q, K) and (n, K) to (q, n) float64."""
     result: Doubles = cdist(queries, rows)
     return result
 
@@ -77,7 +72,7 @@ def candidate_weights(row_complements: Floats, query_classes: Ints) -> Doubles:
 
 @dataclass(frozen=True)
 class Hits:
-    """The k best rows of a query, best first, with the three factors of each weighted distance; each array is (k,)."""
+    """Hold the k best rows of a query, best first, with the factors of their weighted distances; arrays are (k,)."""
 
     rows: Ints  # positions
     weighted_distance: Doubles
@@ -90,27 +85,27 @@ class Hits:
         return type(self)(*(getattr(self, f.name)[:k] for f in fields(self)))
 
     def take(self, positions: Ints) -> Self:
-        """Take these hits, in this order."""
+        """Return the hits at these positions, in that order."""
         return type(self)(*(getattr(self, f.name)[positions] for f in fields(self)))
 
 
 class Searcher:
-    """Rows in memory, searched exactly.
+    """Search rows in memory exactly.
 
-    Cluster by cluster in the order of their bounds, until no other can hold one of the k best. Nothing is copied.
+    Clusters are visited in the order of their bounds, until no other can hold one of the k best. Rows are not copied.
     """
 
     def __init__(self, image_ids: pa.ChunkedArray, feature: Floats, complement: Floats, clusters: Clusters) -> None:
-        """Take rows that lie in runs.
+        """Take rows that are ordered by clusters.
 
         Args:
-            image_ids: (n,) strings; looked at only where weighted distances are equal.
+            image_ids: (n,) strings; read only to break ties.
             feature: (n, K) float32.
-            complement: (C, n) float32, see `complements`, of which a query reads one class.
+            complement: (C, n) float32, see `complements`; a query reads one class.
             clusters: the runs.
 
         Raises:
-            ValueError: the four are of different rows, or a value is not finite.
+            ValueError: the arguments have different numbers of rows, or a value is not finite.
         """
         counts = [len(image_ids), len(feature), complement.shape[1], int(clusters.count.sum())]
         if len(set(counts)) > 1:
@@ -118,20 +113,6 @@ class Searcher:
         _check_finite(feature, complement)
         self._ids, self._feature, self._complement = image_ids, feature, complement
         self._tree = ClusterTree.of(clusters, feature, complement, clusters.from_centres(feature))
-
-    @classmethod
-    def of(cls, image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Self]:
-        """Build a searcher of rows in any order; returns the order (n,) that its rows are in, and the searcher."""
-        if not len(image_ids) == len(feature) == len(class_probabilities):
-            raise ValueError(
-                f"{len(image_ids)} image ids, {len(feature)} features and {len(class_probabilities)} class "
-                "probabilities do not make rows"
-            )
-        _check_finite(feature, class_probabilities)
-        own = complements(class_probabilities)
-        order, clusters = make_clusters(feature, classes(class_probabilities), own)
-        ids = pa.chunked_array([pa.array(image_ids, pa.string()).take(pa.array(order))])
-        return order, cls(ids, feature[order], np.ascontiguousarray(own[order].T), clusters)
 
     def __len__(self) -> int:
         return len(self._feature)
@@ -141,17 +122,17 @@ class Searcher:
         feature: Floats,
         class_probabilities: Floats,
         k: int,
-        allowed: npt.NDArray[np.bool_] | None = None,
+        allowed: Mask | None = None,
         plain: bool = False,
     ) -> Hits:
-        """Search the k rows of smallest weighted distance, or all where there are fewer.
+        """Find the k rows of smallest weighted distance, or all rows if there are fewer.
 
         Args:
             feature: the query's, (K,) float32.
             class_probabilities: the query's, (C,) float32.
-            k: how many, at least 1.
-            allowed: (n,) bool; only these rows are ranked. None: all.
-            plain: rank by the distance alone; the factors are told all the same.
+            k: number of results, at least 1.
+            allowed: (n,) bool, the rows to rank; None: all.
+            plain: rank by the Euclidean distance alone; the factors are returned all the same.
 
         Raises:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
@@ -163,14 +144,12 @@ class Searcher:
         key = hits.distance if plain else hits.weighted_distance
         if (key[1:] > key[:-1]).all():
             return hits.first(k)
-        ids = [self._ids[row].as_py() for row in hits.rows.tolist()]  # `take` would first join all chunks of all ids
+        ids = [self._ids[row].as_py() for row in hits.rows.tolist()]  # `take` would first concatenate all chunks
         tied = pa.table([key, pa.array(ids, pa.string())], ["key", "id"])
         best = pc.select_k_unstable(tied, min(k, len(tied)), [("key", "ascending"), ("id", "ascending")])
         return hits.take(best.to_numpy())
 
-    def _check(
-        self, feature: Floats, class_probabilities: Floats, k: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> None:
+    def _check(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 result must be asked for")
         for name, given, known in (
@@ -185,6 +164,6 @@ class Searcher:
 
 
 def _check_finite(feature: Floats, class_probabilities: Floats) -> None:
-    """Check that all numbers are finite: NaN compares with nothing, so it would make a ranking wrong without a sign."""
+    """Raise ValueError unless all numbers are finite; NaN would make rankings silently wrong."""
     if not (np.isfinite(feature).all() and np.isfinite(class_probabilities).all()):
         raise ValueError("a feature or a class probability is NaN or infinite; such an image cannot be ranked")

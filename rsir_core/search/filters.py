@@ -5,21 +5,20 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from rsir_core import schemas
+from rsir_core.arrays import Ints, Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox, arcs, meets
 from rsir_core.search.clusters import Clusters, Ranges
+from rsir_core.search.filter_options import FilterOptions, Operator
 
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
-Mask = npt.NDArray[np.bool_]
 # Rows between two spans up to which they are tested as one: to begin a span takes as long as to test so many.
 GAP: Final = 100_000
 
@@ -53,6 +52,12 @@ class Filter:
     bbox: BoundingBox | None = None
     where: tuple[tuple[str, Operator, Any], ...] = ()
 
+    @classmethod
+    def of(cls, options: FilterOptions) -> Self:
+        """Build the filter that options or a request ask for."""
+        bbox = None if options.bbox is None else BoundingBox(*options.bbox)
+        return cls(options.classes, options.start, options.end, bbox, options.where)
+
     def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:
         """Find which rows of a table pass, (n,) bool; None: all. Clusters that cannot have one are not looked at.
 
@@ -62,10 +67,9 @@ class Filter:
             class_names: of the index.
 
         Raises:
-            QueryError: 422, a class or column that the index does not have, or a value that does not go with it.
+            QueryError: a class or column that the index does not have, or a value that does not go with it.
         """
-        self._check(table.schema, class_names)
-        test = self._test(table.schema)
+        test = self.expression(table.schema, class_names)
         if test is None:
             return None
         mask = np.zeros(len(table), np.bool_)
@@ -74,15 +78,17 @@ class Filter:
             mask[start:stop] = _evaluate(table.slice(start, stop - start), test)
         return mask
 
-    def _check(self, schema: pa.Schema, class_names: tuple[str, ...]) -> None:
+    def expression(self, schema: pa.Schema, class_names: tuple[str, ...]) -> pc.Expression | None:
+        """Build one expression of all conditions; None: there are none.
+
+        Raises:
+            QueryError: 422, see `rows`.
+        """
         if unknown := sorted(set(self.classes or ()) - set(class_names)):
             raise QueryError(f"classes: {', '.join(unknown)} unknown; known are {', '.join(class_names)}")
         for column, _, _ in self.where:
             if column not in (known := columns_to_ask(schema)):
                 raise QueryError(f"where: no column {column!r}; there are {', '.join(known)}")
-
-    def _test(self, schema: pa.Schema) -> pc.Expression | None:
-        """Build one expression of all conditions."""
         tests = [] if self.classes is None else [pc.field(schemas.CLASS).isin(pa.array(self.classes, pa.string()))]
         if self.start is not None:
             tests.append(pc.field(schemas.TIME) >= pa.scalar(self.start, schemas.UTC))
@@ -165,7 +171,7 @@ def _microseconds(time: datetime) -> int:
     return int(pa.scalar(time, schemas.UTC).value)
 
 
-def _spans(count: npt.NDArray[np.int64], chosen: Mask) -> list[tuple[int, int]]:
+def _spans(count: Ints, chosen: Mask) -> list[tuple[int, int]]:
     """Merge chosen runs to (start, stop) of rows; near neighbours, with what is between, as one."""
     ends = np.cumsum(count)
     starts, stops = (ends - count)[chosen], ends[chosen]

@@ -1,4 +1,4 @@
-"""From a text (an image id, a URI) to the row that has it, in 12 bytes per row: by its hash."""
+"""A hash index from texts (image ids, URIs) to rows, in 12 bytes per row."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rsir_core.arrays import Ints
+
 Hashes = npt.NDArray[np.uint64]
 
 OFFSET, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 class HashIndex:
-    """Rows by the hash of their text. Whether a row has the text itself, its reader checks.
+    """Find rows by the hash of their text; the caller checks whether a row has the text itself.
 
     Args:
-        hashes: of every row, see `hashes_of`.
+        hashes: of the rows' texts, see `hashes_of`.
     """
 
     def __init__(self, hashes: Hashes) -> None:
@@ -25,11 +27,11 @@ class HashIndex:
         self._hashes = hashes[order]
 
     def find(self, text: str, is_it: Callable[[int], bool]) -> int | None:
-        """Find the row of a text; None: no row has it.
+        """Find the row of a text; None if no row has it.
 
         Args:
-            text: what is looked for.
-            is_it: whether a row has it; asked for rows with its hash only.
+            text: to look up.
+            is_it: tells whether a row has the text; called only for rows with its hash.
         """
         (wanted,) = hashes_of(pa.array([text]))
         first, end = (np.searchsorted(self._hashes, wanted, side) for side in ("left", "right"))
@@ -50,7 +52,7 @@ def _chunk(texts: pa.Array) -> Hashes:
 
 
 @numba.njit(nogil=True, cache=True)
-def _fnv(data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> Hashes:
+def _fnv(data: npt.NDArray[np.uint8], ends: Ints) -> Hashes:
     result = np.empty(len(ends) - 1, np.uint64)
     for i in range(len(result)):
         value = OFFSET

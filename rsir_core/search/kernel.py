@@ -1,13 +1,14 @@
-"""The rows that can be among the k best of a query, ranked: cluster by cluster, in the order of their bounds.
+"""The compiled search: visit clusters in the order of their bounds, and rank the rows that can be among the k best.
 
-Within a cluster a row is passed over by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|.
-So most features are never read; nor are most bounds computed, as the rows of a cluster lie with the surest first.
+Within a cluster, a row is skipped by its own bound: for its distance d_r from the centre, ‖f_q − f_r‖ ≥ |d_q − d_r|. So
+most features are never read. Nor are most of these bounds computed, since the most confident rows of a cluster come
+first.
 
-Distances are float32 first, summed in any order, which the processor does several at a time; each stands for an
-interval that holds the true one. What is left is ranked by float64, as `exact` says.
+Distances are first computed in float32, summed in any order, which lets the processor use vector instructions; each
+stands for an interval that contains the true distance. The remaining rows are ranked in float64, see `exact`.
 
-All that is compiled is in this one file: numba keeps what it has compiled until that file changes, and would not see a
-change of a bound that is imported from another.
+All compiled code is in this file: numba caches it until the file changes, and would not notice the change of a bound
+imported from elsewhere.
 """
 
 import heapq
@@ -15,50 +16,50 @@ from typing import Any, Final, NamedTuple, Self
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-from rsir_core.search.clusters import Clusters, Doubles, Floats, Ints
+from rsir_core.arrays import Doubles, Floats, Ints, Mask
+from rsir_core.search.clusters import Clusters
 
-# Rounding of a float32 sum of K squares, per term, with room to spare; and what squares that underflow can hide.
+# Rounding error of a float32 sum of K squares, per term, with a margin; and the error of squares that underflow.
 RELATIVE: Final = 2.0**-22
 ABSOLUTE: Final = 1e-18
-_BELOW: Final = 1 - 1e-12  # for the float64 rounding of a bound
-_ROUNDED: Final = 1e-6  # by how much of itself a complement can be out of order, where another machine rounded it
-_STEP: Final = 32  # rows of which the first says whether any can be within the limit
+_BELOW: Final = 1 - 1e-12  # covers the float64 rounding of a bound
+_ROUNDED: Final = 1e-6  # relative error by which complements of another machine can be out of order
+_STEP: Final = 32  # rows; the first of each step tells whether any of them can be within the limit
 _ALL: Final = np.empty(0, np.bool_)
 
 
 class ClusterBounds(NamedTuple):
-    """Hold what bounds are computed from, see `clusters`: of m clusters, or of the groups that they lie in."""
+    """Hold what bounds are computed from, see `clusters`, for m clusters or groups of clusters."""
 
     of_class: Ints  # (m,)
     centre: Floats  # (m, K)
     radius: Floats  # (m,)
     min_complement: Floats  # (C, m)
-    start: Ints  # (m,) the first row of each cluster, or the first cluster of each group
+    start: Ints  # (m,) first row of each cluster, or first cluster of each group
     stop: Ints  # (m,) one after the last
 
     @classmethod
     def of(cls, clusters: Clusters, start: Ints, count: Ints) -> Self:
-        """Build from clusters, with what each of them begins with and how many of it there are."""
+        """Build from clusters, with the first child of each and the number of its children."""
         minima = np.ascontiguousarray(clusters.min_complement.T)
         return cls(clusters.of_class, clusters.centre, clusters.radius, minima, start, start + count)
 
 
 class ClusterTree(NamedTuple):
-    """Hold what a search walks down: groups, their clusters, and the rows of these."""
+    """Hold what a search descends: groups, their clusters, and the clusters' rows."""
 
     groups: ClusterBounds
     clusters: ClusterBounds
     feature: Floats  # (n, K)
-    complement: Floats  # (C, n): a query reads one class of it
-    from_centre: Floats  # (n,) of each row's cluster
-    in_order: bool  # the rows of each cluster, the surest of their class first; of older indexes they are not
-    most_rows: int  # in a cluster
+    complement: Floats  # (C, n); a query reads one class
+    from_centre: Floats  # (n,) distance of each row from its cluster's centre
+    in_order: bool  # whether the most confident rows of each cluster come first; not so in older indexes
+    most_rows: int  # of any cluster
 
     @classmethod
     def of(cls, clusters: Clusters, feature: Floats, complement: Floats, from_centre: Floats) -> Self:
-        """Build from rows that lie in clusters; nothing of the size of the rows is copied."""
+        """Build from rows that are ordered by clusters; the rows are not copied."""
         groups = ClusterBounds.of(clusters.groups(), clusters.group_start, clusters.group_size)
         balls = ClusterBounds.of(clusters, clusters.start, clusters.count)
         in_order = _in_order(complement, balls)
@@ -66,20 +67,20 @@ class ClusterTree(NamedTuple):
 
 
 def candidates(
-    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: npt.NDArray[np.bool_] | None, plain: bool
+    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, plain: bool
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
-    """Find every row that can be among the k of smallest weighted distance, those that tie for the last place included.
+    """Find every row that can be among the k of smallest weighted distance, including ties for the last place.
 
     Args:
         tree: of the rows.
         query: feature (K,) float32, complements (C,) float32, most probable class.
         k: at least 1.
-        allowed: (n,) bool; the others are passed over. None: none is.
-        plain: by the distance alone.
+        allowed: (n,) bool, the rows to rank; None: all.
+        plain: rank by the Euclidean distance alone.
 
     Returns:
-        their positions, weighted distances, distances, and weights by equations 6 and 7, in the order of what they are
-        ranked by; and how many rows were looked at.
+        Positions, weighted distances, distances, and weights by equations 6 and 7, in ranked order; and the number of
+        rows whose features were read.
     """
     if allowed is not None and not allowed.any():
         none = np.empty(0)
@@ -95,7 +96,7 @@ def _compiled(function: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _distance(a: Any, rows: Any, i: Any) -> Any:
-    """Compute ‖a − row i‖ in float32; infinite where a square is."""
+    """Compute ‖a − row i‖ in float32; infinite if a square overflows."""
     total = np.float32(0)
     for d in range(len(a)):
         total += (a[d] - rows[i, d]) * (a[d] - rows[i, d])
@@ -104,7 +105,7 @@ def _distance(a: Any, rows: Any, i: Any) -> Any:
 
 @_compiled
 def _distances(a: Any, rows: Any, start: Any, stop: Any, out: Any) -> None:
-    """Compute ‖a − row j‖ in float32, of each from start to stop."""
+    """Compute ‖a − row j‖ in float32 for each j from start to stop."""
     for j in range(start, stop):
         out[j - start] = _distance(a, rows, j)
 
@@ -134,19 +135,19 @@ def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
 
 @_compiled
 def _near(balls: Any, j: Any, centre: Any, dimensions: Any) -> Any:
-    """Bound the distance of every row of cluster j from below, by how far its centre is."""
+    """Bound the distance of every row of cluster j from below, by the distance of its centre."""
     return max(0.0, _lower(centre, dimensions) - balls.radius[j]) * _BELOW
 
 
 @_compiled
 def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensions: Any, out: Any) -> None:
-    """Bound each row of a cluster from below, but for the query's weight; without a branch, to be done at once.
+    """Bound each row of a cluster from below, without the query's weight; branch-free, to be vectorised.
 
     Args:
-        weights: (c,) float32, of equation 7.
-        from_centre: (c,) float32, how far each row is from the centre; rounded.
-        centre: how far the query is from it; rounded.
-        near: how far the query is from the ball.
+        weights: (c,) float32, weights by equation 7.
+        from_centre: (c,) float32, rounded distance of each row from the centre.
+        centre: rounded distance of the query from the centre.
+        near: lower bound of the query's distance from the cluster.
         dimensions: K.
         out: (c,) float64, or longer.
     """
@@ -161,7 +162,7 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
 
 @_compiled
 def _in_order(complements: Any, clusters: Any) -> Any:
-    """Tell whether the rows of each cluster have rising complements of their class, but for rounding."""
+    """Tell whether the complements of each cluster's class rise from row to row, up to rounding."""
     for j in range(len(clusters.start)):
         most = np.float32(0)
         for i in range(clusters.start[j], clusters.stop[j]):
@@ -173,8 +174,8 @@ def _in_order(complements: Any, clusters: Any) -> Any:
 
 
 @_compiled
-def _sure(weights: Any, most: Any) -> Any:
-    """Count how many of the first rows of a cluster in order can be of at most such a weight by equation 7."""
+def _prefix_within(weights: Any, most: Any) -> Any:
+    """Count the first rows of an ordered cluster whose weight by equation 7 can be at most `most`."""
     stop = 0
     while stop < len(weights) and weights[stop] <= most * (1 + _ROUNDED):
         stop += _STEP
@@ -183,7 +184,7 @@ def _sure(weights: Any, most: Any) -> Any:
 
 @_compiled
 def _passing(mask: Any, start: Any, stop: Any) -> Any:
-    """Find where the rows of a cluster end that need be looked at: where they begin, if none of them is allowed."""
+    """Return the end of a cluster's rows, or their start if none of them is allowed."""
     if len(mask) == 0 or mask[start:stop].any():
         return stop
     return start
@@ -191,12 +192,12 @@ def _passing(mask: Any, start: Any, stop: Any) -> Any:
 
 @_compiled
 def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
-    """Choose the cluster that a search begins with, and how far its centre is: the nearest group's nearest.
+    """Choose the cluster to begin with: the nearest cluster of the nearest group; also returns its centre's distance.
 
-    Nearest by the weighted distance of the centre: a limit that is low soon spares most of what follows.
+    Nearest by the weighted distance of the centre. A limit that is low early lets most of the rest be skipped.
 
     Args:
-        tree: see `ClusterTree`; with a cluster.
+        tree: see `ClusterTree`; it has at least one cluster.
         query: see `candidates`.
         plain: see `candidates`.
         distances: (g,) float32, of the groups' centres.
@@ -219,16 +220,16 @@ def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
 
 @_compiled
 def _push(waiting: Any, balls: Any, run: Any, query: Any, allowed: Any, distances: Any) -> None:
-    """Let balls wait to be looked into, by their bounds.
+    """Push clusters or groups onto the heap of those to visit, ordered by their bounds.
 
     Args:
-        waiting: the heap: bound, weighted distance of the centre (so that of balls around the query the best come
-            first), the ball's number, distance of the centre.
+        waiting: the heap of (bound, weighted distance of the centre, number, distance of the centre); the second
+            orders those that contain the query, whose bound is 0.
         balls: clusters or groups.
-        run: the first of them, one after the last, and from where on they are numbered.
+        run: the first of them, one after the last, and the offset of their numbers.
         query: see `candidates`.
-        allowed: whether by the distance alone; the limit; which one is left out.
-        distances: of their centres, from the first on.
+        allowed: whether to rank by distance alone; the limit; the number of one to leave out.
+        distances: of their centres, beginning with the first.
     """
     (start, stop, numbered), (plain, limit, left_out) = run, allowed
     for j in range(start, stop):
@@ -240,14 +241,14 @@ def _push(waiting: Any, balls: Any, run: Any, query: Any, allowed: Any, distance
 
 @_compiled
 def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out: Any) -> Any:
-    """Select the rows of a run that can be within the limit and are allowed; no branch, as none could be foreseen.
+    """Select the rows of a run that can be within the limit and are allowed; branch-free, as branches mispredict.
 
     Args:
         bounds: see `_row_bounds`.
-        query_weight: of equation 6.
+        query_weight: weight by equation 6.
         limit: of weighted distances.
         run: its first row, and one after the last.
-        mask: see `candidates`; none: all are allowed.
+        mask: see `allowed` of `candidates`; empty: all are allowed.
         out: (c + 1,) int64, or longer: the rows.
     """
     start, stop = run
@@ -266,7 +267,7 @@ def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out
 
 @_compiled
 def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
-    """Visit clusters; see `candidates`. In one piece: taken apart, it took 7 % longer."""
+    """Visit clusters, see `candidates`. It is one function because splitting it took 7 % longer."""
     groups, clusters, features, complements, from_centre, in_order, most_rows = tree
     feature, complement, query_class = query
     m, K = len(clusters.start), len(feature)
@@ -278,10 +279,10 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
         _distances(feature, groups.centre, 0, len(groups.start), distances)
         first, centre = _first(tree, query, plain, distances)
         waiting.append((-1.0, 0.0, first, centre))
-    best = [-np.inf][:0]  # of the k smallest upper ends, the negative: the largest comes first
+    best = [-np.inf][:0]  # negatives of the k smallest upper ends: a heap with the largest first
     limit, looked_at = np.inf, 0
     found = [(0.0, 0, 0)][:0]  # lower end, row, class
-    while len(waiting) > 0:  # of clusters, and from m on groups
+    while len(waiting) > 0:  # numbers below m are clusters, the others groups
         bound, _, j, centre = heapq.heappop(waiting)
         if bound > limit:
             break
@@ -295,7 +296,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
         start, stop = clusters.start[j], _passing(mask, clusters.start[j], clusters.stop[j])
         weights = ones[: stop - start] if plain else complements[query_class, start:stop]
         if in_order and near > 0 and not plain and clusters.of_class[j] == query_class:
-            weights = weights[: _sure(weights, limit / (query_weight * near))]
+            weights = weights[: _prefix_within(weights, limit / (query_weight * near))]
             stop = start + len(weights)
         _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
         count = _chosen(bounds, query_weight, limit, (start, stop), mask, chosen)
@@ -316,14 +317,14 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
                 heapq.heapreplace(best, -high)
             if len(best) == k:
                 limit = -best[0]
-        if bound < 0:  # that was the first; of most classes no group is within the limit now
+        if bound < 0:  # after the first cluster, groups of most classes exceed the limit
             _push(waiting, groups, (0, len(groups.start), m), query, (plain, limit, -1), distances)
     return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], plain), looked_at
 
 
 @_compiled
 def _ranked(tree: Any, query: Any, found: Any, plain: Any) -> Any:
-    """Rank rows (position, class) by weighted distance or distance, with the factors, float64."""
+    """Rank rows (position, class) by weighted or Euclidean distance in float64; returns the factors as well."""
     feature, complement, query_class = query
     n = len(found)
     rows, factors = np.empty(n, np.int64), np.empty((4, n))

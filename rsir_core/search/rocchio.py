@@ -1,35 +1,34 @@
-"""Relevance feedback: a query moved towards what a person marked as good and away from what they marked as bad."""
+"""Relevance feedback: move a query towards images marked as relevant and away from those marked as not."""
 
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from rsir_core.arrays import Floats
 
-# Rocchio's weights, as Manning, Raghavan and Schütze give them (Introduction to Information Retrieval, 9.1.1).
+# Rocchio's weights as in Manning, Raghavan and Schütze, Introduction to Information Retrieval, 9.1.1.
 QUERY: Final = 1.0
 POSITIVE: Final = 0.75
 NEGATIVE: Final = 0.15
 
 
 class Example(NamedTuple):
-    """Hold what an image is ranked by: its feature, (K,) float32, and class probabilities, (C,) float32."""
+    """Hold an image's feature, (K,) float32, and class probabilities, (C,) float32."""
 
     feature: Floats
     class_probabilities: Floats
 
 
 def refine(query: Example | None, positive: list[Example], negative: list[Example]) -> Example:
-    """Move a query by Rocchio's formula on features and on class probabilities, its weights divided by their sum.
+    """Apply Rocchio's formula to features and class probabilities, with weights that are divided by their sum.
 
-    So the centre of the features does not matter, and the good examples of one kind stay where they are. Probabilities
-    that become negative are 0.
+    Dividing makes the result independent of the features' centre, and keeps it where all relevant examples agree.
+    Negative probabilities become 0.
 
     Args:
-        query: what was asked with; None: the good examples alone.
-        positive: good ones; at least one where there is no query.
-        negative: bad ones.
+        query: the query; None: examples alone.
+        positive: relevant examples; at least one if there is no query.
+        negative: examples that are not relevant.
     """
     groups = [(QUERY, [query] if query else []), (POSITIVE, positive), (-NEGATIVE, negative)]
     weights = np.concatenate([np.full(len(group), weight / len(group)) for weight, group in groups if group])

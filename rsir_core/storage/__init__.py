@@ -1,1 +1,1 @@
-"""File systems by URI, what lies on them, and how a file becomes bytes."""
+"""Storage: open file systems by URI, list S3 buckets, read and write files."""

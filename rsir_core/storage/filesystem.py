@@ -1,4 +1,4 @@
-"""Any storage: by a URI, and writing a file so that no reader ever sees half of it."""
+"""Open any storage by its URI, and write files so that no reader ever sees half of one."""
 
 import errno
 import os
@@ -15,15 +15,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rsir_core.errors import ConfigError, RsirError, StorageError
 
-_HOLDERS: Final = ("zip", "tar", "libarchive")  # protocols of files that hold others, which may be local paths
+_CONTAINERS: Final = ("zip", "tar", "libarchive")  # protocols of files that contain files; the outer may be local
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 
 
 def file_system(uri: str, **options: Any) -> tuple[Any, str]:
-    """Open what holds a URI that a person gave, and its path there; `options` are fsspec's.
+    """Return the file system of a URI that a user gave, and the path on it; `options` are fsspec's.
 
     Raises:
-        StorageError: the protocol is unknown, or not installed.
+        StorageError: the protocol is unknown, or its package is not installed.
     """
     try:
         found = opened(uri, **options)
@@ -38,7 +38,7 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def opened(uri: str, **options: Any) -> tuple[Any, str]:
-    """Find what holds a URI, and its path there, as `fsspec.core.url_to_fs`; but `::` in a name chains nothing."""
+    """Return file system and path of a URI like `fsspec.core.url_to_fs`, but allow `::` within names."""
     if "::" in uri and len(links_of(uri)) == 1:
         protocol, mark, _ = uri.partition("://")
         fs = fsspec.filesystem(protocol if mark else "file", **options)
@@ -48,23 +48,23 @@ def opened(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def links_of(uri: str) -> list[str]:
-    """Split a chain of stores, as `zip://a.jpg::s3://bucket/photos.zip` is one of two; any other URI is one of one."""
+    """Split a chained URI such as `zip://a.jpg::s3://bucket/photos.zip` into its links; other URIs are one link."""
     first, *others = uri.split("::")
-    is_chain = all("://" in link for link in others) or first.partition("://")[0] in _HOLDERS
+    is_chain = all("://" in link for link in others) or first.partition("://")[0] in _CONTAINERS
     return [first, *others] if others and is_chain else [uri]
 
 
 def make_folder(option: str, uri: str) -> None:
-    """Make sure that a folder of this machine can be written to, before there is work that would be lost otherwise.
+    """Create a local folder and check that it is writable, before work is done that could not be saved.
 
-    Folders in object stores are not checked: that could mean making a bucket.
+    Folders in object stores are not checked, because that could create a bucket.
 
     Args:
-        option: which gave it, in words of the command line.
+        option: the command-line option that names the folder, for the message.
         uri: of the folder.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created or written to.
     """
     try:
         fs, path = file_system(uri)
@@ -77,10 +77,10 @@ def make_folder(option: str, uri: str) -> None:
 
 
 def put_file(uri: str, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing.
+    """Write a file atomically: readers see all of it or nothing.
 
     Raises:
-        StorageError: the store does not take it.
+        StorageError: the store refuses or fails.
     """
     try:
         _put(uri, data)
@@ -92,10 +92,10 @@ def put_file(uri: str, data: bytes) -> None:
 
 @contextmanager
 def reading_from(uri: str) -> Iterator[None]:
-    """Turn a store's failure, while the body reads there, into an error whose text can be a job's last line.
+    """Convert a store's failures while the body reads to StorageError, whose text can be a job's last line.
 
     Raises:
-        StorageError: it does not answer, or refuses. What is not there stays a FileNotFoundError.
+        StorageError: the store does not answer, or refuses. A missing file stays a FileNotFoundError.
     """
     try:
         yield
@@ -107,13 +107,40 @@ def reading_from(uri: str) -> Iterator[None]:
         ) from error
 
 
+def get_file(uri: str) -> bytes:
+    """Read a small file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: the store does not answer, or refuses.
+    """
+    fs, path = file_system(uri, use_listings_cache=False)
+    with reading_from(uri):
+        data: bytes = fs.cat_file(path)
+    return data
+
+
+def names_in(folder: str) -> list[str]:
+    """List the names of what lies in a folder, as the store knows it now; none where there is no such folder.
+
+    Raises:
+        StorageError: the store does not answer, or refuses.
+    """
+    fs, path = file_system(folder, use_listings_cache=False)
+    with reading_from(folder):
+        try:
+            return sorted(entry.rpartition("/")[2] for entry in fs.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+
+
 def one_line(error: Exception) -> str:
-    """Format what an error says, without line breaks and colours, which deltalake's have."""
+    """Format an error's message on one line, without the colour codes that deltalake's messages have."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
 
 
 def not_written(uri: str, error: Exception) -> StorageError:
-    """Turn a store's failure to write into an error whose text can be a job's last line."""
+    """Build the StorageError for a failed write; its text can be a job's last line."""
     return StorageError(
         f"{uri} cannot be written ({type(error).__name__}: {one_line(error)}); check space, network and "
         "credentials, then run the same command again"
@@ -124,7 +151,7 @@ def _put(uri: str, data: bytes) -> None:
     fs, path = fsspec.core.url_to_fs(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, data)  # object stores show an object when it is complete
+        fs.pipe_file(path, data)  # object stores publish an object when it is complete
         return
     unfinished = f"{path}.{uuid.uuid4().hex}"
     try:
@@ -135,13 +162,13 @@ def _put(uri: str, data: bytes) -> None:
 
 
 def create_file(uri: str, data: bytes) -> bool:
-    """Write a file, whole, unless there is one already; returns whether this call has written it.
+    """Create a file atomically unless it exists; returns whether this call created it.
 
-    Of several at once one writes it, where the store knows conditional writes (local disks, S3, GCS, Azure). An answer
-    that got lost can make False of True: who must know reads the file.
+    Of several concurrent calls one succeeds, on stores with conditional writes (local disks, S3, GCS, Azure). If the
+    store's answer is lost, False may be returned although this call did create the file; read the file to be sure.
 
     Raises:
-        StorageError: the store does not take it.
+        StorageError: the store refuses or fails.
     """
     try:
         return _create(uri, data)
@@ -161,7 +188,7 @@ def _create(uri: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if fs.exists(path):  # refused in other words
+        if fs.exists(path):  # the store reports an existing file by another error
             return False
         if error.errno != errno.ENOSYS:
             raise

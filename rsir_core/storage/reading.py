@@ -1,4 +1,4 @@
-"""From a file's URI to its bytes, local or in any store that fsspec opens."""
+"""Read files by URI, local or in any store that fsspec opens."""
 
 import stat
 import sys
@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.storage.filesystem import opened
 
-_FETCHED: Final = 512 * 1024  # bytes, at least, of a request to a store: a block or two of a scene
+_MIN_REQUEST: Final = 512 * 1024  # bytes of a request to a store: a block or two of a scene
 
 
 def read_file(uri: str, max_bytes: int) -> bytes:
@@ -25,7 +25,7 @@ def read_file(uri: str, max_bytes: int) -> bytes:
 
 
 def open_file(uri: str) -> BinaryIO:
-    """Open a file of which parts are to be read; of a remote one no more is fetched than is read, by half a MiB.
+    """Open a file to read parts of it; of remote files only what is read is fetched, in steps of half a MiB.
 
     Raises:
         ImageError: stage `read`; kind `missing`, `denied`, `empty` or `error`.
@@ -33,7 +33,7 @@ def open_file(uri: str) -> BinaryIO:
     with reading(uri):
         if "://" in uri:
             fs, path = opened(uri)
-            file: BinaryIO = fs.open(path, "rb", block_size=_FETCHED, cache_type="readahead")
+            file: BinaryIO = fs.open(path, "rb", block_size=_MIN_REQUEST, cache_type="readahead")
             return file
         _check_local(uri, sys.maxsize)
         return Path(uri).open("rb")
@@ -41,7 +41,7 @@ def open_file(uri: str) -> BinaryIO:
 
 @contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """Raise what goes wrong in the body with reading a file as an ImageError of stage `read`."""
+    """Convert errors of reading a file in the body to ImageError of stage `read`."""
     try:
         yield
     except ImageError:
@@ -63,7 +63,7 @@ def _read_local(uri: str, max_bytes: int) -> bytes:
 
 def _check_local(uri: str, max_bytes: int) -> None:
     status = Path(uri).stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it has a writer
         raise ImageError(f"{uri} is no regular file", "read", "error")
     _check_size(uri, status.st_size, max_bytes)
 

@@ -1,7 +1,7 @@
-"""What lies in an S3 bucket below a prefix: a thousand keys to a request, several requests at a time.
+"""List the objects of an S3 bucket below a prefix: a thousand keys per request, several requests at once.
 
-fsspec lists folder by folder, which takes a request for each at least. S3 itself knows no folders: it lists keys in the
-order of their bytes, from any one on. So the keys are parted where folders begin, and each part is listed flat.
+fsspec lists folder by folder, at least one request each. S3 itself has no folders: it lists keys in byte order,
+starting after any key. So the key space is partitioned where folders begin, and each part is listed flat.
 """
 
 from collections import deque
@@ -10,21 +10,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-PAGE: Final = 1000  # keys of a request; S3 gives no more
-REQUESTS: Final = 16  # at once; as many pages are held
-PARTS: Final = 32  # of the keys, at most; for each, one last page is fetched that belongs in part to the next
-LOOKS: Final = 64  # requests, at most, that look for the folders in one
+PAGE: Final = 1000  # keys per request, S3's maximum
+REQUESTS: Final = 16  # concurrent requests, and pages held
+MAX_PARTS: Final = 32  # of the key space; the last page of each overlaps the next part
+MAX_FOLDER_REQUESTS: Final = 64  # to find the folders in one
 
-Entry = Mapping[str, Any]  # name, size and ETag, as fsspec calls them
+Entry = Mapping[str, Any]  # name, size and ETag, in fsspec's terms
 
 
 class Part(NamedTuple):
-    """Keys in a row that are still to be listed, without both ends.
+    """A range of keys that remains to be listed; both ends are exclusive.
 
     Attributes:
-        after: a key.
-        before: a key; None: all that come.
-        token: of the store, to go on with.
+        after: key before the range.
+        before: key after the range; None: no end.
+        token: the store's continuation token.
     """
 
     after: str
@@ -32,12 +32,12 @@ class Part(NamedTuple):
     token: str | None = None
 
 
-Page = tuple[list[Entry], Part | None]  # and what of its part comes after it
+Page = tuple[list[Entry], Part | None]  # and what remains of its part
 
 
 def quick(fs: Any) -> Any:
-    """Make an s3fs file system that leaves times as text: parsing them takes longer than all else of a page."""
-    from aiobotocore.session import AioSession  # noqa: PLC0415 -- of the extra `s3`; who has such an `fs` has it
+    """Build an s3fs file system that does not parse times, which would take longer than the rest of a page."""
+    from aiobotocore.session import AioSession  # noqa: PLC0415 -- of the extra `s3`, as is s3fs
 
     session = AioSession(**fs.kwargs)  # as s3fs makes it
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
@@ -45,7 +45,7 @@ def quick(fs: Any) -> Any:
 
 
 class Bucket:
-    """Part of a bucket.
+    """List part of a bucket.
 
     Args:
         fs: an s3fs file system.
@@ -58,7 +58,7 @@ class Bucket:
         self._prefix = f"{key}/" if key else ""
 
     def entries(self) -> Iterator[Entry]:
-        """List every object, once, in an order that is the same each time; a few pages are held, never the listing."""
+        """Yield every object once, in a reproducible order; only a few pages are held in memory."""
         first, rest = self._list(Part("", None))
         yield from first
         if rest is None:
@@ -89,24 +89,24 @@ class Bucket:
         return entries, None if is_over else part._replace(token=found["NextContinuationToken"])
 
     def _parted(self, rest: Part, listed: list[str]) -> list[Part]:
-        """Split what is left after these keys into several parts; into one where the store has no order of keys.
+        """Split the rest after the listed keys into parts; into one part if the store does not order keys.
 
-        S3's directory buckets have none, nor can they start after a key.
+        S3's directory buckets do not, nor can they start after a key.
         """
         level, edges = [self._prefix] * (listed == sorted(listed)), list[str]()
         while level and len(edges) < REQUESTS:
             level = [folder for prefix in level for folder in self._folders(prefix)]
             edges += level
         edges = sorted(edge for edge in edges if edge > max(listed, default=""))
-        edges = edges[:: max(1, -(-len(edges) // PARTS))]
+        edges = edges[:: max(1, -(-len(edges) // MAX_PARTS))]
         ends = [*edges, None]
         return [rest._replace(before=ends[0]), *(Part(*between) for between in zip(edges, ends[1:], strict=True))]
 
     def _folders(self, prefix: str) -> list[str]:
-        """List folders directly in a prefix; not all where they are very many, none where it begins with files only."""
+        """List the folders directly below a prefix; not all if there are very many, none if files come first."""
         found: list[str] = []
         go_on: dict[str, str] = {}
-        for _ in range(LOOKS):
+        for _ in range(MAX_FOLDER_REQUESTS):
             page = self._ask(prefix, {"Delimiter": "/", **go_on})
             names = [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
             found += names

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.evaluating.labels import match
 from rsir_core.archive.labels import LabelledImage, folder_label, label_images, read_split, split_images, split_to_csv
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import LabelError, StorageError
+from rsir_core.evaluation.labelled_rows import match
 
 FILES = [ImageFile(f"{c}/{i}.jpg", f"/archive/{c}/{i}.jpg", "1", 1) for c in ("b", "a") for i in range(10)]
 

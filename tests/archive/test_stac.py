@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 
 from jobs.indexing.options import IndexConfig
 from rsir_core.archive.listing import ImageFile
-from rsir_core.archive.stac import AHEAD, AT_ONCE, ItemSelection, item_of, list_items
+from rsir_core.archive.stac import CONCURRENT_ITEMS, ITEMS_AHEAD, ItemSelection, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
 
@@ -100,7 +100,7 @@ def test_few_items_are_held(catalogue: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("rsir_core.archive.stac._items", lambda *_: sources)
     with pytest.raises(ArchiveError, match="no item that is wanted"):
         list(list_items(catalogue, ItemSelection()))
-    assert read.index("9999") >= 10_000 - AHEAD - AT_ONCE  # in their order, or nearly
+    assert read.index("9999") >= 10_000 - ITEMS_AHEAD - CONCURRENT_ITEMS  # in their order, or nearly
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_what_is_no_catalogue(tmp_path: Path) -> None:
 def test_options_of_catalogues(options: dict[str, str]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(ConfigError, match=f"--{name} {value}"):
-        IndexConfig(archive="x.json", models="m", index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(archive="x.json", models="m", index="i", **options)
     with pytest.raises(ConfigError, match=r"catalogues.*folder"):
-        IndexConfig(archive="folder", models="m", index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(archive="folder", models="m", index="i", collections="landsat")
     assert IndexConfig(archive="folder", models="m", index="i").wanted is None
     given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
     assert given == ItemSelection(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))

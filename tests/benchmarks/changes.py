@@ -9,7 +9,6 @@ image); `driver_bytes_replacing` is what it grew by while files were rewritten.
 """
 
 import argparse
-import dataclasses
 import gc
 import json
 import tempfile
@@ -22,20 +21,23 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from jobs.cluster import joined
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
+from jobs.pipeline.cluster import joined
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive.listing import ImageFile
 from rsir_core.index.diff import listing_table
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
+from tests.support.options import replaced
 from tests.support.stored_index import publish_features, store_embeddings
 from tests.support.watching import peak
+from tests.support.writing import writer_of
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
 
@@ -111,16 +113,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         Image.fromarray(draw_scene("forest", np.random.default_rng(0)).pixels).save(root / "image.jpg", quality=95)
         archive = Listing(root / "image.jpg", args.rows)
         index = Index(str(root / "index"))
-        index.adopt_bundle(str(root / "models"))
+        writer_of(index).adopt_bundle(str(root / "models"))
         listing = listing_table(archive(""))
         store_embeddings(index, listing, models.fingerprint, len(models.classes), ROWS_PER_FILE * 16)
         publish_features(index, listing, models.fingerprint, models.classes, 19)
         del listing
         config = IndexConfig(archive=str(root), models=str(root / "models"), index=index.uri)
         with joined(None):
-            state_no_match(index)  # as the job leaves an index
+            state_no_match(writer_of(index))  # as the job leaves an index
             for name in ("warm", "alone"):  # the first starts workers
-                elsewhere = dataclasses.replace(config, index=str(root / name))
+                elsewhere = replaced(config, index=str(root / name))
                 alone = measured(elsewhere, Listing(root / "image.jpg", n))
             unchanged = measured(config, archive)
             archive.last += n

@@ -12,17 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.cluster import joined
-from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact
 from jobs.indexing.publishing import fit_pca, project
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
 from rsir_core.index.lease import Lease
+from rsir_core.index.writer import IndexWriter
 from tests.support.drawn_rows import NAMES
 from tests.support.stored_index import store_embeddings
 from tests.support.watching import Watch
+from tests.support.writing import writer_of
 
 NIGHT = 10_000  # images that each run has added
 PER_COMMIT = 1_000
@@ -39,12 +41,12 @@ def compacted(count: int) -> dict[str, Any]:
             keys = stored_keys(index)
             pca = fit_pca(index, keys, 19)
             nights = [project(index, keys.slice(start, NIGHT), pca, NAMES) for start in range(0, count, NIGHT)]
-            index.commit("features", [file for night in nights for file in night.files], "append")
+            writer_of(index).commit("features", [file for night in nights for file in night.files], "append")
             before = _files(index)
             with Watch() as watch:
                 began = time.perf_counter()
                 with Lease.take(index.uri) as lease:
-                    compact(Commits(index, lease))
+                    compact(IndexWriter(index, lease))
                 seconds = time.perf_counter() - began
             for name in ("features", "embeddings"):
                 assert _ids(index, name) == ids, f"{name} has lost or doubled rows"

@@ -5,7 +5,6 @@ better of one process with two threads and two processes with one, over the proj
 """
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -21,17 +20,19 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from jobs.cluster import joined
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined
 from rsir_core.archive.listing import list_images
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models import bundle
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
+from rsir_core.models.settings import DetectorSettings
 from tests.support.drawn_rows import NAMES
+from tests.support.options import replaced
 
 BATCH = 32
 BACKBONE = "efficientnet_lite0"
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ours, loops = [], []
         with joined(None):
             for i in range(args.rounds):
-                ours.append(index_archive(dataclasses.replace(config, index=f"{folder}/index{i}"))["images_per_second"])
+                ours.append(index_archive(replaced(config, index=f"{folder}/index{i}"))["images_per_second"])
                 loops.append([plain_loop(models, uris, processes) for processes in (1, 2)])
         script = user_script(models, uris[:300])
         cpu = cpu_outside_models(models, uris[:500])

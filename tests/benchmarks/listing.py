@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from rsir_core.archive.listing import list_images
 from rsir_core.index.diff import listing_table, make_plan
-from rsir_core.index.index import KEY, Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import KEY, TableName
 from tests.support.store import Store
 
 PER_FOLDER = 1000

@@ -16,9 +16,12 @@ import numpy as np
 
 from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition, in_runs
-from rsir_core.search.exact import Searcher, classes
+from rsir_core.search.exact import classes
 from tests.support.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
+from tests.support.rankings import searcher_of
+from tests.support.writing import writer_of
 
 
 def write_index(uri: str, n: int) -> None:
@@ -27,10 +30,9 @@ def write_index(uri: str, n: int) -> None:
     feature, p = drawn(made_up(rng), n, False, rng)
     by_class = np.argsort(classes(p), kind="stable")
     parts = [by_class[start : start + FEATURES_PER_FILE] for start in range(0, n, FEATURES_PER_FILE)]
-    files = [
-        index.write_rows("features", *in_runs(feature_rows(at, feature[at], p[at], ("bundle", "pca")))) for at in parts
-    ]
-    index.commit("features", files, "overwrite")
+    rows = (feature_rows(at, feature[at], p[at], ("bundle", "pca")) for at in parts)
+    files = [write_rows(index.uri, "features", *in_runs(part)) for part in rows]
+    writer_of(index).commit("features", files, "overwrite")
 
 
 def held(kind: str) -> int:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             writer.start()
             writer.join()
         index = Index(uri)
-        _, warm = Searcher.of(
+        _, warm = searcher_of(
             ["a"], np.zeros((1, DIMENSIONS), np.float32), np.full((1, CLASSES), 1 / CLASSES, np.float32)
         )
         warm.search(np.zeros(DIMENSIONS, np.float32), np.full(CLASSES, 1 / CLASSES, np.float32), 1)  # compiles

@@ -4,7 +4,6 @@ Ratios mean something only while both cores are free: `quiet` says whether other
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import subprocess
@@ -18,9 +17,10 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.indexing.options import IndexConfig
 from tests.benchmarks.index import BATCH, write_models
+from tests.support.options import replaced
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,9 +31,9 @@ def run(config: IndexConfig, nodes: int) -> float:
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=1)
-        given = dataclasses.replace(config, address=cluster.address)
-        options = [f"--{f.name.replace('_', '-')}={getattr(given, f.name)}" for f in dataclasses.fields(given)
-                   if f.name in ("address", "archive", "models", "index", "batch_size")]  # fmt: skip
+        given = replaced(config, address=cluster.address)
+        names = {"address", "archive", "models", "index", "batch_size"}
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in given.model_dump(include=names).items()]
         done = subprocess.run(
             [sys.executable, "-m", "jobs.index", *options, "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE
         )

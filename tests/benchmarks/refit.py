@@ -11,15 +11,16 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from jobs.cluster import joined
 from jobs.indexing.compacting import EMBEDDINGS_PER_FILE
 from jobs.indexing.publishing import fit_pca, project
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
 from rsir_core.index.index import Index
 from tests.support.drawn_rows import NAMES
 from tests.support.stored_index import store_embeddings
 from tests.support.watching import Watch
+from tests.support.writing import writer_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fitted = time.perf_counter()
             fit_bytes = watch.largest
             projected = project(index, keys, pca, NAMES)
-            index.commit("features", projected.files, "overwrite")
+            writer_of(index).commit("features", projected.files, "overwrite")
             ended = time.perf_counter()
     result = {
         "rows": args.rows,

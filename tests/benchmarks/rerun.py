@@ -5,7 +5,6 @@ runs already. All file sizes are those of 1,280 dimensions, 19 components and 21
 """
 
 import argparse
-import dataclasses
 import json
 import shutil
 import tempfile
@@ -16,18 +15,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jobs.cluster import joined
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.options import IndexConfig
+from jobs.pipeline.cluster import joined
 from jobs.pipeline.stage import ROWS_PER_FILE
 from rsir_core.archive.listing import list_images
 from rsir_core.index.diff import listing_table
-from rsir_core.index.index import Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
+from tests.support.options import replaced
 from tests.support.stored_index import publish_features, store_embeddings
+from tests.support.writing import writer_of
 
 PER_FOLDER = 1000
 
@@ -64,18 +66,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         models = load_bundle(str(root / "models"))
         link_images(root / "archive", 0, args.rows)
         index = Index(str(root / "index"))
-        index.adopt_bundle(str(root / "models"))
+        writer_of(index).adopt_bundle(str(root / "models"))
         listing = listing_table(list_images(str(root / "archive")))
         store_embeddings(index, listing, models.fingerprint, len(models.classes), ROWS_PER_FILE)
         publish_features(index, listing, models.fingerprint, models.classes, 19)
         sizes = {f"{name}_bytes_per_image": bytes_per_row(index, name) for name in ("embeddings", "features")}
         config = IndexConfig(archive=str(root / "archive"), models=str(root / "models"), index=index.uri)
         with joined(None):
-            state_no_match(index)  # as the job leaves an index
+            state_no_match(writer_of(index))  # as the job leaves an index
             unchanged = index_archive(config)
             assert unchanged["described"] == 0 and unchanged["rows"] == args.rows
             link_images(root / "new", 0, args.new)
-            alone = dataclasses.replace(config, archive=str(root / "new"), index=str(root / "alone"))
+            alone = replaced(config, archive=str(root / "new"), index=str(root / "alone"))
             index_archive(alone)  # starts workers, which the next ones find
             shutil.rmtree(root / "alone")
             began = time.perf_counter()

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.demo_scenes import write_archive
+from jobs.demo.scenes import write_archive
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
-from jobs.serving.answer import Answerer
-from jobs.serving.query import QueryDescriber, Ranking, open_version
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
+from rsir_core.retrieval.describing import QueryDescriber
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Ranking
+from rsir_core.retrieval.served_version import open_version
 from rsir_core.search.filters import Filter
 from tests.indexing.test_scene_search import write_models
 from tests.support.mosaics import write_mosaic
@@ -32,8 +34,8 @@ SHIFT = (6, 4)  # pixels
 
 def found(index: str, queries: int) -> dict[str, int]:
     """How many windows, moved by `SHIFT`, find the tile that they are of, as the first result."""
-    edition = open_version(index)
-    answerer, describer = Answerer(edition), QueryDescriber(edition, 10**8)
+    served = open_version(index)
+    rows, describer = PartitionSearch(served), QueryDescriber(served, 10**8)
     table = Index(index).features(columns=["image_id", "uri", "bbox", "time", "window"]).to_pylist()
     inner = [row for row in table if row["window"]["x"] and row["window"]["y"]]
     hits = {"window": 0, "window_and_place": 0, "window_and_date": 0}
@@ -48,7 +50,7 @@ def found(index: str, queries: int) -> dict[str, int]:
             ("window_and_date", Filter(start=time, end=time)),
         ):
             ranking = Ranking(1, filter=wanted)
-            best = answerer.take(answerer.hits(query, ranking, answerer.passing(ranking)))["image_id"]
+            best = rows.rank(query, ranking, rows.passing(wanted)).rows["image_id"]
             hits[name] += best.to_pylist() == [row["image_id"]]
     return hits
 

@@ -31,15 +31,18 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from jobs.serve import QUIET, build, free_port
+from jobs.serve import QUIET, free_port
+from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
 from tests.benchmarks.index import write_models
 from tests.support.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
 from tests.support.uploads import Client, describer_rates
+from tests.support.writing import writer_of
 
 EMBEDDING = 1280  # dimensions
 FILES = 4
@@ -53,16 +56,16 @@ def write_index(uri: str, n: int) -> list[WrittenFile]:
     """n rows in clustered files, the first version; with the models of `index`."""
     index, rng = Index(uri), np.random.default_rng(0)
     write_models(f"{uri}/models")
-    bundle = index.adopt_bundle(f"{uri}/models")
+    bundle = writer_of(index).adopt_bundle(f"{uri}/models")
     pca = Moments.of(rng.normal(size=(2000, EMBEDDING)).astype(np.float32)).fit(DIMENSIONS)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     feature, p = drawn(made_up(rng), n, False, rng)
     files = []
     for part in range(FILES):
         at = np.arange(part, n, FILES)
         table = feature_rows(at, feature[at], p[at], (bundle, pca.fingerprint))
-        files.append(index.write_rows("features", *in_runs(table)))
-    index.commit("features", files, "overwrite")
+        files.append(write_rows(index.uri, "features", *in_runs(table)))
+    writer_of(index).commit("features", files, "overwrite")
     return files
 
 
@@ -174,11 +177,11 @@ def rates(port: int, n: int, seconds: float) -> dict[str, float]:
 def swap(port: int, index: Index, files: list[WrittenFile], requests: int, settle: float) -> dict[str, Any]:
     """Publish another version, of the same rows, while queries go on, until it is served and enough have been asked."""
     last = TableFile(files[-1].name, files[-1].row_count)
-    again = [*files[:-1], index.write_rows("features", *index.read_features(last))]
+    again = [*files[:-1], write_rows(index.uri, "features", *index.read_features(last))]
     before, asked, ended = resident_mb(), [0], threading.Event()
 
     def publish() -> None:
-        version = index.commit("features", again, "overwrite")
+        version = writer_of(index).commit("features", again, "overwrite")
         client = Client(port)
         while not ended.is_set():
             if json.loads(client.get("/index")[1])["version"] == version:
@@ -274,7 +277,7 @@ def kept(uri: str, n: int) -> list[WrittenFile]:
         WrittenFile(f.name, Path(index.table_uri("features"), f.name).stat().st_size, f.row_count)
         for f in index.feature_files(FIRST)
     ]
-    index.commit("features", files, "overwrite")
+    writer_of(index).commit("features", files, "overwrite")
     return files
 
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.boxes.data import BoxedImage, read_boxes
 from jobs.boxes.options import ConvertBoxesConfig
 from jobs.convert_boxes import convert_boxes
+from rsir_core.boxes.data import BoxedImage, read_boxes
 from rsir_core.errors import ConfigError, LabelError
 from rsir_core.models.regions import Box
 
@@ -102,7 +102,7 @@ def write(folder: Path, form: str, objects: Objects) -> ConvertBoxesConfig:
             (boxes / name).parent.mkdir(parents=True, exist_ok=True)
             (boxes / (name + ending)).write_text(text(members))
     places = {"format": form, "images": str(folder / "images"), "boxes": str(boxes), "out": str(folder / "out")}
-    return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)  # type: ignore[arg-type]
+    return ConvertBoxesConfig(**places, classes="tank,ship", val_fraction=0.5)
 
 
 def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
@@ -112,7 +112,7 @@ def converted(config: ConvertBoxesConfig) -> dict[str, BoxedImage]:
 
 
 def changed(config: ConvertBoxesConfig, **values: Any) -> ConvertBoxesConfig:
-    return ConvertBoxesConfig(**{**vars(config), **values})
+    return ConvertBoxesConfig(**{**config.model_dump(), **values})
 
 
 def edges(span: int) -> st.SearchStrategy[tuple[float, float]]:

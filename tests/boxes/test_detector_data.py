@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs.boxes.data import BoxData, read_boxes
+from rsir_core.boxes.data import BoxData, read_boxes
 from rsir_core.errors import LabelError
 from rsir_core.models.detector import offline_ultralytics
 from tests.support.rasters import gdal_file

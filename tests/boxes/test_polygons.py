@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.boxes.polygons import Corners, around, clipped
+from rsir_core.boxes.polygons import Corners, around, clipped
 from rsir_core.models.regions import Box
 
 HEIGHT, WIDTH = 40, 60

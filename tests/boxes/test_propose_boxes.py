@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.boxes.data import read_boxes
 from jobs.boxes.options import ProposeBoxesConfig
 from jobs.propose_boxes import propose_boxes
+from rsir_core.boxes.data import read_boxes
 from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.models.bundle import load_bundle, write_classifier
 from rsir_core.models.cam import ActivationMaps, boxes_of

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.demo import DemoConfig, Steps, _folder_name, choose_queries
-from jobs.demo_picture import Answer, draw_answers
-from jobs.demo_scenes import CLASSES, draw_scene
+from jobs.demo.demo import Steps, _folder_name, choose_queries
+from jobs.demo.options import DemoConfig
+from jobs.demo.picture import Answer, draw_answers
+from jobs.demo.scenes import CLASSES, draw_scene
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import RsirError
 from rsir_core.evaluation.gallery import RIGHT, WRONG

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial import ConvexHull
 
-from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, SIDE, draw_scene, objects, write_archive, write_boxes
-from jobs.demo_scenes.canvas import Canvas, Frame, Point, _swept, circle, corners
+from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, SIDE, draw_scene, objects, write_archive, write_boxes
+from jobs.demo.scenes.canvas import Canvas, Frame, Point, _swept, circle, corners
 
 GREY = (90, 90, 90)
 coordinate = st.floats(-500, 500)

@@ -1,6 +1,5 @@
 """Images that are described again: by whom."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from jobs.evaluating.options import EvaluateConfig
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index
+from tests.support.options import replaced
 
 
 @pytest.mark.ray
@@ -35,8 +35,7 @@ def test_an_actor_with_a_gpu_describes_the_same(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(describing, "DescribeAgain", Noting)
     cpus, gpu = (
-        describe_again(subject, dataclasses.replace(config, num_gpus=gpus), gpu="cpu:0")[subject.own.whole]
-        for gpus in (0.0, 1.0)
+        describe_again(subject, replaced(config, num_gpus=gpus), gpu="cpu:0")[subject.own.whole] for gpus in (0.0, 1.0)
     )
     assert {file.name for file in placed.iterdir()} == {"cpu, 0 GPUs", "cpu:0, 1 GPUs"}
     np.testing.assert_array_equal(cpus.embedding, gpu.embedding)

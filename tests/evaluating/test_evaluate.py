@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from jobs.cluster import joined
 from jobs.command import run
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.evaluate import evaluate, measure
 from jobs.evaluating.options import EvaluateConfig
+from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, ImageError, LabelError, TableError, WeightsError
 from rsir_core.evaluation.metrics import PROTOCOL, score_retrieval
@@ -151,6 +151,8 @@ def test_arms_that_say_nothing_are_refused(made_up: str, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"--peers p.*table5.*--arms key_region"):
         score(made_up, tmp_path, arms="key_region", peers="p")
     with pytest.raises(ConfigError, match="--arms table5 compares"):
+        score(made_up, tmp_path, arms="table5")
+    with pytest.raises(ConfigError, match="--peers  , : "):
         score(made_up, tmp_path, arms="table5", peers=" , ")
     with pytest.raises(ConfigError, match=r"--arms objects.*detector"):
         score(made_up, tmp_path, arms="objects")

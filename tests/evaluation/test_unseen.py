@@ -3,7 +3,7 @@ import pytest
 
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.evaluation.unseen import score_unseen
-from rsir_core.search.exact import SURE
+from rsir_core.search.exact import CONFIDENT
 
 CLASSES = ("a", "b", "c")
 
@@ -27,9 +27,9 @@ def test_both_kinds_are_scored_among_their_own() -> None:
         weighted, plain = (score_retrieval(feature[mine], p[mine], own, w) for w in (True, False))
         assert found[kind]["weighted"] == {"map": weighted.map, "anmrr": weighted.anmrr}
         assert found[kind]["plain"] == {"map": plain.map, "anmrr": plain.anmrr}
-        sure = p[mine].max(axis=1) >= SURE
-        assert 0 < found[kind]["sure"] == pytest.approx(sure.mean())
-        expected = np.where(sure, weighted.average_precision, plain.average_precision).mean()
+        confident = p[mine].max(axis=1) >= CONFIDENT
+        assert 0 < found[kind]["sure"] == pytest.approx(confident.mean())
+        expected = np.where(confident, weighted.average_precision, plain.average_precision).mean()
         assert found[kind]["auto"]["map"] == pytest.approx(expected)
 
 

@@ -126,7 +126,7 @@ def test_tiles_of_so_many_metres(tmp_path: Path, crs: str, pixel: float, tile: t
     ("crs", "pixel", "words"),
     [
         ("EPSG:32633", 250.0, r"pixels of 250 × 250 m.* larger tiles"),
-        ("EPSG:4326", 10.0, "its middle not on earth"),  # metres, called degrees
+        ("EPSG:4326", 10.0, "off the earth"),  # metres, called degrees
         ('LOCAL_CS["a building site",UNIT["metre",1]]', 1.0, "not on earth"),
     ],
 )

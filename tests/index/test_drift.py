@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.index.drift import FEWEST, REFIT_FROM, Drift, FeatureStatistics, total
+from rsir_core.index.drift import MIN_ROWS, REFIT_RATIO, Drift, FeatureStatistics, total
 
 SCHEMA = pa.schema([("class", pa.string()), ("object_class", pa.string()), ("error", pa.float64())])
 found = st.tuples(st.sampled_from("abc"), st.sampled_from([None, "ship"]), st.integers(0, 8).map(float))
@@ -33,20 +33,20 @@ def test_like_rows_have_not_drifted_and_others_have() -> None:
     before = FeatureStatistics.of(table(usual), mean_error=0.5)
     same = Drift(before, FeatureStatistics.of(table(usual[:300])))
     assert same.error_ratio == pytest.approx(1, abs=0.1) and same.class_shift < 0.05 and not same.suggests_refit
-    other = Drift(before, FeatureStatistics.of(table([("c", None, 2.0)] * FEWEST)))
+    other = Drift(before, FeatureStatistics.of(table([("c", None, 2.0)] * MIN_ROWS)))
     assert other.error_ratio == 4 and other.class_shift == 1 and other.suggests_refit
     assert other.shifts()[0] == ("c", 1.0)
     told = other.to_dict()
     assert told["without_object"] == 1 and told["without_object_before"] == pytest.approx(0.5, abs=0.05)
-    assert not Drift(before, FeatureStatistics.of(table([("c", None, 2.0)] * (FEWEST - 1)))).suggests_refit
-    assert not Drift(before, FeatureStatistics.of(table([("a", None, 0.5 * REFIT_FROM)] * 99))).suggests_refit
+    assert not Drift(before, FeatureStatistics.of(table([("c", None, 2.0)] * (MIN_ROWS - 1)))).suggests_refit
+    assert not Drift(before, FeatureStatistics.of(table([("a", None, 0.5 * REFIT_RATIO)] * 99))).suggests_refit
     assert "4.00 times" in other.told and "4.00 times" in told["told"]
 
 
 @pytest.mark.parametrize("fitted", [0.0, 3e-16])
 def test_a_pca_of_few_images_says_nothing_of_drift_but_that_it_should_be_fitted_again(fitted: float) -> None:
     before = FeatureStatistics.of(table([("a", None, 0.0)] * 20), mean_error=fitted)
-    more = Drift(before, FeatureStatistics.of(table([("a", None, 0.3)] * FEWEST)))
+    more = Drift(before, FeatureStatistics.of(table([("a", None, 0.3)] * MIN_ROWS)))
     assert more.error_ratio is None and more.suggests_refit and more.to_dict()["error_ratio"] is None
     assert "so few images" in more.told
-    assert not Drift(before, FeatureStatistics.of(table([("a", None, 0.0)] * FEWEST))).suggests_refit
+    assert not Drift(before, FeatureStatistics.of(table([("a", None, 0.0)] * MIN_ROWS))).suggests_refit

@@ -17,8 +17,10 @@ from rsir_core.index.embedding_files import FILE, KEYS, by_file, first_of, store
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, has_no_match, put_no_match
 from rsir_core.index.vacuum import vacuum
+from rsir_core.index.writer import write_rows
 from rsir_core.models.pca import Moments
 from tests.index.test_tables import D, K, embedding_rows, feature_rows, ids_of, store
+from tests.support.writing import writer_of
 
 NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5)
 
@@ -75,8 +77,8 @@ def test_more_than_2_gib_of_ids_are_parted() -> None:
 def test_a_part_of_many_files_gives_the_rows_that_are_asked_for_in_its_order(tmp_path: Path) -> None:
     """Arrow's groups come in the order of their first rows only most of the time, the more of them the less often."""
     index = Index(str(tmp_path))
-    written = [index.write_rows("embeddings", embedding_rows([f"{i:03}a", f"{i:03}b"])) for i in range(200)]
-    index.commit("embeddings", written, "append")
+    written = [write_rows(index.uri, "embeddings", embedding_rows([f"{i:03}a", f"{i:03}b"])) for i in range(200)]
+    writer_of(index).commit("embeddings", written, "append")
     asked = [f"{i:03}{half}" for i in range(200) for half in ("ab" if i % 3 else "a")]
     (part,) = by_file(semi(stored_keys(index), embedding_rows(asked)), 400)
     pieces = stored_rows(index, part, ["image_id"])
@@ -107,20 +109,21 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     pcas = [Moments.of(np.random.default_rng(seed).random((20, D))).fit(K) for seed in range(3)]
     for pca in pcas:
-        index.put_pca(pca)
+        writer_of(index).put_pca(pca)
     made_by = [feature_rows(list(ids)) for ids in ("ab", "bc", "cd")]
     made_by = [t.set_column(t.schema.get_field_index("pca"), "pca", pa.array([p.fingerprint] * len(t)))
                for t, p in zip(made_by, pcas, strict=True)]  # fmt: skip
     first = store(index, "features", made_by[0])
-    second = index.commit("features", [index.write_rows("features", made_by[1])], "overwrite")
-    never = index.write_rows("features", made_by[1])
+    second = writer_of(index).commit("features", [write_rows(index.uri, "features", made_by[1])], "overwrite")
+    never = write_rows(index.uri, "features", made_by[1])
     for version in (first, second):
-        put_no_match(index, version, NO_MATCH)
+        put_no_match(writer_of(index), version, NO_MATCH)
     age(tmp_path, 9)
-    third = index.commit("features", [index.write_rows("features", made_by[2])], "overwrite")
-    put_no_match(index, third, NO_MATCH)
-    fresh = index.write_rows("features", made_by[1])
-    assert vacuum(index, 7) == 4  # the first version's file, PCA and thresholds, and what was never committed
+    third = writer_of(index).commit("features", [write_rows(index.uri, "features", made_by[2])], "overwrite")
+    put_no_match(writer_of(index), third, NO_MATCH)
+    fresh = write_rows(index.uri, "features", made_by[1])
+    # the first version's file, PCA and thresholds, and what was never committed
+    assert vacuum(writer_of(index), 7) == 4
     assert [has_no_match(index, version) for version in (first, second, third)] == [False, True, True]
     assert index.version() == third and ids_of(index) == ["c", "d"]
     assert ids_of(index, second) == ["b", "c"]  # it was there until just now
@@ -131,16 +134,16 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="a file of version 1 "):
         index.features(first)
     assert {file.stem for file in (tmp_path / "pca").iterdir()} == {p.fingerprint for p in pcas[1:]}
-    assert vacuum(index, 7) == 0
+    assert vacuum(writer_of(index), 7) == 0
 
 
 def test_what_a_checkpoint_has_summed_up_is_kept_as_long_as_is_asked(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     store(index, "features", feature_rows(["a"]))
     (first,) = (tmp_path / "features").glob("*.parquet")
-    index.commit("features", [index.write_rows("features", feature_rows(["b"]))], "overwrite")
+    writer_of(index).commit("features", [write_rows(index.uri, "features", feature_rows(["b"]))], "overwrite")
     age(tmp_path, 10)  # that long ago the first file was removed
     os.utime(first, (0, 0))  # and it was written long before
     DeltaTable(index.table_uri("features")).create_checkpoint()
-    assert vacuum(index, 30) == 0 and ids_of(index, 1) == ["a"]
-    assert vacuum(index, 9) == 1
+    assert vacuum(writer_of(index), 30) == 0 and ids_of(index, 1) == ["a"]
+    assert vacuum(writer_of(index), 9) == 1

@@ -16,7 +16,8 @@ from rsir_core.index.no_match import (
     score_no_match,
     threshold,
 )
-from rsir_core.search.exact import Searcher
+from tests.support.rankings import searcher_of
+from tests.support.writing import writer_of
 
 
 def drawn(rng: np.random.Generator, n: int) -> Sample:
@@ -30,7 +31,7 @@ def test_the_nearest_of_other_classes_is_what_the_search_finds_among_them(seed: 
     whole = nearest_of_other_classes(queries, *rows)
     parts = [nearest_of_other_classes(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
     np.testing.assert_allclose(np.minimum(*parts), whole, rtol=1e-12)
-    order, searcher = Searcher.of([f"{i:03}" for i in range(n)], *rows)
+    order, searcher = searcher_of([f"{i:03}" for i in range(n)], *rows)
     classes = rows.class_probabilities.argmax(axis=1)[order]
     for i, (feature, p) in enumerate(zip(*queries, strict=True)):
         best = searcher.search(feature, p, 1, classes != p.argmax(), plain=True).distance
@@ -55,9 +56,9 @@ def test_too_few_queries_promise_nothing() -> None:
 def test_it_is_stored_by_version_and_models_and_asked(tmp_path: Path) -> None:
     index, known = Index(str(tmp_path)), NoMatch("b", "p", 1000, 2100, 0.01, 0.25)
     assert get_no_match(index, 3, "b", "p") is None
-    put_no_match(index, 2, known)
-    put_no_match(index, 10, known._replace(rows=5))
-    put_no_match(index, 11, known._replace(pca="other"))
+    put_no_match(writer_of(index), 2, known)
+    put_no_match(writer_of(index), 10, known._replace(rows=5))
+    put_no_match(writer_of(index), 11, known._replace(pca="other"))
     assert [get_no_match(index, v, "b", "p") for v in (1, 2, 9)] == [None, known, known]
     assert get_no_match(index, 12, "b", "p") == known._replace(rows=5)  # those of another PCA mean nothing here
     assert [known.is_too_far(nearest) for nearest in (0.2, 0.25)] == [False, True]
@@ -77,7 +78,7 @@ def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() ->
     assert found is not None and found["queries"] == len(here)
     null = nearest_of_other_classes(Sample(feature[here], p[here]), feature[here], p[here])
     assert found["threshold"] == threshold(null)
-    order, searcher = Searcher.of([f"{i:03}" for i in here], feature[here], p[here])
+    order, searcher = searcher_of([f"{i:03}" for i in here], feature[here], p[here])
     rows = here[order]
 
     def nearest(i: int, allowed: np.ndarray) -> float:

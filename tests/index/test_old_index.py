@@ -19,9 +19,11 @@ from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, get_no_match, put_no_match
 from rsir_core.index.versions import versions_of
+from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition
 from tests.support import stored_index
 from tests.support.models import CLASSES, write_bundle
+from tests.support.writing import writer_of
 
 DATA = Path(__file__).parents[1] / "data"
 IMAGES = 24
@@ -70,7 +72,7 @@ def test_a_run_goes_on_from_it(old: Index) -> None:
     plan = make_plan(old, listing_table(changed), retry_failed=False)
     assert (plan.new, plan.changed, len(plan.gone), len(plan.to_describe)) == (1, 0, 2, 1)
     more = old.features().slice(0, 3)
-    old.commit("features", [old.write_rows("features", more)], "overwrite")
+    writer_of(old).commit("features", [write_rows(old.uri, "features", more)], "overwrite")
     assert old.features().equals(more) and old.version() == 2
 
 
@@ -86,7 +88,7 @@ def write(archive: str) -> None:
             stored_index.store_embeddings(index, listing, bundle, len(CLASSES), IMAGES)
             stored_index.publish_features(index, listing, bundle, CLASSES, COMPONENTS)
         (_, pca), *_ = index.models()
-        put_no_match(index, 1, NoMatch(bundle, pca, IMAGES, IMAGES, 0.01, 0.01))
+        put_no_match(writer_of(index), 1, NoMatch(bundle, pca, IMAGES, IMAGES, 0.01, 0.01))
         shutil.make_archive(archive.removesuffix(".zip"), "zip", folder)
 
 

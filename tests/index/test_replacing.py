@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.indexing.committing import Commits
 from jobs.indexing.no_match import state_no_match
 from jobs.indexing.replacing import Replacing
 from rsir_core import schemas
@@ -13,8 +12,10 @@ from rsir_core.errors import ConflictError
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.retrieval.partition import in_runs
 from tests.index.test_tables import feature_rows, ids_of
+from tests.support.writing import writer_of
 
 COUNT = 400
 pytestmark = pytest.mark.ray
@@ -26,7 +27,7 @@ def index(tmp_path: Path) -> Index:
     index = Index(str(tmp_path))
     table = feature_rows(names(0, COUNT))
     parts = (table.slice(start, COUNT // 2) for start in (0, COUNT // 2))
-    index.commit("features", [index.write_rows("features", *in_runs(part)) for part in parts], "append")
+    writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(part)) for part in parts], "append")
     return index
 
 
@@ -34,17 +35,17 @@ def names(start: int, end: int) -> list[str]:
     return [f"{i:04}" for i in range(start, end)]
 
 
-def replace(index: Index, commits: Commits, start: int, end: int, seed: int = 1) -> None:
+def replace(index: Index, writer: IndexWriter, start: int, end: int, seed: int = 1) -> None:
     """These images by others of their names."""
     new = feature_rows(names(start, end), etag="2", seed=seed)
     replacing = Replacing(index, new[schemas.IMAGE_ID].combine_chunks())
-    replacing.commit(commits, [index.write_rows("features", *in_runs(new))])
+    replacing.commit(writer, [write_rows(index.uri, "features", *in_runs(new))])
 
 
 def test_changed_rows_take_the_place_of_published_ones_on_the_cluster(cluster: None, index: Index) -> None:
     before = index.feature_files()
     with Lease.take(index.uri) as lease:
-        replace(index, Commits(index, lease), 0, 3)
+        replace(index, IndexWriter(index, lease), 0, 3)
     found = index.features(columns=["image_id", "etag"])
     assert found["image_id"].to_pylist() == names(0, COUNT)
     assert found["etag"].to_pylist() == ["2"] * 3 + ["1"] * (COUNT - 3)
@@ -53,10 +54,10 @@ def test_changed_rows_take_the_place_of_published_ones_on_the_cluster(cluster: N
 
 def test_rows_are_not_replaced_in_what_somebody_else_has_changed_since(cluster: None, index: Index) -> None:
     with Lease.take(index.uri) as lease:
-        commits = Commits(index, lease)
-        index.commit("features", [index.write_rows("features", feature_rows(["z"]))], "append")
+        writer = IndexWriter(index, lease)
+        writer_of(index).commit("features", [write_rows(index.uri, "features", feature_rows(["z"]))], "append")
         with pytest.raises(ConflictError, match="features"):
-            replace(index, commits, 0, 3)
+            replace(index, writer, 0, 3)
     assert ids_of(index) == [*names(0, COUNT), "z"]
 
 
@@ -64,28 +65,28 @@ def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_change
     def known() -> NoMatch | None:
         return get_no_match(index, index.version(), "b", "p")
 
-    state_no_match(index)
+    state_no_match(writer_of(index))
     first = known()
     assert first is not None and (first.rows, first.changed) == (COUNT, 0)
     with Lease.take(index.uri) as lease:
-        commits = Commits(index, lease)
+        writer = IndexWriter(index, lease)
         for changed, expected in ((2, first._replace(changed=2)), (2, first._replace(changed=4))):
             before = index.version()
-            replace(index, commits, 0, 1)
-            state_no_match(index, before, changed)
+            replace(index, writer, 0, 1)
+            state_no_match(writer, before, changed)
             assert known() == expected
         before = index.version()
-        replace(index, commits, 1, 2)
-        state_no_match(index, before, 2)  # 6 of 400 by now
+        replace(index, writer, 1, 2)
+        state_no_match(writer, before, 2)  # 6 of 400 by now
         last = known()
         assert last is not None and (last.changed, last.rows) == (0, COUNT)
-        replace(index, commits, 2, 3)
-        state_no_match(index, before, 1)  # a run that ended before it had stated that of the version between
+        replace(index, writer, 2, 3)
+        state_no_match(writer, before, 1)  # a run that ended before it had stated that of the version between
         assert has_no_match(index, index.version())
 
 
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:
     before = index.feature_files()
     with Lease.take(index.uri) as lease:
-        Replacing(index, pa.array(["x"])).commit(Commits(index, lease), [])
+        Replacing(index, pa.array(["x"])).commit(IndexWriter(index, lease), [])
     assert index.feature_files() == before

@@ -14,14 +14,21 @@ from hypothesis.extra import numpy as hnp
 
 from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
-from rsir_core.errors import ConflictError, StorageError, TableError
-from rsir_core.index.delta import TableFile, WrittenFile, commit_files, table_at
+from rsir_core.arrays import Floats
+from rsir_core.errors import ConflictError, LeaseError, StorageError, TableError
+from rsir_core.index.delta import Mode, TableFile, WrittenFile, commit_files, table_at
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
-from rsir_core.index.index import SCHEMAS, Index, TableName
+from rsir_core.index.index import Index
+from rsir_core.index.layout import TableName
+from rsir_core.index.lease import Holder, Lease
+from rsir_core.index.no_match import NoMatch, put_no_match
 from rsir_core.index.replace import without_rows
+from rsir_core.index.vacuum import vacuum
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import Partition, in_runs
+from tests.support.writing import writer_of
 
 D, K, C = 8, 2, 3
 
@@ -73,7 +80,7 @@ def _cast(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
 
 
 def store(index: Index, name: TableName, table: pa.Table) -> int:
-    return index.commit(name, [index.write_rows(name, table)], "append")
+    return writer_of(index).commit(name, [write_rows(index.uri, name, table)], "append")
 
 
 def ids_of(index: Index, version: int | None = None) -> list[str]:
@@ -86,7 +93,7 @@ def listed(**etags: str) -> pa.Table:
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(-1, 1, width=32)))
-def test_vectors_go_in_and_out_of_a_column(matrix: schemas.Floats) -> None:
+def test_vectors_go_in_and_out_of_a_column(matrix: Floats) -> None:
     column = pa.chunked_array([schemas.to_vectors(matrix[:2]), schemas.to_vectors(matrix[2:])])
     np.testing.assert_array_equal(schemas.to_matrix(column), matrix)
     np.testing.assert_array_equal(schemas.to_matrix(schemas.to_vectors(matrix).slice(len(matrix) - 1)), matrix[-1:])
@@ -146,17 +153,17 @@ def replace(index: Index, files: list[WrittenFile], leaving: list[str]) -> int:
     found = [without_rows(index, file, pa.array(leaving, pa.string())) for file in index.feature_files()]
     replaced = [one for one in found if one is not None]
     kept = [one.kept for one in replaced if one.kept is not None]
-    return index.commit("features", [*files, *kept], "append", [one.removed for one in replaced])
+    return writer_of(index).commit("features", [*files, *kept], "append", [one.removed for one in replaced])
 
 
 def test_written_rows_are_seen_when_they_are_committed(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     with pytest.raises(TableError, match=r"jobs\.index"):
         index.version()
-    written = index.write_rows("features", feature_rows(["b", "a"]))
+    written = write_rows(index.uri, "features", feature_rows(["b", "a"]))
     with pytest.raises(TableError):
         index.features()
-    version = index.commit("features", [written], "append")
+    version = writer_of(index).commit("features", [written], "append")
     assert index.version() == version and ids_of(index) == ["a", "b"]
     assert index.features().schema == schemas.FEATURES
 
@@ -165,9 +172,9 @@ def test_every_version_stays_as_it_was(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     first = store(index, "features", feature_rows(["a", "b"]))
     second = store(index, "features", feature_rows(["c"]))
-    files = [index.write_rows("features", feature_rows(["b", "d"], etag="2"))]
+    files = [write_rows(index.uri, "features", feature_rows(["b", "d"], etag="2"))]
     third = replace(index, files, ["a", "b", "d"])
-    fourth = index.commit("features", [index.write_rows("features", feature_rows(["z"]))], "overwrite")
+    fourth = writer_of(index).commit("features", [write_rows(index.uri, "features", feature_rows(["z"]))], "overwrite")
     assert first < second < third < fourth
     assert [ids_of(index, v) for v in (first, second, third, fourth)] == [
         ["a", "b"], ["a", "b", "c"], ["b", "c", "d"], ["z"],
@@ -207,10 +214,10 @@ def test_replaced_rows_are_what_every_reader_sees_in_clusters_that_hold(
     index = Index(str(tmp_path_factory.mktemp("index")))
     old = feature_rows([f"{i:02}" for i in range(60)])
     starts = range(0, 60, per_file)
-    files = [index.write_rows("features", *in_runs(old.slice(start, per_file))) for start in starts]
-    index.commit("features", files, "append")
+    files = [write_rows(index.uri, "features", *in_runs(old.slice(start, per_file))) for start in starts]
+    writer_of(index).commit("features", files, "append")
     changed = feature_rows([f"{i:02}" for i in sorted(new)], etag="2", seed=1)
-    added = [index.write_rows("features", *in_runs(changed))] if new else []
+    added = [write_rows(index.uri, "features", *in_runs(changed))] if new else []
     version = replace(index, added, [f"{i:02}" for i in sorted(gone | new)])
     stay = old.filter(pa.array([i not in gone | new for i in range(60)]))
     expected = pa.concat_tables([stay, changed]).sort_by("image_id").combine_chunks()
@@ -249,7 +256,7 @@ def test_a_file_of_embeddings_is_no_larger_than_float16(tmp_path: Path) -> None:
     table = embedding_rows([f"class/{i:05}.jpg" for i in range(n)])
     table = table.set_column(table.column_names.index("embedding"), schemas.EMBEDDINGS.field("embedding"),
                              schemas.to_vectors(pooled))  # fmt: skip
-    written = index.write_rows("embeddings", table)
+    written = write_rows(index.uri, "embeddings", table)
     assert written.size / n < 2 * d + 100  # bytes per image, everything included
     np.testing.assert_array_equal(schemas.to_matrix(table["embedding"]), pooled)
 
@@ -280,10 +287,9 @@ def test_an_index_of_before_there_were_scenes_opens_and_grows(tmp_path: Path) ->
     assert before.schema == schemas.FEATURES and before["geometry"].null_count == 2
     assert len(Partition(index, index.version())) == 2 and index.read_features(index.feature_files()[0])[0] == before
     old = index.version()
-    for name in SCHEMAS:
-        index.complete(name)
+    writer_of(index)
     store(index, "embeddings", embedding_rows(["c"]))
-    version = replace(index, [index.write_rows("features", feature_rows(["c"]))], ["b"])
+    version = replace(index, [write_rows(index.uri, "features", feature_rows(["c"]))], ["b"])
     assert ids_of(index) == ["a", "c"] and index.features().schema == schemas.FEATURES
     assert index.features(old) == before and len(Partition(index, version)) == 2
     parts = by_file(stored_keys(index), 10)
@@ -298,7 +304,7 @@ def test_features_are_geoparquet(tmp_path: Path) -> None:
     table = feature_rows(["a", "b"])
     place = pa.array([shapely.to_wkb(shapely.box(10, 40, 11, 41)), None], pa.binary())
     table = table.set_column(table.column_names.index("geometry"), table.schema.field("geometry"), place)
-    file = index.write_rows("features", table)
+    file = write_rows(index.uri, "features", table)
     geo = json.loads(pa.parquet.read_metadata(f"{tmp_path}/features/{file.name}").metadata[b"geo"])
     assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
     assert set(geo["columns"]["geometry"]["covering"]["bbox"]) == set(schemas.BBOX_FIELDS)
@@ -307,23 +313,46 @@ def test_features_are_geoparquet(tmp_path: Path) -> None:
 
 
 def stored_name(index: Index) -> str:
-    return index.write_rows("embeddings", embedding_rows(["a"])).name
+    return write_rows(index.uri, "embeddings", embedding_rows(["a"])).name
 
 
 def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     assert index.table_version("features") == 0
-    first = index.commit("features", [index.write_rows("features", feature_rows(["a"]))], "append", onto=0)
-    late = [index.write_rows("features", feature_rows(["b"]))]
-    changes: list[Callable[[], int]] = [
-        lambda: index.commit("features", late, "append", onto=0),
-        lambda: index.commit("features", late, "overwrite", onto=0),
-    ]
-    for change in changes:
+    writer, other = writer_of(index), writer_of(index)  # both have seen version 0
+    first = writer.commit("features", [write_rows(index.uri, "features", feature_rows(["a"]))], "append")
+    late = [write_rows(index.uri, "features", feature_rows(["b"]))]
+    modes: tuple[Mode, ...] = ("append", "overwrite")
+    for mode in modes:
         with pytest.raises(ConflictError, match=r"features .*version 0"):
-            change()
+            other.commit("features", late, mode)
     assert ids_of(index) == ["a"] and index.version() == index.table_version("features") == first
-    assert index.commit("features", late, "append", onto=first) == first + 1
+    assert writer.commit("features", late, "append") == first + 1
+
+
+def test_nothing_is_changed_without_the_lease(tmp_path: Path) -> None:
+    index = Index(str(tmp_path))
+    with Lease.take(index.uri, ttl=0.05, beat=10) as lost:
+        writer = IndexWriter(index, lost)
+        writer.commit("failures", [write_rows(index.uri, "failures", failure_rows(["a"]))], "append")
+        files = [write_rows(index.uri, "failures", failure_rows(["b"]))]
+        taken = Path(tmp_path, "lease", "00000002.json")
+        taken.write_bytes(Holder.this().to_bytes())  # another run has taken it over
+        pca = Moments.of(np.random.default_rng(0).normal(size=(9, 4))).fit(2)
+        changes: list[Callable[[], object]] = [
+            lambda: writer.commit("failures", files, "append"),
+            lambda: writer.drop_failures(index.keys("failures")),
+            lambda: writer.put_pca(pca),
+            lambda: put_no_match(writer, 1, NoMatch("b", "p", 1, 1, 0.01, None)),
+            lambda: vacuum(writer, 0),
+        ]
+        for change in changes:
+            with pytest.raises(LeaseError, match="has lost its lease"):
+                change()
+    assert (
+        index.keys("failures")["image_id"].to_pylist() == ["a"] and Path(tmp_path, "failures", files[0].name).exists()
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"failures", "lease"}
 
 
 def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> None:
@@ -332,7 +361,7 @@ def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> N
     tables = [
         table_at(index.table_uri("failures"), schemas.FAILURES, first) for _ in range(2)
     ]  # both as they were read
-    files = [index.write_rows("failures", failure_rows([i])) for i in "cd"]
+    files = [write_rows(index.uri, "failures", failure_rows([i])) for i in "cd"]
     assert commit_files(tables[0], files[:1], "append", []) == first + 1
     with pytest.raises(ConflictError):
         commit_files(tables[1], files[1:], "append", [])
@@ -343,7 +372,7 @@ def test_of_commits_at_once_one_is_made_and_the_others_know(tmp_path: Path) -> N
 def test_pca_is_found_by_its_fingerprint(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     pca = Moments.of(np.random.default_rng(0).random((20, D))).fit(K)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     assert index.pca(pca.fingerprint).fingerprint == pca.fingerprint
     with pytest.raises(TableError, match="refit-pca"):
         index.pca("0")
@@ -407,8 +436,11 @@ def test_plan_equals_set_arithmetic(
 def test_failures_that_no_longer_hold_are_dropped(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     store(index, "failures", failure_rows(["a", "b"]))
-    index.drop_failures(index.keys("failures").slice(0, 1))
+    writer, late = writer_of(index), writer_of(index)
+    writer.drop_failures(index.keys("failures").slice(0, 1))
     assert index.keys("failures")["image_id"].to_pylist() == ["b"]
-    assert index.drop_failures(index.keys("failures").slice(0, 0)) == index.table_version("failures")
+    version = index.table_version("failures")
+    writer.drop_failures(index.keys("failures").slice(0, 0))
+    assert index.table_version("failures") == version
     with pytest.raises(ConflictError):
-        index.drop_failures(index.keys("failures"), onto=1)
+        late.drop_failures(index.keys("failures"))

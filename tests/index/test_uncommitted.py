@@ -7,20 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pipeline.stage import ROWS_HELD, ROWS_PER_FILE, rows_per_file
+from jobs.pipeline.stage import MAX_ROWS, ROWS_PER_FILE, rows_per_file
 from rsir_core import schemas
 from rsir_core.index.index import Index
-from rsir_core.index.uncommitted import leftovers, taken_over
+from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
+from rsir_core.index.writer import write_rows
 from tests.index.test_tables import embedding_rows, failure_rows, listed, store
+from tests.support.writing import writer_of
 
 FILES = st.lists(st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=5), max_size=5)
 
 
 def take_over(index: Index, wanted: pa.Table) -> list[str]:
     """The image ids that were."""
-    left = leftovers(index, wanted, "b")
-    if len(left):
-        index.commit("embeddings", list(taken_over(index, left)), "append")
+    left = uncommitted_rows(index, wanted, "b")
+    commit_rows(writer_of(index), left)
     found: list[str] = left["image_id"].to_pylist()
     return sorted(found)
 
@@ -39,7 +40,7 @@ def test_what_is_wanted_is_taken_over_once(
     if committed:
         store(index, "embeddings", embedding_rows(["10", "11"]))
     for i, file in enumerate(files):  # an actor that dies can leave a file that another one writes again
-        index.write_rows("embeddings", embedding_rows([str(n) for n in file], seed=i))
+        write_rows(index.uri, "embeddings", embedding_rows([str(n) for n in file], seed=i))
     listing = listed(**{str(n): "1" for n in wanted})
     there = {n for file in files for n in file}
     assert take_over(index, listing) == sorted(str(n) for n in there & wanted)
@@ -51,7 +52,7 @@ def test_what_is_wanted_is_taken_over_once(
 def test_the_rows_are_those_that_were_written(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
     written = embedding_rows(["a", "b", "c"])
-    index.write_rows("embeddings", written)
+    write_rows(index.uri, "embeddings", written)
     assert take_over(index, listed(a="1", c="1", d="1")) == ["a", "c"]
     features = listed(a="1", c="1")
     assert (index.embeddings(features) == schemas.to_matrix(written["embedding"])[[0, 2]]).all()
@@ -61,11 +62,13 @@ def test_what_is_of_other_content_or_another_bundle_or_was_let_go_of_is_left(tmp
     index = Index(str(tmp_path))
     store(index, "embeddings", embedding_rows(["gone"]))
     (old,) = index.table_files("embeddings")
-    index.commit("embeddings", [index.write_rows("embeddings", embedding_rows(["new"]))], "append", [old])
-    index.write_rows("embeddings", embedding_rows(["changed"], etag="0"))
-    index.write_rows("failures", failure_rows(["failed"]))
+    writer_of(index).commit(
+        "embeddings", [write_rows(index.uri, "embeddings", embedding_rows(["new"]))], "append", [old]
+    )
+    write_rows(index.uri, "embeddings", embedding_rows(["changed"], etag="0"))
+    write_rows(index.uri, "failures", failure_rows(["failed"]))
     other = embedding_rows(["foreign"])
-    index.write_rows("embeddings", other.set_column(3, schemas.EMBEDDINGS.field("bundle"), pa.array(["another"])))
+    write_rows(index.uri, "embeddings", other.set_column(3, schemas.EMBEDDINGS.field("bundle"), pa.array(["another"])))
     wanted = listed(**dict.fromkeys(("gone", "changed", "failed", "foreign"), "1"))
     assert take_over(index, wanted) == []
     assert stored(index) == ["new"]
@@ -73,8 +76,8 @@ def test_what_is_of_other_content_or_another_bundle_or_was_let_go_of_is_left(tmp
 
 def test_files_without_their_content_are_passed_over(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
-    index.write_rows("embeddings", embedding_rows(["a"]))
-    whole = index.write_rows("embeddings", embedding_rows(["b"]))
+    write_rows(index.uri, "embeddings", embedding_rows(["a"]))
+    whole = write_rows(index.uri, "embeddings", embedding_rows(["b"]))
     (tmp_path / "embeddings" / f"part-{'0' * 32}.parquet").write_bytes(b"")
     data = (tmp_path / "embeddings" / whole.name).read_bytes()
     (tmp_path / "embeddings" / f"part-{'1' * 32}.parquet").write_bytes(data[:-9])
@@ -88,4 +91,4 @@ def test_actors_hold_no_more_than_a_commit_together_nor_than_they_have_room_for(
 ) -> None:
     held = rows_per_file(images, actors, batch_size, at_risk, rows_each)
     assert 1 <= held <= ROWS_PER_FILE
-    assert held == 1 or (actors * held <= at_risk and held * rows_each <= ROWS_HELD)
+    assert held == 1 or (actors * held <= at_risk and held * rows_each <= MAX_ROWS)

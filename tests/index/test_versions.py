@@ -30,6 +30,7 @@ from tests.support.serving import (
     serving,
     upload,
 )
+from tests.support.writing import writer_of
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ def test_an_older_version_comes_back_as_a_new_one_with_pca_and_threshold(changin
     )
     report = json.loads(max((Path(changing.uri) / "runs").glob("*.json")).read_text())
     assert (report["outcome"], report["version_before"], report["version_after"]) == ("done", 3, 4)
-    assert vacuum(changing, 0) > 0  # which keeps what is published
+    assert vacuum(writer_of(changing), 0) > 0  # which keeps what is published
     assert changing.features().equals(wanted)
 
 
@@ -110,9 +111,9 @@ def test_nothing_is_restored_while_another_run_changes_the_index(changing: Index
 
 def test_a_restore_that_was_killed_between_its_two_writes_is_whole_to_a_reader(changing: Index) -> None:
     """The rows come in one commit; until the threshold follows, the newest of the same models stands in."""
-    put_no_match(changing, 2, known := get_no_match(changing, 1, *next(iter(changing.models(1)))))  # type: ignore[arg-type]
+    put_no_match(writer_of(changing), 2, known := get_no_match(changing, 1, *next(iter(changing.models(1)))))  # type: ignore[arg-type]
     found = restoration_of(changing, 1)
-    changing.commit("features", found.added, "append", found.removed)
+    writer_of(changing).commit("features", found.added, "append", found.removed)
     assert changing.features().equals(changing.features(1))
     assert get_no_match(changing, 4, *next(iter(changing.models()))) == known
 
@@ -150,7 +151,7 @@ def test_vacuum_removes_reports_of_old_runs_but_for_those_of_versions_that_can_b
     for file in runs.iterdir():
         os.utime(file, (0, 0))
     (runs / "20200102T000000.000000Z-abcdef.md").touch()
-    vacuum(changing, 7)
+    vacuum(writer_of(changing), 7)
     assert {file.name for file in runs.iterdir()} == {
         kept.name, kept.with_suffix(".md").name, "20200102T000000.000000Z-abcdef.md"
     }  # fmt: skip
@@ -168,7 +169,7 @@ def test_vacuum_removes_reports_of_old_runs_but_for_those_of_versions_that_can_b
 )
 def test_what_makes_no_sense_together_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        IndexConfig(index="i", **options)  # type: ignore[arg-type]
+        IndexConfig(index="i", **options)
 
 
 def test_a_missing_file_of_tokens_is_told_before_anything_starts(index: str, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.imagery.decode import read_picture
@@ -29,6 +28,7 @@ from rsir_core.models.bundle import load_bundle
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import Partition
+from rsir_core.retrieval.served_version import open_version
 from tests.indexing.test_index import draw
 from tests.support import ray_worker
 from tests.support.forks import Fork, start

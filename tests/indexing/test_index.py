@@ -1,6 +1,5 @@
 """The index job on real Ray: nothing lost, nothing doubled, whatever happens in between."""
 
-import dataclasses
 import json
 import os
 import re
@@ -15,10 +14,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jobs.demo_scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
 from jobs.indexing import publishing
-from jobs.indexing.committing import Commits
 from jobs.indexing.compacting import compact_features
 from jobs.indexing.describing import describe_files
 from jobs.indexing.options import IndexConfig
@@ -31,13 +29,16 @@ from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import has_no_match
+from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
 from tests.support import forks
 from tests.support.models import write_bundle
+from tests.support.options import replaced
 from tests.support.poison import read_poisoned
 from tests.support.rasters import gdal_file
+from tests.support.writing import writer_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 NAMES = ("airport", "beach", "forest")
@@ -88,7 +89,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, models: Path) -> IndexCo
 def indexed(tmp_path: Path, first_run: IndexConfig) -> IndexConfig:
     for folder in (first_run.archive, first_run.index):
         shutil.copytree(folder, tmp_path / Path(folder).name)  # times of modification included
-    return dataclasses.replace(first_run, archive=str(tmp_path / "archive"), index=str(tmp_path / "index"))
+    return replaced(first_run, archive=str(tmp_path / "archive"), index=str(tmp_path / "index"))
 
 
 def table_of(index: Index, name: str) -> pa.Table:
@@ -123,7 +124,7 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     assert has_no_match(index, first["version"])
     plan = make_plan(index, listing_table(list_images(config.archive)), retry_failed=False)
     assert is_published(index, plan, config)  # so that the next run starts no Ray
-    assert not is_published(index, plan, dataclasses.replace(config, components=K - 1))
+    assert not is_published(index, plan, replaced(config, components=K - 1))
 
     second = index_archive(config)
     assert {n: second[n] for n in ("new", "changed", "gone", "described", "failed")} == dict.fromkeys(
@@ -138,7 +139,7 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     draw(archive, 18, 2)
     Image.fromarray(draw_scene("river", np.random.default_rng(98)).pixels).save(archive / "broken.jpg")
     files = sorted(Path(config.index).rglob("*"))
-    dry = index_archive(dataclasses.replace(config, dry_run=True))
+    dry = index_archive(replaced(config, dry_run=True))
     assert sorted(Path(config.index).rglob("*")) == files
     counts = {folder: images["count"] for folder, images in dry["to_describe"].items()}
     assert counts == {"airport/": 2, "beach/": 1, "./": 1} and list(dry["gone_from"]) == ["airport/"]
@@ -164,19 +165,19 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     assert [now[i] for i in unchanged] == [before[i] for i in unchanged]
     assert now[ids[0]]["feature"] != before[ids[0]]["feature"]
     assert index.features(first["version"])["image_id"].to_pylist() == ids
-    kept = index_archive(dataclasses.replace(config, vacuum=True))
+    kept = index_archive(replaced(config, vacuum=True))
     assert kept["version"] == third["version"] and index.features(first["version"])["image_id"].to_pylist() == ids
 
 
 def test_another_number_of_components_and_a_refit_describe_nothing(indexed: IndexConfig, tmp_path: Path) -> None:
     config, index = indexed, Index(indexed.index)
-    wider = index_archive(dataclasses.replace(config, components=K + 2))
+    wider = index_archive(replaced(config, components=K + 2))
     assert wider["described"] == 0
     assert schemas.to_matrix(index.features()["feature"]).shape == (18, K + 2)
     draw(tmp_path / "archive", 18, 6)
-    kept = index_archive(dataclasses.replace(config, components=K + 2))
+    kept = index_archive(replaced(config, components=K + 2))
     assert kept["described"] == 6 and len(set(index.features()["pca"].to_pylist())) == 1
-    refitted = index_archive(dataclasses.replace(config, components=K + 2, refit_pca=True))
+    refitted = index_archive(replaced(config, components=K + 2, refit_pca=True))
     assert refitted["described"] == 0 and refitted["version"] > kept["version"]
     pca = index.pca(index.features()["pca"][0].as_py())
     assert pca.moments.count == 24
@@ -186,7 +187,7 @@ def test_too_many_failures_are_recorded_and_named_and_keep_nothing_else_from_bei
     indexed: IndexConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Night after night: good images are published, gone ones go, files are merged; only the exit status complains."""
-    config = dataclasses.replace(indexed, compact=True, vacuum=True, keep_days=0.0)
+    config = replaced(indexed, compact=True, vacuum=True, keep_days=0.0)
     draw(tmp_path / "archive", 18, 5)
     (gone := tmp_path / "archive" / "airport" / "000.png").unlink()
     bad = [f"bad{i:02}.jpg" for i in range(12)]
@@ -209,9 +210,9 @@ def test_too_many_failures_are_recorded_and_named_and_keep_nothing_else_from_bei
 
 
 def test_one_failure_is_no_rate_unless_none_is_allowed(indexed: IndexConfig) -> None:
-    retried = dataclasses.replace(indexed, retry_failed=True)
+    retried = replaced(indexed, retry_failed=True)
     assert index_archive(retried)["problem"] is None
-    none_allowed = index_archive(dataclasses.replace(retried, max_failure_rate=0.0))
+    none_allowed = index_archive(replaced(retried, max_failure_rate=0.0))
     assert re.search(r"\b1 of 1\b.*1 corrupt", none_allowed["problem"])
     assert len(table_of(Index(indexed.index), "failures")) == 1
 
@@ -239,14 +240,14 @@ def test_a_wrong_archive_does_not_empty_the_index(
     draw(tmp_path / "archive", 18, 6)
     first = index_archive(config)
     draw(tmp_path / "wrong", 100, 1)
-    wrong = dataclasses.replace(config, archive=str(tmp_path / "wrong"))
+    wrong = replaced(config, archive=str(tmp_path / "wrong"))
     message = (
         rf"24 of 24 .*--archive {tmp_path}/wrong .*8 of airport/, 8 of beach/, 8 of forest/"
         rf".*--max-gone-rate 0\.2 .*{tmp_path}/archive.*--max-gone-rate 1$"
     )
     with pytest.raises(ArchiveError, match=message):
         index_archive(wrong)
-    dry = index_archive(dataclasses.replace(wrong, dry_run=True))
+    dry = index_archive(replaced(wrong, dry_run=True))
     assert (dry["gone"], dry["dry_run"]) == (24, True) and "24 of 24" in caplog.text
     assert dry["would_end"].startswith("24 of 24 ")
     assert Index(config.index).version() == first["version"]
@@ -256,7 +257,7 @@ def test_a_wrong_archive_does_not_empty_the_index(
         index_archive(config)
     draw(tmp_path / "archive", 0, 1)
     assert index_archive(config)["gone"] == 4
-    assert index_archive(dataclasses.replace(wrong, max_gone_rate=1.0))["rows"] == 1
+    assert index_archive(replaced(wrong, max_gone_rate=1.0))["rows"] == 1
 
 
 def test_a_scene_that_is_tiled_otherwise_or_unreadable_is_not_gone(config: IndexConfig, tmp_path: Path) -> None:
@@ -264,13 +265,13 @@ def test_a_scene_that_is_tiled_otherwise_or_unreadable_is_not_gone(config: Index
     scene.parent.mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (3, 320, 320), np.uint8)
     scene.write_bytes(gdal_file(pixels))
-    tiled = dataclasses.replace(config, archive=str(scene.parent), tile=64, overlap=0.0)
+    tiled = replaced(config, archive=str(scene.parent), tile=64, overlap=0.0)
     assert index_archive(tiled)["rows"] == 25
-    other = index_archive(dataclasses.replace(tiled, tile=80))
+    other = index_archive(replaced(tiled, tile=80))
     assert (other["gone"], other["rows"], other["problem"]) == (25, 16, None)
     assert index_archive(tiled)["rows"] == 25
     scene.write_bytes(b"no header")
-    dry = index_archive(dataclasses.replace(tiled, dry_run=True))
+    dry = index_archive(replaced(tiled, dry_run=True))
     assert (dry["gone"], dry["would_end"]) == (25, None)
     scene.rename(scene.with_name("t.tif"))
     with pytest.raises(ArchiveError, match="25 of 25 "):
@@ -287,7 +288,7 @@ def test_after_a_restore_the_next_run_brings_the_archive_s_state_again(indexed: 
     index, first = Index(indexed.index), Index(indexed.index).features()
     (tmp_path / "archive" / "airport" / "000.png").unlink()
     draw(tmp_path / "archive", 18, 3)
-    changed = index_archive(dataclasses.replace(indexed, compact=True))
+    changed = index_archive(replaced(indexed, compact=True))
     assert changed["rows"] == 20 and len(index.keys("embeddings")) == 20  # the embedding of what is gone went
     restored = index_archive(IndexConfig(index=index.uri, restore=1))
     assert (restored["rows"], restored["version"]) == (18, index.version())
@@ -327,10 +328,10 @@ def test_a_foreign_bundle_is_refused_with_both_named(indexed: IndexConfig, tmp_p
     other = write_bundle(tmp_path / "other", seed=1)
     own = Index(indexed.index).bundle().fingerprint
     with pytest.raises(BundleError, match=rf"{other}.*{own}"):
-        index_archive(dataclasses.replace(indexed, models=str(tmp_path / "other")))
+        index_archive(replaced(indexed, models=str(tmp_path / "other")))
     for dry_run in (False, True):
         with pytest.raises(BundleError, match="--views 1"):
-            index_archive(dataclasses.replace(indexed, views=4, dry_run=dry_run))
+            index_archive(replaced(indexed, views=4, dry_run=dry_run))
 
 
 def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
@@ -340,10 +341,10 @@ def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
     moved = sorted((tmp_path / "archive").glob("*/*.png"))[::2]
     for file in moved:
         file.rename(tmp_path / "later" / file.name)
-    assert index_archive(dataclasses.replace(config, components=2))["rows"] == 18 - len(moved)
+    assert index_archive(replaced(config, components=2))["rows"] == 18 - len(moved)
     for file in moved:
         (tmp_path / "later" / file.name).rename(file)
-    assert index_archive(dataclasses.replace(config, components=12))["rows"] == 18
+    assert index_archive(replaced(config, components=12))["rows"] == 18
     index = Index(config.index)
     assert schemas.to_matrix(index.features()["feature"]).shape == (18, 12)
     assert index.pca(index.features()["pca"][0].as_py()).moments.count == 18
@@ -355,14 +356,14 @@ def test_an_index_without_its_bundle_takes_none_but_that(indexed: IndexConfig, t
     write_bundle(tmp_path / "other", seed=1)
     for dry_run in (True, False):
         with pytest.raises(BundleError, match=own):
-            index_archive(dataclasses.replace(indexed, models=str(tmp_path / "other"), dry_run=dry_run))
+            index_archive(replaced(indexed, models=str(tmp_path / "other"), dry_run=dry_run))
     assert index_archive(indexed)["described"] == 0
     assert Index(indexed.index).bundle().fingerprint == own
 
 
 def test_too_few_images_for_the_components(config: IndexConfig) -> None:
     with pytest.raises(TableError, match="--components 1 to 17"):
-        index_archive(dataclasses.replace(config, components=18))
+        index_archive(replaced(config, components=18))
     assert index_archive(config)["described"] == 0  # what was described is kept
 
 
@@ -373,8 +374,8 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
     tables = []
     for folder, gpus in (("cpu", 0.0), ("gpu", 1.0)):
         index = Index(str(tmp_path / folder))
-        index.adopt_bundle(config.models)
-        placed = dataclasses.replace(config, index=index.uri, num_gpus=gpus, image_seconds=5.0)
+        writer_of(index).adopt_bundle(config.models)
+        placed = replaced(config, index=index.uri, num_gpus=gpus, image_seconds=5.0)
         written = list(describe_files(placed, listing, gpu="cpu", function=read_poisoned).iter_rows())
         described, failures = (
             pa.concat_tables(
@@ -396,7 +397,7 @@ def test_both_arrangements_write_the_same_rows_and_survive_poison(config: IndexC
 
 def merge_files(index: Index) -> None:
     with Lease.take(index.uri) as lease:
-        compact_features(Commits(index, lease))
+        compact_features(IndexWriter(index, lease))
 
 
 def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,7 +408,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
         added = added.set_column(
             added.column_names.index(schemas.IMAGE_ID), schemas.FEATURES.field(schemas.IMAGE_ID), ids
         )
-        last = index.commit("features", [index.write_rows("features", *in_runs(added))], "append")
+        last = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(added))], "append")
     before = index.features()
     assert sorted(file.row_count for file in index.feature_files()) == [6, 6, 6, 18]
     monkeypatch.setattr(publishing, "FEATURES_PER_FILE", 16)
@@ -423,7 +424,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     merge_files(index)
     assert [file.row_count for file in index.feature_files()] == [36]
     (Path(config.archive) / "airport" / "000.png").unlink()
-    allowed = dataclasses.replace(config, compact=True, max_gone_rate=1.0)  # 18 of 36 are `more`, which no archive has
+    allowed = replaced(config, compact=True, max_gone_rate=1.0)  # 18 of 36 are `more`, which no archive has
     assert index_archive(allowed)["rows"] == 17
     assert has_no_match(index, index.version())  # of what compaction has made
     version = index.version()
@@ -435,16 +436,16 @@ def test_an_archive_can_be_moved(indexed: IndexConfig, tmp_path: Path) -> None:
     index, archive = Index(indexed.index), tmp_path / "archive"
     before = index.features()
     draw(archive, 30, 2)  # described where the archive lies now, published only later
-    index_archive(dataclasses.replace(indexed, archive=str(archive)))
+    index_archive(replaced(indexed, archive=str(archive)))
     there = shutil.move(archive, tmp_path / "mounted elsewhere")
-    moved = dataclasses.replace(indexed, archive=str(there))
+    moved = replaced(indexed, archive=str(there))
     summary = index_archive(moved)
     assert summary["described"] == summary["new"] == summary["changed"] == summary["gone"] == 0
     after = index.features()
     assert after["uri"].to_pylist() == [f"{there}/{name}" for name in after["image_id"].to_pylist()]
     assert len(after) == len(before) + 2 and all(Path(uri).is_file() for uri in after["uri"].to_pylist())
     assert index_archive(moved)["version"] == index.version() == summary["version"]  # there was nothing to do
-    index_archive(dataclasses.replace(moved, refit_pca=True))  # of embeddings that were stored before the move
+    index_archive(replaced(moved, refit_pca=True))  # of embeddings that were stored before the move
     assert index.features(columns=["image_id", "uri"]) == after.select(["image_id", "uri"])
 
 

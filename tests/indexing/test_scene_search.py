@@ -22,11 +22,13 @@ from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 from rsir_core.models.bundle import write_classifier
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
 from tests.support.models import CLASSES
 from tests.support.mosaics import write_mosaic
 from tests.support.serving import local_app, png, serving, upload
+from tests.support.writing import writer_of
 
 UCMERCED = Path(__file__).parents[3] / "shared" / "data" / "ucmerced"
 pytestmark = [
@@ -103,7 +105,7 @@ def refuse_once(index: Index, archive: Path) -> None:
     said = {"bundle": "b", "stage": "read", "kind": "denied", "message": "access is denied"}
     row = {"image_id": scene.image_id, "uri": scene.uri, "etag": scene.etag, **said}
     table = pa.Table.from_pylist([row], schemas.FAILURES)
-    index.commit("failures", [index.write_rows("failures", table)], "append")
+    writer_of(index).commit("failures", [write_rows(index.uri, "failures", table)], "append")
 
 
 def check_search(config: IndexConfig, stored: dict[str, Any]) -> None:

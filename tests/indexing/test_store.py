@@ -24,12 +24,14 @@ from rsir_core.index.delta import Mode
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Holder, Lease
+from rsir_core.index.writer import write_rows
 from rsir_core.storage import s3_listing as bucket
 from rsir_core.storage.filesystem import create_file, put_file
 from rsir_core.storage.reading import read_file
 from rsir_core.storage.s3_listing import Bucket
 from tests.imagery.test_tiles import cog
 from tests.support.store import Fault, Store, running
+from tests.support.writing import writer_of
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +58,7 @@ def failures(*names: str, stage: str = "decode", kind: str = "corrupt") -> pa.Ta
 
 
 def commit(index: Index, *names: str) -> int:
-    return index.commit("failures", [index.write_rows("failures", failures(*names))], "append")
+    return writer_of(index).commit("failures", [write_rows(index.uri, "failures", failures(*names))], "append")
 
 
 def ids(index: Index) -> list[str]:
@@ -90,7 +92,7 @@ def test_a_write_that_is_answered_500_is_neither_lost_nor_doubled(store: Store, 
     modes: tuple[Mode, ...] = ("append", "overwrite")
     for mode in modes:
         with store.fault(Fault("PUT", what, times=1, applied=applied)):
-            index.commit("failures", [index.write_rows("failures", failures("second"))], mode)
+            writer_of(index).commit("failures", [write_rows(index.uri, "failures", failures("second"))], mode)
             assert store.hits() == 1
         assert ids(index) == (["first", "second"] if mode == "append" else ["second"])
 
@@ -118,7 +120,7 @@ def test_an_index_that_the_store_does_not_show_is_one_line(store: Store) -> None
         lambda: Lease.take(index.uri),
         lambda: index.keys("features"),
         lambda: index.table_version("features"),
-        lambda: index.complete("features"),
+        lambda: writer_of(index),
     ]
     for ask in asked:
         with (
@@ -153,7 +155,7 @@ def test_what_the_store_refused_is_tried_again_and_what_the_file_is_not(store: S
     stages, kinds = zip(*(said[name] for name in rest["image_id"].to_pylist()), strict=True)
     more = {"bundle": ["b"] * 3, "stage": list(stages), "kind": list(kinds), "message": ["m"] * 3}
     table = pa.table({**{n: rest[n] for n in rest.column_names}, **more}).select(schemas.FAILURES.names)
-    index.commit("failures", [index.write_rows("failures", table)], "append")
+    writer_of(index).commit("failures", [write_rows(index.uri, "failures", table)], "append")
     plan = make_plan(index, listing, retry_failed=False)
     assert plan.to_describe["image_id"].to_pylist() == ["denied.jpg", "unreachable.jpg"]
     assert plan.stale_failures["image_id"].to_pylist() == ["denied.jpg", "unreachable.jpg"]

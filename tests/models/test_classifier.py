@@ -132,7 +132,7 @@ def test_input_is_normalised_and_resized() -> None:
 def test_large_images_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, mixed = settings_for("resnet18", ("a", "b"), 32), images((64, 80), (90, 70), (64, 80), (64, 80))
     together = to_input(mixed, settings, CPU)
-    monkeypatch.setattr("rsir_core.models.classifier.RESIZED", 2 * 64 * 80)
+    monkeypatch.setattr("rsir_core.models.classifier.RESIZED_PIXELS", 2 * 64 * 80)
     with Resizing() as seen:
         assert torch.equal(to_input(mixed, settings, CPU), together)
     assert sorted(seen.counts) == [1, 1, 2]

@@ -12,27 +12,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.detector import (
     MODELS,
-    DetectedObject,
     Detector,
-    DetectorSettings,
     build_detector,
     load_start_weights,
     offline_ultralytics,
     take_start_weights,
 )
 from rsir_core.models.letterbox import STRIDE, Letterbox, letterbox
-from rsir_core.models.nms import LOOKED_AT, MOST, OVERLAP, suppress
-from rsir_core.models.regions import Box
+from rsir_core.models.nms import MAX_CANDIDATES, MAX_IOU, MAX_OBJECTS, suppress
+from rsir_core.models.regions import Box, DetectedObject
+from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector
 
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / "shared" / "models" / "yolov5n_coco_backbone_neck.safetensors"
 NAMES = ("tank", "ship", "court")
 SIZES = [(96, 128), (128, 128), (50, 80), (128, 128), (96, 128), (7, 200), (31, 31)]
-Pixels = npt.NDArray[np.uint8]
 State = Mapping[str, torch.Tensor]
 
 
@@ -144,7 +143,7 @@ def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: py
     images = draw([(96, 128)] * 5 + [(300, 200)] * 3)
     together = ours.detect_all(images)
     for pixels in (1, 2 * 96 * 128):
-        monkeypatch.setattr("rsir_core.models.detector.LAID_OUT", pixels)
+        monkeypatch.setattr("rsir_core.models.detector.SCALED_PIXELS", pixels)
         assert ours.detect_all(images) == together
 
 
@@ -184,11 +183,11 @@ def suppressed_one_by_one(candidates: npt.NDArray[np.float32], min_score: float)
     name = scores.argmax(axis=0)
     order = sorted(range(scores.shape[1]), key=lambda a: (-scores[name[a], a], name[a], a))
     kept: list[tuple[int, list[float]]] = []
-    for a in [a for a in order if scores[name[a], a] >= min_score][:LOOKED_AT]:
+    for a in [a for a in order if scores[name[a], a] >= min_score][:MAX_CANDIDATES]:
         box = candidates[:4, a].tolist()
-        if all(other != name[a] or overlap(box, earlier) <= OVERLAP for other, earlier in kept):
+        if all(other != name[a] or overlap(box, earlier) <= MAX_IOU for other, earlier in kept):
             kept.append((int(name[a]), box))
-    return kept[:MOST]
+    return kept[:MAX_OBJECTS]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.integers(1, 4), st.floats(0, 1), st.booleans())

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.evaluating.describing import DescribeAgain
-from jobs.pipeline.reading import Reading, read_files
 from rsir_core import schemas
 from rsir_core.evaluation.arms import CENTRES, IndexSetup, Variation, plan_arms
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier
 from rsir_core.models.describe import Describer
-from rsir_core.models.detector import DetectedObject, DetectorSettings
-from rsir_core.models.regions import Box, ObjectRule, key_region
-from rsir_core.models.representative import ASKED, representative_first
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule, key_region
+from rsir_core.models.representative import MAX_COMPARED, representative_first
+from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector, write_bundle
+from tests.support.writing import writer_of
 
 RULES: tuple[ObjectRule, ...] = typing.get_args(ObjectRule)
 
@@ -39,7 +40,9 @@ OBJECTS = st.lists(
 def test_every_rule_puts_one_object_first_and_loses_none(
     objects: list[DetectedObject], rule: ObjectRule, data: st.DataObject
 ) -> None:
-    agreement = data.draw(st.lists(st.floats(0, 1), min_size=len(objects[:ASKED]), max_size=len(objects[:ASKED])))
+    agreement = data.draw(
+        st.lists(st.floats(0, 1), min_size=len(objects[:MAX_COMPARED]), max_size=len(objects[:MAX_COMPARED]))
+    )
     ranked = representative_first(objects, rule, agreement)
     if rule == "centre" and len(objects) > 1:
         first, *ranked = ranked
@@ -54,7 +57,7 @@ def test_every_rule_puts_one_object_first_and_loses_none(
         worth: dict[ObjectRule, Callable[[int], float]] = {
             "confidence": lambda i: objects[i].score,
             "largest": lambda i: (objects[i].box.x1 - objects[i].box.x0) * (objects[i].box.y1 - objects[i].box.y0),
-            "agreement": lambda i: agreement[i] if i < ASKED else -1.0,
+            "agreement": lambda i: agreement[i] if i < MAX_COMPARED else -1.0,
         }
         if rule in worth:
             best = max(map(worth[rule], range(len(objects))))
@@ -106,7 +109,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
     differing = 0
     for image, chosen in zip(IMAGES, found, strict=True):
         scene = int(classifier.embed([image])[1][0].argmax())
-        objects = describer.all_objects([image], rule="confidence")[0][:ASKED]
+        objects = describer.all_objects([image], rule="confidence")[0][:MAX_COMPARED]
         agreement = []
         for r in (key_region(image.shape[0], image.shape[1], o.box, 0.5) for o in objects):
             crop = image[r.y : r.y + r.height, r.x : r.x + r.width]
@@ -120,7 +123,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
 
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
     index = Index(str(tmp_path / "index"))
-    fingerprint = index.adopt_bundle(models)
+    fingerprint = writer_of(index).adopt_bundle(models)
     own = IndexSetup(Variation(0.5, "efficientnet_lite0"), components=2, most=2, detector=True)
     variations = list(dict.fromkeys(arm.variation for arm in plan_arms(["objects"], own)))
     assert [variation.centre for variation in variations] == [*RULES, "image"]

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from jobs.cluster import joined, rows_of, tables_of
-from jobs.resources import Needs, provided
+from jobs.pipeline.cluster import joined, rows_of, tables_of
+from jobs.pipeline.resources import Needs, provided
 from rsir_core.errors import ConfigError, ImageError, StorageError
 from tests.quiet_runs import noise_in
 from tests.support import forks
@@ -111,6 +111,6 @@ def test_gpus_that_a_local_ray_has_not_end_the_job_with_one_line(index: str, tmp
 
 
 def test_workers_without_work_stay_for_as_long_as_the_job() -> None:
-    """Those that end may crash as they do, see `jobs.cluster`; in a process of its own, as this one has a Ray."""
+    """Those that end may crash, see `jobs.pipeline.cluster`; in a process of its own, as this one has a Ray."""
     done = forks.run(["tests.quiet_runs", "--do", "idle"])
-    assert done.returncode == 0 and noise_in(done.stdout + done.stderr) == []
+    assert done.returncode == 0 and noise_in(done.stdout + done.stderr) == {}

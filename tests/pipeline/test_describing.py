@@ -12,12 +12,13 @@ from PIL import Image
 
 from jobs.indexing.describing import DescribeRead
 from jobs.indexing.options import IndexConfig
-from jobs.pipeline.reading import Reading, images_of, read_batches, read_files
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
+from rsir_core.imagery.reading import Reading, images_of, read_batches, read_files
 from rsir_core.index.diff import listing_table
 from rsir_core.index.index import Index
 from tests.support.models import write_bundle
+from tests.support.writing import writer_of
 
 
 @pytest.mark.slow
@@ -44,7 +45,7 @@ def test_what_is_described_by_no_numbers_is_a_failure_and_the_others_are_rows(tm
     (tmp_path / "3.png").write_bytes(b"no image")
     write_bundle(tmp_path / "models", detector=False)
     index = Index(str(tmp_path / "index"))
-    index.adopt_bundle(str(tmp_path / "models"))
+    writer_of(index).adopt_bundle(str(tmp_path / "models"))
     stage = DescribeRead(index.uri, "cpu")
     describe = stage.describer.describe
 
@@ -74,7 +75,7 @@ def test_batches_are_of_so_many_images_or_of_fewer_large_ones(tmp_path: Path, mo
     (tmp_path / "05.png").write_bytes(b"no image")
     listing = listing_table(list_images(str(tmp_path)))
     reading = Reading.of(IndexConfig(archive=str(tmp_path), models="m", index="i"))
-    monkeypatch.setattr("jobs.pipeline.reading.HELD", 4 * 100 * 100 * 3)
+    monkeypatch.setattr("rsir_core.imagery.reading.MAX_PIXEL_BYTES", 4 * 100 * 100 * 3)
     batches = list(read_batches(listing, reading, 8))
     assert [len(batch) for batch in batches] == [8, 8, 4, 8, 2]
     assert pa.concat_tables(batches)[schemas.IMAGE_ID].to_pylist() == listing[schemas.IMAGE_ID].to_pylist()

@@ -15,7 +15,6 @@ from jobs.boxes.options import ProposeBoxesConfig
 from jobs.evaluate import evaluate
 from jobs.evaluating import describing
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.reading import Reading, images_of
 from jobs.pipeline.stage import Pool, Stage, through
 from jobs.propose_boxes import propose_boxes
 from jobs.training import calibrating
@@ -25,6 +24,7 @@ from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
+from rsir_core.imagery.reading import Reading, images_of
 from rsir_core.index.diff import listing_table
 from rsir_core.models.bundle import load_bundle
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
@@ -33,6 +33,7 @@ from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index
 from tests.support.models import CLASSES as MODEL_CLASSES
 from tests.support.models import write_bundle
+from tests.support.options import replaced
 from tests.support.poison import KINDS, read_poisoned
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -127,7 +128,7 @@ def test_calibration_leaves_an_image_out_that_hangs(tmp_path: Path, monkeypatch:
     settings, said = calibrate(config, bundle.classifier, bundle.classifier_state, images, None)
     assert said["calibration_images"] == 3 and settings.temperature > 0
     monkeypatch.undo()
-    small = dataclasses.replace(config, max_pixels=64)
+    small = replaced(config, max_pixels=64)
     assert calibrate(small, bundle.classifier, bundle.classifier_state, images, None)[1]["calibration_images"] == 0
 
 

@@ -14,10 +14,12 @@ from deltalake import write_deltalake
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 from rsir_core.retrieval import partition as resident
 from rsir_core.retrieval.partition import SCHEMA, Partition, in_runs
 from rsir_core.search.clusters import Clusters
 from rsir_core.search.filters import EVERYTHING, Filter
+from tests.support.writing import writer_of
 
 NAMES = ("beach", "forest", "river")
 K, SIZES = 4, (40, 1, 23)  # rows of each file
@@ -47,7 +49,7 @@ def index(tmp_path: Path) -> Index:
     index = Index(str(tmp_path / "index"))
     for first, size in zip(np.cumsum([0, *SIZES]), SIZES, strict=False):
         table, clusters = in_runs(feature_rows(int(first), size))
-        index.commit("features", [index.write_rows("features", table, clusters)], "append")
+        writer_of(index).commit("features", [write_rows(index.uri, "features", table, clusters)], "append")
     return index
 
 

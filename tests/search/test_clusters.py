@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsir_core import schemas
-from rsir_core.search.clusters import Clusters, Floats, Ints, Ranges, make_clusters
+from rsir_core.arrays import Floats, Ints
+from rsir_core.search.clusters import Clusters, Ranges, make_clusters
 from rsir_core.search.kernel import ClusterTree, candidates
 
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.search.exact import SMALLEST, Hits, Searcher, complements
-from tests.support.rankings import Rows, reference, reference_complement, some_rows
+from rsir_core.search.clusters import make_clusters
+from rsir_core.search.exact import SMALLEST, Hits, Searcher, classes, complements
+from tests.support.rankings import Rows, reference, reference_complement, searcher_of, some_rows
 
 
 def search(rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, plain: bool = False) -> Hits:
     """The hits of one row among all, as positions in `rows`."""
-    order, searcher = Searcher.of(*rows)
+    order, searcher = searcher_of(*rows)
     mask = None if allowed is None else allowed[order]
     hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, plain)
     return replace(hits, rows=order[hits.rows])
@@ -70,7 +71,7 @@ def test_complements_do_not_collapse_where_one_minus_p_does() -> None:
 def test_a_saturated_class_is_ordered_by_distance_and_comes_before_the_others() -> None:
     feature = np.array([[3], [1], [2], [0.125]], np.float32)
     p = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
-    order, searcher = Searcher.of(["a", "b", "c", "other"], feature, p)
+    order, searcher = searcher_of(["a", "b", "c", "other"], feature, p)
     hits = searcher.search(np.zeros(1, np.float32), p[0], 4)
     assert order[hits.rows].tolist() == [1, 2, 0, 3]
     assert (np.diff(hits.weighted_distance) > 0).all()
@@ -88,7 +89,7 @@ class OneByOne:
 
 
 def test_a_tie_looks_at_the_ids_of_the_hits_alone() -> None:
-    _, searcher = Searcher.of(["c", "a", "b"], np.zeros((3, 2), np.float32), np.full((3, 2), 0.5, np.float32))
+    _, searcher = searcher_of(["c", "a", "b"], np.zeros((3, 2), np.float32), np.full((3, 2), 0.5, np.float32))
     searcher._ids = OneByOne(["c", "a", "b"])
     hits = searcher.search(np.zeros(2, np.float32), np.full(2, 0.5, np.float32), 2)
     assert hits.rows.tolist() == [1, 2]
@@ -105,8 +106,8 @@ def test_an_identical_image_is_at_zero_and_ties_go_to_the_smaller_id() -> None:
 def test_a_filter_that_matches_nothing_and_an_index_without_rows_find_nothing() -> None:
     one = np.ones((1, 2), np.float32)
     half = np.full((1, 2), 0.5, np.float32)
-    assert len(Searcher.of(["a"], one, half)[1].search(one[0], half[0], 5, np.array([False])).rows) == 0
-    assert len(Searcher.of([], one[:0], half[:0])[1].search(one[0], half[0], 5).rows) == 0
+    assert len(searcher_of(["a"], one, half)[1].search(one[0], half[0], 5, np.array([False])).rows) == 0
+    assert len(searcher_of([], one[:0], half[:0])[1].search(one[0], half[0], 5).rows) == 0
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -138,7 +139,7 @@ def test_real_valued_features_agree_with_their_differences(seed: int) -> None:
 def test_queries_that_do_not_fit_are_refused(
     message: str, feature: list[float], p: list[float], k: int, allowed: list[int] | None
 ) -> None:
-    _, searcher = Searcher.of(["a", "b"], np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32))
+    _, searcher = searcher_of(["a", "b"], np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32))
     mask = None if allowed is None else np.array(allowed)
     with pytest.raises(ValueError, match=message):
         searcher.search(np.array(feature, np.float32), np.array(p, np.float32), k, mask)
@@ -146,10 +147,12 @@ def test_queries_that_do_not_fit_are_refused(
 
 def test_rows_that_do_not_fit_are_refused() -> None:
     feature, p = np.zeros((2, 2), np.float32), np.full((2, 2), 0.5, np.float32)
+    ids, complement = pa.chunked_array([["a", "b"]]), complements(p).T
+    _, clusters = make_clusters(feature, classes(p), complements(p))
     with pytest.raises(ValueError, match="1 image ids, 2 features"):
-        Searcher.of(["a"], feature, p)
+        Searcher(ids[:1], feature, complement, clusters)
     with pytest.raises(ValueError, match="NaN"):
-        Searcher.of(["a", "b"], np.full_like(feature, math.inf), p)
+        Searcher(ids, np.full_like(feature, math.inf), complement, clusters)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-18, 1e-6, 1.0, 1e6, 1e17]), st.integers(1, 30), st.booleans())

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsir_core.arrays import Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.search import filters
 from rsir_core.search.clusters import Clusters, Ranges, make_clusters
-from rsir_core.search.filters import EVERYTHING, Filter, Operator, columns_to_ask
+from rsir_core.search.filter_options import Operator
+from rsir_core.search.filters import EVERYTHING, Filter, columns_to_ask
 
 Row = dict[str, Any]
 
@@ -198,7 +200,7 @@ def test_what_no_cluster_can_have_is_answered_without_looking(monkeypatch: pytes
     looked_at: list[int] = []
     evaluate = filters._evaluate
 
-    def counting(table: pa.Table, test: pc.Expression) -> filters.Mask:
+    def counting(table: pa.Table, test: pc.Expression) -> Mask:
         looked_at.append(len(table))
         return evaluate(table, test)
 
@@ -236,7 +238,7 @@ def test_what_cannot_be_asked_is_refused_in_words(wanted: Filter, words: str, co
     _, table, clusters = stored([{"class": "beach", "bbox": None, "time": None, "height": 1}] * count)
     with pytest.raises(QueryError, match=words.replace("(", r"\(")) as refused:
         wanted.rows(table, clusters, CLASSES)
-    assert refused.value.status == 422
+    assert refused.value.kind == "invalid"
 
 
 def test_a_time_may_be_given_as_text() -> None:

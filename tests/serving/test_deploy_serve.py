@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from jobs.serving.tokens import hash_of
+from rsir_core.endpoint.tokens import hash_of
 from tests.support.heads import RAY, ROOT, checkout, free_port, guarded, head
 from tests.support.serving import ONE, Rows, check_finds_itself, copy_of, publish_by_other_pca, upload
 

@@ -19,15 +19,17 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from jobs.serving.query import open_version
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, put_last_run
-from tests.serving.test_fuzz import REFUSED, send
+from rsir_core.index.writer import write_rows
+from rsir_core.retrieval.served_version import open_version
+from tests.endpoint.test_fuzz import REFUSED, send
 from tests.support.bodies import bodies
 from tests.support.forks import run
 from tests.support.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
+from tests.support.writing import writer_of
 
 # Starting
 
@@ -42,7 +44,7 @@ def test_an_index_that_is_not_there_is_said_on_one_line(tmp_path: Path) -> None:
 
 def test_an_index_without_rows_is_not_served(tmp_path: Path) -> None:
     index = Index(str(tmp_path))
-    index.commit("features", [index.write_rows("features", schemas.FEATURES.empty_table())], "append")
+    writer_of(index).commit("features", [write_rows(index.uri, "features", schemas.FEATURES.empty_table())], "append")
     with pytest.raises(TableError, match="has no rows"):
         open_version(str(tmp_path))
 
@@ -51,7 +53,7 @@ def test_rows_of_two_models_are_not_served(tmp_path: Path, index: str) -> None:
     features = Index(index).features()
     other = features.set_column(3, features.schema.field(schemas.BUNDLE), pa.array(["another"] * len(features)))
     mixed = Index(str(tmp_path))
-    mixed.commit("features", [mixed.write_rows("features", t) for t in (features, other)], "append")
+    writer_of(mixed).commit("features", [write_rows(mixed.uri, "features", t) for t in (features, other)], "append")
     with pytest.raises(TableError, match="another"):
         open_version(str(tmp_path))
 

@@ -6,7 +6,7 @@ import pytest
 from fsspec import get_filesystem_class
 
 from jobs.query import answer_queries
-from jobs.serving.options import QueryConfig
+from jobs.querying.options import QueryConfig
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import get_no_match, has_no_match

@@ -5,8 +5,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.arrays import Floats
 from rsir_core.index.index import Index
-from rsir_core.search.exact import Floats, classes
+from rsir_core.search.exact import classes
 
 CLASSES = 21
 DIMENSIONS = 19

@@ -9,9 +9,13 @@ import torch
 
 from rsir_core import schemas
 from rsir_core.index.index import Index
+from rsir_core.index.layout import SCHEMAS, TableName
+from rsir_core.index.writer import write_rows
 from rsir_core.models.bundle import State, write_classifier
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, ClassifierSettings
+from rsir_core.models.classifier import EFFICIENTNET_LITE0
 from rsir_core.models.pca import Moments
+from rsir_core.models.settings import ClassifierSettings
+from tests.support.writing import writer_of
 
 CLASSES = ("forest", "harbor", "river")
 ROOT = "/imagery/2019"
@@ -32,14 +36,14 @@ def write_index(
     models, index = str(folder / "models"), Index(str(folder / "index"))
     settings = ClassifierSettings(EFFICIENTNET_LITE0, CLASSES, 64, (0.5,) * 3, (0.5,) * 3)
     write_classifier(models, settings, state or {"weight": torch.zeros(1)}, tau, "uri,label,split\n")
-    fingerprint = index.adopt_bundle(models)
+    fingerprint = writer_of(index).adopt_bundle(models)
     rng, n = np.random.default_rng(seed), len(image_ids)
     embedding = rng.normal(size=(n, 8)).astype(np.float16).astype(np.float32)
     p = rng.dirichlet(np.full(3, 0.5), n).astype(np.float32)
     for row, original in (copies or {}).items():
         embedding[row], p[row] = embedding[original], p[original]
     pca = Moments.of(embedding).fit(K) if n else Moments.of(rng.normal(size=(9, 8))).fit(K)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     columns = {
         **{f.name: pa.nulls(n, f.type) for f in schemas.FEATURES},
         schemas.IMAGE_ID: pa.array(image_ids, pa.string()),
@@ -55,9 +59,11 @@ def write_index(
         schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
         schemas.EMBEDDING: schemas.to_vectors(embedding),
     }
-    for name, schema in (("embeddings", schemas.EMBEDDINGS), ("features", schemas.FEATURES)):
-        table = pa.table([columns[f.name] for f in schema], schema)
-        index.commit(name, [index.write_rows(name, table.slice(s, 7)) for s in range(0, n, 7)], "append")  # type: ignore[arg-type]
+    names: tuple[TableName, ...] = ("embeddings", "features")
+    for name in names:
+        table = pa.table([columns[f.name] for f in SCHEMAS[name]], SCHEMAS[name])
+        files = [write_rows(index.uri, name, table.slice(s, 7)) for s in range(0, n, 7)]
+        writer_of(index).commit(name, files, "append")
     return index.uri
 
 

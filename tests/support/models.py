@@ -6,7 +6,8 @@ import torch
 
 from rsir_core.models import bundle
 from rsir_core.models.classifier import build_classifier, settings_for
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
+from rsir_core.models.settings import DetectorSettings
 
 CLASSES = ("airplane", "beach", "forest")
 

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
-from rsir_core.search.exact import SMALLEST, Floats
+from rsir_core.arrays import Floats, Ints
+from rsir_core.search.clusters import make_clusters
+from rsir_core.search.exact import SMALLEST, Searcher, classes, complements
 
 MARGINS = {"uniform": 0.0, "mixed": 1.0, "confident": 8.0, "saturated": 40.0, "underflowed": 500.0}  # of the top logit
 
@@ -57,3 +60,11 @@ def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], plain: bool) 
             ((distance if plain else weighted, image_id), r, [weighted, distance, query_weight, candidate_weight])
         )
     return [(r, factors) for _, r, factors in sorted(found)[:k]]
+
+
+def searcher_of(image_ids: Sequence[str], feature: Floats, class_probabilities: Floats) -> tuple[Ints, Searcher]:
+    """A searcher of rows in any order, after the order (n,) that its rows are in."""
+    own = complements(class_probabilities)
+    order, clusters = make_clusters(feature, classes(class_probabilities), own)
+    ids = pa.chunked_array([pa.array(image_ids, pa.string()).take(pa.array(order))])
+    return order, Searcher(ids, feature[order], np.ascontiguousarray(own[order].T), clusters)

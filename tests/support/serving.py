@@ -1,13 +1,11 @@
 """A small real index without Ray, and the endpoint's app over it in this process, for tests of both."""
 
-import asyncio
 import io
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +19,29 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from jobs.demo_scenes import CLASSES, OBJECT_CLASSES, write_archive
+from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
-from jobs.pipeline.reading import Reading, read_files
-from jobs.serving.access_log import Record
-from jobs.serving.answer import Answerer
-from jobs.serving.app import EndpointSettings, build_app
-from jobs.serving.gather import Backend
-from jobs.serving.library import Library
-from jobs.serving.query import Descriptor, QueryDescriber, ServedVersion, open_version, refusal_of, with_preview
-from jobs.serving.reading import Limits
-from jobs.serving.replicas import Describers
-from jobs.serving.tokens import Tokens
-from jobs.serving.version_cache import VersionCache
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
-from rsir_core.errors import ImageError
+from rsir_core.backend.router import Router
+from rsir_core.backend.versions import LoadedVersions
+from rsir_core.backend.workers import DescriberWorker, SearcherWorker
+from rsir_core.endpoint.access_log import Record
+from rsir_core.endpoint.app import build_app
+from rsir_core.endpoint.reading import Limits
+from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatch, put_no_match
+from rsir_core.index.writer import write_rows
 from rsir_core.models.bundle import write_classifier, write_detector
 from rsir_core.models.classifier import Classifier, build_classifier, load_start_weights, settings_for
-from rsir_core.models.detector import DetectorSettings, build_detector
+from rsir_core.models.detector import build_detector
 from rsir_core.models.pca import Moments
-from rsir_core.models.regions import Box
-from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.models.settings import DetectorSettings
 from rsir_core.retrieval.partition import in_runs
+from tests.support.writing import writer_of
 
 Rows = list[dict[str, Any]]
 
@@ -62,14 +57,14 @@ def build_index(folder: Path, per_class: int) -> str:
     files = list(list_images(str(folder / "archive")))
     write_models(str(folder / "models"), [file.uri for file in files])
     index = Index(str(folder / "index"))
-    index.adopt_bundle(str(folder / "models"))
+    writer_of(index).adopt_bundle(str(folder / "models"))
     listing = pa.Table.from_pylist([file._asdict() for file in files], schemas.LISTING)
     read = read_files(listing, Reading(LIMITS.max_pixels, 120))
     described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS.names)
-    index.commit("embeddings", [index.write_rows("embeddings", described)], "append")
+    writer_of(index).commit("embeddings", [write_rows(index.uri, "embeddings", described)], "append")
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     pca = Moments.of(embedding).fit(8)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     top = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
     more = {
         schemas.PCA: pa.repeat(pca.fingerprint, len(described)),
@@ -77,8 +72,10 @@ def build_index(folder: Path, per_class: int) -> str:
         schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
-    version = index.commit("features", [index.write_rows("features", *in_runs(features))], "overwrite")
-    put_no_match(index, version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST))
+    version = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(features))], "overwrite")
+    put_no_match(
+        writer_of(index), version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST)
+    )
     return index.uri
 
 
@@ -100,51 +97,13 @@ def write_models(uri: str, images: list[str]) -> None:
     write_detector(uri, DetectorSettings("yolov5n", OBJECT_CLASSES, 64, 1e-6), detector.state_dict())
 
 
-class LocalBackend(Backend):
-    """What Ray Serve's replicas do for one version, in this process."""
-
-    def __init__(self, edition: ServedVersion, describer: QueryDescriber, answerers: list[Answerer]) -> None:
-        self.edition, self.parts = edition, len(answerers)
-        self._describer, self._answerers = describer, answerers
-
-    async def describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
-        return await asyncio.to_thread(self._describe, source, box, preview)
-
-    def _describe(self, source: bytes | str, box: Box | None, preview: bool) -> Descriptor:
-        try:
-            picture = self._describer.read(source, box)
-        except ImageError as error:
-            raise refusal_of(error) from error
-        (descriptor,) = self._describer.describe([picture], [box], [preview])
-        return with_preview(descriptor, picture) if preview else descriptor
-
-    async def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
-        return await asyncio.to_thread(self._describer.compare, source, uris)
-
-    async def _each(self, method: str, *args: Any) -> list[Any]:
-        return [getattr(answerer, method)(*args) for answerer in self._answerers]
-
-
-class LocalFleet:
-    """What Ray Serve's replicas hold, in this process."""
+class LocalBackend:
+    """What Ray Serve's replicas run, in this process."""
 
     def __init__(self, index: str, parts: int = 1) -> None:
-        self.describers = VersionCache(Describers(index, LIMITS.max_pixels, "cpu"))
-        self.searchers = [VersionCache(partial(self._answerer, index, part, parts)) for part in range(parts)]
-
-    @staticmethod
-    def _answerer(index: str, part: int, parts: int, version: int) -> Answerer:
-        return Answerer(open_version(index, version), part, parts)
-
-    async def hold(self, versions: list[int]) -> dict[int, str]:
-        refused = await asyncio.to_thread(self.describers.hold, versions)
-        for shelf in self.searchers:
-            refused |= await asyncio.to_thread(shelf.hold, versions)
-        return refused
-
-    def backend(self, edition: ServedVersion) -> Backend:
-        searchers = [shelf.get(edition.version) for shelf in self.searchers]
-        return LocalBackend(edition, self.describers.get(edition.version), searchers)
+        self.searchers = [SearcherWorker(index, part, parts) for part in range(parts)]
+        self.router = Router(DescriberWorker(index, LIMITS.max_pixels, "cpu"), self.searchers)
+        self.versions = LoadedVersions(index, self.router)
 
 
 def local_app(
@@ -155,7 +114,8 @@ def local_app(
     refresh: float = 3600,
 ) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    return build_app(Library(index, LocalFleet(index, parts)), LIMITS, EndpointSettings(record, tokens, refresh))
+    backend = LocalBackend(index, parts)
+    return build_app(backend.router, backend.versions, LIMITS, record, tokens, refresh)
 
 
 @contextmanager
@@ -206,7 +166,9 @@ def copy_of(index: str, folder: Path) -> Index:
 def publish(index: Index, table: pa.Table, files: int = 1) -> int:
     """Make these the rows of an index, in so many files; returns the version."""
     shares = [table.take(pa.array(np.arange(i, len(table), files))) for i in range(files)]
-    return index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "overwrite")
+    return writer_of(index).commit(
+        "features", [write_rows(index.uri, "features", *in_runs(share)) for share in shares], "overwrite"
+    )
 
 
 def publish_by_other_pca(index: Index, dimensions: int) -> int:
@@ -214,7 +176,7 @@ def publish_by_other_pca(index: Index, dimensions: int) -> int:
     features = index.features()
     embedding = index.embeddings(features)
     pca = Moments.of(embedding).fit(dimensions)
-    index.put_pca(pca)
+    writer_of(index).put_pca(pca)
     names = features.schema.names
     for name, column in (
         (schemas.PCA, [pca.fingerprint] * len(features)),

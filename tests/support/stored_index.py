@@ -9,8 +9,10 @@ import pyarrow as pa
 from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core import schemas
 from rsir_core.index.index import Index
+from rsir_core.index.writer import write_rows
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
+from tests.support.writing import writer_of
 
 DIMENSIONS = 1280
 BLOCK = 8192  # rows that are drawn once and then used again and again: memory and time do not depend on values
@@ -50,8 +52,8 @@ def store_embeddings(index: Index, listing: pa.Table, bundle: str, classes: int,
     files = []
     for block in embedding_blocks(listing, bundle, classes):
         starts = range(0, len(block), rows_per_file)
-        files += [index.write_rows("embeddings", block.slice(start, rows_per_file)) for start in starts]
-    index.commit("embeddings", files, "append")
+        files += [write_rows(index.uri, "embeddings", block.slice(start, rows_per_file)) for start in starts]
+    writer_of(index).commit("embeddings", files, "append")
 
 
 def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[str, ...], components: int) -> None:
@@ -71,8 +73,10 @@ def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[
         }
         parts.append(pa.table([more[n] if n in more else block[n] for n in schemas.FEATURES.names], schemas.FEATURES))
     if pca is not None:
-        index.put_pca(pca)
+        writer_of(index).put_pca(pca)
         table = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (schemas.CLASS, schemas.IMAGE_ID)])
         size = math.ceil(len(table) / math.ceil(len(table) / FEATURES_PER_FILE))
         shares = [table.slice(start, size) for start in range(0, len(table), size)]
-        index.commit("features", [index.write_rows("features", *in_runs(share)) for share in shares], "append")
+        writer_of(index).commit(
+            "features", [write_rows(index.uri, "features", *in_runs(share)) for share in shares], "append"
+        )

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.serving.query import QueryDescriber, open_version
-from jobs.serving.replicas import BATCH
+from rsir_core.backend.batch import BATCH
 from rsir_core.models.allocator import keep_activations
+from rsir_core.retrieval.describing import QueryDescriber
+from rsir_core.retrieval.served_version import open_version
 
 CLIENTS = 16
 

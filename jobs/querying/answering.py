@@ -1,0 +1,139 @@
+"""The stages from a listed query to its written results, as Ray Data runs them: read, describe, rank, write.
+
+The arrangement is that of `describing`; the rows of the index lie in the actors that describe.
+"""
+
+import io
+import time
+import uuid
+from functools import cached_property, partial
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from ray.data import Dataset
+
+from jobs.pipeline.stage import Stage, through
+from jobs.querying.options import QueryConfig
+from rsir_core import schemas
+from rsir_core.arrays import Mask
+from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.reading import Reading, images_of, pictures_of
+from rsir_core.retrieval.describing import QueryDescriber
+from rsir_core.retrieval.near_duplicates import kinds_of
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
+from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.filters import Filter
+from rsir_core.storage.filesystem import put_file
+
+# A query that found nothing is one row without a rank; one that failed too, with its kind.
+ANSWERED: Final = pa.schema([*schemas.RESULTS, *schemas.FAILURE, pa.field("began", pa.float64())])
+WRITTEN: Final = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("answered", "failed", "rows")),
+        ("began", pa.float64()),  # unix seconds: when the first of its images was opened
+        ("ended", pa.float64()),
+    ]
+)
+
+
+class AnswerRead:
+    """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`)."""
+
+    def __init__(self, config: QueryConfig, served: ServedVersion, device: str) -> None:
+        torch.set_num_threads(1)
+        self._describer = QueryDescriber(served, config.max_pixels, device)
+        self._read = partial(pictures_of, reading=Reading.of(config))
+        self._rows = PartitionSearch(served)
+        self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Answer one batch."""
+        good = batch.filter(batch["pixels"].is_valid())
+        pictures = [Picture(pixels, None) for pixels in images_of(good)]
+        described = self._describer.describe(pictures, [None] * len(pictures))
+        queries = good.select([schemas.IMAGE_ID, schemas.URI, "began"]).to_pylist()
+        found = [self._answer(*one) for one in zip(queries, pictures, described, strict=True)]
+        bad = batch.filter(batch["pixels"].is_null())
+        return pa.concat_tables([ANSWERED.empty_table(), *found, _failures(bad)])
+
+    @cached_property
+    def _allowed(self) -> Mask | None:
+        """The same for all queries."""
+        return self._rows.passing(self._ranking.filter)
+
+    def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
+        match = self._rows.resolve(descriptor)
+        query = descriptor if match is None else match.query
+        _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
+        top = int(query.class_probabilities.argmax())
+        of_query = {
+            schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
+            schemas.URI: asked[schemas.URI],
+            schemas.CLASS: self._rows.served.classes[top],
+            "probability": query.class_probabilities[top],
+            schemas.REGION: query.region and query.region._asdict(),
+        }
+        length = max(len(rows), 1)
+        columns: dict[str, Any] = {f"query_{name}": [value] * length for name, value in of_query.items()}
+        columns["began"] = [asked["began"]] * length
+        if len(rows):
+            columns |= {name: rows[name] for name in rows.column_names}
+            columns[schemas.RANK] = range(1, length + 1)
+            columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
+            if self._ranking.near_duplicates:
+                columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, rows[schemas.URI].to_pylist(), self._read)
+        return _table(columns, length)
+
+
+def write_answered(answered: pa.Table, out: str) -> pa.Table:
+    """Write rows of schema `ANSWERED` below a folder; one row of metadata (schema `WRITTEN`)."""
+    failed = answered.filter(answered[schemas.KIND].is_valid())
+    results = answered.filter(answered[schemas.RANK].is_valid())
+    if len(results):
+        write_part(f"{out}/results", results.select(schemas.RESULTS.names))
+    if len(failed):
+        names = {f"query_{name}": name for name in (schemas.IMAGE_ID, schemas.URI)}
+        failures = failed.select([*names, *(field.name for field in schemas.FAILURE)]).rename_columns(
+            schemas.QUERY_FAILURES.names
+        )
+        write_part(f"{out}/failures", failures.cast(schemas.QUERY_FAILURES))
+    first = pc.sum(pc.equal(pc.fill_null(answered[schemas.RANK], 1), 1)).as_py()  # one such row of each query
+    counts = {"answered": first - len(failed), "failed": len(failed), "rows": len(results)}
+    times = {"began": pc.min(answered["began"]).as_py(), "ended": time.time()}
+    return pa.Table.from_pylist([counts | times], WRITTEN)
+
+
+def write_part(folder: str, table: pa.Table) -> None:
+    """Write a table as one more Parquet file of a folder."""
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    put_file(f"{folder}/part-{uuid.uuid4().hex}.parquet", data.getvalue())
+
+
+def answer_files(config: QueryConfig, served: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda") -> Dataset:
+    """Build a lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
+
+    Args:
+        config: of the job; `num_gpus` decides between the two arrangements.
+        served: what is asked.
+        listing: of the queries, schema `schemas.LISTING`.
+        out: the folder to write below.
+        gpu: the device that an actor with a GPU describes on.
+    """
+    write = partial(write_answered, out=out)
+    stage = Stage(Reading.of(config), AnswerRead, (config, served), write, config.k, gpu=gpu)
+    return through(stage, config, listing)
+
+
+def _failures(bad: pa.Table) -> pa.Table:
+    columns = {f"query_{name}": bad[name] for name in (schemas.IMAGE_ID, schemas.URI)}
+    columns |= {name: bad[name] for name in (schemas.STAGE, schemas.KIND, schemas.MESSAGE, "began")}
+    return _table(columns, len(bad))
+
+
+def _table(columns: dict[str, Any], n: int) -> pa.Table:
+    return pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in ANSWERED], ANSWERED)

@@ -1,0 +1,159 @@
+"""The endpoint as Ray Serve runs it: ingress → describer → searchers, each a deployment of its own."""
+
+from typing import Any, Final, TypeVar
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from jobs.serving.metrics import RequestMetrics
+from jobs.serving.options import ServeConfig
+from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
+from rsir_core.backend.router import Router
+from rsir_core.backend.versions import LoadedVersions
+from rsir_core.backend.workers import DescriberWorker, SearcherWorker
+from rsir_core.endpoint.app import build_app
+from rsir_core.endpoint.reading import Limits
+from rsir_core.endpoint.tokens import Tokens
+from rsir_core.models.allocator import keep_activations
+from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.query import Descriptor
+
+HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
+COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
+DESCRIPTIONS: Final = 2  # calls under way in a describer: one is described, one is decoded or waits
+SEARCHES: Final = 4  # calls under way in a searcher, above which another replica is worth its memory
+REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
+
+Handle = DeploymentHandle[Any]
+T = TypeVar("T")
+
+
+class Replicas:
+    """All replicas of a deployment. A `protocol.VersionHolder`."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Let all replicas hold these versions. One that starts meanwhile loads what it needs."""
+        try:
+            answers = await self._handle.broadcast("hold", versions).results_async(return_exceptions=True)
+        except DeploymentUnavailableError:  # the endpoint is being ended, the ingress last
+            return {}
+        refused: dict[int, str] = {}
+        for answer in answers:
+            # What `hold` itself does not answer with is a replica that was lost, perhaps to what it should load.
+            refused |= dict.fromkeys(versions, str(answer)) if isinstance(answer, BaseException) else answer
+        return refused
+
+
+class DescriberReplicas(Replicas):
+    """The replicas of a `DescriberReplica`. A `protocol.Describer`."""
+
+    async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
+        """Let one of them describe pictures."""
+        return await _call(self._handle.describe, asked)
+
+    async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
+        """Let one of them compare pictures."""
+        return await _call(self._handle.compare, asked)
+
+
+class SearcherReplicas(Replicas):
+    """The replicas of a `SearcherWorker`. A `protocol.Searcher`."""
+
+    async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
+        """Let one of them answer from its rows."""
+        return await _call(self._handle.answer, asked)
+
+
+async def _call(method: DeploymentHandle[T], asked: list[Any]) -> T:
+    answers: T = await method.remote(asked)
+    return answers
+
+
+class DescriberReplica(DescriberWorker):
+    """A describer in a process of its own."""
+
+    def __init__(self, index: str, max_pixels: int, device: str) -> None:
+        import torch  # noqa: PLC0415 -- which ingress and searchers do without
+
+        torch.set_num_threads(1)
+        keep_activations()
+        super().__init__(index, max_pixels, device)
+
+
+class Ingress:
+    """The routes, over the index's newest version.
+
+    Args:
+        config: of the job.
+        tokens: who may ask; None: everybody.
+        describer: see `DescriberReplica`.
+        searchers: see `SearcherWorker`, of each share of the rows.
+    """
+
+    def __init__(self, config: ServeConfig, tokens: Tokens | None, describer: Handle, searchers: list[Handle]) -> None:
+        self._config, self._tokens = config, tokens
+        self._describer, self._searchers = DescriberReplicas(describer), [SearcherReplicas(one) for one in searchers]
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the application in the replica; called by Ray Serve."""
+        config = self._config
+        calls = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
+        router = Router(self._describer, self._searchers, *calls)
+        versions = LoadedVersions(config.index, router)
+        limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
+        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.refresh)
+
+
+def build(config: ServeConfig) -> Application:
+    """Bind the deployments together: one describer, a searcher per share of the rows, and the ingress.
+
+    Describer and searchers reserve half a CPU each: a query keeps one of them busy at a time, and both fit on one core.
+
+    Raises:
+        ConfigError: the file of tokens cannot be read.
+    """
+    tokens = None if config.tokens is None else Tokens.read(config.tokens)
+    half: dict[str, Any] = {"num_cpus": 0.5}
+    describer = serve.deployment(
+        name="describer",
+        ray_actor_options=half | ({"num_gpus": config.num_gpus} if config.num_gpus else {}),
+        max_ongoing_requests=8 * DESCRIPTIONS,  # some of large images, which go alone
+        **_scaled(config.max_describers, DESCRIPTIONS),
+    )(DescriberReplica).bind(config.index, config.max_pixels, "cuda" if config.num_gpus else "cpu")
+    searchers = [
+        serve.deployment(
+            name=f"searcher-{part}",
+            ray_actor_options=half,
+            max_ongoing_requests=config.max_concurrency,
+            **_scaled(config.max_replicas, SEARCHES),
+        )(SearcherWorker).bind(config.index, part, config.partitions)
+        for part in range(config.partitions)
+    ]
+    ingress = serve.deployment(
+        name="ingress",
+        num_replicas=1,  # see `LoadedVersions`
+        ray_actor_options={"num_cpus": 0},  # it waits
+        max_ongoing_requests=config.max_concurrency,
+        max_queued_requests=config.max_concurrency,  # by default there is no limit
+        backpressure_config=BackpressureConfig(retry_after_s=1),
+        logging_config=REQUESTS,
+        **COMMON,
+    )(serve.ingress()(Ingress))
+    return ingress.bind(config, tokens, describer, searchers)
+
+
+def _scaled(most: int, ongoing: int) -> dict[str, Any]:
+    """Configure one replica, or as many as keep each at so many requests."""
+    if most == 1:
+        return COMMON
+    return COMMON | {
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": ongoing}
+    }

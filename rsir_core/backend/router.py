@@ -1,0 +1,145 @@
+"""Asks describers and searchers, and merges what all searchers answer, as if one of them had all rows.
+
+A call of another process costs milliseconds of CPU on both sides, as much as a search or a tenth of a description; so
+what is asked at the same time goes in one call.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from rsir_core.backend.batch import BATCH, Batcher, alone
+from rsir_core.backend.protocol import (
+    CompareRequest,
+    Describer,
+    DescribeRequest,
+    HoldingsRequest,
+    ImagesRequest,
+    PartitionRequest,
+    RankRequest,
+    ResolveRequest,
+    Searcher,
+)
+from rsir_core.errors import QueryError
+from rsir_core.retrieval.describing import PROBE, shrink
+from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.partition_search import (
+    Holdings,
+    ImagesPage,
+    Match,
+    merge_holdings,
+    merge_images,
+    merge_ranked,
+)
+from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+
+T = TypeVar("T")
+
+SMALL: Final = 1_000_000  # bytes of an upload that is decoded in about the time that its description takes
+PROBE_UPLOAD: Final = shrink(PROBE, 32)
+
+
+class Router:
+    """The one way to a describer and to searchers.
+
+    Args:
+        describer: what describes.
+        searchers: what searches, one per share of the rows.
+        descriptions: calls of the describer under way, above which what may wait for others does.
+        searches: the same of each searcher.
+    """
+
+    def __init__(
+        self, describer: Describer, searchers: Sequence[Searcher], descriptions: int = 1, searches: int = 1
+    ) -> None:
+        self._describer, self._searchers = describer, searchers
+        self._describe = Batcher[DescribeRequest, Descriptor](describer.describe, BATCH, descriptions)
+        self._answers = [Batcher[PartitionRequest[Any], Any](one.answer, BATCH, searches) for one in searchers]
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Let all of them load these versions and let go of others; returns why some cannot be loaded."""
+        refused: dict[int, str] = {}
+        for answer in await asyncio.gather(*(one.hold(versions) for one in (self._describer, *self._searchers))):
+            refused |= answer
+        return refused
+
+    async def describe(self, request: DescribeRequest) -> Descriptor:
+        """Describe a picture, with others unless it is large or must be fetched first.
+
+        Raises:
+            ImageError: it cannot become a picture.
+            QueryError: the box is empty or reaches outside the picture.
+        """
+        is_slow = isinstance(request.source, str) or len(request.source) > SMALL
+        return await (alone(self._describer.describe, request) if is_slow else self._describe(request))
+
+    async def compare(self, request: CompareRequest) -> list[Kind | None]:
+        """Compare pictures; see `QueryDescriber.compare`.
+
+        Raises:
+            ImageError: the upload cannot become a picture.
+        """
+        return await alone(self._describer.compare, request)
+
+    async def resolve(self, version: int, queries: list[Query]) -> list[Descriptor]:
+        """Replace queries by the rows that they name or, up to rounding, are; others stay as they are.
+
+        Raises:
+            QueryError: one names an image that is not in the index.
+        """
+        parts = await self._ask(ResolveRequest(version, queries))
+        return [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
+
+    async def rank(self, request: RankRequest) -> Ranked:
+        """Rank the rows for a query; where one searcher has all of them, in one call.
+
+        Raises:
+            QueryError: the query names an image that is not in the index, or the filter does not suit the index.
+        """
+        if request.resolve and len(self._searchers) > 1:
+            (query,) = await self.resolve(request.version, [request.query])
+            request = request._replace(query=query, resolve=False)
+        parts = await self._ask(request, request.ranking.is_light)
+        found = [part for part in parts if part is not None]
+        if not found and isinstance(request.query, ImageName):
+            raise _unknown(request.query)
+        return merge_ranked(found, request.ranking)
+
+    async def images(self, request: ImagesRequest) -> ImagesPage:
+        """List a page of the images by id.
+
+        Raises:
+            QueryError: the index does not know the class.
+        """
+        return merge_images(await self._ask(request, is_light=False), request.offset, request.limit)
+
+    async def holdings(self, version: int) -> Holdings:
+        """Summarise all rows."""
+        return merge_holdings(await self._ask(HoldingsRequest(version), is_light=False))
+
+    async def probe(self, version: int) -> None:
+        """Run a tiny query; raises where it fails."""
+        query = await self.describe(DescribeRequest(version, PROBE_UPLOAD))
+        await self.rank(RankRequest(version, query, Ranking(1)))
+
+    async def _ask(self, request: PartitionRequest[T], is_light: bool = True) -> Sequence[T]:
+        """Return what each searcher answers, with other requests if it is light."""
+        if is_light:
+            answers: list[T] = await asyncio.gather(*(answer(request) for answer in self._answers))
+            return answers
+        return await asyncio.gather(*(alone(searcher.answer, request) for searcher in self._searchers))
+
+
+def _best(query: Query, matches: Sequence[Match | None]) -> Descriptor:
+    """Return the row that is nearest to a query, or the query itself where it is none and names none."""
+    found = [match for match in matches if match is not None]
+    if found:
+        return min(found, key=lambda match: (match.distance, match.image_id)).query
+    if isinstance(query, ImageName):
+        raise _unknown(query)
+    return query
+
+
+def _unknown(query: ImageName) -> QueryError:
+    column, name = query
+    return QueryError(f"{column} {name!r} is not in the index; upload the image, or name one that is", "unknown")

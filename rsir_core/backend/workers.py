@@ -1,0 +1,159 @@
+"""The backend itself: versions of an index in this process, their models or their rows."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from rsir_core.backend.batch import BATCH, Batcher
+from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
+from rsir_core.backend.version_cache import VersionCache
+from rsir_core.imagery.decode import Picture
+from rsir_core.index.index import Index
+from rsir_core.models.regions import Box
+from rsir_core.retrieval.describing import PROBE, QueryDescriber, with_preview
+from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Descriptor
+from rsir_core.retrieval.served_version import read_version
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+DECODED_AT_ONCE: Final = 2  # each takes up to 55 bytes per allowed pixel for a moment: 4 bands of float32 in one block
+LARGE: Final = 12_000_000  # bytes of a picture, of which many must not wait side by side
+TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
+
+
+def load_newest(versions: VersionCache[Any], index: str) -> None:
+    """Load the newest version that can be, until the router says which ones it wants.
+
+    The newest may be broken, and an older one served for that: a worker that takes another's place must start then.
+
+    Raises:
+        Exception: what the newest raises, where no other one of the last can be loaded.
+    """
+    newest = Index(index).version()
+    for version in range(newest, max(newest - TRIED, 0), -1):
+        if not versions.hold([version]):
+            return
+    versions.get(newest)
+
+
+class DescriberLoader:
+    """Loads the describers of versions; versions of the same bundle and PCA share one."""
+
+    def __init__(self, index: str, max_pixels: int, device: str) -> None:
+        self._index, self._more = index, (max_pixels, device)
+        self._loaded: WeakValueDictionary[tuple[str, str], QueryDescriber] = WeakValueDictionary()
+
+    def __call__(self, version: int) -> QueryDescriber:
+        """Return the describer of a version."""
+        served = read_version(self._index, version)
+        key = served.bundle, served.pca
+        describer = self._loaded.get(key)
+        if describer is None:
+            describer = self._loaded[key] = QueryDescriber(served, *self._more)
+        return describer
+
+
+class ReadPicture(NamedTuple):
+    """A picture to describe, and what the version that is asked describes with."""
+
+    describer: QueryDescriber
+    picture: Picture
+    box: Box | None = None
+    preview: bool = False
+
+
+def describe_together(read: list[ReadPicture]) -> list[Descriptor]:
+    """Describe images, one descriptor each; those for one describer in one batch."""
+    found: dict[int, Descriptor] = {}
+    for describer in {id(one.describer): one.describer for one in read}.values():
+        mine = [i for i, one in enumerate(read) if one.describer is describer]
+        pictures, boxes, shown = zip(*(read[i][1:] for i in mine), strict=True)
+        found |= zip(mine, describer.describe(list(pictures), list(boxes), list(shown)), strict=True)
+    return [found[i] for i in range(len(read))]
+
+
+class DescriberWorker:
+    """Bundles on one device; full pictures stay in here. A `protocol.Describer`."""
+
+    def __init__(self, index: str, max_pixels: int, device: str) -> None:
+        self._versions = VersionCache(DescriberLoader(index, max_pixels, device))
+        load_newest(self._versions, index)
+        self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
+        self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
+        self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # also of large pictures, until they are described
+        self._comparer = ThreadPoolExecutor(1)  # which uploads need not wait for
+        self._batch = Batcher(self._describe_together, BATCH)
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Hold these versions; see `VersionCache.hold`."""
+        return await asyncio.to_thread(self._versions.hold, versions)
+
+    async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
+        """Describe images, each as well as it can be; those that come at the same time are described together."""
+        return await asyncio.gather(*(self._describe(request) for request in asked))
+
+    async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
+        """Compare pictures; see `QueryDescriber.compare`."""
+        return await asyncio.get_running_loop().run_in_executor(self._comparer, each, self._compare, asked)
+
+    async def check_health(self) -> None:
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
+        await self._batch(ReadPicture(self._versions.newest, PROBE))
+
+    async def _describe(self, request: DescribeRequest) -> Descriptor | Exception:
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._decoding:  # what a few bytes may become is known once it is decoded
+                read = await loop.run_in_executor(self._decoders, self._read, request)
+                is_large = read.picture.pixels.size > LARGE
+                described = await self._batch(read) if is_large else None
+            described = described or await self._batch(read)
+            return await asyncio.to_thread(with_preview, described, read.picture) if request.preview else described
+        except Exception as error:  # this request's alone
+            return error
+
+    def _read(self, request: DescribeRequest) -> ReadPicture:
+        describer = self._versions.get(request.version)
+        return ReadPicture(describer, describer.read(request.source, request.box), request.box, request.preview)
+
+    def _compare(self, request: CompareRequest) -> list[Kind | None]:
+        return self._versions.get(request.version).compare(request.source, request.uris)
+
+    async def _describe_together(self, read: list[ReadPicture]) -> list[Descriptor]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, describe_together, read)
+
+
+class SearcherWorker:
+    """The rows of an index, or a share of them. A `protocol.Searcher`."""
+
+    def __init__(self, index: str, part: int = 0, parts: int = 1) -> None:
+        self._versions = VersionCache(lambda version: PartitionSearch(read_version(index, version), part, parts))
+        load_newest(self._versions, index)
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Hold these versions; see `VersionCache.hold`."""
+        return await asyncio.to_thread(self._versions.hold, versions)
+
+    async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
+        """Answer from the rows."""
+        return await asyncio.to_thread(each, lambda request: request.answer(self._versions.get(request.version)), asked)
+
+    async def check_health(self) -> None:
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
+        await asyncio.to_thread(self._versions.newest.probe)
+
+
+def each(function: Callable[[A], T], asked: list[A]) -> list[T | Exception]:
+    """Call a function for each request; where it raises, the exception stands in place of the result."""
+    results: list[T | Exception] = []
+    for request in asked:
+        try:
+            results.append(function(request))
+        except Exception as error:
+            results.append(error)
+    return results

@@ -1,0 +1,1 @@
+"""The endpoint over HTTP: routes, messages, tokens, access log and the search page."""

@@ -1,0 +1,174 @@
+"""The endpoint as an application: its routes over a router and the versions that it has loaded, and the page."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.convertors import Convertor, register_url_convertor
+
+from rsir_core.backend.protocol import ImagesRequest
+from rsir_core.backend.router import Router
+from rsir_core.backend.versions import LoadedVersions
+from rsir_core.endpoint.access_log import AccessLog, Record
+from rsir_core.endpoint.errors import add_refusals
+from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
+from rsir_core.endpoint.reading import Limits
+from rsir_core.endpoint.search import add_search
+from rsir_core.endpoint.tokens import Tokens, add_tokens
+from rsir_core.errors import ImageError, QueryError
+from rsir_core.imagery.decode import read_picture
+from rsir_core.retrieval.describing import THUMBNAIL_SIDE, shrink
+from rsir_core.retrieval.query import ImageName
+
+PAGE: Final = Path(__file__).parent / "page"
+THUMBNAILS_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
+
+
+class _ImageId(Convertor[str]):
+    """A path with whatever characters an image's name has, line breaks too, which `path` refuses."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("image_id", _ImageId())
+
+
+def build_app(
+    router: Router,
+    versions: LoadedVersions,
+    limits: Limits,
+    record: Record,
+    tokens: Tokens | None = None,
+    refresh: float = 10.0,
+) -> FastAPI:
+    """Build the endpoint and its page.
+
+    Args:
+        router: what answers.
+        versions: by which it does.
+        limits: of queries.
+        record: takes note of each request.
+        tokens: who may ask; None: everybody.
+        refresh: seconds between looks for a newer version.
+    """
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        async with versions.refreshing(refresh):
+            yield
+
+    app = FastAPI(
+        title="rsir",
+        description="Remote-sensing image retrieval",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=running,
+        responses={status: {"model": ErrorJson} for status in (401, 404, 422, 502, 503)},
+    )
+    add_search(app, router, versions, limits)
+    _add_state(app, router, versions, limits)
+    _add_browse(app, router, versions, limits.max_pixels)
+    if tokens is not None:
+        add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
+    _add_page(app)
+    app.add_middleware(AccessLog, record=record)
+    add_refusals(app)
+    return app
+
+
+def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
+    probes: dict[int, asyncio.Task[None]] = {}  # under way, by version: strangers may ask, and all get one answer
+
+    @app.get("/healthz", summary="Run a tiny query")
+    async def healthz() -> HealthJson:
+        async with versions.lend(None) as served:
+            version = served.version
+            if version not in probes:
+                probes[version] = asyncio.create_task(router.probe(version))
+                probes[version].add_done_callback(lambda _: probes.pop(version))
+            await asyncio.shield(probes[version])
+            return {"status": "ok", "version": version}
+
+    @app.get("/index", summary="What is served, and the limits that queries have")
+    async def index() -> IndexJson:
+        """Describe the newest version that is loaded."""
+        async with versions.lend(None) as served:
+            found = await router.holdings(served.version)
+        return {
+            "version": served.version,
+            "versions": versions.numbers,
+            "problem": versions.problem,
+            "images": served.images,
+            "classes": {name: found.classes.get(name, 0) for name in served.classes},
+            "class_names": list(served.classes),
+            "columns": found.columns,
+            "times": found.times and (found.times[0].isoformat(), found.times[1].isoformat()),
+            "bounds": found.bounds and bounds_json(found.bounds),
+            "dimensions": served.dimensions,
+            "bundle": served.bundle,
+            "pca": served.pca,
+            "has_detector": served.has_detector,
+            "tau": served.tau,
+            "max_k": limits.max_k,
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+        }
+
+
+def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixels: int) -> None:
+    drawers = ThreadPoolExecutor(THUMBNAILS_AT_ONCE)  # which goes on with what a client that leaves has asked for
+
+    @app.get("/images", summary="List the index, by image id")
+    async def images(
+        contains: str = "",
+        of_class: Annotated[str | None, Query(alias="class")] = None,
+        offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
+        limit: Annotated[int, Query(ge=1, le=200)] = 24,
+    ) -> ImagesJson:
+        async with versions.lend(None) as served:
+            page = await router.images(ImagesRequest(served.version, contains, of_class, offset, limit))
+        return {"total": page.total, "images": page.images.to_pylist()}
+
+    @app.get("/thumbnail/{image_id:image_id}", response_class=Response, summary="A small JPEG of an indexed image")
+    async def thumbnail(image_id: str) -> Response:
+        async with versions.lend(None) as served:
+            (stored,) = await router.resolve(served.version, [ImageName("image_id", image_id)])
+        loop = asyncio.get_running_loop()
+        jpeg = await loop.run_in_executor(drawers, _thumbnail, str(stored.uri), max_pixels)
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _add_page(app: FastAPI) -> None:
+    """Add a route for each file of the page: a mount at `/` would answer other methods by 404 instead of 405."""
+    files = StaticFiles(directory=PAGE)
+    for file in PAGE.iterdir():
+
+        async def serve(request: Request, name: str = file.name) -> Response:
+            response = await files.get_response(name, request.scope)
+            response.headers["Cache-Control"] = "no-cache"  # asked for anew each time: files of two releases do not mix
+            return response
+
+        app.add_route(_address(file), serve, include_in_schema=False)
+
+
+def _address(file: Path) -> str:
+    """Map a file of the page to its path on the endpoint."""
+    return "/" if file.name == "index.html" else f"/{file.name}"
+
+
+def _thumbnail(uri: str, max_pixels: int) -> bytes:
+    try:
+        return shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE)
+    except ImageError as error:
+        raise QueryError(f"no thumbnail: {error}", "unreachable" if error.is_refused else "unknown") from error

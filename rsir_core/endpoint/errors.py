@@ -1,0 +1,49 @@
+"""Which HTTP status each kind of error is answered with."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from rsir_core.errors import BundleError, ImageError, QueryError, RsirError, StorageError, TableError
+
+REFUSED: Final = 502  # the archive's store refuses, which is not the client's doing
+STATUS: Final[Mapping[str | type[RsirError], int]] = {
+    "unknown": 404,
+    "missing": 404,
+    "too_large": 413,
+    "unsupported": 415,
+    "unreachable": REFUSED,
+    "busy": 503,
+    TableError: 404,  # a version that a worker had not loaded, and cannot any more
+    BundleError: 404,
+    StorageError: 503,  # it may answer again
+}
+OTHER: Final = 422
+RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
+
+
+def status_of(error: RsirError) -> int:
+    """Find the status that an error is answered with."""
+    if isinstance(error, ImageError) and error.is_refused:
+        return REFUSED
+    return STATUS.get(getattr(error, "kind", type(error)), OTHER)
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Let an application answer errors by their status and in words."""
+    for kind in (QueryError, ImageError, TableError, BundleError, StorageError):
+        app.exception_handler(kind)(_refuse)
+    app.exception_handler(RequestValidationError)(_refuse_parameters)
+
+
+async def _refuse(request: Request, error: RsirError) -> JSONResponse:
+    status = status_of(error)
+    return JSONResponse({"detail": str(error)}, status, RETRY_AFTER if status == 503 else None)
+
+
+async def _refuse_parameters(request: Request, error: RequestValidationError) -> JSONResponse:
+    words = [f"{e['loc'][-1]}: {e['msg']}, got {e['input']!r:.100}" for e in error.errors()]
+    return JSONResponse({"detail": "; ".join(words)}, OTHER)

@@ -1,0 +1,216 @@
+"""The JSON that the endpoint gives."""
+
+import base64
+from typing import Any, NotRequired
+
+import orjson
+import pyarrow as pa
+import shapely
+from shapely.geometry import mapping
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
+
+from rsir_core import schemas
+from rsir_core.archive.stac import item_of
+from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.models.regions import DetectedObject
+from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
+from rsir_core.retrieval.served_version import ServedVersion
+
+
+class RegionJson(TypedDict):
+    """A crop, in whole pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class BoxJson(TypedDict):
+    """An object's edges, in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+class BoundingBoxJson(TypedDict):
+    """Give bounds in degrees; across ±180° xmin > xmax."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+# Written as calls, because `class` cannot be a field of a class.
+ObjectJson = TypedDict("ObjectJson", {"class": str, "score": float, "box": BoxJson})
+ImageJson = TypedDict("ImageJson", {"image_id": str, "class": str})
+QueryJson = TypedDict(
+    "QueryJson",
+    {
+        "image_id": str | None,  # null: an upload
+        "uri": str | None,
+        "class": str,
+        "probability": float,
+        "region": RegionJson | None,
+        "object": ObjectJson | None,  # null: none found, the key region is centred on the image
+        "objects": list[ObjectJson],  # best first; all of them where `preview` asks for them and the picture is read
+        "height": int | None,  # null: nothing was read, as of a ready descriptor
+        "width": int | None,
+        "notes": str | None,  # what reading the file had to decide
+        "class_probabilities": dict[str, float],
+        "feature": list[float],
+        "preview": NotRequired[str],
+    },
+)
+RowJson = TypedDict(
+    "RowJson",
+    {
+        "image_id": str,
+        "uri": str,
+        "class": str,
+        "region": RegionJson,
+        "object_class": str | None,
+        "object_score": float | None,
+        "object_box": BoxJson | None,
+        "height": int,
+        "width": int,
+        "time": str | None,  # acquired, ISO 8601 UTC
+        "bbox": BoundingBoxJson | None,
+        "geometry": dict[str, Any] | None,  # its outline, GeoJSON
+        "crs": str | None,  # of the file
+        "window": RegionJson | None,  # of a tile: where in its scene it lies
+    },
+)
+
+
+class ResultJson(RowJson):
+    """A row, and why it has its rank: the weighted distance is the product of the other three (paper eq. 6 to 8)."""
+
+    rank: int
+    weighted_distance: float
+    distance: float
+    query_weight: float
+    candidate_weight: float
+    probability: float
+    same_picture: NotRequired[Kind | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
+
+
+class AnswerJson(TypedDict):
+    """The answer to a query: what it was taken for, and the rows nearest to it, best first."""
+
+    version: int
+    ranked_by: RankedBy
+    no_match: bool | None  # nothing here is like the query, by the plain distance; null: this index cannot say so
+    false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
+    query: QueryJson
+    results: list[ResultJson]
+
+
+class ImagesJson(TypedDict):
+    """A page of the index's images, and how many there are in all."""
+
+    total: int
+    images: list[ImageJson]
+
+
+class IndexJson(TypedDict):
+    """Describe the served index, and the limits that queries have."""
+
+    version: int
+    images: int
+    classes: dict[str, int]  # images of each
+    class_names: list[str]  # in the order of `class_probabilities`
+    dimensions: int
+    columns: list[str]  # that `where` can ask for
+    times: tuple[str, str] | None  # first and last; null: no image has a time
+    bounds: BoundingBoxJson | None  # of all footprints; null: no image has one
+    versions: list[int]  # that are loaded; others that still exist can be asked for and are loaded then
+    problem: str | None  # why a newer version is not served
+    bundle: str
+    pca: str
+    has_detector: bool
+    tau: float
+    max_k: int
+    max_bytes: int
+    max_pixels: int
+
+
+class HealthJson(TypedDict):
+    """A tiny query went all the way."""
+
+    status: str
+    version: int
+
+
+class ErrorJson(TypedDict):
+    """Say in words what is wrong with a request."""
+
+    detail: str
+
+
+def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bytes:
+    """Encode an `AnswerJson`."""
+    no_match = no_match_of(served, ranking, ranked.nearest)
+    answer: AnswerJson = {
+        "version": served.version,
+        "ranked_by": ranking.ranked_by(ranked.query),
+        "no_match": no_match,
+        "false_match_rate": None if no_match is None or not served.no_match else served.no_match.false_match_rate,
+        "query": _query(served, ranked.query),
+        "results": _results(ranking, ranked.rows),
+    }
+    return orjson.dumps(answer)
+
+
+def bounds_json(bbox: BoundingBox) -> BoundingBoxJson:
+    """Convert bounds."""
+    return {"xmin": bbox.west, "ymin": bbox.south, "xmax": bbox.east, "ymax": bbox.north}
+
+
+def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:
+    """Encode the same results as a STAC item collection."""
+    features = [item_of(dict(result)) for result in _results(ranking, ranked.rows)]
+    return orjson.dumps({"type": "FeatureCollection", "features": features})
+
+
+def _query(served: ServedVersion, query: Descriptor) -> QueryJson:
+    names, region = served.classes, query.region
+    top = int(query.class_probabilities.argmax())
+    found: QueryJson = {
+        "image_id": query.image_id,
+        "uri": query.uri,
+        "class": names[top],
+        "probability": float(query.class_probabilities[top]),
+        "region": None
+        if region is None
+        else RegionJson(x=region.x, y=region.y, width=region.width, height=region.height),
+        "object": _object(query.object) if query.object else None,
+        "objects": [_object(found) for found in query.objects],
+        "height": query.height,
+        "width": query.width,
+        "notes": query.notes,
+        "class_probabilities": dict(zip(names, query.class_probabilities.tolist(), strict=True)),
+        "feature": query.feature.tolist(),
+    }
+    if query.preview:
+        found["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()
+    return found
+
+
+def _results(ranking: Ranking, rows: pa.Table) -> list[ResultJson]:
+    """Convert rows (see `Ranked`) to what is encoded; orjson formats their times."""
+    results: list[Any] = []
+    for rank, row in enumerate(rows.to_pylist(), ranking.offset + 1):
+        if row[schemas.GEOMETRY] is not None:
+            row[schemas.GEOMETRY] = mapping(shapely.from_wkb(row[schemas.GEOMETRY]))
+        results.append({"rank": rank, **row})
+    return results
+
+
+def _object(found: DetectedObject) -> ObjectJson:
+    x0, y0, x1, y1 = (float(edge) for edge in found.box)
+    return {"class": found.name, "score": float(found.score), "box": {"x0": x0, "y0": y0, "x1": x1, "y1": y1}}

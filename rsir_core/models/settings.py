@@ -1,0 +1,69 @@
+"""Everything about models but their weights."""
+
+from dataclasses import dataclass
+
+from rsir_core.models.regions import ObjectRule
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """Hold everything but the weights that is needed to run the classifier as it was trained.
+
+    Attributes:
+        backbone: name, see `build_classifier`.
+        classes: names, in the order of the logits.
+        image_size: side in pixels to which key regions are resized, without keeping the aspect ratio.
+        mean: subtracted per channel, for values in 0..1.
+        std: divisor per channel.
+        temperature: divisor of the logits before the softmax, see `calibration`; 1: not calibrated.
+        views: number of rotations that are averaged, one of `VIEWS`.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    temperature: float = 1.0  # bundles of earlier versions lack this
+    views: int = 1  # and this
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Hold everything about a detector but its weights.
+
+    Attributes:
+        model: one of `MODELS`.
+        classes: names of the object classes, in the order of the head's outputs.
+        image_size: pixels of the longer side to which images are letterboxed, as in training.
+        min_score: confidence from which a detection counts as an object.
+        rule: which object represents the image; bundles written before there was a choice use the most confident.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    image_size: int
+    min_score: float
+    rule: ObjectRule = "confidence"
+
+
+@dataclass(frozen=True)
+class BundleSettings:
+    """A model bundle without its weights.
+
+    Attributes:
+        classifier: settings of the classifier.
+        detector: settings of the detector; None: every key region is centred on the image.
+        tau: key region's share of height and width.
+        fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
+    """
+
+    classifier: ClassifierSettings
+    detector: DetectorSettings | None
+    tau: float
+    fingerprint: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the class probabilities."""
+        return self.classifier.classes

@@ -1,0 +1,127 @@
+"""From a query's pixels to what it is ranked by: the same code, bundle and PCA that made the index's rows."""
+
+import io
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from rsir_core.errors import ImageError, QueryError
+from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.index.index import Index
+from rsir_core.models.regions import GIVEN, Box, DetectedObject
+from rsir_core.retrieval.near_duplicates import Kind, kinds_of, read_here
+from rsir_core.retrieval.query import Descriptor
+from rsir_core.retrieval.served_version import ServedVersion
+
+PREVIEW_SIDE: Final = 512
+THUMBNAIL_SIDE: Final = 256
+PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)  # to see that pictures are described
+
+
+class QueryDescriber:
+    """Describes queries exactly as the rows of a version were described."""
+
+    def __init__(self, served: ServedVersion, max_pixels: int, device: str = "cpu") -> None:
+        from rsir_core.models.describe import Describer  # noqa: PLC0415 -- brings torch, which thumbnails do not need
+
+        index = Index(served.index)
+        self._describer = Describer(index.bundle(served.bundle), device)
+        self._pca = index.pca(served.pca)
+        self._max_pixels = max_pixels
+
+    def read(self, source: bytes | str, box: Box | None) -> Picture:
+        """Read the picture in an upload (bytes) or behind the URI of an indexed image.
+
+        Raises:
+            ImageError: it cannot become a picture.
+            QueryError: the box is empty or reaches outside the picture.
+        """
+        picture = self._read(source)
+        height, width = picture.pixels.shape[:2]
+        if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
+            raise QueryError(
+                f"the box {list(box)} is empty or reaches outside the image of {width}×{height} pixels; "
+                "give x0, y0, x1, y1 inside it"
+            )
+        return picture
+
+    def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+        """Compare the pictures of indexed images with that of an upload (bytes) or of one of them (its URI).
+
+        None: one of the two cannot be read any more, or it is beyond the first that are looked at.
+
+        Raises:
+            ImageError: the upload cannot become a picture.
+        """
+        try:
+            own = self._read(source)
+        except ImageError:
+            if isinstance(source, bytes):
+                raise
+            return [None] * len(uris)
+        return kinds_of(own.pixels, uris, partial(read_here, max_pixels=self._max_pixels, readers=1))
+
+    def describe(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
+    ) -> list[Descriptor]:
+        """Describe pictures, one descriptor each.
+
+        Args:
+            pictures: what to describe.
+            boxes: each, where there is one, stands for the detector's representative object.
+            shown: of which all objects are wanted; None: of none.
+        """
+        known = self._known(pictures, boxes, shown or [False] * len(pictures))
+        found: dict[int, Descriptor] = {}
+        for is_known in (False, True):  # the describer takes boxes for all of its images or for none
+            chosen = [i for i, objects in enumerate(known) if (objects is not None) == is_known]
+            found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
+        return [found[i] for i in range(len(pictures))]
+
+    def _read(self, source: bytes | str) -> Picture:
+        if isinstance(source, bytes):
+            return decode(source, "the upload", self._max_pixels)
+        return read_picture(source, self._max_pixels)
+
+    def _known(
+        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]
+    ) -> list[list[DetectedObject] | None]:
+        """Find the objects of each picture, the representative one first; None: left to the describer."""
+        known = [None if box is None else [DetectedObject(box, 1.0, GIVEN)] for box in boxes]
+        wanted = [i for i, show in enumerate(shown) if show]
+        for i, objects in zip(wanted, self._describer.all_objects([pictures[i].pixels for i in wanted]), strict=True):
+            known[i] = [*(known[i] or []), *objects]
+        return known
+
+    def _describe(self, pictures: list[Picture], known: list[list[DetectedObject] | None]) -> list[Descriptor]:
+        """Describe pictures whose objects are known, or of none of which they are."""
+        if not pictures:
+            return []
+        boxes = None if known[0] is None else [objects[0].box if objects else None for objects in known]
+        described = self._describer.describe([p.pixels for p in pictures], boxes)
+        feature = self._pca.transform(described.embedding)
+        return [
+            Descriptor(
+                None, None, feature[i], described.class_probabilities[i], described.regions[i],
+                tuple(known[i] or filter(None, [described.objects[i]])),
+                picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
+            )
+            for i, picture in enumerate(pictures)
+        ]  # fmt: skip
+
+
+def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:
+    """Add a picture of what was described, for browsers that cannot show the file itself, or not as it was read."""
+    return replace(descriptor, preview=shrink(picture, PREVIEW_SIDE))
+
+
+def shrink(picture: Picture, side: int) -> bytes:
+    """Encode the picture as a JPEG of at most side × side pixels; a smaller one keeps its size."""
+    image = Image.fromarray(picture.pixels)
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()

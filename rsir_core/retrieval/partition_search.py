@@ -1,0 +1,207 @@
+"""What the rows of a version, or a share of them, answer to a query; and how the answers of all shares are merged."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsir_core import schemas
+from rsir_core.errors import QueryError
+from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.index.index import Index
+from rsir_core.models.regions import Box, DetectedObject, Region
+from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
+from rsir_core.retrieval.partition import SCHEMA, Partition
+from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.filters import Filter, columns_to_ask
+
+ALIKE: Final = 50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
+FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
+PROBABILITY: Final = "probability"
+RANKED: Final = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in (
+            schemas.IMAGE_ID, schemas.URI, schemas.CLASS, schemas.REGION, schemas.OBJECT_CLASS, schemas.OBJECT_SCORE,
+            schemas.OBJECT_BOX, schemas.HEIGHT, schemas.WIDTH, schemas.TIME, schemas.BBOX, schemas.GEOMETRY,
+            schemas.CRS, schemas.WINDOW,
+        )),
+        *(pa.field(name, pa.float64()) for name in FACTORS),  # the first is the product of the others
+        pa.field(PROBABILITY, pa.float32()),  # of the row's class
+    ]
+)  # fmt: skip
+IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, schemas.CLASS)])
+
+Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
+
+
+class Match(NamedTuple):
+    """A row of the index that a query names or, up to rounding, is."""
+
+    distance: float  # between the two, Euclidean
+    image_id: str  # of the row
+    query: Descriptor  # with the row's descriptor
+
+
+class ImagesPage(NamedTuple):
+    """A page of the images of an index."""
+
+    total: int  # images on all pages
+    images: pa.Table  # of schema `IMAGES`, by image id
+
+
+class Holdings(NamedTuple):
+    """Summarise rows."""
+
+    classes: dict[str, int]  # images of each class that there is
+    columns: list[str]  # that a predicate can be about
+    times: tuple[datetime, datetime] | None  # first and last; None: no row has one
+    bounds: BoundingBox | None  # of all footprints; None: no row has one
+
+
+class PartitionSearch:
+    """Rows in memory, and the queries that they answer.
+
+    Args:
+        served: what they are the rows of.
+        part: which share of them.
+        parts: shares in all.
+    """
+
+    def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
+        self.served = served
+        self._rows = Partition(Index(served.index), served.version, part, parts)
+        self.holdings = self._summarise()
+
+    def resolve(self, query: Query) -> Match | None:
+        """Find the row that a query names or, up to rounding, is; None: it is not among these rows.
+
+        An indexed image that is uploaded must find itself first. A distance of rounding's size, not of 0, would not do:
+        the weights of rows of one class differ by more powers of ten, and a surer row would come before it.
+        """
+        if isinstance(query, ImageName):
+            place = self._rows.find(*query)
+            return None if place is None else self._match(place, 0.0)
+        nearest = self._rows.search(query.feature, query.class_probabilities, ALIKE, None, plain=True)
+        for place, distance in zip(nearest.rows.tolist(), nearest.distance.tolist(), strict=True):
+            if distance > ROUNDING:
+                return None
+            found = self._match(place, distance)
+            p = found.query.class_probabilities
+            if np.allclose(query.class_probabilities, p, rtol=0, atol=ROUNDING):
+                same = replace(query, feature=found.query.feature, class_probabilities=p)
+                return found._replace(query=same)
+        return None
+
+    def passing(self, wanted: Filter) -> Allowed:
+        """Find which rows pass a filter, which looks at each row; None: all do.
+
+        Raises:
+            QueryError: a filter that the index cannot apply.
+        """
+        return self._rows.passing(wanted, self.served.classes)
+
+    def rank(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Ranked:
+        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first."""
+        is_plain = ranking.ranked_by(query) == "distance"
+        ask = query.feature, query.class_probabilities
+        hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
+        if ranking.near_duplicates:
+            hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
+        nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
+        found = self._rows.take(hits.rows)
+        columns: dict[str, Any] = {name: found[name] for name in RANKED.names if name in SCHEMA.names}
+        columns |= {name: getattr(hits, name) for name in FACTORS}
+        columns[PROBABILITY] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
+        rows = pa.table([columns[name] for name in RANKED.names], RANKED)
+        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf)
+
+    def images(self, contains: str, of_class: str | None, first: int) -> ImagesPage:
+        """List the first images by id whose id contains a text (whatever its case), of one class or of all.
+
+        Raises:
+            QueryError: the index does not know the class.
+        """
+        if of_class is not None and of_class not in (known := self.served.classes):
+            raise QueryError(f"class: {of_class} unknown; known are {', '.join(known)}", "unknown")
+        found = self._rows.table.select(IMAGES.names).append_column("row", [np.arange(len(self._rows))])
+        if of_class is not None:
+            found = found.filter(pc.equal(found[schemas.CLASS], of_class))
+        if contains:
+            found = found.filter(pc.match_substring(found[schemas.IMAGE_ID], contains, ignore_case=True))
+        best = pc.select_k_unstable(found, min(first, len(found)), [(schemas.IMAGE_ID, "ascending")])
+        images = self._rows.take(found["row"].to_numpy()[best.to_numpy()]).select(IMAGES.names)
+        return ImagesPage(len(found), images)
+
+    def probe(self) -> None:
+        """Run a tiny query, if there is a row; raises where it fails."""
+        if len(self._rows):
+            self.rank(self._match(0, 0.0).query, Ranking(1), None)
+
+    def _match(self, place: int, distance: float) -> Match:
+        (row,) = self._rows.take(np.array([place])).to_pylist()
+        descriptor = Descriptor(
+            row[schemas.IMAGE_ID], row[schemas.URI], self._rows.feature[place],
+            np.array(row[schemas.CLASS_PROBABILITIES], np.float32), Region(**row[schemas.REGION]),
+            _stored_objects(row), row[schemas.HEIGHT], row[schemas.WIDTH], row[schemas.NOTES],
+        )  # fmt: skip
+        return Match(distance, row[schemas.IMAGE_ID], descriptor)
+
+    def _summarise(self) -> Holdings:
+        ranges, table = self._rows.clusters.ranges, self._rows.table
+        counted = table[schemas.CLASS].value_counts().to_pylist()
+        ends = np.iinfo(np.int64)
+        low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
+        placed = ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]
+        edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()] if len(placed) else None
+        return Holdings(
+            {found["values"]: found["counts"] for found in counted},
+            columns_to_ask(table.schema),
+            (_time(low), _time(high)) if low <= high else None,
+            BoundingBox(*edges) if edges else None,
+        )
+
+
+def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
+    """Merge the best rows of all shares for one query, and keep the page that is wanted."""
+    query, rows, _ = parts[0]
+    if len(parts) > 1:
+        by = [(ranking.ranked_by(query), "ascending"), (schemas.IMAGE_ID, "ascending")]
+        rows = pa.concat_tables(part.rows for part in parts).sort_by(by)
+    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts))
+
+
+def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:
+    """Merge the first images of all shares, and keep the page that is wanted."""
+    images = pa.concat_tables(part.images for part in parts).sort_by(schemas.IMAGE_ID)
+    return ImagesPage(sum(part.total for part in parts), images.slice(offset, limit))
+
+
+def merge_holdings(parts: Sequence[Holdings]) -> Holdings:
+    """Summarise the rows of all shares."""
+    times = [time for part in parts for time in part.times or ()]
+    bounds = [part.bounds for part in parts if part.bounds]
+    edges = [f(found) for f, found in zip((min, min, max, max), zip(*bounds, strict=True), strict=False)]
+    return Holdings(
+        dict(sum((Counter(part.classes) for part in parts), Counter[str]())),
+        parts[0].columns,
+        (min(times), max(times)) if times else None,
+        BoundingBox(*edges) if bounds else None,
+    )
+
+
+def _time(microseconds: np.int64) -> datetime:
+    time: datetime = pa.scalar(int(microseconds), schemas.UTC).as_py()
+    return time
+
+
+def _stored_objects(row: dict[str, Any]) -> tuple[DetectedObject, ...]:
+    if row[schemas.OBJECT_CLASS] is None:
+        return ()
+    return (DetectedObject(Box(**row[schemas.OBJECT_BOX]), row[schemas.OBJECT_SCORE], row[schemas.OBJECT_CLASS]),)

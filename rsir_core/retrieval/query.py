@@ -1,0 +1,106 @@
+"""What an index is asked, and what it answers."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rsir_core.models.regions import DetectedObject, Region
+from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.exact import CONFIDENT
+from rsir_core.search.filters import EVERYTHING, Filter
+
+FEW: Final = 100  # rows, which take a few milliseconds to answer with
+
+DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
+RankedBy = Literal["weighted_distance", "distance"]
+
+
+class ImageName(NamedTuple):
+    """Name an image of the index by one of the two columns that identify it."""
+
+    column: Literal["image_id", "uri"]
+    name: str
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """Hold what an image is ranked by, and how that was made."""
+
+    image_id: str | None  # None, as the URI: an upload
+    uri: str | None
+    feature: npt.NDArray[np.float32]  # (K,)
+    class_probabilities: npt.NDArray[np.float32]  # (C,)
+    region: Region | None = None  # the key region; None, as height and width: nothing was read
+    objects: tuple[DetectedObject, ...] = ()  # best first: all, where they were asked for, or the representative one
+    height: int | None = None  # pixels
+    width: int | None = None  # pixels
+    notes: str | None = None  # what reading it had to decide
+    preview: bytes = b""  # JPEG of what was described; empty: not asked for
+
+    @property
+    def object(self) -> DetectedObject | None:
+        """Return the representative object."""
+        return self.objects[0] if self.objects else None
+
+
+Query = ImageName | Descriptor
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Say which rows are ranked, and which of the best are wanted."""
+
+    k: int
+    offset: int = 0  # better ones to leave out
+    filter: Filter = EVERYTHING
+    near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
+    distance: DistanceName = "weighted"
+
+    @property
+    def first(self) -> int:
+        """Count the best rows that hold all rows that are wanted."""
+        return self.offset + self.k
+
+    @property
+    def is_light(self) -> bool:
+        """Tell whether a ranking is cheap to answer with others: few rows, and no column of all rows is read for it."""
+        return self.first <= FEW and self.filter == EVERYTHING
+
+    def ranked_by(self, query: Descriptor) -> RankedBy:
+        """Return the column that orders that query's results; ties go to the smaller image id."""
+        if self.near_duplicates or self.distance == "plain":
+            return "distance"
+        is_weighted = self.distance == "weighted" or query.class_probabilities.max() >= CONFIDENT
+        return "weighted_distance" if is_weighted else "distance"
+
+
+class Ranked(NamedTuple):
+    """Hold the best rows for a query."""
+
+    query: Descriptor  # as it was ranked: of an image of the index, that row's
+    rows: pa.Table  # of schema `partition_search.RANKED`, best first
+    nearest: float  # smallest Euclidean distance among all rows that could be ranked; infinite: there was none
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the rows as an IPC stream: Arrow's own way takes ten times as long for few rows of many columns."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.rows.schema) as writer:
+            writer.write_table(self.rows)
+        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest)
+
+
+def _ranked(query: Descriptor, rows: bytes, nearest: float) -> Ranked:
+    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest)
+
+
+def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
+    """Tell whether a query whose nearest row is so far (see `Ranked`) has no match; None: nothing can be promised.
+
+    Nor is there an answer where nothing was ranked; and near duplicates are another question.
+    """
+    if served.no_match is None or nearest == np.inf or ranking.near_duplicates:
+        return None
+    return served.no_match.is_too_far(nearest)

@@ -1,0 +1,41 @@
+"""What the classifier's training consists of besides its schedule, so that each part can be left out and judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+Part = Literal["smoothing", "smaller", "turning"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of the training, each with the number that drives it.
+
+    Attributes:
+        smoothing: share of a label that is spread over all classes.
+        smaller: side of the views to that of what is described: faster, and what was learnt is sharper there.
+        turned: views are turned by any angle, else by quarters only.
+    """
+
+    smoothing: float = 0.1
+    smaller: float = 6 / 7
+    turned: bool = True
+
+    def side(self, image_size: int) -> int:
+        """Compute the side of the views, in pixels."""
+        return round(image_size * self.smaller)
+
+
+LEFT_OUT: Final[dict[Part, dict[str, Any]]] = {
+    "smoothing": {"smoothing": 0.0},
+    "smaller": {"smaller": 1.0},
+    "turning": {"turned": False},
+}
+
+
+def recipe_without(parts: Sequence[Part]) -> Recipe:
+    """Build the recipe, less some of its parts."""
+    recipe = Recipe()
+    for part in parts:
+        recipe = replace(recipe, **LEFT_OUT[part])
+    return recipe

@@ -1,0 +1,156 @@
+"""The pages are followed: their commands and code are run in their order, on a small archive, index and endpoint.
+
+The first tutorial draws the archive, trains the bundle and makes the index that all other pages go on with. Commands
+that need a cluster, a cloud or hours are not run; `test_commands` has looked at their options.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from jobs.serve import free_port
+from tests.docs.commands import PAGES, ROOT, blocks_of
+from tests.support.serving import local_app, serving
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+FIRST: Final = ROOT / "docs" / "tutorials" / "first-archive.md"
+NOT_RUN: Final = {  # commands that match: why
+    r"make|source|pip": "set up a whole environment, or run this suite",
+    r"kubectl|docker|ray|serve|aws|export": "need a cluster or a cloud",
+    r".*s3://": "needs a bucket; tests/indexing/test_store.py has one",
+    r"python -m tests\.": "take minutes to hours; the suite runs benchmarks at a tiny size",
+    r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
+    r"python -m jobs\.finetune_classifier (?!--archive images)": "train for 20 minutes; the first tutorial trains",
+    r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
+    r".*/token": "needs an endpoint with tokens; tests/serving/test_tokens.py has one",
+}
+PAGES_NOT_RUN: Final = {"results": "need data sets and hours"}
+SMALL: Final = {"/my/images": "images", "/my/queries": "images/harbor"}  # in place of the reader's own
+RUN: Final = [p for p in PAGES if p != FIRST and p.parent.name not in PAGES_NOT_RUN and blocks_of(p)]
+
+
+def logical_lines(text: str) -> Iterator[str]:
+    """The commands of a block, one each, without comments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line
+
+
+class Reader:
+    """Follows pages in a folder; its one process for jobs ends with the stack, endpoints with their page."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack, self._page = folder, stack, ExitStack()
+        self._log = folder / "log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+        self._environment = environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self._jobs: subprocess.Popen[str] | None = None
+        self._status = -1
+        self._url = ""
+
+    def follow(self, page: Path, really_serve: bool = False) -> None:
+        """Run the page."""
+        names: dict[str, object] = {}
+        with ExitStack() as self._page:
+            self._url = ""
+            for block in blocks_of(page):
+                if block.language == "python":
+                    exec(compile(self._addressed(block.text), block.page, "exec"), names)
+                    continue
+                for line in logical_lines(block.text):
+                    if not any(re.match(pattern, line) for pattern in NOT_RUN):
+                        self._run(re.sub("|".join(SMALL), lambda given: SMALL[given[0]], line), really_serve)
+
+    def _run(self, line: str, really_serve: bool) -> None:
+        words = shlex.split(line, comments=True)
+        if words[:3] == ["python", "-m", "jobs.serve"]:
+            self._serve(words[words.index("--index") + 1], words[2:] if really_serve else None)
+        elif words[:2] == ["python", "-m"] and words[2].startswith("jobs.") and not re.search(r"[|<>]", line):
+            assert self._job(words[2:]) == 0, f"{line}\n{self._log.read_text()[-3000:]}"
+        else:
+            self._shell(line)
+
+    def _shell(self, line: str) -> None:
+        line = re.sub(r"^curl ", "curl --fail-with-body --silent --show-error ", self._addressed(line))
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+    def _job(self, words: list[str]) -> int:
+        if self._jobs is None:
+            self._jobs = self._start_jobs()
+        assert self._jobs.stdin is not None
+        self._jobs.stdin.write(json.dumps(words) + "\n")
+        self._jobs.stdin.flush()
+        return int(os.read(self._status, 10) or -1)
+
+    def _start_jobs(self) -> subprocess.Popen[str]:
+        self._status, theirs = os.pipe()
+        self._stack.callback(os.close, self._status)
+        log = self._stack.enter_context(self._log.open("w"))
+        process = self._stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.docs.job_server", str(theirs)],
+                cwd=self.folder, env=self._environment, pass_fds=[theirs], stdin=subprocess.PIPE, stdout=log,
+                stderr=log, text=True,
+            )
+        )  # fmt: skip
+        os.close(theirs)
+        return process
+
+    def _serve(self, index: str, words: list[str] | None) -> None:
+        """Serve an index: by the command's words as they are, or, without Ray, by the same app in this process."""
+        if words is None:
+            self._url = self._page.enter_context(serving(local_app(str(self.folder / index))))
+            return
+        port = free_port("127.0.0.1", 0)
+        command = [sys.executable, "-m", *words, "--port", str(port)]
+        process = self._page.enter_context(
+            subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, text=True)
+        )
+        self._page.callback(process.terminate)
+        assert process.stdout is not None
+        assert "are searchable at" in process.stdout.readline()
+        self._url = f"http://127.0.0.1:{port}"
+
+    def _addressed(self, text: str) -> str:
+        """Ask the endpoint where it really is; one of the index, unless the page has started another."""
+        if "127.0.0.1:8000" in text and not self._url:
+            self._serve("index", None)
+        return text.replace("http://127.0.0.1:8000", self._url)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """A reader who has followed the first tutorial, with `jobs.serve` on a real Ray Serve."""
+    folder = tmp_path_factory.mktemp("docs")
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        reader = Reader(folder, stack)
+        reader.follow(FIRST, really_serve=True)
+        for name in ("query.jpg", "window.png"):
+            shutil.copy(folder / "images" / "harbor" / "harbor001.jpg", folder / name)
+        yield reader
+
+
+def test_the_first_tutorial_leaves_what_it_promises(reader: Reader) -> None:
+    assert {path.name for path in reader.folder.iterdir()} >= {"images", "models", "index", "report"}
+    assert (reader.folder / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_can_be_followed(page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reader.folder)
+    reader.follow(page)

@@ -1,0 +1,669 @@
+"""The page in a real Chromium, over the endpoint's app in this process."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi import Request, Response
+from PIL import Image
+
+from jobs.demo.scenes import CLASSES
+from rsir_core import schemas
+from rsir_core.endpoint.tokens import Tokens, hash_of
+from rsir_core.index.index import Index
+from tests.support import serving
+from tests.support.serving import LIMITS, ONE, Rows
+
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+pytestmark = pytest.mark.slow
+
+
+class Placed(NamedTuple):
+    """An endpoint over rows with times and footprints, and how many more searches it is too busy for."""
+
+    url: str
+    rows: Rows
+    busy: list[int]
+
+
+@pytest.fixture(scope="module")
+def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
+    copy = serving.copy_of(index, tmp_path_factory.mktemp("placed") / "index")
+    found = place_rows(copy)
+    app, busy = serving.local_app(copy.uri), [0]
+
+    @app.middleware("http")
+    async def refuse(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path == "/search" and busy[0] > 0:
+            busy[0] -= 1
+            return Response(status_code=503, headers={"Retry-After": "1"})
+        return await call_next(request)
+
+    with serving.serving(app) as url:
+        yield Placed(url, found, busy)
+
+
+def place_rows(index: Index) -> Rows:
+    """Give an index's rows times, a month apart, and footprints, the last across ±180°; one of them has neither."""
+    found: Rows = index.features().to_pylist()
+    for i, row in enumerate(found):
+        row[schemas.TIME] = datetime(2020, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * i)
+        row[schemas.BBOX] = dict(
+            zip(schemas.BBOX_FIELDS, (10 + 2 * i, 40 + i % 5, 10.5 + 2 * i, 40.5 + i % 5), strict=True)
+        )
+    found[-1][schemas.BBOX] |= {"xmin": 179.5, "xmax": -179.5}
+    found[0] |= {schemas.TIME: None, schemas.BBOX: None}
+    serving.publish(index, pa.Table.from_pylist(found, schemas.FEATURES))
+    return found
+
+
+class Page:
+    """The page as a user sees it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def until(self, script: str) -> None:
+        """Wait until a JavaScript expression holds."""
+        WebDriverWait(self.driver, 30).until(lambda driver: driver.execute_script(f"return {script}"), script)
+
+    def all(self, selector: str) -> list[Any]:
+        return [found for found in self.driver.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
+
+    def text(self, selector: str) -> str:
+        return " ".join(found.text for found in self.all(selector))
+
+    def until_answered(self) -> None:
+        self.until("document.querySelector('#status').textContent.includes('result')")
+
+    def open(self, address: str) -> None:
+        """Search by an address of this page, from a blank one, so that nothing of an earlier answer is left."""
+        root = self.driver.current_url.split("?")[0]
+        self.driver.get("about:blank")
+        self.driver.get(root + address)
+        self.until_answered()
+
+    def search(self, act: Callable[[], Any]) -> None:
+        """Do what searches, and wait for the answer to it."""
+        self.driver.execute_script("document.querySelector('#status').textContent = ''")
+        act()
+        self.until_answered()
+
+    def click(self, selector: str) -> None:
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def unfold(self, identity: str) -> None:
+        self.driver.execute_script("document.getElementById(arguments[0]).open = true", identity)
+
+    def drag(self, selector: str, start: tuple[float, float], way: tuple[float, float]) -> None:
+        """With the mouse from a place on an element, as shares of its size from its middle, for such a way."""
+        element = self.driver.find_element(By.CSS_SELECTOR, selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        w, h = element.rect["width"], element.rect["height"]
+        move = ActionChains(self.driver, duration=50).move_to_element_with_offset(
+            element, int(start[0] * w), int(start[1] * h)
+        )
+        move.click_and_hold().move_by_offset(int(way[0] * w), int(way[1] * h)).release().perform()
+
+    def type_into(self, selector: str, text: Any) -> None:
+        field = self.driver.find_element(By.CSS_SELECTOR, selector)
+        field.clear()
+        field.send_keys(str(text))
+
+    def address(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.driver.current_url).query)
+
+    def names(self) -> list[str]:
+        return [name.text for name in self.all("#grid .name")]
+
+
+@pytest.fixture
+def page(chromium: Any, url: str) -> Iterator[Page]:
+    yield from opened(chromium, url)
+
+
+@pytest.fixture
+def map_page(chromium: Any, placed: Placed) -> Iterator[Page]:
+    yield from opened(chromium, placed.url)
+
+
+def opened(chromium: Any, url: str) -> Iterator[Page]:
+    """The page before anything is asked; nothing may be logged until the test ends but requests that are refused."""
+    chromium.get(url)
+    page = Page(chromium)
+    page.until(f"document.querySelectorAll('#images .card').length === {2 * len(CLASSES)}")
+    chromium.get_log("browser")  # of earlier tests
+    yield page
+    complaints = [entry for entry in chromium.get_log("browser") if "Failed to load resource" not in entry["message"]]
+    assert complaints == []
+
+
+def upload(page: Page, file: Path) -> None:
+    page.driver.find_element(By.ID, "file").send_keys(str(file))
+
+
+def uploaded_path(index: str, image_id: str) -> Path:
+    return Path(Index(index).features().to_pylist()[0]["uri"]).parents[1] / image_id
+
+
+def test_an_upload_shows_what_was_found_and_why(page: Page, index: str) -> None:
+    upload(page, uploaded_path(index, ONE))
+    page.until_answered()
+    assert page.names()[0] == ONE
+    assert len(page.names()) == 20
+    assert "beach" in page.text("#query figcaption")
+    assert "Key region: 230×230 of 256×256 pixels" in page.text("#query figcaption")
+    (region,) = page.driver.find_elements(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
+    assert region.get_attribute("width") == "230"
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#query rect.object")
+    page.until("[...document.querySelectorAll('#query img, #grid img')].slice(0, 3).every(i => i.naturalWidth > 0)")
+
+
+def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, index: str) -> None:
+    page.open(f"?image_id={ONE}&order=weighted")
+    answers = page.driver.execute_async_script(
+        "const done = arguments[0]; Promise.all([import('./cards.js'), fetch('search', {method: 'POST', "
+        f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({{image_id: '{ONE}'}})}})"
+        ".then(r => r.json())]).then(([view, answer]) => done(answer.results.slice(1).map("
+        "r => [view.shares(r, 'weighted_distance'), r.weighted_distance, r.distance])))"
+    )
+    for shares, weighted, distance in answers:
+        if distance <= 1:
+            assert 10.0 ** -sum(shares) == pytest.approx(weighted, rel=1e-6)
+    bars = page.driver.execute_script(
+        "return [...document.querySelectorAll('#grid .bar')].map("
+        "b => [b.clientWidth, [...b.children].reduce((w, i) => w + i.offsetWidth, 0)])"
+    )
+    widths = [parts for _, parts in bars[1:]]
+    assert widths == sorted(widths, reverse=True)  # nearer, longer
+    assert all(parts <= whole for whole, parts in bars)
+
+
+def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, client: httpx.Client) -> None:
+    def ranked(distance: str) -> dict[str, Any]:
+        asked = {"image_id": ONE, "positive": [other], "distance": distance}
+        answer: dict[str, Any] = client.post("/search", json=asked).json()
+        return answer
+
+    other = "river/river000.jpg"  # two classes are looked for at once, so that neither is sure
+    page.open(f"?image_id={ONE}")
+    assert "looks alone" not in page.text("#status")
+    page.open(f"?image_id={ONE}&good={other}")
+    assert "Ordered by looks alone: the model is only" in page.text("#status")
+    assert ranked("auto")["ranked_by"] == "distance"
+    for order, parts in (("weighted", 3), ("plain", 1)):
+        choice = Select(page.driver.find_element(By.ID, "order"))
+        page.search(lambda choice=choice, order=order: choice.select_by_value(order))  # type: ignore[misc]
+        assert page.names() == [row["image_id"] for row in ranked(order)["results"]]
+        assert page.address()["order"] == [order]
+        assert "looks alone" not in page.text("#status")
+        assert page.text("#grid li:nth-child(2) .product").startswith("distance") == (order == "plain")
+        (card,) = page.all("#grid li:nth-child(2) .card")
+        assert card.accessible_name.count(" × ") == (0 if order == "plain" else 2)  # the factors, for who hears them
+        assert len(page.driver.find_elements(By.CSS_SELECTOR, "#grid li:nth-child(2) .bar i")) == parts
+
+
+def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: Page) -> None:
+    Select(page.driver.find_element(By.ID, "of-class")).select_by_value("beach")
+    page.until("document.querySelectorAll('#images .card').length === 2")
+    page.driver.execute_script("document.querySelector('#images .card').focus()")
+    ActionChains(page.driver).send_keys(Keys.ENTER).perform()
+    page.until_answered()
+    first, second = page.names()[:2]
+    assert first == "beach/beach000.jpg"
+    assert page.driver.switch_to.active_element.get_attribute("id") == "results-title"
+    ActionChains(page.driver).send_keys(
+        *[Keys.TAB] * 6, Keys.ENTER
+    ).perform()  # link, legend, first and its marks, second
+    page.until(f"document.querySelector('#grid .name')?.textContent === '{second}'")
+    page.driver.back()
+    page.until(f"document.querySelector('#grid .name')?.textContent === '{first}'")
+    page.driver.back()
+    page.until("document.querySelector('#archive').hidden === false")
+
+
+def test_k_and_the_class_filter_are_obeyed_and_kept_in_the_address(page: Page) -> None:
+    page.open(f"?image_id={ONE}&k=3&class=river&class=beach")
+    names = page.names()
+    assert len(names) == 3
+    assert {name.split("/")[0] for name in names} <= {"river", "beach"}
+    assert page.text("#filter-says") == "beach, river"
+    page.driver.execute_script("document.querySelector('#filter').open = true")
+    page.driver.find_element(By.CSS_SELECTOR, "#classes input[value=river]").click()
+    page.until("document.querySelectorAll('#grid .card').length === 2")
+    assert "class=beach" in page.driver.current_url
+    assert "river" not in page.driver.current_url
+
+
+def test_all_objects_are_shown_with_the_representative_one_first(page: Page, index: str, client: httpx.Client) -> None:
+    file = uploaded_path(index, ONE)
+    asked = {"image": file.read_bytes()}
+    query = client.post("/search", files=asked, data={"preview": "true"}).json()["query"]
+    assert query["objects"][0] == query["object"]
+    assert 1 < len(query["objects"]) <= 20
+    assert client.post("/search", files=asked).json()["query"]["objects"] == [query["object"]]  # nobody looks at them
+    corner = {"x0": 0, "y0": 0, "x1": 9, "y1": 9}
+    drawn = client.post("/search", files=asked, data={"preview": "true", "box": "0,0,9,9"}).json()["query"]
+    assert drawn["objects"][0] == drawn["object"] == {"class": "given", "score": 1, "box": corner}
+    assert drawn["objects"][1:] == query["objects"]
+    page.search(lambda: upload(page, file))
+    page.click("#query .objects summary")
+    listed = [item.text.split(",")[0] for item in page.all("#query .objects li")]
+    assert listed == [found["class"].replace("_", " ") for found in query["objects"]]
+    for kind, count in (("object", 1), ("other", len(listed) - 1), ("region", 1)):
+        assert len(page.driver.find_elements(By.CSS_SELECTOR, f"#query rect.{kind}:not(.halo)")) == count
+    ActionChains(page.driver).move_to_element(page.all("#query .objects li")[1]).perform()
+    page.until("document.querySelector('#query rect.other[data-same=object-2]').classList.contains('lit')")
+
+
+def test_another_box_is_dragged_and_the_detector_used_again(page: Page) -> None:
+    page.open(f"?image_id={ONE}")
+    before = page.names()
+    page.search(lambda: page.drag("#query svg", (-0.45, -0.45), (0.2, 0.3)))
+    box = [float(edge) for edge in page.address()["box"][0].split(",")]
+    expected = [0.05 * 256, 0.05 * 256, 0.25 * 256, 0.35 * 256]
+    assert box == pytest.approx(expected, abs=3)
+    assert "your box" in page.text("#query figcaption")
+    region = page.driver.find_element(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
+    assert (region.get_attribute("x"), region.get_attribute("y")) == ("0", "0")
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#query rect.other:not(.halo)")) > 0  # the detector's
+    page.search(lambda: page.click("#undraw"))
+    assert "box" not in page.address()
+    assert page.names() == before
+    page.search(page.driver.back)
+    assert "your box" in page.text("#query figcaption")
+
+
+def test_another_box_is_given_by_its_edges(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    page.click("#draw summary")
+    for edge, value in {"left": 200, "top": 180, "right": 150, "bottom": 256}.items():
+        page.type_into(f"#box-{edge}", value)
+    page.click("#box-search")
+    message = "document.querySelector('#box-right').validationMessage"
+    assert page.driver.execute_script(f"return {message}") == "Right must be greater than left"
+    page.type_into("#box-right", 256)
+    page.until("document.querySelector('#query rect.draft:not(.halo)')?.getAttribute('width') === '56'")
+    page.search(lambda: page.driver.find_element(By.ID, "box-right").send_keys(Keys.ENTER))
+    region = page.driver.find_element(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
+    assert (region.get_attribute("x"), region.get_attribute("y")) == ("26", "26")
+
+
+def test_more_results_come_in_pages_that_keep_the_marks(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&k=4")
+    page.click("#grid li:nth-child(3) .mark.good")
+    for shown in (8, 12):
+        page.click("#further")
+        page.until(f"document.querySelectorAll('#grid .card').length === {shown}")
+    expected = client.post("/search", json={"image_id": ONE, "k": 12, "distance": "auto"}).json()["results"]
+    assert page.names() == [result["image_id"] for result in expected]
+    assert [rank.text for rank in page.all("#grid .rank")] == [str(i) for i in range(1, 13)]
+    assert [pressed(mark) for mark in page.all("#grid .mark.good")] == [i == 2 for i in range(12)]
+    assert page.driver.switch_to.active_element.accessible_name.startswith("Rank 9")
+    page.open(f"?image_id={ONE}&k=50")
+    assert page.all("#further") == []
+
+
+def pressed(mark: Any) -> bool:
+    return bool(mark.get_attribute("aria-pressed") == "true")
+
+
+def test_marked_results_refine_the_search(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&k=6")
+    before = page.names()
+    good, bad = before[4], before[1]
+    page.click("#grid li:nth-child(5) .mark.good")
+    page.click("#grid li:nth-child(2) .mark.good")
+    page.click("#grid li:nth-child(2) .mark.bad")  # thought better of it
+    assert [chip.accessible_name for chip in page.all("#chips button")] == [
+        f"Take the mark {kind} away from {name}" for kind, name in (("good", good), ("bad", bad))
+    ]
+    page.search(lambda: page.click("#refine"))
+    assert (page.address()["good"], page.address()["bad"]) == ([good], [bad])
+    asked = {"image_id": ONE, "positive": [good], "negative": [bad], "k": 6, "distance": "auto"}
+    expected = [result["image_id"] for result in client.post("/search", json=asked).json()["results"]]
+    assert page.names() == expected != before
+    assert "Refined by 1 good and 1 bad example" in page.text("#query figcaption")
+    assert not page.driver.find_element(By.ID, "refine").is_enabled()
+    page.search(lambda: page.click("#unmark"))
+    assert page.names() == before
+    assert page.all("#marks") == []
+
+
+def test_days_filter(map_page: Page, placed: Placed) -> None:
+    map_page.open("?image_id=" + ONE)
+    map_page.click("#dates summary")
+    assert "from 2020-01-31 to" in map_page.text("#times-say")
+    first, last = placed.rows[3][schemas.TIME], placed.rows[6][schemas.TIME]
+    set_day = (
+        "const f = document.getElementById(arguments[0]); f.value = arguments[1]; f.dispatchEvent(new Event('change'))"
+    )
+    map_page.driver.execute_script(set_day, "from", f"{first:%Y-%m-%d}")
+    map_page.search(lambda: map_page.driver.execute_script(set_day, "to", f"{last:%Y-%m-%d}"))
+    assert set(map_page.names()) >= {row["image_id"] for row in placed.rows[3:7]}
+    assert map_page.text("#dates-say") == f"from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    map_page.until("document.querySelectorAll('#grid .card').length === 4")
+    map_page.driver.execute_script(set_day, "to", "2020-01-01")
+    map_page.until("document.querySelector('#to').validationMessage === 'The last day is before the first'")
+    map_page.search(lambda: map_page.click("#reset"))
+    assert map_page.text("#dates-say") == "any time"
+
+
+def inside(row: dict[str, Any], west: float, south: float, east: float, north: float) -> bool:
+    box = row[schemas.BBOX]
+    if box is None or not (box["ymin"] <= north and box["ymax"] >= south):
+        return False
+    ranges = [(box["xmin"], box["xmax"])] if box["xmin"] <= box["xmax"] else [(box["xmin"], 180), (-180, box["xmax"])]
+    asked = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+    return any(low <= e and high >= w for low, high in ranges for w, e in asked)
+
+
+def test_a_box_on_the_map_filters(map_page: Page, placed: Placed) -> None:
+    map_page.open(f"?image_id={ONE}&k=50")
+    map_page.click("#place summary")
+    with_place = [row for row in placed.rows if row[schemas.BBOX] is not None]
+    assert len(map_page.all("#map .footprint")) == len(with_place)
+    assert f"{len(with_place)} of {len(placed.rows)} results have a place" in map_page.text("#map-says")
+    map_page.search(lambda: map_page.drag("#map", (0.06, -0.4), (0.05, 0.8)))
+    chosen = [float(edge) for edge in map_page.address()["bbox"][0].split(",")]
+    expected = {row["image_id"] for row in placed.rows if inside(row, *chosen)}
+    assert set(map_page.names()) == expected
+    assert 0 < len(expected) < len(with_place)
+    map_page.search(lambda: map_page.click("#unplace"))
+    for name, value in {"#west": 179, "#south": 30, "#east": -179, "#north": 60}.items():
+        map_page.type_into(name, value)
+    map_page.search(lambda: map_page.driver.switch_to.active_element.send_keys(Keys.TAB))
+    assert map_page.names() == [placed.rows[-1]["image_id"]]
+    assert len(map_page.all("#map .chosen rect")) == 2  # on either side of ±180°
+    map_page.search(lambda: map_page.click("#unplace"))
+    assert "bbox" not in map_page.address()
+
+
+def test_a_result_and_its_footprint_are_lit_together(map_page: Page, placed: Placed) -> None:
+    map_page.open(f"?image_id={ONE}&k=5")
+    map_page.click("#place summary")
+    map_page.click("#see-results")
+    last = map_page.all("#map .footprint")[0]  # the best is on top
+    same = last.get_attribute("data-same")
+    map_page.driver.execute_script(f"document.querySelector('#grid [data-same={same}] .card').focus()")
+    assert "lit" in map_page.driver.find_element(By.CSS_SELECTOR, f"#map [data-same={same}]").get_attribute("class")
+    map_page.driver.execute_script("document.querySelector('#map [tabindex=\"0\"]').focus()")
+    ActionChains(map_page.driver).send_keys(Keys.ARROW_RIGHT).perform()
+    lit = map_page.driver.find_element(By.CSS_SELECTOR, "#grid li.lit").get_attribute("data-same")
+    assert lit == map_page.driver.switch_to.active_element.get_attribute("data-same")
+    ActionChains(map_page.driver).send_keys(Keys.ENTER).perform()
+    assert map_page.driver.switch_to.active_element.accessible_name.startswith(f"Rank {lit.split('-')[1]}:")
+
+
+def test_a_query_that_is_like_nothing_is_told_so(page: Page, client: httpx.Client) -> None:
+    page.open(f"?image_id={ONE}&class=forest")
+    answer = client.post("/search", json={"image_id": ONE, "classes": ["forest"], "distance": "auto"}).json()
+    assert answer["no_match"] is True
+    assert page.text("#unlike").startswith("Nothing that passes the filters seems to match this image")
+    assert page.driver.find_element(By.ID, "unlike").is_displayed()
+    page.search(lambda: page.click("#reset"))  # it finds itself
+    assert not page.driver.find_element(By.ID, "unlike").is_displayed()
+
+
+def test_only_copies(page: Page) -> None:
+    page.open(f"?image_id={ONE}")
+    page.search(lambda: page.click("#copies"))
+    assert page.names()[0] == ONE
+    assert len(page.names()) < 20
+    assert page.address()["copies"] == ["1"]
+    kinds = [item.text for item in page.all("#grid .kind")]
+    assert kinds[0] == "the same picture" and set(kinds[1:]) <= {"another picture"}
+    assert page.text("#status").startswith("The index has no copy of this picture besides it.")
+
+
+def test_an_upload_that_is_there_already_is_told_from_look_alikes(page: Page, index: str, tmp_path: Path) -> None:
+    page.click("#copies")
+    Image.open(uploaded_path(index, ONE)).save(tmp_path / "again.jpg", quality=95)
+    page.search(lambda: upload(page, tmp_path / "again.jpg"))
+    assert "One of these is a copy of this picture." in page.text("#status")
+    first = page.all("#grid .card")[0]
+    assert page.all("#grid .kind.same")[0].text == "the same picture, saved or scaled anew"
+    assert "the same picture, saved or scaled anew" in first.accessible_name
+
+
+def test_a_link_is_the_whole_search(map_page: Page, placed: Placed) -> None:
+    address = f"?image_id={ONE}&box=10,20,90,80&class=beach&class=river&good=beach/beach000.jpg&bad=river/river000.jpg"
+    address += "&from=2020-02-01&to=2030-01-01&bbox=-179,10,179,80&k=3"
+    map_page.open(address)
+    names, asked = map_page.names(), map_page.address()
+    version = asked.pop("version")  # which the address did not say, and has answered
+    map_page.search(lambda: map_page.click("#copies"))
+    map_page.search(lambda: map_page.click("#copies"))
+    assert map_page.names() == names
+    allowed = {"origin": placed.url, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    map_page.driver.execute_cdp_cmd("Browser.grantPermissions", allowed)
+    map_page.click("#share")
+    map_page.until("document.querySelector('#link-says').textContent.includes('link')")
+    link = map_page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    map_page.driver.get("about:blank")
+    map_page.driver.get(link)
+    map_page.until_answered()
+    assert map_page.names() == names
+    said = map_page.address()
+    assert said.pop("version") == version
+    assert said == asked
+
+
+def test_a_link_to_an_uploads_search_finds_the_same(page: Page, index: str, tmp_path: Path) -> None:
+    Image.open(uploaded_path(index, ONE)).rotate(17).save(tmp_path / "mine.png")
+    page.search(lambda: upload(page, tmp_path / "mine.png"))
+    page.click("#grid li:nth-child(2) .mark.good")
+    page.click("#grid li:nth-child(5) .mark.bad")
+    page.search(lambda: page.click("#refine"))
+    cards = [card.accessible_name for card in page.all("#grid .card")]
+    page.driver.execute_script("navigator.clipboard.writeText = () => Promise.reject()")
+    page.click("#share")
+    page.until("!document.querySelector('#link').hidden")
+    assert "does not show it" in page.text("#link-says")
+    link = page.driver.find_element(By.ID, "link").get_attribute("value")
+    page.driver.get("about:blank")
+    page.driver.get(link)
+    page.until_answered()
+    assert [card.accessible_name for card in page.all("#grid .card")] == cards
+    assert "which a link does not hold" in page.text("#query")
+    page.driver.get(link.replace("descriptor=", "descriptor=%C3%A4"))
+    page.until("!document.querySelector('#archive').hidden")
+
+
+def test_a_picked_image_shows_all_of_its_objects(page: Page, client: httpx.Client) -> None:
+    plain, seen = (
+        client.post("/search", json={"image_id": ONE, "preview": preview}).json() for preview in (False, True)
+    )
+    assert seen["results"] == plain["results"] and seen["query"]["feature"] == plain["query"]["feature"]
+    assert seen["query"]["objects"][0] == seen["query"]["object"] == plain["query"]["object"]
+    assert len(seen["query"]["objects"]) > len(plain["query"]["objects"]) == 1
+    page.open(f"?image_id={ONE}")
+    assert len(page.all("#query rect.other:not(.halo)")) == len(seen["query"]["objects"]) - 1
+
+
+def test_a_link_to_an_older_version_says_so(page: Page) -> None:
+    version = page.driver.execute_async_script("fetch('index').then(r => r.json()).then(i => arguments[0](i.version))")
+    page.driver.get(f"{page.driver.current_url}?image_id={ONE}&version={version + 7}")
+    page.until("document.querySelector('#error').textContent.includes('version')")
+    assert f"of version {version + 7} of the index; the newest is {version}" in page.text("#old")
+    page.search(lambda: page.click("#newest"))
+    assert page.address()["version"] == [str(version)]
+    assert page.all("#old") == []
+
+
+def test_a_busy_endpoint_is_asked_again(map_page: Page, placed: Placed) -> None:
+    placed.busy[0] = 1
+    map_page.driver.get(f"{placed.url}/?image_id={ONE}")
+    map_page.until("document.querySelector('#status').textContent.includes('busy; trying again in 1 s (try 2 of 5)')")
+    map_page.until_answered()
+    placed.busy[0] = 5
+    map_page.click("#grid li:nth-child(2) .card")
+    map_page.until("document.querySelector('#error').textContent === 'The endpoint is still busy; try again later.'")
+    assert placed.busy == [0]
+
+
+def test_what_browsers_cannot_show_is_shown(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "scene.tif"
+    Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save(file)
+    upload(page, file)
+    page.until_answered()
+    page.until("document.querySelector('#query img').naturalWidth > 0")
+    (shown,) = page.driver.find_elements(By.CSS_SELECTOR, "#query img")
+    assert [shown.get_property(name) for name in ("naturalWidth", "naturalHeight")] == [96, 64]
+
+
+def focused(page: Page) -> str:
+    return str(page.driver.execute_script("return document.activeElement.id || document.activeElement.value"))
+
+
+def test_filters_keep_the_keyboard_and_a_new_search_brings_it_to_the_results(page: Page) -> None:
+    page.search(lambda: page.click("#images li:nth-child(2) .card"))
+    assert focused(page) == "results-title"
+    page.unfold("filter")
+    for place in (1, 2):
+        tick = page.driver.find_element(By.CSS_SELECTOR, f"#classes label:nth-child({place}) input")
+        page.search(partial(tick.send_keys, Keys.SPACE))
+        assert focused(page) == CLASSES[place - 1]
+    assert page.address()["class"] == list(CLASSES[:2])
+
+
+def test_to_the_results_by_the_keyboard_and_nothing_is_lost(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    before = page.driver.current_url
+    page.driver.find_element(By.ID, "skip").send_keys(Keys.ENTER)
+    assert focused(page) == "main" and page.driver.current_url == before
+    assert page.names()[0] == ONE
+
+
+def test_marks_of_a_lost_upload_are_not_another_search(page: Page, index: str) -> None:
+    page.search(lambda: upload(page, uploaded_path(index, ONE)))
+    page.click("#grid li:nth-child(2) .mark")
+    page.search(lambda: page.click("#refine"))
+    assert page.address()["good"]
+    page.driver.refresh()
+    page.until("document.querySelector('#status').textContent.includes('no longer here')")
+    assert page.all("#results") == []
+
+
+def test_a_link_with_days_the_wrong_way_round_says_so(map_page: Page, placed: Placed) -> None:
+    map_page.driver.get(f"{placed.url}/?image_id={ONE}&from=2022-01-02&to=2021-01-01")
+    map_page.until("document.querySelector('#error').textContent === 'The last day is before the first'")
+    assert map_page.all("#to")
+
+
+def test_a_file_that_is_chosen_early_is_searched_for(chromium: Any, index: str) -> None:
+    tokens = Tokens({"ann": hash_of("right")})
+    with serving.serving(serving.local_app(index, tokens=tokens)) as url:
+        chromium.get(url)
+        page = Page(chromium)
+        page.until("document.querySelector('#key').hidden === false")  # nothing is known of the index yet
+        upload(page, uploaded_path(index, ONE))
+        page.search(lambda: page.type_into("#token", "right" + Keys.ENTER))
+        assert page.names()[0] == ONE
+        chromium.delete_all_cookies()
+
+
+def test_errors_are_said_in_words(page: Page, tmp_path: Path) -> None:
+    junk = tmp_path / "junk.jpg"
+    junk.write_bytes(b"no picture")
+    upload(page, junk)
+    page.until("document.querySelector('#error').hidden === false")
+    assert "no JPEG" in page.text("#error")
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(LIMITS.max_bytes + 1))
+    upload(page, large)
+    page.until("document.querySelector('#error').textContent.includes('large.jpg has')")
+    page.driver.get(page.driver.current_url.split("?")[0] + "?image_id=none")
+    page.until("document.querySelector('#error').textContent.includes('not in the index')")
+    assert page.text("#status") == ""
+
+
+def test_a_token_is_asked_for_once(chromium: Any, index: str) -> None:
+    tokens = Tokens({"ann": hash_of("right")})
+    with serving.serving(serving.local_app(index, tokens=tokens)) as url:
+        chromium.get(f"{url}/?image_id={ONE}")
+        page = Page(chromium)
+        page.until("document.querySelector('#key').hidden === false")
+        assert page.all("#archive, #results") == []
+        page.type_into("#token", "wrong" + Keys.ENTER)
+        page.until("document.querySelector('#error').textContent === 'The endpoint does not know this token.'")
+        page.search(lambda: page.type_into("#token", "right" + Keys.ENTER))
+        assert page.names()[0] == ONE
+        assert page.all("#key, #error") == []
+        page.until("document.querySelector('#grid img').naturalWidth > 0")  # images cannot send a header
+        page.open(f"?image_id={ONE}&k=3")
+        chromium.delete_all_cookies()
+
+
+PHONE = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.fixture
+def phone(map_page: Page) -> Iterator[Page]:
+    """The page on a phone."""
+    map_page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield map_page
+    map_page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    map_page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def swipe(page: Page, selector: str, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """With one finger, from a share of an element's size for such a way."""
+    element = page.driver.find_element(By.CSS_SELECTOR, selector)
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    edges = page.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", element)
+    x, y, w, h = (edges[name] for name in ("x", "y", "width", "height"))
+    places = [{"x": x + (start[0] + i / 4 * way[0]) * w, "y": y + (start[1] + i / 4 * way[1]) * h} for i in range(5)]
+    moves = [("touchMove", [place]) for place in places[1:]]
+    for kind, points in [("touchStart", places[:1]), *moves, ("touchEnd", [])]:
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_it_fits_a_phone(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}&good=beach/beach000.jpg&bad=river/river001.jpg&bad=river/river000.jpg")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        phone.unfold(name)
+    wider = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 360)"
+    assert phone.driver.execute_script(f"return {wider}.filter(e => !e.closest('#chips')).map(e => e.outerHTML)") == []
+    assert phone.driver.execute_script("return document.documentElement.scrollWidth") == 360
+    assert len({card.rect["x"] for card in phone.all("#grid .card")}) == 2
+    small = [b.text for b in phone.all("button, summary") if b.rect["height"] < 24]  # WCAG 2.2, 2.5.8
+    assert small == []
+
+
+def test_a_finger_draws_a_box_once_it_is_asked_for_and_scrolls_otherwise(phone: Page) -> None:
+    phone.open(f"?image_id={ONE}")
+    phone.unfold("draw")
+    phone.search(lambda: swipe(phone, "#query svg", (0.1, 0.1), (0.4, 0.3)))
+    box = [float(edge) / 256 for edge in phone.address()["box"][0].split(",")]
+    assert box == pytest.approx([0.1, 0.1, 0.5, 0.4], abs=0.02)
+    phone.open(f"?image_id={ONE}")
+    swipe(phone, "#query svg", (0.2, 0.7), (0.2, -0.5))
+    phone.until("scrollY > 0")
+    assert "box" not in phone.address()
+
+
+def test_everything_that_can_be_used_has_a_name(map_page: Page) -> None:
+    page = map_page
+    page.open(f"?image_id={ONE}&box=9,9,99,99&good=beach/beach000.jpg&bbox=10,30,90,60")
+    for name in ("filter", "dates", "place", "draw", "legend"):
+        page.unfold(name)
+    for element in page.all("button, input, select, summary, a, [role], [tabindex='0']"):
+        assert element.accessible_name or element.aria_role in ("status", "alert", "generic"), element.get_attribute(
+            "outerHTML"
+        )
+    for image in page.all("#query img"):
+        assert ONE in image.get_attribute("alt")
