@@ -30,7 +30,7 @@ def test_nor_by_libraries_or_processes_with_sockets_of_their_own() -> None:
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{ELSEWHERE}", timeout=1)
     options = {"aws_allow_http": "true", "aws_access_key_id": "a", "aws_secret_access_key": "b", "max_retries": "0"}
-    with pytest.raises(Exception, match=r"127.0.0.1"):
+    with pytest.raises(Exception, match="refused"):
         DeltaTable("s3://bucket/table", storage_options=options | {"aws_endpoint": f"http://{ELSEWHERE}"})
     code = f"import urllib.request; urllib.request.urlopen('http://{ELSEWHERE}', timeout=1)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)
