@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARCHIVE ?=
 OUT ?= demo
+# Tests without Ray run on all cores; a file's stay together, as they share what they build.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: setup demo test test-fast lint docs bench clean
 
@@ -21,10 +23,11 @@ demo: setup
 	$(BIN)/python -m jobs.demo --out $(OUT) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray'
+	$(BIN)/python -m pytest -m ray
 
 test-fast: setup
-	$(BIN)/python -m pytest -m 'not ray and not slow' --hypothesis-profile fast
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray and not slow' --hypothesis-profile fast
 
 lint: setup
 	$(BIN)/ruff check .

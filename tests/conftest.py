@@ -2,18 +2,26 @@ import gc
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: tests run beside Ray's actors on few cores
+
 
 import httpx
 import pytest
 import ray
 from hypothesis import settings
+from ray._private.parameter import RayParams
 
 from rsir_core.index.index import Index
+from tests.support import ray_worker
+from tests.support.forks import parent
+from tests.support.network import block_network
 from tests.support.serving import Rows, build_index, local_app, serving
 
+block_network()
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
 settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`
 settings.load_profile("shared machine")
@@ -48,9 +56,17 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """One real Ray for all tests; the GPU is a number that Ray counts, so that GPU stages can be placed."""
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+def forks() -> Iterator[None]:
+    """The process that workers of Ray and commands are forked from."""
+    with parent():
+        yield
+
+
+@pytest.fixture(scope="session")
+def cluster(forks: None) -> Iterator[None]:
+    """One real Ray for all tests, whose workers are forked; its GPU is a number, so that GPU stages can be placed."""
+    with patch("ray._private.parameter.RayParams", partial(RayParams, setup_worker_path=ray_worker.__file__)):
+        ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
     yield
     ray.shutdown()
 

@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from sklearn.model_selection import train_test_split
-
 from rsir_core.archive.file_names import NamedValues
 from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import LabelError
@@ -102,6 +100,8 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
             f"class {smallest} has {count} image; each class needs one to train and one to test; "
             f"pass --unseen {smallest}, or leave it out"
         )
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 -- slow, and only this needs it
+
     labels = [label for _, label in pairs]
     try:
         train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)

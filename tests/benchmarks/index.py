@@ -31,7 +31,7 @@ from rsir_core.models.classifier import build_classifier, load_start_weights, se
 from rsir_core.models.describe import Describer
 from rsir_core.models.detector import build_detector
 from rsir_core.models.settings import DetectorSettings
-from tests.benchmarks.drawn_rows import NAMES
+from tests.support.drawn_rows import NAMES
 from tests.support.options import replaced
 
 BATCH = 32
@@ -141,14 +141,14 @@ def cpu_outside_models(models: str, uris: Sequence[str]) -> dict[str, float]:
     return {name: round(1000 * seconds / len(uris), 3) for name, seconds in parts.items()}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Everything in one run, by turns, medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", help="folder of images; default: UC Merced beside the project, else drawn scenes")
     parser.add_argument("--images", type=int, default=2100)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         shared = Path(__file__).parents[2].parent / "shared" / "data" / "ucmerced"
         archive = args.archive or (str(shared) if shared.exists() else f"{folder}/archive")

@@ -38,7 +38,7 @@ def write_archive(root: str, count: int) -> None:
 @contextmanager
 def bucket(count: int) -> Iterator[str]:
     """URI of a prefix on an S3 server that lists so many objects, in folders as above."""
-    command = [sys.executable, "-m", "tests.benchmarks.listed_bucket", str(count)]
+    command = [sys.executable, "-m", "tests.support.listed_bucket", str(count)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -73,14 +73,14 @@ def peaks(listing: pa.Table, before: int) -> dict[str, int]:
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """One listing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--archive", help="list this instead of files made for it; for example s3://bucket/prefix")
     parser.add_argument("--s3", action="store_true", help="in a bucket on loopback")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with ExitStack() as opened:
         archive = opened.enter_context(bucket(args.images)) if args.s3 else args.archive
         if archive is None:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition, in_runs
 from rsir_core.search.exact import Searcher, classes
-from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
+from tests.support.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
 from tests.support.writing import writer_of
 
 
@@ -39,13 +40,13 @@ def held(kind: str) -> int:
     return int(next(line for line in status.splitlines() if line.startswith(kind)).split()[1]) * 1024
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """One load."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks.load", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--index", help="folder of an index written by an earlier run of this; made if it is not there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         uri = options.index or folder
         if not (Path(uri) / "features").exists():  # by a process of its own, whose memory is not looked at

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from rsir_core.models import bundle
 from rsir_core.models.classifier import build_classifier, settings_for
 from tests.benchmarks.rerun import link_images
-from tests.benchmarks.watching import Watch
+from tests.support.watching import Watch
 
 CLASSES = ("airplane", "beach", "forest")
 BACKBONE = "shufflenet_v2_x0_5"
@@ -29,13 +30,13 @@ def peak(models: Path, archive: Path, index: Path) -> tuple[int, float]:
     return watch.peak, json.loads(out.splitlines()[-1])["images_per_second"]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Few, then many."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--few", type=int, default=10_000)
     parser.add_argument("--many", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         torch.manual_seed(0)

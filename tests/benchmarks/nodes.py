@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def run(config: IndexConfig, nodes: int) -> float:
         cluster.shutdown()
 
 
-def others(seconds: float = 5.0) -> float:
+def others(seconds: float) -> float:
     """Cores that everybody else uses."""
     before, began = psutil.cpu_times(), time.monotonic()
     time.sleep(seconds)
@@ -50,14 +51,15 @@ def others(seconds: float = 5.0) -> float:
     return float(busy[1] - busy[0]) / (time.monotonic() - began)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """By turns, medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", help="folder of images; default: drawn scenes")
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--watch-seconds", type=float, default=5.0, help="of what others use, before each run")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     rates: dict[int, list[float]] = {1: [], 2: []}
     used = []
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +69,7 @@ def main() -> None:
         write_models(f"{folder}/models")
         for i in range(args.rounds):
             for nodes, found in rates.items():
-                used.append(others())
+                used.append(others(args.watch_seconds))
                 config = IndexConfig(
                     archive=archive, models=f"{folder}/models", index=f"{folder}/index{i}_{nodes}", batch_size=BATCH
                 )

@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,14 @@ def embeddings(rows: int, dimensions: int) -> npt.NDArray[np.float16]:
     return (centres[rng.integers(0, 21, rows)].astype(np.float32) + noise).astype(np.float16)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Both sides in one run, by turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimensions", type=int, default=1280)
     parser.add_argument("--components", type=int, default=19)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     x = embeddings(args.rows, args.dimensions)
     blocks = np.split(x, range(BLOCK, len(x), BLOCK))
 

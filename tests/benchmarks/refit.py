@@ -7,6 +7,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -16,19 +17,19 @@ from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.index.embedding_files import stored_keys
 from rsir_core.index.index import Index
-from tests.benchmarks.drawn_rows import NAMES
-from tests.benchmarks.stored_index import store_embeddings
-from tests.benchmarks.watching import Watch
+from tests.support.drawn_rows import NAMES
+from tests.support.stored_index import store_embeddings
+from tests.support.watching import Watch
 from tests.support.writing import writer_of
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """One fit, one projection."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--components", type=int, default=19)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         index = Index(folder)
         ids = [f"tiles/{i:09}.jpg" for i in range(args.rows)]

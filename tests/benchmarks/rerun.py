@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
 from rsir_core.models.bundle import load_bundle
 from tests.benchmarks.index import write_models
-from tests.benchmarks.stored_index import publish_features, store_embeddings
 from tests.support.options import replaced
+from tests.support.stored_index import publish_features, store_embeddings
 from tests.support.writing import writer_of
 
 PER_FOLDER = 1000
@@ -52,13 +53,13 @@ def bytes_per_row(index: Index, name: TableName) -> float:
     return round(size / sum(file.row_count for file in files), 1)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """An unchanged run, then one with new images, then those alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--new", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_models(str(root / "models"))

@@ -7,6 +7,7 @@ pixels off the tile that it is of, is asked for: by itself, and among the tiles 
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Ranking
 from rsir_core.retrieval.served_version import open_version
 from rsir_core.search.filters import Filter
-from tests.benchmarks.watching import Watch
 from tests.indexing.test_scene_search import write_models
 from tests.support.mosaics import write_mosaic
+from tests.support.watching import Watch
 
 NAMES = ("S2A_20240115T101031_west.tif", "scene_2023-07-12.tif")
 SHIFT = (6, 4)  # pixels
@@ -54,19 +55,20 @@ def found(index: str, queries: int) -> dict[str, int]:
     return hits
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make, index, ask."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--images", help="folder of JPEGs to make scenes of; default: drawn ones")
+    parser.add_argument("--per-class", type=int, default=40, help="pictures to draw")
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if args.images is None:
-            write_archive(root / "drawn", 40, seed=0)
+            write_archive(root / "drawn", args.per_class, seed=0)
         pictures = [str(file) for file in sorted(Path(args.images or root / "drawn").rglob("*.jpg"))]
         (root / "archive").mkdir()
         order = np.random.default_rng(0)

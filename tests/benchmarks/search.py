@@ -23,7 +23,7 @@ from rsir_core.arrays import Floats
 from rsir_core.search.clusters import Clusters, make_clusters
 from rsir_core.search.exact import Searcher, classes, complements, distances, query_weights
 from rsir_core.search.kernel import ClusterTree, candidates
-from tests.benchmarks.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
+from tests.support.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 
 Query = tuple[Floats, Floats]
 

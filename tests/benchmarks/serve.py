@@ -39,9 +39,9 @@ from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
 from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
-from tests.benchmarks.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
 from tests.benchmarks.index import write_models
-from tests.benchmarks.uploads import Client, describer_rates
+from tests.support.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
+from tests.support.uploads import Client, describer_rates
 from tests.support.writing import writer_of
 
 EMBEDDING = 1280  # dimensions
@@ -99,7 +99,10 @@ class NothingIngress:
 def endpoints(index: str) -> Iterator[int]:
     """Both, on one port: ours at /, the one that does nothing at /nothing."""
     port = free_port("127.0.0.1", 0)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    alone = not ray.is_initialized()
+    if alone:
+        quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+        ray.init(address="local", num_cpus=2, include_dashboard=False, **quiet)
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), logging_config=QUIET)
     like: dict[str, Any] = {"max_ongoing_requests": 64, "logging_config": QUIET}
     nothing = serve.deployment(name="nothing", ray_actor_options={"num_cpus": 0.5}, **like)(Nothing)
@@ -112,7 +115,8 @@ def endpoints(index: str) -> Iterator[int]:
         yield port
     finally:
         serve.shutdown()
-        ray.shutdown()
+        if alone:
+            ray.shutdown()
 
 
 # Asking
@@ -170,7 +174,7 @@ def rates(port: int, n: int, seconds: float) -> dict[str, float]:
     return {path: statistics.median(rate) for path, rate in found.items()}
 
 
-def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: int) -> dict[str, Any]:
+def swap(port: int, index: Index, files: list[WrittenFile], requests: int, settle: float) -> dict[str, Any]:
     """Publish another version, of the same rows, while queries go on, until it is served and enough have been asked."""
     last = TableFile(files[-1].name, files[-1].row_count)
     again = [*files[:-1], write_rows(index.uri, "features", *index.read_features(last))]
@@ -194,7 +198,7 @@ def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: in
         asked[0] += 1
         return swapped.is_set() and asked[0] > requests + 100
 
-    statuses, _ = until(done, port, "/search", n)
+    statuses, _ = until(done, port, "/search", sum(file.row_count for file in files))
     seconds = time.perf_counter() - began
     ended.set()
     publishing.join()
@@ -203,7 +207,7 @@ def swap(port: int, index: Index, files: list[WrittenFile], n: int, requests: in
         "swap_failed": statuses.total() - statuses[200],
         "swap_statuses": {str(status): count for status, count in statuses.items()},
         "swap_seconds": round(seconds, 1),
-        "searcher_mb": {"before": before, "after": settled_mb(before)},
+        "searcher_mb": {"before": before, "after": settled_mb(before, settle)},
     }
 
 
@@ -222,9 +226,9 @@ def searcher_status() -> str:
     raise AssertionError("no searcher runs")
 
 
-def settled_mb(before: int) -> int:
-    """Once the old version is let go of, or after a minute."""
-    end = time.monotonic() + 60
+def settled_mb(before: int, seconds: float) -> int:
+    """Once the old version is let go of, or after so many seconds."""
+    end = time.monotonic() + seconds
     while (now := resident_mb()) > before and time.monotonic() < end:
         time.sleep(0.5)
     return now
@@ -237,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of sustained requests, of each endpoint")
     parser.add_argument("--images", type=int, default=480, help="to upload, and as many to describe bare, three times")
     parser.add_argument("--swap-requests", type=int, default=2000, help="at least, while the version is swapped")
+    parser.add_argument("--settle-seconds", type=float, default=60, help="at most, for the old version to be let go")
     parser.add_argument("--index", help="folder to keep the made index in, or of one that was kept")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
@@ -246,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with endpoints(uri) as port:
             p50, rps = medians(port, options.rows, options.requests), rates(port, options.rows, options.seconds)
             described = describer_rates(port, uri, options.images)
-            swapped = swap(port, Index(uri), files, options.rows, options.swap_requests)
+            swapped = swap(port, Index(uri), files, options.swap_requests, options.settle_seconds)
     result = {
         "rows": options.rows,
         "p50_ms": round(p50["/search"], 2),

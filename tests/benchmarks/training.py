@@ -6,7 +6,7 @@ On CPUs with bfloat16 only; elsewhere both are the same: `python -m tests.benchm
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 from typing import Any
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 Way = Callable[[], AbstractContextManager[Any]]  # in which gradients are computed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Both ways in turns, medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default=EFFICIENTNET_LITE0)
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     model = build_classifier(args.backbone, 21).to(memory_format=torch.channels_last).train()
     x = torch.randn(32, 3, args.side, args.side).contiguous(memory_format=torch.channels_last)

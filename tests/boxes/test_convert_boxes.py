@@ -248,10 +248,10 @@ def test_places_and_seed(tmp_path: Path) -> None:
     assert split(val=str(other)) == [[n for n in names if n != "03"], ["03"], []]
     assert split(train=str(other), val=str(listed)) == [["03"], ["00", "01", "02"], []]
     other.write_text("03\n00\n")
-    with pytest.raises(LabelError, match=r"00\.png is in --val and in --test"):
+    with pytest.raises(LabelError, match=r"00\.png.*--val.*--test"):
         split(test=str(listed), val=str(other))
     other.write_text("03\nnone\n")
-    with pytest.raises(LabelError, match=r"val\.txt:2: none is no image of"):
+    with pytest.raises(LabelError, match=r"val\.txt:2: none"):
         split(val=str(other))
 
 
@@ -260,7 +260,7 @@ def test_images_of_one_name_do_not_get_each_others_labels(tmp_path: Path) -> Non
     images = Path(config.images)
     (images / "background").mkdir()
     shutil.copy(images / "a.png", images / "background" / "a.png")
-    with pytest.raises(LabelError, match=r"a\.txt of .* may be of a\.png or of background/a\.png"):
+    with pytest.raises(LabelError, match=r"a\.txt.*a\.png.*background/a\.png"):
         convert_boxes(config)
     (Path(config.boxes) / "background").mkdir()
     (Path(config.boxes) / "background" / "a.txt").touch()
@@ -275,7 +275,7 @@ def test_labels_may_lie_in_folders_where_each_image_has_its_own(tmp_path: Path) 
             shutil.move(Path(config.boxes) / f"{name}.txt", Path(config.boxes) / folder)
     assert convert_boxes(config)["images_without_boxes"] == 0
     (Path(config.boxes) / "train" / "b.txt").unlink()
-    with pytest.raises(LabelError, match=r"would have their boxes in .*, in two folders, and others beside them"):
+    with pytest.raises(LabelError, match="two folders"):
         convert_boxes(changed(config, out=f"{config.out}2"))
 
 
@@ -284,13 +284,13 @@ def test_coco_images_are_one_file_each(tmp_path: Path) -> None:
     content = coco({"a": [(0, BOX)], "b": [(0, BOX)]})
     content["images"][1]["file_name"] = "elsewhere/a.png"
     Path(config.boxes).write_text(json.dumps(content))
-    with pytest.raises(LabelError, match=r"a\.png and elsewhere/a\.png both seem to be a\.png"):
+    with pytest.raises(LabelError, match=r"a\.png and elsewhere/a\.png.*a\.png"):
         convert_boxes(config)
     for name, key in (("images", 11), ("categories", 7)):
         content = coco({"a": [(0, BOX)], "b": [(0, BOX)], "c": []})
         content[name][-1]["id"] = key
         Path(config.boxes).write_text(json.dumps(content))
-        with pytest.raises(LabelError, match=f"two of its {name} have the id {key}"):
+        with pytest.raises(LabelError, match=f"{name} .*{key}"):
             convert_boxes(config)
 
 
@@ -315,7 +315,7 @@ def test_what_is_left_of_a_box_must_be_something(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["images", "boxes", "out"])
 def test_boxes_are_of_this_machine(tmp_path: Path, option: str) -> None:
     config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(0, BOX)]})
-    with pytest.raises(ConfigError, match=f"--{option} s3://bucket/x: boxes are kept in folders of this machine"):
+    with pytest.raises(ConfigError, match=f"--{option} s3://bucket/x"):
         convert_boxes(changed(config, **{option: "s3://bucket/x"}))
 
 
@@ -418,7 +418,7 @@ def test_a_list_must_name_images_though_they_lie_in_a_hidden_folder(tmp_path: Pa
     assert convert_boxes(changed(config, val=str(listed)))["val_images"] == 1
     for missing in (f"{config.images}/c.png", "/home/.cache/c.png", "../c.png"):
         listed.write_text(f"{missing}\n")
-        with pytest.raises(LabelError, match=r"val\.txt:1: .*c\.png is no image"):
+        with pytest.raises(LabelError, match=r"val\.txt:1: .*c\.png"):
             convert_boxes(changed(config, val=str(listed)))
 
 
@@ -485,9 +485,7 @@ def test_label_files_of_no_image_are_refused_by_name(tmp_path: Path, form: str) 
     assert convert_boxes(config)["unmatched_labels"] == 0
     shutil.rmtree(config.out)
     (Path(config.boxes) / f"a{ending}").rename(Path(config.boxes) / f"A{ending}")
-    with pytest.raises(
-        LabelError, match=rf"1 of \d+ files of .*such as A{ending}, .*match no image.*a\.png.*--unmatched"
-    ):
+    with pytest.raises(LabelError, match=rf"^1 of \d+ .*A{ending}.*a\.png.*--unmatched"):
         convert_boxes(config)
     done = convert_boxes(changed(config, unmatched="drop"))
     assert (done["unmatched_labels"], done["images_without_boxes"]) == (1, 1)
@@ -506,14 +504,12 @@ def test_labels_of_images_in_no_split_are_of_an_image(tmp_path: Path) -> None:
 def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
     config = write(tmp_path, "coco", {name: [(0, BOX)] for name in "abc"})
     (Path(config.images) / "c.png").unlink()
-    with pytest.raises(
-        LabelError, match=r"1 listed images, such as c\.png of .*boxes\.json, are not below .*images; give"
-    ):
+    with pytest.raises(LabelError, match=r"^1 .*c\.png.*boxes\.json.*images"):
         convert_boxes(config)
     assert convert_boxes(changed(config, unmatched="drop"))["unmatched_labels"] == 1
     (Path(config.images) / "a.png").rename(Path(config.images) / "x.png")
     (Path(config.images) / "b.png").unlink()
-    with pytest.raises(LabelError, match=r"3 listed images, such as a\.png"):
+    with pytest.raises(LabelError, match=r"^3 .*a\.png"):
         convert_boxes(changed(config, unmatched="drop"))
 
 
@@ -521,7 +517,7 @@ def test_a_name_without_its_ending_is_not_guessed(tmp_path: Path) -> None:
     config = write(tmp_path, "yolo", {name: [(0, BOX)] for name in "abc"})
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "a.jpg")
     (tmp_path / "val.txt").write_text("a")
-    with pytest.raises(LabelError, match=r"val\.txt:1: a may be a\.jpg or a\.png of .*; write the whole path"):
+    with pytest.raises(LabelError, match=r"val\.txt:1: a .*a\.jpg.*a\.png"):
         convert_boxes(changed(config, val=str(tmp_path / "val.txt")))
 
 
@@ -615,7 +611,7 @@ def test_odd_sets_keep_all_their_boxes(
 def test_images_that_differ_in_their_endings_only(tmp_path: Path) -> None:
     config = write(tmp_path, "yolo", {"a": [(0, BOX)], "b": [(0, BOX)]})
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "a.jpg")
-    with pytest.raises(LabelError, match=r"a\.(png|jpg) and a\.(png|jpg) would have their labels in one file"):
+    with pytest.raises(LabelError, match=r"a\.(png|jpg) and a\.(png|jpg)"):
         convert_boxes(config)
     assert {p.name for p in tmp_path.iterdir()} == {"images", "boxes"}  # nothing half-written
 

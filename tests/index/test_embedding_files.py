@@ -129,7 +129,7 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     assert ids_of(index, second) == ["b", "c"]  # it was there until just now
     there = {file.name for file in (tmp_path / "features").glob("*.parquet")}
     assert never.name not in there and fresh.name in there
-    with pytest.raises(TableError, match=r"gone: its version is older than what jobs\.index --vacuum keeps"):
+    with pytest.raises(TableError, match=r"gone.*--vacuum"):
         index.models(first)
     with pytest.raises(TableError, match="a file of version 1 "):
         index.features(first)

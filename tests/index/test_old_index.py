@@ -21,7 +21,7 @@ from rsir_core.index.no_match import NoMatch, get_no_match, put_no_match
 from rsir_core.index.versions import versions_of
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition
-from tests.benchmarks import stored_index
+from tests.support import stored_index
 from tests.support.models import CLASSES, write_bundle
 from tests.support.writing import writer_of
 

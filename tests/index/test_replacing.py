@@ -56,7 +56,7 @@ def test_rows_are_not_replaced_in_what_somebody_else_has_changed_since(cluster: 
     with Lease.take(index.uri) as lease:
         writer = IndexWriter(index, lease)
         writer_of(index).commit("features", [write_rows(index.uri, "features", feature_rows(["z"]))], "append")
-        with pytest.raises(ConflictError, match="features was changed by somebody else"):
+        with pytest.raises(ConflictError, match="features"):
             replace(index, writer, 0, 3)
     assert ids_of(index) == [*names(0, COUNT), "z"]
 

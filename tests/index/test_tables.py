@@ -111,11 +111,11 @@ def test_an_index_that_delta_lake_would_write_elsewhere_is_refused(uri: str) -> 
 
 
 def test_an_index_where_nothing_can_be_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="foo://x is no URI that fsspec opens: Protocol not known: foo"):
+    with pytest.raises(StorageError, match="foo://x"):
         Index("foo://x")
     (tmp_path / "features/_delta_log").mkdir(parents=True)
     (tmp_path / "features/_delta_log/00000000000000000000.json").write_text("no JSON")
-    with pytest.raises(TableError, match=r"the index at .* cannot be read: "):
+    with pytest.raises(TableError, match="cannot be read: "):
         Index(str(tmp_path)).version()
 
 
@@ -130,7 +130,7 @@ def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
             file.unlink()
             if damaged is not None:
                 file.write_bytes(damaged)
-            with pytest.raises(TableError, match=f"{name} has lost a file, or one is damaged .*copy it back"):
+            with pytest.raises(TableError, match=f"{name} has lost a file"):
                 index.keys(name)
             if name == "embeddings":
                 with pytest.raises(TableError, match="embeddings has lost a file"):
@@ -143,7 +143,7 @@ def test_a_table_that_has_lost_a_file_says_so(tmp_path: Path) -> None:
                     lambda stored=stored: index.first_row(stored),
                     lambda stored=stored: index.read_features(stored),
                 ):
-                    with pytest.raises(TableError, match="features has lost a file, or one is damaged"):
+                    with pytest.raises(TableError, match="features has lost a file"):
                         read()
             file.write_bytes(content)
 
@@ -324,7 +324,7 @@ def test_a_commit_is_made_onto_the_version_it_was_made_for_or_not_at_all(tmp_pat
     late = [write_rows(index.uri, "features", feature_rows(["b"]))]
     modes: tuple[Mode, ...] = ("append", "overwrite")
     for mode in modes:
-        with pytest.raises(ConflictError, match="features was changed by somebody else after version 0"):
+        with pytest.raises(ConflictError, match=r"features .*version 0"):
             other.commit("features", late, mode)
     assert ids_of(index) == ["a"] and index.version() == index.table_version("features") == first
     assert writer.commit("features", late, "append") == first + 1

@@ -90,11 +90,11 @@ def test_the_version_that_is_published_needs_no_restoring(changing: Index) -> No
 
 def test_a_version_that_is_not_whole_is_refused_with_those_that_are(changing: Index) -> None:
     for version in (0, 4, -1):
-        with pytest.raises(TableError, match=f"no version {version}; it has 1 to 3"):
+        with pytest.raises(TableError, match=f"version {version}.*1 to 3"):
             restoration_of(changing, version)
     (file, *_) = changing.feature_files(1)
     (Path(changing.table_uri("features")) / file.name).unlink()
-    with pytest.raises(TableError, match=r"version 1 of .* has lost 1 of 1 files to --vacuum; .* restored: 3, 2$"):
+    with pytest.raises(TableError, match=r"version 1 .*\b1 of 1 .*--vacuum.* 3, 2$"):
         restore(changing, 1)
     assert changing.version() == 3 and not versions_of(changing)[2].readable
     pca = versions_of(changing)[1].pca

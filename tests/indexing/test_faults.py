@@ -8,8 +8,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +30,8 @@ from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import Partition
 from rsir_core.retrieval.served_version import open_version
 from tests.indexing.test_index import draw
+from tests.support import ray_worker
+from tests.support.forks import Fork, start
 from tests.support.models import write_bundle
 from tests.support.store import Fault, Store, running
 
@@ -41,7 +41,7 @@ pytestmark = [
     # Ray's, as it looks for free ports
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
 ]
-ROOT = Path(__file__).parents[2]
+NODE: dict[str, Any] = {"object_store_memory": 10**8, "setup_worker_path": ray_worker.__file__}
 IMAGES, COMMIT_EVERY, K = 16, 4, 3
 EMBEDDINGS, FEATURES = (rf"{table}/_delta_log/0*[1-9]\d*\.json" for table in ("embeddings", "features"))
 
@@ -54,21 +54,18 @@ class Place(NamedTuple):
     environment: dict[str, str]
 
     @contextmanager
-    def job(self, index: str, log: Path, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    def job(self, index: str, log: Path, **options: Any) -> Iterator[Fork]:
         """The index job, running as a process of its own."""
         given = {"address": self.cluster.address, "archive": "s3://bucket/archive", "models": "s3://bucket/models",
                  "index": index, "components": K, "batch-size": 1, "commit-every": COMMIT_EVERY, **options}  # fmt: skip
         flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
-        command = [sys.executable, "-m", "jobs.index", *flags, "--json"]
-        with (
-            log.open("wb") as out,
-            log.with_suffix(".out").open("wb") as summary,
-            subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=summary, stderr=out) as job,
-        ):
+        with log.open("wb") as out, log.with_suffix(".out").open("wb") as summary:
+            job = start(["jobs.index", *flags, "--json"], summary, out, self.environment)
             try:
                 yield job
             finally:
                 job.kill()
+                job.wait()
 
     def run(self, index: str, log: Path, **options: Any) -> dict[str, Any]:
         """The summary of a run that ends well."""
@@ -76,20 +73,18 @@ class Place(NamedTuple):
             assert job.wait() == 0, log.read_text()
         return last_line(log)
 
-    def hit(self, job: "subprocess.Popen[bytes]", log: Path) -> None:
+    def hit(self, job: Fork, log: Path) -> None:
         """Wait until the store's fault has hit a request."""
         while not self.store.hits():
             assert job.poll() is None, log.read_text()
 
     def workers(self) -> list[psutil.Process]:
         """The describing actors, on whichever node."""
-        raylets = [node.all_processes["raylet"][0].process.pid for node in self.cluster.list_all_nodes()]
-        below = [p for pid in raylets for p in psutil.Process(pid).children(recursive=True)]
-        return [p for p in below if p.name().startswith("ray::MapWorker")]
+        return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::MapWorker")]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("faults")
     draw(folder / "archive", 0, IMAGES)
     write_bundle(folder / "models")
@@ -101,10 +96,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         fs.clear_instance_cache()
         for name in ("archive", "models"):
             fsspec.filesystem("s3").put(str(folder / name), f"bucket/{name}", recursive=True)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
         try:
             for _ in range(2):
-                cluster.add_node(num_cpus=1, object_store_memory=10**8)
+                cluster.add_node(num_cpus=1, **NODE)
             gc.collect()
             yield Place(store, cluster, environment)
         finally:
@@ -196,7 +191,7 @@ def test_actors_and_nodes_that_die_are_replaced(place: Place, undisturbed: dict[
         victim.kill()
         leaving = next(node for node in place.cluster.list_all_nodes() if node is not place.cluster.head_node)
         place.cluster.remove_node(leaving, allow_graceful=False)
-        place.cluster.add_node(num_cpus=1, object_store_memory=10**8)
+        place.cluster.add_node(num_cpus=1, **NODE)
         gc.collect()
         place.store.release()
         assert job.wait() == 0, log.read_text()

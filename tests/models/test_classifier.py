@@ -85,7 +85,7 @@ def test_gpus_get_the_same_bytes_but_for_a_grey_level() -> None:
 
 def test_a_side_that_a_backbone_does_not_take_is_said() -> None:
     check_sides("resnet18", (64, 192, 224))
-    with pytest.raises(WeightsError, match=r"vit_b_16 does not take images of 192×192 pixels .*--without smaller"):
+    with pytest.raises(WeightsError, match=r"vit_b_16.*192×192.*--without smaller"):
         check_sides("vit_b_16", (224, 192))
 
 
@@ -176,7 +176,7 @@ def test_names_the_file_to_pass_where_weights_cannot_be_downloaded(
 
 
 def test_refuses_backbones_it_cannot_take_an_embedding_from() -> None:
-    with pytest.raises(WeightsError, match=r"unknown backbone 'resnet51'.*resnet50"):
+    with pytest.raises(WeightsError, match=r"'resnet51'.*resnet50"):
         build_classifier("resnet51", 3)
     with pytest.raises(WeightsError, match="squeezenet1_0"):
         build_classifier("squeezenet1_0", 3)

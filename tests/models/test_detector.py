@@ -271,11 +271,11 @@ def test_start_weights_that_are_none(tmp_path: Path, state: State) -> None:
     model = build_detector("yolov5n", 3)
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match=r"broken\.safetensors cannot be read"):
+    with pytest.raises(WeightsError, match=r"broken\.safetensors"):
         load_start_weights(model, str(broken))
-    with pytest.raises(WeightsError, match=r"absent\.safetensors cannot be read"):
+    with pytest.raises(WeightsError, match=r"absent\.safetensors"):
         load_start_weights(model, str(tmp_path / "absent.safetensors"))
-    with pytest.raises(WeightsError, match="elsewhere: 0 of its 1 tensors"):
+    with pytest.raises(WeightsError, match=r"elsewhere.*\b0 of .*\b1\b"):
         take_start_weights(model, {"layer.weight": torch.zeros(3)}, "elsewhere")
     with pytest.raises(WeightsError, match="nothing: 0 of its 0 tensors"):
         take_start_weights(model, {}, "nothing")

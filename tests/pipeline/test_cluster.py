@@ -1,8 +1,6 @@
 """What the jobs share of Ray: joining it, and taking what a dataset yields."""
 
 import logging
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from jobs.pipeline.cluster import joined, rows_of, tables_of
 from jobs.pipeline.resources import Needs, provided
 from rsir_core.errors import ConfigError, ImageError, StorageError
 from tests.quiet_runs import noise_in
+from tests.support import forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -71,9 +70,7 @@ def test_what_a_worker_raises_is_raised_here(capfd: pytest.CaptureFixture[str]) 
 
 def test_a_machine_without_what_is_needed_is_told_at_once() -> None:
     with (
-        pytest.raises(
-            ConfigError, match=r"--num-gpus 2 needs 2 GPUs of which there are 1 on this machine; ask for less"
-        ),
+        pytest.raises(ConfigError, match=r"--num-gpus 2 .*\b2 GPUs.*\b1\b"),
         provided(Needs("--num-gpus 2", 2), can_grow=False),
     ):
         pass
@@ -100,9 +97,9 @@ def test_a_cluster_that_grows_is_waited_for_in_words(caplog: pytest.LogCaptureFi
 
 
 def test_gpus_that_a_local_ray_has_not_end_the_job_with_one_line(index: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.query", "--queries", str(Path(index).parent / "archive"), "--index", index,
+    command = ["jobs.query", "--queries", str(Path(index).parent / "archive"), "--index", index,
                "--out", str(tmp_path / "answers"), "--num-gpus", "1"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = forks.run(command)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and last.startswith(
         "query: --num-gpus 1 needs 1 GPUs of which there are 0 on this machine"
@@ -115,8 +112,5 @@ def test_gpus_that_a_local_ray_has_not_end_the_job_with_one_line(index: str, tmp
 
 def test_workers_without_work_stay_for_as_long_as_the_job() -> None:
     """Those that end may crash, see `jobs.pipeline.cluster`; in a process of its own, as this one has a Ray."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.quiet_runs", "--do", "idle"],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+    done = forks.run(["tests.quiet_runs", "--do", "idle"])
     assert done.returncode == 0 and noise_in(done.stdout + done.stderr) == {}

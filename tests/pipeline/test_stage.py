@@ -111,7 +111,7 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
         return again(stage, options, listing.set_column(place, schemas.URI, [uris]))
 
     monkeypatch.setattr(describing, "through", renamed)
-    with pytest.raises(ImageError, match=r"1 images cannot be read again .*hangs\.png is not read after 3 s"):
+    with pytest.raises(ImageError, match=r"^1 .*hangs\.png.*\b3 s"):
         evaluate(EvaluateConfig(index=index, report=str(tmp_path / "report")))
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -24,10 +22,10 @@ from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
 from rsir_core.index.diff import listing_table
 from rsir_core.retrieval.served_version import open_version
+from tests.support import forks
 from tests.support.options import replaced
 from tests.support.serving import Rows, upload
 
-ROOT = Path(__file__).parents[2]
 K = 5
 ray_test = pytest.mark.ray
 
@@ -90,7 +88,7 @@ def test_a_folder_is_answered_as_the_endpoint_answers_each_image(
 
     count = duckdb.connect().execute(f"select count(*) from '{config.out}/results/*.parquet'").fetchall()
     assert count == [(6 * K,)]
-    with pytest.raises(RsirError, match=r"--out .* is not empty; remove it"):
+    with pytest.raises(RsirError, match=rf"--out {config.out}"):
         answer_queries(config)
     assert len(tables(config.out)[0]) == 6 * K
     shutil.rmtree(config.out)
@@ -151,33 +149,34 @@ def test_answers_that_cannot_be_moved_are_kept_and_named(config: QueryConfig, mo
         raise OSError("slow down")
 
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.mv", refuse)
-    with pytest.raises(RsirError, match=r"the answers are complete in .*\.unfinished and could not be moved") as said:
+    with pytest.raises(RsirError, match=r"\.unfinished ") as said:
         answer_queries(config)
     kept = next(word for word in str(said.value).split() if word.endswith(".unfinished"))
     assert len(tables(kept)[0]) == 6 * K
 
 
 @ray_test
+@pytest.mark.usefixtures("forks")
 def test_as_a_command(config: QueryConfig) -> None:
     options = {"queries": config.queries, "index": config.index, "out": config.out, "k": 2, "actors": 1}
-    command = [sys.executable, "-m", "jobs.query", "--json", *(f"--{k}={v}" for k, v in options.items())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["jobs.query", "--json", *(f"--{k}={v}" for k, v in options.items())]
+    done = forks.run(command)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert set(summary) == {"queries", "answered", "failed", "rows", "seconds", "queries_per_second", "version"}
     assert "answered, 1 failed" in done.stderr and "s left" in done.stderr
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    again = forks.run(command)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
 
 
 def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"--k 0: .*equal to 1"):
         answer_queries(replaced(config, k=0))
-    with pytest.raises(ConfigError, match="--bbox 1,2: it takes west"):
+    with pytest.raises(ConfigError, match=r"--bbox 1,2.*west"):
         answer_queries(replaced(config, bbox="1,2"))
-    with pytest.raises(ConfigError, match="--start yesterday: it takes a time"):
+    with pytest.raises(ConfigError, match="--start yesterday"):
         answer_queries(replaced(config, start="yesterday"))
-    with pytest.raises(ConfigError, match="--classes: moon unknown; known are airport"):
+    with pytest.raises(ConfigError, match=r"--classes.*moon.*airport"):
         answer_queries(replaced(config, classes="beach, moon"))
     with pytest.raises(ConfigError, match="--where: no column 'cloud_cover'"):
         answer_queries(replaced(config, where='[["cloud_cover", "<", 20]]'))

@@ -27,6 +27,7 @@ from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.served_version import open_version
 from tests.endpoint.test_fuzz import REFUSED, send
 from tests.support.bodies import bodies
+from tests.support.forks import run
 from tests.support.serving import LIMITS, ONE, Rows, check_finds_itself, copy_of, publish, publish_by_other_pca, upload
 from tests.support.writing import writer_of
 
@@ -34,9 +35,9 @@ from tests.support.writing import writer_of
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("forks")
 def test_an_index_that_is_not_there_is_said_on_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.serve", "--index", str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(["jobs.serve", "--index", str(tmp_path / "none")])
     assert done.returncode == 1
     assert re.fullmatch(r"serve: no index at \S+none .*jobs\.index\n", done.stderr)
 
@@ -236,10 +237,10 @@ def test_whatever_is_sent_ray_serve_answers_in_words(served: httpx.Client, endpo
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("forks")
 def test_a_second_endpoint_is_refused_the_port(endpoint: Endpoint, index: str) -> None:
     port = endpoint.url.rstrip("/").rpartition(":")[2]
-    command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(["jobs.serve", "--index", index, "--port", port])
     assert (done.returncode, f"cannot listen on 127.0.0.1:{port}" in done.stderr) == (1, True)
 
 

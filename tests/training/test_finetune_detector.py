@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rsir_core.errors import ConfigError, LabelError, WeightsError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.detector import Detector, build_detector, offline_ultralytics
 from rsir_core.models.settings import DetectorSettings
+from tests.support import forks
 from tests.support.options import replaced
 from tests.support.rasters import gdal_file
 
@@ -64,7 +65,7 @@ def config(tmp_path: Path) -> FinetuneDetectorConfig:
 def command(config: FinetuneDetectorConfig) -> list[str]:
     values = {k: v for k, v in config.model_dump().items() if v is not None and k != "json"}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    return [sys.executable, "-m", "jobs.finetune_detector", "--json", *flags]
+    return ["jobs.finetune_detector", "--json", *flags]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -72,25 +73,22 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def until(lines: Iterator[str], pattern: str) -> None:
-    seen = []
-    for line in lines:
-        seen.append(line)
-        if re.search(pattern, line):
-            return
-    raise AssertionError(f"the job ended without {pattern!r}: {''.join(seen)}")
-
-
 @pytest.mark.ray
+@pytest.mark.usefixtures("forks")
 def test_a_killed_training_continues_and_ends_in_the_bundle(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     home, models = tmp_path / "home", Path(config.models)
-    with subprocess.Popen(command(config), cwd=ROOT, env=environment(home), stderr=subprocess.PIPE, text=True) as job:
-        assert job.stderr is not None
-        until(job.stderr, r"epoch 1/2: .*box_loss .*mAP50")
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        job = forks.start(command(config), out, out, environment(home))
+        while not re.search(r"epoch 1/2: .*box_loss .*mAP50", log.read_text()):
+            assert job.poll() is None, log.read_text()
+            time.sleep(0.02)
         job.kill()
+        job.wait()
     assert not (models / "bundle.json").exists()
 
-    done = subprocess.run(command(config), cwd=ROOT, env=environment(home), capture_output=True, text=True, check=True)
+    again = [sys.executable, "-m", *command(config)]
+    done = subprocess.run(again, cwd=ROOT, env=environment(home), capture_output=True, text=True, check=True)
     assert re.search(r"continuing after epoch 1 of 2", done.stderr)
     assert "epoch 1/2" not in done.stderr
     assert "epoch 2/2" in done.stderr
@@ -153,8 +151,8 @@ def test_only_a_run_of_the_same_settings_and_boxes_is_continued(config: Finetune
     ("change", "message"),
     [
         ({"epochs": 0}, "epochs"),
-        ({"image_size": 100}, "image-size is 100; it must be a multiple of 32"),
-        ({"image_size": 32}, "from 64 up"),
+        ({"image_size": 100}, "image-size is 100.*32"),
+        ({"image_size": 32}, "image-size is 32.*64"),
         ({"min_score": 1.5}, "--min-score 1.5: .*equal to 1"),
         ({"num_gpus": 2}, "num-gpus is 2"),
     ],
@@ -167,13 +165,13 @@ def test_settings_that_cannot_be(config: FinetuneDetectorConfig, change: dict[st
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(config: FinetuneDetectorConfig) -> None:
-    with pytest.raises(ConfigError, match="no GPU can be used here"):
+    with pytest.raises(ConfigError, match="GPU"):
         finetune_detector(replaced(config, num_gpus=1))
 
 
 def test_labels_are_checked_first(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     (tmp_path / "boxes" / "labels" / "val" / "0.txt").write_text("7 0.5 0.5 0.1 0.1")
-    with pytest.raises(LabelError, match="class 7 is not among the 2 names"):
+    with pytest.raises(LabelError, match=r"class 7\b"):
         finetune_detector(config)
     assert not Path(config.models).exists()
 
@@ -183,21 +181,21 @@ def test_test_images_are_read_before_training(config: FinetuneDetectorConfig, tm
     Image.open(drawn).save(cut := drawn.with_suffix(".jpg"))
     drawn.unlink()
     cut.write_bytes(cut.read_bytes()[:-200])  # its header is whole
-    with pytest.raises(LabelError, match=r"test/0\.jpg.*; mend it, or take it out of the data\.yaml's test images"):
+    with pytest.raises(LabelError, match=r"test/0\.jpg.*data\.yaml"):
         finetune_detector(config)
     assert not Path(config.models).exists()
 
 
 def test_a_bundle_that_cannot_be_written_is_found_out_first(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"--models .*file/models: the folder cannot be made"):
+    with pytest.raises(ConfigError, match=r"--models .*file/models"):
         finetune_detector(replaced(config, models=str(tmp_path / "file" / "models")))
 
 
 def test_start_weights_are_checked_before_training(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     torch.save({"weight": torch.zeros(3)}, other)
-    for weights, message in (("absent.pt", "does not exist"), (str(other), r"other\.pt cannot be read")):
+    for weights, message in (("absent.pt", r"absent\.pt"), (str(other), r"other\.pt")):
         with pytest.raises(WeightsError, match=message):
             finetune_detector(replaced(config, weights=weights))
 

@@ -1,6 +1,6 @@
 """A server of S3's protocol that does nothing but list a bucket of objects that are not there.
 
-`python -m tests.benchmarks.listed_bucket COUNT`; its address is the first line of stdout. Moto takes longer to be given
+`python -m tests.support.listed_bucket COUNT`; its address is the first line of stdout. Moto takes longer to be given
 a thousand objects than this to list a million, and what is measured is who asks.
 """
 
