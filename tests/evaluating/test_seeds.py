@@ -72,7 +72,7 @@ def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Pa
     (*_, main) = csv.DictReader((tmp_path / "arms.csv").read_text().splitlines())
     assert (float(main["map"]), float(main["map_sd"])) == (metrics["map"], metrics["map_sd"])
     page = (tmp_path / "report.html").read_text()
-    assert "over 3 seeds" in page and f"± {100 * metrics['map_sd']:.2f}" in page
+    assert "3: figures are means" in page and f"± {100 * metrics['map_sd']:.2f}" in page
 
 
 def test_what_differs_by_seed_is_listed_by_seed_and_what_does_not_is_said_once(folder: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_one_seed_has_no_deviation(folder: Path, tmp_path: Path) -> None:
 def test_seeds_and_their_place_in_the_uri_go_together(
     folder: Path, tmp_path: Path, seed: str, seeds: str | None
 ) -> None:
-    with pytest.raises(ConfigError, match=r"\{seed\}.* --seeds 0,1,2"):
+    with pytest.raises(ConfigError, match="--seeds"):
         score(folder, tmp_path / "report", seed, seeds=seeds)
     assert not (tmp_path / "report").exists()
 
