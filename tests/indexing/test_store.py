@@ -200,7 +200,7 @@ def test_the_listing_of_an_archive_there(store: Store, monkeypatch: pytest.Monke
             put_file(f"s3://bucket/listed/{name}", b"1")
         put_file("s3://bucket/listed2/1.jpg", b"1")
     monkeypatch.setattr(bucket, "PAGE", page)
-    monkeypatch.setattr(bucket, "PARTS", parts)
+    monkeypatch.setattr(bucket, "MAX_PARTS", parts)
     found = [image.image_id for image in list_images("s3://bucket/listed")]
     assert sorted(found) == sorted(names)
     assert found == [image.image_id for image in list_images("s3://bucket/listed/")]
