@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -109,24 +109,14 @@ class LoadedVersions:
             await self._backend.hold(self.numbers)
         self.last_run = await asyncio.to_thread(get_last_run, Index(self._index))
 
-    @asynccontextmanager
-    async def refreshing(self, every: float) -> AsyncIterator[None]:
-        """Do that every so many seconds, while the body runs."""
-        task = asyncio.create_task(self._refresh_for_ever(every))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _refresh_for_ever(self, every: float) -> None:
+    async def refresh_every(self, seconds: float) -> None:
+        """Do that for ever."""
         while True:
             try:
                 await self.refresh()
             except Exception:  # a storage that does not answer for a while must not end this; what is loaded serves on
-                log.exception("looking for a newer version of %s failed; tried again in %g s", self._index, every)
-            await asyncio.sleep(every)
+                log.exception("looking for a newer version of %s failed; tried again in %g s", self._index, seconds)
+            await asyncio.sleep(seconds)
 
     async def _swap(self, newest: int) -> None:
         try:

@@ -58,15 +58,17 @@ def build_app(
         router: what answers.
         versions: by which it does.
         limits: of queries.
-        record: takes note of each request.
+        record: called with each request once it is answered.
         tokens: who may ask; None: everybody.
         refresh: seconds between looks for a newer version.
     """
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        async with versions.refreshing(refresh):
-            yield
+        task = asyncio.create_task(versions.refresh_every(refresh))
+        yield
+        task.cancel()
+        await asyncio.wait([task])
 
     app = FastAPI(
         title="rsir",

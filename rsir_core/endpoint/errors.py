@@ -9,27 +9,24 @@ from fastapi.responses import JSONResponse
 
 from rsir_core.errors import BundleError, ImageError, QueryError, RsirError, StorageError, TableError
 
-REFUSED: Final = 502  # the archive's store refuses, which is not the client's doing
+INVALID: Final = 422  # any other kind
 STATUS: Final[Mapping[str | type[RsirError], int]] = {
     "unknown": 404,
     "missing": 404,
     "too_large": 413,
     "unsupported": 415,
-    "unreachable": REFUSED,
+    "unreachable": 502,
     "busy": 503,
     TableError: 404,  # a version that a worker had not loaded, and cannot any more
     BundleError: 404,
     StorageError: 503,  # it may answer again
 }
-OTHER: Final = 422
-RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
 
 def status_of(error: RsirError) -> int:
     """Find the status that an error is answered with."""
-    if isinstance(error, ImageError) and error.is_refused:
-        return REFUSED
-    return STATUS.get(getattr(error, "kind", type(error)), OTHER)
+    is_refused = isinstance(error, ImageError) and error.is_refused  # by the store, which is not the client's doing
+    return STATUS.get("unreachable" if is_refused else getattr(error, "kind", type(error)), INVALID)
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -41,9 +38,9 @@ def add_refusals(app: FastAPI) -> None:
 
 async def _refuse(request: Request, error: RsirError) -> JSONResponse:
     status = status_of(error)
-    return JSONResponse({"detail": str(error)}, status, RETRY_AFTER if status == 503 else None)
+    return JSONResponse({"detail": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
 async def _refuse_parameters(request: Request, error: RequestValidationError) -> JSONResponse:
     words = [f"{e['loc'][-1]}: {e['msg']}, got {e['input']!r:.100}" for e in error.errors()]
-    return JSONResponse({"detail": "; ".join(words)}, OTHER)
+    return JSONResponse({"detail": "; ".join(words)}, INVALID)

@@ -48,7 +48,7 @@ def check(operation: Any, mode: GenerationMode, *more: Any) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
     def keeps(case: Any) -> None:
-        response = case.call()
+        response = case.call(timeout=120)  # by default 10 s, which a first search on a busy machine exceeds
         # No check counts a refusal for size as one, nor sees that what it has made wrong for one branch suits another.
         unfit = response.status_code == 413 or is_valid(case)
         left_out = [negative_data_rejection] if unfit else []
