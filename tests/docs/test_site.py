@@ -13,7 +13,7 @@ from docs.hooks import openapi
 from jobs.reference import JOBS, command_reference
 from rsir_core import schemas
 from rsir_core.errors import FailureKind
-from tests.docs.commands import ROOT
+from tests.docs.commands import PAGES, ROOT
 
 LINK = re.compile(r"\]\(([^)#]+)\)")
 
@@ -62,6 +62,15 @@ def test_troubleshooting_quotes_what_the_code_says() -> None:
 def test_links_lead_to_files(name: str) -> None:
     links = [link for link in LINK.findall((ROOT / name).read_text("utf-8")) if "://" not in link]
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_files_of_the_project_that_pages_name_exist() -> None:
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
+    named = {
+        name for page in pages for name in re.findall(r"`((?:tests|jobs|rsir_core|k8s)/[\w./-]+)`", page.read_text())
+    }
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
 def test_every_job_is_in_the_readme() -> None:
