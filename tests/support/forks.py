@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import rsir_core
+from rsir_core.models.detector import offline_ultralytics
 from tests.support.network import block_network
 from tests.support.ray_worker import SOCKET, ask
 
@@ -109,8 +110,10 @@ def parent() -> Iterator[None]:
 def main() -> None:
     """Import, fork whenever somebody asks, and be what was asked for in each fork."""
     block_network()
-    for name in (*PRELOADED, *(module.name for module in pkgutil.walk_packages(rsir_core.__path__, "rsir_core."))):
-        importlib.import_module(name)
+    modules = [module.name for module in pkgutil.walk_packages(rsir_core.__path__, "rsir_core.")]
+    with offline_ultralytics():  # which some of them import
+        for name in (*PRELOADED, *modules):
+            importlib.import_module(name)
     assert "ray" not in sys.modules
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1, threads  # that one survives a fork

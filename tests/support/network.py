@@ -35,20 +35,18 @@ def block_network() -> None:
 
 
 def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.getaddrinfo" and not _is_here(args[0]):
+        raise socket.gaierror(f"{args[0]} is looked up by no test")  # as without a network, which Ray is prepared for
     if event == "socket.connect":
         connecting, address = args
         if connecting.family == socket.AF_UNIX or connecting.type & socket.SOCK_DGRAM:  # these ask for a route only
             return
-        host = address[0]
-    elif event == "socket.getaddrinfo":
-        host = args[0]
-    else:
-        return
-    if not _is_here(host.decode() if isinstance(host, bytes) else host or ""):
-        raise NetworkError(f"{host} is not this machine, and tests reach no other; see tests/support/network.py")
+        if not _is_here(address[0]):
+            raise NetworkError(f"{address[0]} is not this machine, and tests reach no other")
 
 
-def _is_here(host: str) -> bool:
+def _is_here(host: str | bytes | None) -> bool:
+    host = host.decode() if isinstance(host, bytes) else host or ""
     if host.lower() in _NAMES:
         return True
     try:
