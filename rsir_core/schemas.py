@@ -64,7 +64,7 @@ _PICTURE: Final = [
     pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
     pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax
 ]
-SCENE_COLUMNS: Final = [  # the last ones, because tables of before there were scenes end without them
+ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older tables lack them, see `with_added_columns`
     pa.field(GEOMETRY, pa.binary()),  # WKB, lon/lat: the outline; null: not georeferenced
     pa.field(CRS, pa.string()),  # of the file: EPSG:… or WKT
     pa.field(WINDOW, PIXELS),  # of a tile: where in its scene it lies; null: it is a whole image
@@ -77,7 +77,7 @@ EMBEDDINGS: Final = pa.schema(
         pa.field(BUNDLE, pa.string(), nullable=False),
         *_PICTURE,
         pa.field(EMBEDDING, VECTOR, nullable=False),
-        *SCENE_COLUMNS,
+        *ADDED_COLUMNS,
     ]
 )
 FEATURES: Final = pa.schema(
@@ -87,8 +87,8 @@ FEATURES: Final = pa.schema(
         pa.field(PCA, pa.string(), nullable=False),  # fingerprint of the PCA
         *_PICTURE,
         pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class
-        pa.field(FEATURE, VECTOR, nullable=False),  # K, unit-length embedding after PCA
-        *SCENE_COLUMNS,
+        pa.field(FEATURE, VECTOR, nullable=False),  # K, PCA projection of the unit-length embedding; not of unit length
+        *ADDED_COLUMNS,
     ]
 )
 FAILURES: Final = pa.schema(
@@ -136,9 +136,9 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])
 
 
-def completed(table: pa.Table) -> pa.Table:
-    """Add the columns, null, that a table from before there were scenes has not."""
-    for field in SCENE_COLUMNS:
+def with_added_columns(table: pa.Table) -> pa.Table:
+    """Add those of `ADDED_COLUMNS` that an older table lacks, as nulls."""
+    for field in ADDED_COLUMNS:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table

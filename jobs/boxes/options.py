@@ -19,17 +19,17 @@ class ConvertBoxesConfig(JobConfig):
         None,
     )
     train: str | None = option(
-        "list of image names, folder of images or (coco) JSON; default: what is in no other", None
+        "list of image names, folder of images or (coco) JSON; default: all images in neither --val nor --test", None
     )
     val: str | None = option("as --train; default: --val-fraction of the training images, by the seed", None)
     test: str | None = option("as --train; default, where nothing else is given: --test-fraction of the images", None)
     val_fraction: float = option("share of the training images that the epochs are judged on", 0.1, ge=0, le=1)
     test_fraction: float = option("share of the images that the detector is scored on; 0: none", 0.1, ge=0, le=1)
     seed: int = option("seed of the random split", 0, ge=0)
-    difficult: Literal["keep", "drop"] = option("objects that voc and dota mark as difficult", "keep")
+    difficult: Literal["keep", "drop"] = option("what to do with objects that voc and dota mark as difficult", "keep")
     clip: bool = option("cut boxes off at the image's edge; default: a box over it is an error", False)
     unmatched: Literal["error", "drop"] = option(
-        "label files, and images that a COCO file lists, of which there is no image", "error"
+        "what to do with label files, or entries of a COCO file, that match no image", "error"
     )
 
 

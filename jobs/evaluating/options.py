@@ -16,7 +16,7 @@ class EvaluateConfig(DescribingConfig):
     arms: Names = option(
         "comma-separated: key_region, whole_image, the paper's table3, table4, table5, figure4, figure5, objects (the "
         "rules for the representative object), views (how many are averaged) and frozen (what ImageNet alone gives); "
-        "all but key_region and figure4 describe the images again, and what may be one picture twice is read",
+        "all but key_region and figure4 describe the images again; possible duplicates are always read again",
         ("key_region", "whole_image"),
     )
     peers: Names | None = option("for table5: comma-separated URIs of bundles to compare with; may hold {seed}", None)

@@ -33,21 +33,29 @@ class IndexConfig(DescribingConfig):
     )
     components: int = option("dimensions of the features (K of the PCA)", 19, ge=1)
     views: NumberOfViews | None = option(
-        "instead of the bundle's: turned views of each key region that are averaged, of queries' too; 1, 2 or 4", None
+        "rotated views averaged per key region, for rows and queries: 1, 2 or 4; default: the bundle's", None
     )
-    tile: int | None = option("read TIFFs and JPEG 2000s that are larger by tiles of so many pixels a side", None, ge=1)
+    tile: int | None = option(
+        "cut TIFFs and JPEG 2000s larger than this many pixels a side into tiles of that side", None, ge=1
+    )
     tile_metres: FiniteFloat | None = option(
-        "side of a tile on the ground, read at --tile pixels (256) at most", None, gt=0
+        "side of a tile in metres on the ground; each tile is read at no more than --tile pixels (default 256)",
+        None,
+        gt=0,
     )
-    overlap: float = option("share of a tile that the next one has as well", 0.25, ge=0, lt=1)
+    overlap: float = option("share of a tile that the next tile covers too", 0.25, ge=0, lt=1)
     start: Time | None = option("of a catalogue: only items taken at this time (ISO 8601) or later", None)
     end: Time | None = option("of a catalogue: only items taken at this time or earlier", None)
     bbox: Bounds | None = option("of a catalogue: only items that meet west,south,east,north (degrees)", None)
     collections: Names | None = option("of a catalogue, comma-separated: only items of these collections", None)
-    asset: str | None = option("of a catalogue: key of each item's asset to read; default: the one to see", None)
+    asset: str | None = option(
+        "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
+    )
     bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
-    compact: bool = option("merge small files, which many small runs leave, and drop embeddings of gone images", False)
+    compact: bool = option(
+        "merge the small files that many small runs leave, and drop embeddings of images that are gone", False
+    )
     vacuum: bool = option(
         "remove files that only versions older than --keep-days refer to, unused PCAs, and reports of older runs", False
     )
@@ -57,13 +65,13 @@ class IndexConfig(DescribingConfig):
         ge=0,
         le=30,
     )
-    dry_run: bool = option("say what would be done, by folder, and write nothing", False)
-    retry_failed: bool = option("try files again that failed before and have not changed", False)
-    commit_every: int = option("described images per commit; a kill costs at most so many", 10_000, ge=1)
-    commit_minutes: float = option("minutes after which a commit is made in any case", 10.0, ge=0)
+    dry_run: bool = option("report what would be done, by folder, and write nothing", False)
+    retry_failed: bool = option("retry files that failed before, even if they have not changed", False)
+    commit_every: int = option("described images per commit; a kill loses at most this many", 10_000, ge=1)
+    commit_minutes: float = option("minutes after which rows are committed in any case", 10.0, ge=0)
     max_failure_rate: float = option(
-        "share of the images not published yet that may fail; with more the run does all it can and exits 3, or, where "
-        "the store refuses so many, ends before it publishes; one may always fail, unless this is 0",
+        "share of the unpublished images that may fail; above it the rest is published and the exit status is 3, but "
+        "if the store refused them nothing is published; one failure is always allowed, unless this is 0",
         0.05,
         ge=0,
         le=1,

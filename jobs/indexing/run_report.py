@@ -176,8 +176,8 @@ def readable(content: dict[str, Any]) -> str:
         advice = "Fit the PCA again: --refit-pca." if drift["suggests_refit_pca"] else "The PCA can stay."
         lines += [
             "",
-            f"Drift of {drift['new_rows']} new rows: {drift['told']}; {100 * drift['class_shift']:.0f} % are of other "
-            f"classes than before ({shifts}); "
+            f"Drift of {drift['new_rows']} new rows: {drift['told']}; the class mix has moved by "
+            f"{100 * drift['class_shift']:.0f} % ({shifts}); "
             f"{100 * drift['without_object']:.0f} % are without an object, "
             f"{100 * drift['without_object_before']:.0f} % before. {advice}",
         ]

@@ -15,10 +15,12 @@ class QueryConfig(FilterOptions, DescribingConfig):
     out: str = option("URI of the folder to make: results/ and failures/, Parquet")
     k: int = option("results per query", 50, ge=1, le=10_000)
     near_duplicates: bool = option(
-        "only images as near as a copy encoded or scaled anew (0.2), by the plain distance; as look-alikes can be, "
-        "column same_picture tells of the first 20 by their pixels",
+        "only images within Euclidean distance 0.2, where copies saved or scaled anew usually lie; look-alikes can lie "
+        "there too, so column same_picture compares the pixels of the first 20",
         False,
     )
     distance: Literal["weighted", "plain", "auto"] = option(
-        "what ranks; auto: the weighted distance where the query's class is sure, else the plain one", "weighted"
+        "the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the query's class is "
+        "at least 99 % probable, else plain)",
+        "weighted",
     )

@@ -36,7 +36,7 @@ class Batcher(Generic[A, B]):
         result: asyncio.Future[B] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if len(self._running) < self._at_once:
-            # In nobody's context: Serve ends the calls of a request whose client has left, and this one is not its own.
+            # In an empty context: Serve cancels calls of a request whose client has left, but a batch serves several.
             self._running.add(asyncio.create_task(self._run(), context=Context()))
         return await result
 
@@ -45,7 +45,7 @@ class Batcher(Generic[A, B]):
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
                 await self._answer([(item, result) for item, result in batch if not result.cancelled()])
-        finally:  # by the task itself: what comes between its end and a callback of it would be forgotten
+        finally:  # by the task itself: an item queued between its end and a done-callback would never run
             self._running = {task for task in self._running if task is not asyncio.current_task()}
 
     async def _answer(self, batch: list[tuple[A, asyncio.Future[B]]]) -> None:

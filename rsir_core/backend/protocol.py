@@ -49,7 +49,7 @@ class RankRequest(NamedTuple):
     version: int
     query: Query
     ranking: Ranking
-    resolve: bool = False  # whether it names a row, or may be one up to rounding, and is to be ranked by that row's
+    resolve: bool = False  # first look for the row that the query names or equals, and rank by its descriptor
 
     def answer(self, rows: PartitionSearch) -> Ranked | None:
         """See the class."""

@@ -45,8 +45,8 @@ class Router:
     Args:
         describer: what describes.
         searchers: what searches, one per share of the rows.
-        descriptions: calls of the describer under way, above which what may wait for others does.
-        searches: the same of each searcher.
+        descriptions: most concurrent calls of the describer; further small requests wait and are batched.
+        searches: likewise for each searcher.
     """
 
     def __init__(

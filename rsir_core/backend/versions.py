@@ -86,7 +86,7 @@ class LoadedVersions:
         """
         if version is None:
             version = self._current
-        else:  # noted of the newest, too: it stays for who asks for it when there is a newer one
+        else:  # recorded for the newest too, so that it stays loaded for this client after a newer one appears
             if version not in self._loaded:
                 await self._fetched(version)
             self._used[version] = time.monotonic()

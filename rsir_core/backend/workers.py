@@ -21,28 +21,28 @@ from rsir_core.retrieval.served_version import read_version
 A = TypeVar("A")
 T = TypeVar("T")
 
-DECODED_AT_ONCE: Final = 2  # each takes up to 55 bytes per allowed pixel for a moment: 4 bands of float32 in one block
-LARGE: Final = 12_000_000  # bytes of a picture, of which many must not wait side by side
-TRIED: Final = 4  # versions, at most, of which the newest that can be loaded is looked for
+CONCURRENT_DECODES: Final = 2  # each may briefly take 55 bytes per allowed pixel: 4 bands of float32 in one block
+LARGE_PICTURE: Final = 12_000_000  # bytes of pixels; few of these may wait at the same time
+MAX_VERSIONS_TRIED: Final = 4  # newest versions among which a loadable one is looked for
 
 
 def load_newest(versions: VersionCache[Any], index: str) -> None:
-    """Load the newest version that can be, until the router says which ones it wants.
+    """Load the newest loadable version at start-up; later the router decides which versions are held.
 
-    The newest may be broken, and an older one served for that: a worker that takes another's place must start then.
+    A worker that replaces another must start even if the newest version is broken and an older one is served.
 
     Raises:
-        Exception: what the newest raises, where no other one of the last can be loaded.
+        Exception: the newest version's error, if none of the last versions can be loaded.
     """
     newest = Index(index).version()
-    for version in range(newest, max(newest - TRIED, 0), -1):
+    for version in range(newest, max(newest - MAX_VERSIONS_TRIED, 0), -1):
         if not versions.hold([version]):
             return
     versions.get(newest)
 
 
 class DescriberLoader:
-    """Loads the describers of versions; versions of the same bundle and PCA share one."""
+    """Load the describers of versions; versions with the same bundle and PCA share one."""
 
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
         self._index, self._more = index, (max_pixels, device)
@@ -84,8 +84,8 @@ class DescriberWorker:
         self._versions = VersionCache(DescriberLoader(index, max_pixels, device))
         load_newest(self._versions, index)
         self._thread = ThreadPoolExecutor(1)  # so that the event loop goes on
-        self._decoders = ThreadPoolExecutor(DECODED_AT_ONCE)
-        self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # also of large pictures, until they are described
+        self._decoders = ThreadPoolExecutor(CONCURRENT_DECODES)
+        self._decoding = asyncio.Semaphore(CONCURRENT_DECODES)  # also of large pictures, until they are described
         self._comparer = ThreadPoolExecutor(1)  # which uploads need not wait for
         self._batch = Batcher(self._describe_together, BATCH)
 
@@ -110,7 +110,7 @@ class DescriberWorker:
         try:
             async with self._decoding:  # what a few bytes may become is known once it is decoded
                 read = await loop.run_in_executor(self._decoders, self._read, request)
-                is_large = read.picture.pixels.size > LARGE
+                is_large = read.picture.pixels.size > LARGE_PICTURE
                 described = await self._batch(read) if is_large else None
             described = described or await self._batch(read)
             return await asyncio.to_thread(with_preview, described, read.picture) if request.preview else described

@@ -104,8 +104,8 @@ class AnswerJson(TypedDict):
 
     version: int
     ranked_by: RankedBy
-    no_match: bool | None  # nothing here is like the query, by the plain distance; null: this index cannot say so
-    false_match_rate: float | None  # of queries whose class the model knows and took no row for, the share with a match
+    no_match: bool | None  # whether nothing in the index is like the query, by Euclidean distance; null: unknown
+    false_match_rate: float | None  # promised share of queries without any image of their class that still match
     query: QueryJson
     results: list[ResultJson]
 

@@ -1,4 +1,4 @@
-"""What a request to `/search` may ask for, as it comes over the wire, and what is said of one that is wrong."""
+"""The fields of a request to `/search`, their validation, and the message for invalid ones."""
 
 from typing import Annotated, Final
 
@@ -16,7 +16,7 @@ from rsir_core.search.filters import Filter
 Number = FiniteFloat
 Coordinate = Annotated[FiniteFloat, Field(ge=-2, le=2)]  # of a difference of unit vectors, along a unit vector
 MANY: Final = Field(max_length=LONGEST)
-TOLD: Final = 5  # of what is wrong
+MAX_ERRORS: Final = 5  # named in a message
 Ids = Annotated[tuple[str, ...], Field(max_length=100)]
 
 
@@ -35,26 +35,33 @@ class SearchRequest(FilterOptions):
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
-    positive: Annotated[Ids, JsonText, Field(description="images of the index that are what is looked for")] = ()
-    negative: Annotated[Ids, JsonText, Field(description="images of the index that are not")] = ()
+    positive: Annotated[Ids, JsonText, Field(description="ids of indexed images that are relevant")] = ()
+    negative: Annotated[Ids, JsonText, Field(description="ids of indexed images that are not relevant")] = ()
     box: Annotated[
         tuple[Number, Number, Number, Number] | None,
         JsonText,
-        Field(description="x0, y0, x1, y1 in pixels: the object to centre the key region on, not the detector's"),
+        Field(
+            description="x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's"
+        ),
     ] = None
     k: Annotated[int, Field(ge=1, description="how many results")] = 20
-    offset: Annotated[int, Field(ge=0, description="how many better ones to leave out: the next page")] = 0
-    version: Annotated[int | None, Field(ge=0, description="of the index, if not the newest; it must exist")] = None
+    offset: Annotated[int, Field(ge=0, description="how many of the best results to skip, for the next page")] = 0
+    version: Annotated[int | None, Field(ge=0, description="version of the index to search; default: the newest")] = (
+        None
+    )
     near_duplicates: Annotated[
         bool,
         Field(
-            description="only images as near as a copy encoded or scaled anew (0.2), by the plain distance; as "
-            f"look-alikes can be, the pixels of the first {COMPARED} tell (`same_picture`)"
+            description="only images within Euclidean distance 0.2, where copies saved or scaled anew usually lie; "
+            f"look-alikes can lie there too, so `same_picture` compares the pixels of the first {COMPARED}"
         ),
     ] = False
     distance: Annotated[
         DistanceName,
-        Field(description="what ranks; auto: the weighted distance where the query's class is sure, else the plain"),
+        Field(
+            description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
+            "query's class is at least 99 % probable, else plain)"
+        ),
     ] = "weighted"
     preview: Annotated[
         bool, Field(description="send back, as a data URI, the picture that was described, and all of its objects")
@@ -102,10 +109,10 @@ class SearchRequest(FilterOptions):
 def in_words(error: ValidationError) -> QueryError:
     """Format the first fields that are wrong, with what was given, on one line."""
     lines = []
-    for e in error.errors(include_url=False)[:TOLD]:
+    for e in error.errors(include_url=False)[:MAX_ERRORS]:
         field = ".".join(str(part) for part in e["loc"])
         message = e["msg"].removeprefix("Value error, ")
         lines.append(f"{field}: {message}, got {e['input']!r:.100}" if field else message)
-    if error.error_count() > TOLD:
-        lines.append(f"and {error.error_count() - TOLD} more")
+    if error.error_count() > MAX_ERRORS:
+        lines.append(f"and {error.error_count() - MAX_ERRORS} more")
     return QueryError("; ".join(lines))

@@ -26,7 +26,7 @@ READ: Final = pa.schema(
         pa.field(schemas.HEIGHT, pa.int32()),
         pa.field(schemas.WIDTH, pa.int32()),
         *(schemas.EMBEDDINGS.field(name) for name in (schemas.NOTES, schemas.TIME, schemas.BBOX)),
-        *schemas.SCENE_COLUMNS,
+        *schemas.ADDED_COLUMNS,
         pa.field("began", pa.float64()),  # unix seconds: when it was opened
         pa.field("reading", pa.float64()),  # seconds
         pa.field("pixels", pa.large_binary()),  # height × width × 3, uint8 RGB; null: a failure

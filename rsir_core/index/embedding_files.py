@@ -76,7 +76,7 @@ def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterato
         with pq.ParquetFile(f"{root}/{name}", filesystem=fs) as file:
             whole = len(wanted) == file.metadata.num_rows
             for batch in file.iter_batches(PIECE, columns=names):
-                piece = schemas.completed(pa.Table.from_batches([batch])).select(names).cast(schema)
+                piece = schemas.with_added_columns(pa.Table.from_batches([batch])).select(names).cast(schema)
                 piece = piece if whole else semi(piece, wanted)
                 if len(piece):
                     yield piece.select(list(columns))

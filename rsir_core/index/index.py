@@ -81,7 +81,7 @@ class Index:
         stored = [name for name in wanted if name in dataset.schema.names]
         with self._reading_features([file.name for file in files_of(opened)], f"a file of version {version}"):
             table = dataset.to_table(columns=stored).sort_by(schemas.IMAGE_ID)
-        return _cast(schemas.completed(table).select(list(wanted)), schemas.FEATURES).select(names)
+        return _cast(schemas.with_added_columns(table).select(list(wanted)), schemas.FEATURES).select(names)
 
     def feature_files(self, version: int | None = None) -> list[TableFile]:
         """List the files of a version (default: the newest) of `features`, by name.
@@ -286,7 +286,7 @@ class Index:
 
 def _whole(features: pa.Table) -> pa.Table:
     """Complete rows of a file to schema `schemas.FEATURES`."""
-    return _cast(schemas.completed(features).select(schemas.FEATURES.names), schemas.FEATURES)
+    return _cast(schemas.with_added_columns(features).select(schemas.FEATURES.names), schemas.FEATURES)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

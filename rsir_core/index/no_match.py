@@ -1,10 +1,10 @@
 """When the nearest row is too far to be a match: a threshold with a stated rate of false matches.
 
-What a query meets that has nothing like it here is seen at the index's own rows: each of a sample asks, and only rows
-of other classes answer. The rate is so that of queries whose class the classifier knows and no row was taken for; where
-labels are known, `score_no_match` counts how much more it is with the rows that were taken for it wrongly, which are
-near. By the weighted distance it would be several times as much: one such row has weights near 0. So the plain distance
-decides, whatever ranks.
+To learn how near an unrelated row can be, a sample of the indexed rows serves as queries, and only rows of other
+classes may answer. The stated rate therefore holds for queries whose class the classifier knows but no row was assigned
+to. Rows assigned to that class by mistake raise it; where labels exist, `score_no_match` measures by how much. The
+Euclidean distance decides, whatever ranks: by the weighted one the rate would be several times as high, since a single
+wrongly assigned row has weights near 0.
 """
 
 import json
@@ -20,30 +20,30 @@ from rsir_core.index.writer import IndexWriter
 from rsir_core.search import exact as search
 from rsir_core.storage.filesystem import get_file, names_in
 
-RATE: Final = 0.01  # of such queries, the share whose best row is taken for a match all the same
+RATE: Final = 0.01  # share of such queries that still get a match
 QUERIES: Final = 1000
-KEPT_UNTIL: Final = 0.01  # share of changed rows up to which a threshold is kept
-BLOCK: Final = 4096  # rows at once: 35 MB with so many queries
+MAX_CHANGED: Final = 0.01  # share of changed rows up to which a threshold is kept
+BLOCK: Final = 4096  # rows at a time: 35 MB for `QUERIES` queries
 
 
 class Sample(NamedTuple):
-    """Rows that ask."""
+    """Hold the m rows that serve as queries."""
 
     feature: Floats  # (m, K)
     class_probabilities: Floats  # (m, C)
 
 
 class NoMatch(NamedTuple):
-    """The threshold of a version; of other models than these it means nothing.
+    """Hold the threshold of a version; it is valid only for the models that it was measured with.
 
     Attributes:
-        bundle: fingerprint.
-        pca: fingerprint.
-        queries: that the threshold comes from.
-        rows: that they were asked of.
-        false_match_rate: which is so promised.
-        distance: below it the nearest row is a match; None: too few queries to promise that.
-        changed: rows that have come or gone since it was measured.
+        bundle: fingerprint of the model bundle.
+        pca: fingerprint of the PCA.
+        queries: number of queries that it was measured with.
+        rows: number of rows that it was measured on.
+        false_match_rate: the rate of false matches that it promises.
+        distance: Euclidean distance below which the nearest row is a match; None: too few queries for a promise.
+        changed: number of rows added or removed since it was measured.
     """
 
     bundle: str
@@ -55,32 +55,31 @@ class NoMatch(NamedTuple):
     changed: int = 0
 
     def to_json(self) -> bytes:
-        """Format as it is stored."""
+        """Encode for storage."""
         return json.dumps(self._asdict(), allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Parse the inverse of `to_json`; what earlier versions stored besides is left out."""
+        """Decode what `to_json` wrote; fields that earlier versions stored besides are ignored."""
         stored = json.loads(data)
         return cls(**{name: stored[name] for name in cls._fields if name in stored or name != "changed"})
 
     def after(self, changed: int) -> Self | None:
-        """Keep the threshold for a version some of whose rows are others; None: too many, measure it again.
+        """Keep the threshold for a version with some changed rows; None if too many have changed, so measure it again.
 
-        The nearest row of a query is one of the new ones as seldom as these are few. While at most `KEPT_UNTIL` of all
-        rows have changed, no larger share of the queries has another nearest row than when it was measured: of a rate
-        of 1 % that is a hundredth.
+        A query's nearest row is a changed one with the probability that any row is. While at most `MAX_CHANGED` of the
+        rows have changed, at most that share of the queries has another nearest row than when it was measured.
         """
         known = self._replace(changed=self.changed + changed)
-        return known if known.changed <= KEPT_UNTIL * known.rows else None
+        return known if known.changed <= MAX_CHANGED * known.rows else None
 
     def is_too_far(self, nearest: float) -> bool | None:
-        """Tell whether a query whose nearest row is so far has no match; None: nothing can be promised."""
+        """Tell whether a query has no match, by the distance of its nearest row; None if nothing can be promised."""
         return None if self.distance is None else nearest >= self.distance
 
 
 def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilities: Floats) -> Doubles:
-    """Measure each query's distance to the nearest row of another class than its own; of parts, take the minimum.
+    """Compute each query's distance to the nearest row of another class; results of parts merge by minimum.
 
     O(m·n·K) time.
 
@@ -90,7 +89,7 @@ def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilitie
         class_probabilities: (n, C) of the rows.
 
     Returns:
-        (m,): infinite where all rows are of the query's class.
+        (m,); infinite if all rows are of the query's class.
     """
     asked, classes = (search.classes(p) for p in (sample.class_probabilities, class_probabilities))
     nearest = np.full(len(asked), np.inf)
@@ -103,9 +102,10 @@ def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilitie
 
 
 def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
-    """Find the distance below which at most that share of further such queries lies, on average; None: too few.
+    """Find the distance below which on average at most a share of further queries lies; None: too few queries.
 
-    The k-th smallest of m, k = ⌊rate·(m + 1)⌋: another query is as likely to fall into each of the m + 1 gaps.
+    It is the k-th smallest of m with k = ⌊rate·(m + 1)⌋, since another query falls into each of the m + 1 gaps with
+    equal probability.
     """
     k = int(rate * (len(nearest) + 1))
     if k < 1 or not np.isfinite(kth := np.partition(nearest, k - 1)[k - 1]):
@@ -116,10 +116,11 @@ def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
 def score_no_match(
     feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Score how often a threshold judges labelled images rightly and wrongly; None: no label is a known class.
+    """Measure how often a threshold is right and wrong for labelled images; None if no label is a known class.
 
-    The threshold is that of an index of the images of known classes. Each of them asks it twice: without the images of
-    its label, which is a query that the index has nothing for, and without itself alone. All others ask it once.
+    The threshold is measured on the images of known classes. Each of them is a query twice: with the images of its
+    label left out, so that the index has nothing for it, and with itself alone left out. All other images are queries
+    once.
 
     Args:
         feature: (n, K).
@@ -128,9 +129,11 @@ def score_no_match(
         classes: of the classifier.
 
     Returns:
-        `false_match_rate` as stated, `queries` and `threshold` as `NoMatch` has them, and of the queries these shares:
-        `false_matches` of those without the images of their label, `told_wrongly` of those without themselves alone,
-        `unseen_told` of those of other labels (None: there are none). All None where there is no threshold.
+        `false_match_rate` (the promised rate), `queries`, `threshold`, and three measured shares:
+        `false_matches`: queries that match although the images of their label were left out;
+        `told_wrongly`: queries without a match although images of their label are there;
+        `unseen_told`: queries of other labels without a match (None: there are none).
+        All shares are None if there is no threshold.
     """
     names = np.asarray(labels)
     known: Mask = np.isin(names, classes)

@@ -24,14 +24,14 @@ from rsir_core.imagery.rgb import MAX_PIXELS
 # happens between batches of different sizes.
 ROUNDING: Final = 2.0**-10
 # On UC Merced, saving an image at JPEG quality 75 or at 80 % of its size moves 95 % of the features by less than 0.2;
-# the nearest other image is at 0.1 in the median. So this finds what may be the same picture; pixels tell the rest.
+# the nearest other image is at 0.1 in the median. So this finds candidates for the same picture; pixels decide.
 NEAR: Final = 0.2
-NEIGHBOURS: Final = 100  # of each image that are looked at
-SIDE: Final = 32  # of what is compared
+NEIGHBOURS: Final = 100  # nearest images that are considered, per image
+SIDE: Final = 32  # of the thumbnails that are compared, in pixels
 # Grey levels, root mean square, at most: on UC Merced, quality 75 at 80 % of the size moves 98 % of such small pictures
 # by less, and the two most alike of different pictures are 4.9 apart.
 SAME: Final = 4.0
-COMPARED: Final = 20  # of what is near a picture, the nearest that are read to tell whether they are it
+COMPARED: Final = 20  # nearest results whose pixels are compared
 READERS: Final = 4  # threads: reading is mostly waiting, or decoding outside the interpreter's lock
 
 Kind = Literal["identical", "re-encoded", "different"]

@@ -80,10 +80,11 @@ class PartitionSearch:
         self.holdings = self._summarise()
 
     def resolve(self, query: Query) -> Match | None:
-        """Find the row that a query names or, up to rounding, is; None: it is not among these rows.
+        """Find the row that a query names or equals up to rounding; None if it is not among these rows.
 
-        An indexed image that is uploaded must find itself first. A distance of rounding's size, not of 0, would not do:
-        the weights of rows of one class differ by more powers of ten, and a surer row would come before it.
+        An uploaded copy of an indexed image must rank itself first, so it takes the row's own descriptor, at distance
+        exactly 0. A distance of rounding size would not suffice: weights within a class differ by orders of magnitude,
+        so a more confident row could come first.
         """
         if isinstance(query, ImageName):
             place = self._rows.find(*query)

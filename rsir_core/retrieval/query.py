@@ -61,12 +61,12 @@ class Ranking:
 
     @property
     def first(self) -> int:
-        """Count the best rows that hold all rows that are wanted."""
+        """Number of best rows to find, of which the first `offset` are skipped."""
         return self.offset + self.k
 
     @property
     def is_light(self) -> bool:
-        """Tell whether a ranking is cheap to answer with others: few rows, and no column of all rows is read for it."""
+        """Tell whether a ranking may share a call with others: few rows, and no filter, which reads whole columns."""
         return self.first <= FEW and self.filter == EVERYTHING
 
     def ranked_by(self, query: Descriptor) -> RankedBy:
@@ -97,9 +97,9 @@ def _ranked(query: Descriptor, rows: bytes, nearest: float) -> Ranked:
 
 
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
-    """Tell whether a query whose nearest row is so far (see `Ranked`) has no match; None: nothing can be promised.
+    """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
 
-    Nor is there an answer where nothing was ranked; and near duplicates are another question.
+    None if there is no threshold, no row passed the filter, or near duplicates were asked for.
     """
     if served.no_match is None or nearest == np.inf or ranking.near_duplicates:
         return None

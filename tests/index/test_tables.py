@@ -275,7 +275,7 @@ def old_index(folder: Path) -> Index:
     """One of before there were scenes: its tables end before `geometry`."""
     index = Index(str(folder))
     for name, table in (("embeddings", embedding_rows(["a", "b"])), ("features", feature_rows(["a", "b"]))):
-        old = table.drop_columns([field.name for field in schemas.SCENE_COLUMNS])
+        old = table.drop_columns([field.name for field in schemas.ADDED_COLUMNS])
         deltalake.DeltaTable.create(f"{folder}/{name}", old.schema)  # version 0, as every index begins
         deltalake.write_deltalake(f"{folder}/{name}", old, mode="append")
     return index
