@@ -11,7 +11,7 @@ from jobs.indexing.committing import Committer
 from jobs.indexing.compacting import compact
 from jobs.indexing.describing import describe_files
 from jobs.indexing.gone import check_gone
-from jobs.indexing.no_match import state_no_match
+from jobs.indexing.no_match import measure_no_match_threshold
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import is_published, publish
@@ -80,12 +80,14 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
             before = index.table_version("features")
             report.drift, changed = publish(writer, plan, bundle.classes, config)
             if report.drift is not None and report.drift.suggests_refit:
-                log.warning("%d new images: %s; fit it again by --refit-pca", report.drift.new.count, report.drift.told)
+                log.warning(
+                    "%d new images: %s; fit it again by --refit-pca", report.drift.new.count, report.drift.summary
+                )
             if config.compact:
                 report.begin("compact")
                 compact(writer)
             report.begin("measure the no-match threshold")
-            state_no_match(writer, before, changed)
+            measure_no_match_threshold(writer, before, changed)
     if config.vacuum:
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", vacuum(writer, config.keep_days),
@@ -101,7 +103,7 @@ def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tupl
         config: the job's options.
         writer: the run's writer; None in a dry run, which writes nothing.
     """
-    wanted = config.wanted
+    wanted = config.item_selection
     files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
     scenes = cut_scenes(index, writer, listing_table(files), config)
     plan = make_plan(index, scenes.listing, config.retry_failed)

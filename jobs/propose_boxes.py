@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from jobs.boxes.options import ProposeBoxesConfig
 from jobs.command import Summary, run
 from jobs.pipeline.cluster import joined, tables_of
-from jobs.pipeline.stage import Stage, through
+from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split
 from rsir_core.archive.listing import list_images
@@ -150,7 +150,7 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
     listing = listing_of(uris, image=range(len(images)), place=places)
     stage = Stage(Reading.of(config), ProposeStage, (config.models, config.threshold))
     with joined(config.address, config.needs):
-        return pa.concat_tables(tables_of(through(stage, config, listing))).sort_by("image")
+        return pa.concat_tables(tables_of(build_dataset(stage, config, listing))).sort_by("image")
 
 
 def _draw(proposed: Sequence[ImageToWrite], classes: Sequence[str], max_pixels: int) -> bytes:

@@ -48,7 +48,7 @@ from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import RsirError
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import has_no_match
+from rsir_core.index.no_match import has_no_match_threshold
 from rsir_core.index.versions import Version, versions_of
 from rsir_core.retrieval.served_version import open_version
 from tests.support.models import write_bundle
@@ -236,7 +236,7 @@ def check_whole(uri: str, pictures: dict[str, int], reference: dict[str, Any]) -
     keys = index.keys("embeddings").to_pylist()
     assert len({tuple(key.values()) for key in keys}) == len(keys), "an embedding is stored twice"
     assert len(index.keys("failures")) == 0
-    assert has_no_match(index, index.version())
+    assert has_no_match_threshold(index, index.version())
     assert open_version(uri).images == len(pictures)
 
 

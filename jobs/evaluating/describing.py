@@ -13,7 +13,7 @@ import torch
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.cluster import tables_of
-from jobs.pipeline.stage import Stage, through
+from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
@@ -136,7 +136,9 @@ def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "
     frozen = ray.put(subject.frozen)
     models = subject.index.uri, features[schemas.BUNDLE][0].as_py(), list(variations.values()), frozen
     stage = Stage(reading_of(config, features), DescribeAgain, models, gpu=gpu)
-    found = pa.concat_tables(tables_of(through(stage, config, images)), promote_options="default").sort_by(POSITION)
+    found = pa.concat_tables(tables_of(build_dataset(stage, config, images)), promote_options="default").sort_by(
+        POSITION
+    )
     if len(unread := found[schemas.MESSAGE].drop_null()):
         raise ImageError(
             f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "

@@ -13,7 +13,7 @@ from ray.data import Dataset
 
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
-from jobs.pipeline.stage import Stage, through
+from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
 from rsir_core.imagery.decode import read_in_turn
 from rsir_core.imagery.reading import READ, Reading, images_of
@@ -127,7 +127,7 @@ def describe_files(
     """Build a lazy dataset that describes listed files and yields the metadata (schema `WRITTEN`) of files written.
 
     Args:
-        config: the job's options; `num_gpus` decides how the stage is arranged, see `through`.
+        config: the job's options; `num_gpus` decides how the stage is arranged, see `build_dataset`.
         listing: the files to describe, schema `schemas.LISTING`.
         gpu: device of actors with a GPU.
         function: reads one file.
@@ -135,4 +135,4 @@ def describe_files(
     reading = Reading.of(config)._replace(function=function)
     write = partial(write_described, index=Index(config.index).uri)
     stage = Stage(reading, DescribeRead, (config.index,), write, at_risk=config.commit_every, gpu=gpu)
-    return through(stage, config, listing)
+    return build_dataset(stage, config, listing)

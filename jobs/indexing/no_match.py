@@ -11,12 +11,12 @@ from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
     QUERIES,
     RATE,
-    NoMatch,
+    NoMatchThreshold,
     Sample,
-    get_no_match,
-    has_no_match,
+    get_no_match_threshold,
+    has_no_match_threshold,
     nearest_of_other_classes,
-    put_no_match,
+    put_no_match_threshold,
     threshold,
 )
 from rsir_core.index.writer import IndexWriter
@@ -24,11 +24,11 @@ from rsir_core.index.writer import IndexWriter
 COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 
 
-def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
+def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
     """Store the no-match threshold of the newest version; does nothing if it is stored, or for rows of several models.
 
     Measuring takes O(rows · QUERIES) time on the cluster, about 15 core-seconds per million rows. The threshold of an
-    earlier version that differs in few rows is reused (see `NoMatch.after`).
+    earlier version that differs in few rows is reused (see `NoMatchThreshold.after`).
 
     Args:
         writer: the index's writer.
@@ -37,17 +37,17 @@ def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = N
     """
     index = writer.index
     version = index.version()
-    if has_no_match(index, version):
+    if has_no_match_threshold(index, version):
         return
     files = [file for file in index.feature_files(version) if file.row_count]
     models = index.models(version)
     if len(models) != 1:
         return
     ((bundle, pca),) = models
-    if before and changed is not None and has_no_match(index, before):
-        known = get_no_match(index, before, bundle, pca)
+    if before and changed is not None and has_no_match_threshold(index, before):
+        known = get_no_match_threshold(index, before, bundle, pca)
         if known is not None and (kept := known.after(changed)) is not None:
-            put_no_match(writer, version, kept)
+            put_no_match_threshold(writer, version, kept)
             return
     nearest_in, sample_of = ray.remote(_nearest_in), ray.remote(_sample_of)
     chosen = _choose([file.row_count for file in files])
@@ -56,7 +56,7 @@ def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = N
     sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
     shared = ray.put(sample)
     nearest: Doubles = np.min(ray.get([nearest_in.remote(index.uri, f, shared) for f in files]), axis=0)
-    measured = NoMatch(
+    measured = NoMatchThreshold(
         bundle,
         pca,
         queries=len(nearest),
@@ -64,7 +64,7 @@ def state_no_match(writer: IndexWriter, before: int = 0, changed: int | None = N
         false_match_rate=RATE,
         distance=threshold(nearest),
     )
-    put_no_match(writer, version, measured)
+    put_no_match_threshold(writer, version, measured)
 
 
 def _choose(counts: list[int]) -> list[Ints]:

@@ -102,7 +102,7 @@ class IndexConfig(DescribingConfig):
         if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
             raise ValueError(f"missing: {', '.join(missing)}")
         given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
-        if given and self.wanted is None:
+        if given and self.item_selection is None:
             raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
         if self.bands is not None and self.tile is None and self.tile_metres is None:
             raise ValueError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
@@ -110,7 +110,7 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
 
     @property
-    def wanted(self) -> "ItemSelection | None":
+    def item_selection(self) -> "ItemSelection | None":
         """Select items of a catalogue; None: the archive is no catalogue."""
         from rsir_core.archive.stac import ItemSelection, is_catalogue  # noqa: PLC0415 -- options are read without it
 

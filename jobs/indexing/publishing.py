@@ -12,14 +12,14 @@ from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
 from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
-from rsir_core.archive.listing import Root, root_of, under
+from rsir_core.archive.listing import Root, rebase_uri, root_of
 from rsir_core.errors import TableError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import has_no_match
+from rsir_core.index.no_match import has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
@@ -97,7 +97,7 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
     if root is None:
         return described
     names = (described[name].to_pylist() for name in (schemas.URI, schemas.IMAGE_ID))
-    now = [under(root, uri, image_id) for uri, image_id in zip(*names, strict=True)]
+    now = [rebase_uri(root, uri, image_id) for uri, image_id in zip(*names, strict=True)]
     return described.set_column(described.column_names.index(schemas.URI), schemas.URI, pa.array(now, pa.string()))
 
 
@@ -146,7 +146,7 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     published = index.keys("features", [schemas.PCA])
     if len(published) == 0 or config.refit_pca:
         return False
-    if not has_no_match(index, index.version()):
+    if not has_no_match_threshold(index, index.version()):
         return False  # the last run was killed just before, or was of an earlier version of this package
     if has_moved(index, _root(plan, config)):
         return False
@@ -157,7 +157,7 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
 
 def _root(plan: Plan, config: IndexConfig) -> Root | None:
     """Find the archive's root; None for a catalogue, whose images may lie anywhere."""
-    first = plan.listing.slice(0, 1).to_pylist() if config.wanted is None else []
+    first = plan.listing.slice(0, 1).to_pylist() if config.item_selection is None else []
     return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 

@@ -11,7 +11,7 @@ from jobs.indexing.options import IndexConfig
 from jobs.indexing.run_report import RunReport
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.no_match import put_no_match
+from rsir_core.index.no_match import put_no_match_threshold
 from rsir_core.index.versions import Version, restoration_of, versions_of
 from rsir_core.index.writer import IndexWriter
 
@@ -46,7 +46,7 @@ def restore_version(config: IndexConfig, version: int) -> dict[str, Any]:
         if after == before:
             log.info("version %d has the files of version %d already; nothing was changed", before, version)
         elif found.no_match is not None:
-            put_no_match(writer, after, found.no_match)
+            put_no_match_threshold(writer, after, found.no_match)
     return {
         "restored": version,
         "rows": sum(file.row_count for file in index.feature_files()),

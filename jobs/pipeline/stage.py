@@ -94,7 +94,7 @@ class ReadWorkWrite:
         return self._stage.write(pa.concat_tables([self._work(read) for read in batches], promote_options="default"))
 
 
-def through(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
+def build_dataset(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
     """Build the lazy dataset of a stage's results for listed files.
 
     Args:

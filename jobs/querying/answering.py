@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from ray.data import Dataset
 
-from jobs.pipeline.stage import Stage, through
+from jobs.pipeline.stage import Stage, build_dataset
 from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.arrays import Mask
@@ -126,7 +126,7 @@ def answer_files(config: QueryConfig, served: ServedVersion, listing: pa.Table, 
     """
     write = partial(write_answered, out=out)
     stage = Stage(Reading.of(config), AnswerRead, (config, served), write, config.k, gpu=gpu)
-    return through(stage, config, listing)
+    return build_dataset(stage, config, listing)
 
 
 def _failures(bad: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from jobs.pipeline.cluster import rows_of
-from jobs.pipeline.stage import Pool, Stage, through
+from jobs.pipeline.stage import Pool, Stage, build_dataset
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage
@@ -82,7 +82,7 @@ def _classify(config: FinetuneClassifierConfig, models: Bundle, images: Sequence
         return np.empty((0, len(classes)), np.float32), np.empty(0, np.int64)
     labels = [classes.index(image.label) for image in images]
     asked = listing_of([image.uri for image in images], position=range(len(images)), label=labels)
-    stage = through(
+    stage = build_dataset(
         Stage(Reading.of(config), Classify, (ray.put(models),)), Pool(config.workers, config.num_gpus, BATCH), asked
     )
     # Sorted, because actors finish in any order and sums in another order would change the temperature.

@@ -111,7 +111,7 @@ def root_of(uri: str, image_id: str) -> Root | None:
     return Root(uri[:place], chain + rest)
 
 
-def under(root: Root, uri: str, image_id: str) -> str:
+def rebase_uri(root: Root, uri: str, image_id: str) -> str:
     """Rewrite the URI of an image or tile to the archive's current root; a URI without the id stays."""
     then = root_of(uri, image_id)
     if then is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.partition_search import Holdings, ImagesPage, Match, PartitionSearch
+from rsir_core.retrieval.partition_search import ImagesPage, Match, PartitionSearch, RowsSummary
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
 
 T = TypeVar("T")
@@ -85,14 +85,14 @@ class ImagesRequest(NamedTuple):
         return rows.images(self.contains, self.of_class, self.offset + self.limit)
 
 
-class HoldingsRequest(NamedTuple):
+class SummaryRequest(NamedTuple):
     """Ask for a summary of the rows."""
 
     version: int
 
-    def answer(self, rows: PartitionSearch) -> Holdings:
+    def answer(self, rows: PartitionSearch) -> RowsSummary:
         """See the class."""
-        return rows.holdings
+        return rows.summary
 
 
 class VersionHolder(Protocol):

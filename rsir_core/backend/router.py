@@ -13,23 +13,23 @@ from rsir_core.backend.protocol import (
     CompareRequest,
     Describer,
     DescribeRequest,
-    HoldingsRequest,
     ImagesRequest,
     PartitionRequest,
     RankRequest,
     ResolveRequest,
     Searcher,
+    SummaryRequest,
 )
 from rsir_core.errors import QueryError
 from rsir_core.retrieval.describing import PROBE, shrink
 from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.partition_search import (
-    Holdings,
     ImagesPage,
     Match,
-    merge_holdings,
+    RowsSummary,
     merge_images,
     merge_ranked,
+    merge_summaries,
 )
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
 
@@ -113,9 +113,9 @@ class Router:
         """
         return merge_images(await self._ask(request, is_light=False), request.offset, request.limit)
 
-    async def holdings(self, version: int) -> Holdings:
+    async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""
-        return merge_holdings(await self._ask(HoldingsRequest(version), is_light=False))
+        return merge_summaries(await self._ask(SummaryRequest(version), is_light=False))
 
     async def probe(self, version: int) -> None:
         """Run a tiny query; raises where it fails."""

@@ -16,7 +16,7 @@ from rsir_core.backend.protocol import VersionHolder
 from rsir_core.errors import QueryError, RsirError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, get_last_run
-from rsir_core.index.no_match import get_no_match, has_no_match
+from rsir_core.index.no_match import get_no_match_threshold, has_no_match_threshold
 from rsir_core.retrieval.served_version import ServedVersion, read_version
 
 KEEP: Final = 60.0  # seconds that an older version stays loaded after its last query; meanwhile no other old one is
@@ -60,7 +60,7 @@ class LoadedVersions:
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._refused: UnloadableVersion | None = None
-        self._judged: int | None = None  # the version whose own thresholds are known to be taken
+        self._threshold_of: int | None = None  # the version whose own thresholds are known to be taken
 
     @property
     def newest(self) -> ServedVersion:
@@ -102,7 +102,7 @@ class LoadedVersions:
         async with self._turn:
             if newest == self._current:
                 self._refused = None
-                await self._judge()
+                await self._load_threshold()
             elif not (self._refused and self._refused.version == newest and time.monotonic() < self._refused.retry_at):
                 await self._swap(newest)
             self._loaded = {version: served for version, served in self._loaded.items() if self._is_wanted(version)}
@@ -127,15 +127,15 @@ class LoadedVersions:
         else:
             self._current, self._refused = newest, None
 
-    async def _judge(self) -> None:
+    async def _load_threshold(self) -> None:
         """Take the thresholds of the newest version, which are stored once it is published."""
         served, index = self.newest, Index(self._index)
-        if served.version == self._judged:
+        if served.version == self._threshold_of:
             return
-        if await asyncio.to_thread(has_no_match, index, served.version):
-            known = await asyncio.to_thread(get_no_match, index, served.version, served.bundle, served.pca)
+        if await asyncio.to_thread(has_no_match_threshold, index, served.version):
+            known = await asyncio.to_thread(get_no_match_threshold, index, served.version, served.bundle, served.pca)
             self._loaded[served.version] = replace(served, no_match=known)
-            self._judged = served.version
+            self._threshold_of = served.version
 
     async def _fetched(self, version: int) -> None:
         """Load an older version, in a task of its own, so that a client that leaves does not end it for others."""

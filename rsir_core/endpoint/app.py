@@ -106,7 +106,7 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
     async def index() -> IndexJson:
         """Describe the newest version that is loaded."""
         async with versions.lend(None) as served:
-            found = await router.holdings(served.version)
+            found = await router.summary(served.version)
         return {
             "version": served.version,
             "versions": versions.numbers,

@@ -17,7 +17,7 @@ from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import RsirError, StorageError
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.rocchio import Example, refine
+from rsir_core.search.relevance_feedback import Example, refine
 
 GEOJSON: Final = "application/geo+json"
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

@@ -108,7 +108,7 @@ class Drift:
         return self.new.error / self.new.count > NEGLIGIBLE if ratio is None else ratio > REFIT_RATIO
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The error ratio in a sentence."""
         if self.error_ratio is None:
             return (
@@ -121,7 +121,7 @@ class Drift:
         return {
             "new_rows": self.new.count,
             "error_ratio": None if self.error_ratio is None else round(self.error_ratio, 3),
-            "told": self.told,
+            "told": self.summary,
             "class_shift": round(self.class_shift, 3),
             "largest_shifts": {name: round(shift, 3) for name, shift in self.shifts()[:5]},
             "without_object": round(self.new.without_object / self.new.count, 3),

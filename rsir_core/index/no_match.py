@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     class_probabilities: Floats  # (m, C)
 
 
-class NoMatch(NamedTuple):
+class NoMatchThreshold(NamedTuple):
     """Hold the threshold of a version; it is valid only for the models that it was measured with.
 
     Attributes:
@@ -171,24 +171,24 @@ def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple
     return nearest, without
 
 
-def put_no_match(writer: IndexWriter, version: int, known: NoMatch) -> None:
+def put_no_match_threshold(writer: IndexWriter, version: int, known: NoMatchThreshold) -> None:
     """Store the threshold of a version of `features`."""
     writer.put(f"{no_match_uri(writer.index.uri)}/{_name(version)}", known.to_json())
 
 
-def has_no_match(index: Index, version: int) -> bool:
+def has_no_match_threshold(index: Index, version: int) -> bool:
     """Tell whether the threshold of just this version is stored."""
     return _name(version) in names_in(no_match_uri(index.uri))
 
 
-def get_no_match(index: Index, version: int, bundle: str, pca: str) -> NoMatch | None:
+def get_no_match_threshold(index: Index, version: int, bundle: str, pca: str) -> NoMatchThreshold | None:
     """Read the threshold of a version, or of the newest before it with the same models; None: there is none yet.
 
     A version is committed before its threshold can be stored, so for a moment that of the one before it stands in.
     """
     folder = no_match_uri(index.uri)
     for name in sorted((name for name in names_in(folder) if name <= _name(version)), reverse=True):
-        known = NoMatch.from_json(get_file(f"{folder}/{name}"))
+        known = NoMatchThreshold.from_json(get_file(f"{folder}/{name}"))
         if (known.bundle, known.pca) == (bundle, pca):
             return known
     return None

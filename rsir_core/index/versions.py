@@ -10,7 +10,7 @@ from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.delta import TableFile, WrittenFile, sized_files_of
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
+from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, has_no_match_threshold
 from rsir_core.storage.filesystem import get_file, names_in
 
 CONCURRENT_READS: Final = 16  # each mostly waits for its store
@@ -49,7 +49,7 @@ class Restoration(NamedTuple):
 
     added: list[WrittenFile]
     removed: list[TableFile]
-    no_match: NoMatch | None
+    no_match: NoMatchThreshold | None
 
 
 def versions_of(index: Index) -> list[Version]:
@@ -98,12 +98,12 @@ def restoration_of(index: Index, version: int) -> Restoration:
     return Restoration(added, removed, _no_match(index, version))
 
 
-def _no_match(index: Index, version: int) -> NoMatch | None:
+def _no_match(index: Index, version: int) -> NoMatchThreshold | None:
     models = index.models(version)
-    if len(models) != 1 or not has_no_match(index, version):
+    if len(models) != 1 or not has_no_match_threshold(index, version):
         return None
     ((bundle, pca),) = models
-    return get_no_match(index, version, bundle, pca)
+    return get_no_match_threshold(index, version, bundle, pca)
 
 
 def _version(index: Index, number: int, time: str, run: str | None, there: set[str]) -> Version:

@@ -56,7 +56,7 @@ class ImagesPage(NamedTuple):
     images: pa.Table  # of schema `IMAGES`, by image id
 
 
-class Holdings(NamedTuple):
+class RowsSummary(NamedTuple):
     """Summarise rows."""
 
     classes: dict[str, int]  # images of each class that there is
@@ -77,7 +77,7 @@ class PartitionSearch:
     def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.served = served
         self._rows = Partition(Index(served.index), served.version, part, parts)
-        self.holdings = self._summarise()
+        self.summary = self._summarise()
 
     def resolve(self, query: Query) -> Match | None:
         """Find the row that a query names or equals up to rounding; None if it is not among these rows.
@@ -154,14 +154,14 @@ class PartitionSearch:
         )  # fmt: skip
         return Match(distance, row[schemas.IMAGE_ID], descriptor)
 
-    def _summarise(self) -> Holdings:
+    def _summarise(self) -> RowsSummary:
         ranges, table = self._rows.clusters.ranges, self._rows.table
         counted = table[schemas.CLASS].value_counts().to_pylist()
         ends = np.iinfo(np.int64)
         low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
         placed = ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]
         edges = [*placed[:, :2].min(axis=0).tolist(), *placed[:, 2:].max(axis=0).tolist()] if len(placed) else None
-        return Holdings(
+        return RowsSummary(
             {found["values"]: found["counts"] for found in counted},
             columns_to_ask(table.schema),
             (_time(low), _time(high)) if low <= high else None,
@@ -184,12 +184,12 @@ def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> Images
     return ImagesPage(sum(part.total for part in parts), images.slice(offset, limit))
 
 
-def merge_holdings(parts: Sequence[Holdings]) -> Holdings:
+def merge_summaries(parts: Sequence[RowsSummary]) -> RowsSummary:
     """Summarise the rows of all shares."""
     times = [time for part in parts for time in part.times or ()]
     bounds = [part.bounds for part in parts if part.bounds]
     edges = [f(found) for f, found in zip((min, min, max, max), zip(*bounds, strict=True), strict=False)]
-    return Holdings(
+    return RowsSummary(
         dict(sum((Counter(part.classes) for part in parts), Counter[str]())),
         parts[0].columns,
         (min(times), max(times)) if times else None,

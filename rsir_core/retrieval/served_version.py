@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import NoMatch, get_no_match
+from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold
 from rsir_core.retrieval.partition import widths
 
 
@@ -21,7 +21,7 @@ class ServedVersion:
     dimensions: int
     has_detector: bool
     tau: float
-    no_match: NoMatch | None = None  # None: the index was published without, by an earlier version
+    no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
 
 
 def open_version(uri: str, version: int | None = None) -> ServedVersion:
@@ -56,5 +56,5 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
     return ServedVersion(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
-        get_no_match(index, version, bundle, pca),
+        get_no_match_threshold(index, version, bundle, pca),
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir_core.archive.listing import EXTENSIONS, THREADS, Root, _below, list_images, root_of, under
+from rsir_core.archive.listing import EXTENSIONS, THREADS, Root, _below, list_images, rebase_uri, root_of
 from rsir_core.errors import ArchiveError, FailureKind, ImageError
 from rsir_core.storage.reading import read_file
 
@@ -104,9 +104,9 @@ def test_every_image_of_any_store_is_listed_once_and_readable(paths: list[list[s
     ],
 )
 def test_an_image_lies_under_its_archive_wherever_that_is(uri: str, image_id: str, moved: str) -> None:
-    assert under(Root("/b/"), uri, image_id) == moved
+    assert rebase_uri(Root("/b/"), uri, image_id) == moved
     root = root_of(uri, image_id)
-    assert uri == (moved if root is None else under(root, moved, image_id))
+    assert uri == (moved if root is None else rebase_uri(root, moved, image_id))
 
 
 def test_etag_changes_with_the_content_and_only_then(tmp_path: Path, memory: Any) -> None:

@@ -191,8 +191,8 @@ def test_options_of_catalogues(options: dict[str, str]) -> None:
         IndexConfig(archive="x.json", models="m", index="i", **options)
     with pytest.raises(ConfigError, match=r"catalogues.*folder"):
         IndexConfig(archive="folder", models="m", index="i", collections="landsat")
-    assert IndexConfig(archive="folder", models="m", index="i").wanted is None
-    given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").wanted
+    assert IndexConfig(archive="folder", models="m", index="i").item_selection is None
+    given = IndexConfig(archive="x.json", models="m", index="i", start="2024-01-15", bbox="1,2,3,4").item_selection
     assert given == ItemSelection(start=datetime(2024, 1, 15, tzinfo=UTC), bbox=BoundingBox(1, 2, 3, 4))
 
 

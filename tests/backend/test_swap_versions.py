@@ -21,7 +21,7 @@ from rsir_core.backend.version_cache import VersionCache
 from rsir_core.backend.workers import SearcherWorker
 from rsir_core.errors import QueryError, TableError
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import put_no_match
+from rsir_core.index.no_match import put_no_match_threshold
 from rsir_core.retrieval.query import ImageName
 from tests.support.serving import ONE, LocalBackend, copy_of, local_app, publish, publish_by_other_pca, serving
 from tests.support.writing import writer_of
@@ -141,7 +141,7 @@ def test_thresholds_that_are_stored_after_their_version_are_taken(changing: Inde
         await backend.versions.refresh()
         before = backend.versions.newest.no_match
         assert backend.versions.newest.version == version and before is not None and before.distance != 0.25
-        put_no_match(writer_of(changing), version, before._replace(distance=0.25))
+        put_no_match_threshold(writer_of(changing), version, before._replace(distance=0.25))
         async with backend.versions.lend(None) as under_way:
             await backend.versions.refresh()
             assert under_way.no_match == before

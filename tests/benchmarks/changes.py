@@ -23,7 +23,7 @@ from PIL import Image
 
 from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
-from jobs.indexing.no_match import state_no_match
+from jobs.indexing.no_match import measure_no_match_threshold
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.replacing import Replacing
 from jobs.pipeline.cluster import joined
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         del listing
         config = IndexConfig(archive=str(root), models=str(root / "models"), index=index.uri)
         with joined(None):
-            state_no_match(writer_of(index))  # as the job leaves an index
+            measure_no_match_threshold(writer_of(index))  # as the job leaves an index
             for name in ("warm", "alone"):  # the first starts workers
                 elsewhere = replaced(config, index=str(root / name))
                 alone = measured(elsewhere, Listing(root / "image.jpg", n))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jobs.demo.scenes import draw_scene
 from jobs.index import index_archive
-from jobs.indexing.no_match import state_no_match
+from jobs.indexing.no_match import measure_no_match_threshold
 from jobs.indexing.options import IndexConfig
 from jobs.pipeline.cluster import joined
 from jobs.pipeline.stage import ROWS_PER_FILE
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sizes = {f"{name}_bytes_per_image": bytes_per_row(index, name) for name in ("embeddings", "features")}
         config = IndexConfig(archive=str(root / "archive"), models=str(root / "models"), index=index.uri)
         with joined(None):
-            state_no_match(writer_of(index))  # as the job leaves an index
+            measure_no_match_threshold(writer_of(index))  # as the job leaves an index
             unchanged = index_archive(config)
             assert unchanged["described"] == 0 and unchanged["rows"] == args.rows
             link_images(root / "new", 0, args.new)

@@ -15,14 +15,14 @@ from rsir_core.errors import TableError
 from rsir_core.index.diff import semi
 from rsir_core.index.embedding_files import FILE, KEYS, by_file, first_of, stored_keys, stored_rows
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import NoMatch, has_no_match, put_no_match
+from rsir_core.index.no_match import NoMatchThreshold, has_no_match_threshold, put_no_match_threshold
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import write_rows
 from rsir_core.models.pca import Moments
 from tests.index.test_tables import D, K, embedding_rows, feature_rows, ids_of, store
 from tests.support.writing import writer_of
 
-NO_MATCH = NoMatch("bundle", "pca", 1000, 1000, 0.01, 0.5)
+NO_MATCH = NoMatchThreshold("bundle", "pca", 1000, 1000, 0.01, 0.5)
 
 files = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True), max_size=4)
 
@@ -117,14 +117,14 @@ def test_what_is_old_enough_goes_and_nothing_else(tmp_path: Path) -> None:
     second = writer_of(index).commit("features", [write_rows(index.uri, "features", made_by[1])], "overwrite")
     never = write_rows(index.uri, "features", made_by[1])
     for version in (first, second):
-        put_no_match(writer_of(index), version, NO_MATCH)
+        put_no_match_threshold(writer_of(index), version, NO_MATCH)
     age(tmp_path, 9)
     third = writer_of(index).commit("features", [write_rows(index.uri, "features", made_by[2])], "overwrite")
-    put_no_match(writer_of(index), third, NO_MATCH)
+    put_no_match_threshold(writer_of(index), third, NO_MATCH)
     fresh = write_rows(index.uri, "features", made_by[1])
     # the first version's file, PCA and thresholds, and what was never committed
     assert vacuum(writer_of(index), 7) == 4
-    assert [has_no_match(index, version) for version in (first, second, third)] == [False, True, True]
+    assert [has_no_match_threshold(index, version) for version in (first, second, third)] == [False, True, True]
     assert index.version() == third and ids_of(index) == ["c", "d"]
     assert ids_of(index, second) == ["b", "c"]  # it was there until just now
     there = {file.name for file in (tmp_path / "features").glob("*.parquet")}

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
-    NoMatch,
+    NoMatchThreshold,
     Sample,
-    get_no_match,
+    get_no_match_threshold,
     nearest_of_other_classes,
-    put_no_match,
+    put_no_match_threshold,
     score_no_match,
     threshold,
 )
@@ -54,17 +54,19 @@ def test_too_few_queries_promise_nothing() -> None:
 
 
 def test_it_is_stored_by_version_and_models_and_asked(tmp_path: Path) -> None:
-    index, known = Index(str(tmp_path)), NoMatch("b", "p", 1000, 2100, 0.01, 0.25)
-    assert get_no_match(index, 3, "b", "p") is None
-    put_no_match(writer_of(index), 2, known)
-    put_no_match(writer_of(index), 10, known._replace(rows=5))
-    put_no_match(writer_of(index), 11, known._replace(pca="other"))
-    assert [get_no_match(index, v, "b", "p") for v in (1, 2, 9)] == [None, known, known]
-    assert get_no_match(index, 12, "b", "p") == known._replace(rows=5)  # those of another PCA mean nothing here
+    index, known = Index(str(tmp_path)), NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25)
+    assert get_no_match_threshold(index, 3, "b", "p") is None
+    put_no_match_threshold(writer_of(index), 2, known)
+    put_no_match_threshold(writer_of(index), 10, known._replace(rows=5))
+    put_no_match_threshold(writer_of(index), 11, known._replace(pca="other"))
+    assert [get_no_match_threshold(index, v, "b", "p") for v in (1, 2, 9)] == [None, known, known]
+    assert get_no_match_threshold(index, 12, "b", "p") == known._replace(
+        rows=5
+    )  # those of another PCA mean nothing here
     assert [known.is_too_far(nearest) for nearest in (0.2, 0.25)] == [False, True]
     assert known._replace(distance=None).is_too_far(0.2) is None
     of_before = json.dumps({**known._asdict(), "weighted_distance": 0.1}).encode()  # by version 0.1
-    assert NoMatch.from_json(of_before) == NoMatch.from_json(known.to_json()) == known
+    assert NoMatchThreshold.from_json(of_before) == NoMatchThreshold.from_json(known.to_json()) == known
 
 
 def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() -> None:
@@ -100,11 +102,11 @@ def test_of_few_labelled_images_or_unknown_labels_nothing_is_said() -> None:
 
 
 def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured() -> None:
-    measured = NoMatch("bundle", "pca", 1000, 10_000, 0.01, 0.5)
+    measured = NoMatchThreshold("bundle", "pca", 1000, 10_000, 0.01, 0.5)
     once = measured.after(60)
     assert once == measured._replace(changed=60)
     assert once is not None and once.after(40) == measured._replace(changed=100) and once.after(41) is None
-    assert NoMatch.from_json(once.to_json()) == once
+    assert NoMatchThreshold.from_json(once.to_json()) == once
     stored = json.loads(measured.to_json())
     del stored["changed"]  # as versions before wrote it
-    assert NoMatch.from_json(json.dumps(stored).encode()) == measured
+    assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == measured

@@ -17,7 +17,7 @@ from rsir_core import schemas
 from rsir_core.archive.listing import ImageFile
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import NoMatch, get_no_match, put_no_match
+from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, put_no_match_threshold
 from rsir_core.index.versions import versions_of
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition
@@ -49,7 +49,7 @@ def test_rows_and_what_they_refer_to_are_read(old: Index) -> None:
     projected = old.pca(pca).transform(old.embeddings(features))
     np.testing.assert_allclose(schemas.to_matrix(features[schemas.FEATURE]), projected, atol=0.1)  # noise was added
     assert [(v.version, v.rows, v.readable) for v in versions_of(old)] == [(1, IMAGES, True)]
-    known = get_no_match(old, 1, bundle, pca)
+    known = get_no_match_threshold(old, 1, bundle, pca)
     assert known is not None and known.distance == 0.01
 
 
@@ -88,7 +88,7 @@ def write(archive: str) -> None:
             stored_index.store_embeddings(index, listing, bundle, len(CLASSES), IMAGES)
             stored_index.publish_features(index, listing, bundle, CLASSES, COMPONENTS)
         (_, pca), *_ = index.models()
-        put_no_match(writer_of(index), 1, NoMatch(bundle, pca, IMAGES, IMAGES, 0.01, 0.01))
+        put_no_match_threshold(writer_of(index), 1, NoMatchThreshold(bundle, pca, IMAGES, IMAGES, 0.01, 0.01))
         shutil.make_archive(archive.removesuffix(".zip"), "zip", folder)
 
 

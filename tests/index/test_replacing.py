@@ -5,13 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs.indexing.no_match import state_no_match
+from jobs.indexing.no_match import measure_no_match_threshold
 from jobs.indexing.replacing import Replacing
 from rsir_core import schemas
 from rsir_core.errors import ConflictError
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.no_match import NoMatch, get_no_match, has_no_match
+from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.retrieval.partition import in_runs
 from tests.index.test_tables import feature_rows, ids_of
@@ -62,10 +62,10 @@ def test_rows_are_not_replaced_in_what_somebody_else_has_changed_since(cluster: 
 
 
 def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_changed(cluster: None, index: Index) -> None:
-    def known() -> NoMatch | None:
-        return get_no_match(index, index.version(), "b", "p")
+    def known() -> NoMatchThreshold | None:
+        return get_no_match_threshold(index, index.version(), "b", "p")
 
-    state_no_match(writer_of(index))
+    measure_no_match_threshold(writer_of(index))
     first = known()
     assert first is not None and (first.rows, first.changed) == (COUNT, 0)
     with Lease.take(index.uri) as lease:
@@ -73,16 +73,18 @@ def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_change
         for changed, expected in ((2, first._replace(changed=2)), (2, first._replace(changed=4))):
             before = index.version()
             replace(index, writer, 0, 1)
-            state_no_match(writer, before, changed)
+            measure_no_match_threshold(writer, before, changed)
             assert known() == expected
         before = index.version()
         replace(index, writer, 1, 2)
-        state_no_match(writer, before, 2)  # 6 of 400 by now
+        measure_no_match_threshold(writer, before, 2)  # 6 of 400 by now
         last = known()
         assert last is not None and (last.changed, last.rows) == (0, COUNT)
         replace(index, writer, 2, 3)
-        state_no_match(writer, before, 1)  # a run that ended before it had stated that of the version between
-        assert has_no_match(index, index.version())
+        measure_no_match_threshold(
+            writer, before, 1
+        )  # a run that ended before it had stated that of the version between
+        assert has_no_match_threshold(index, index.version())
 
 
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:

@@ -22,7 +22,7 @@ from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
 from rsir_core.index.lease import Holder, Lease
-from rsir_core.index.no_match import NoMatch, put_no_match
+from rsir_core.index.no_match import NoMatchThreshold, put_no_match_threshold
 from rsir_core.index.replace import without_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter, write_rows
@@ -343,7 +343,7 @@ def test_nothing_is_changed_without_the_lease(tmp_path: Path) -> None:
             lambda: writer.commit("failures", files, "append"),
             lambda: writer.drop_failures(index.keys("failures")),
             lambda: writer.put_pca(pca),
-            lambda: put_no_match(writer, 1, NoMatch("b", "p", 1, 1, 0.01, None)),
+            lambda: put_no_match_threshold(writer, 1, NoMatchThreshold("b", "p", 1, 1, 0.01, None)),
             lambda: vacuum(writer, 0),
         ]
         for change in changes:

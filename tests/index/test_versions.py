@@ -17,7 +17,7 @@ from rsir_core.errors import ConfigError, LeaseError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import get_last_run
 from rsir_core.index.lease import Lease
-from rsir_core.index.no_match import get_no_match, has_no_match, put_no_match
+from rsir_core.index.no_match import get_no_match_threshold, has_no_match_threshold, put_no_match_threshold
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.versions import restoration_of, versions_of
 from tests.support.serving import (
@@ -73,9 +73,9 @@ def test_an_older_version_comes_back_as_a_new_one_with_pca_and_threshold(changin
     assert (summary["version"], summary["rows"]) == (4, len(wanted))
     assert changing.features().equals(wanted)
     ((bundle, pca),) = changing.models()
-    assert has_no_match(changing, 4) and get_no_match(changing, 4, bundle, pca) == get_no_match(
-        changing, 1, bundle, pca
-    )
+    assert has_no_match_threshold(changing, 4) and get_no_match_threshold(
+        changing, 4, bundle, pca
+    ) == get_no_match_threshold(changing, 1, bundle, pca)
     report = json.loads(max((Path(changing.uri) / "runs").glob("*.json")).read_text())
     assert (report["outcome"], report["version_before"], report["version_after"]) == ("done", 3, 4)
     assert vacuum(writer_of(changing), 0) > 0  # which keeps what is published
@@ -111,11 +111,13 @@ def test_nothing_is_restored_while_another_run_changes_the_index(changing: Index
 
 def test_a_restore_that_was_killed_between_its_two_writes_is_whole_to_a_reader(changing: Index) -> None:
     """The rows come in one commit; until the threshold follows, the newest of the same models stands in."""
-    put_no_match(writer_of(changing), 2, known := get_no_match(changing, 1, *next(iter(changing.models(1)))))  # type: ignore[arg-type]
+    known = get_no_match_threshold(changing, 1, *next(iter(changing.models(1))))
+    assert known is not None
+    put_no_match_threshold(writer_of(changing), 2, known)
     found = restoration_of(changing, 1)
     writer_of(changing).commit("features", found.added, "append", found.removed)
     assert changing.features().equals(changing.features(1))
-    assert get_no_match(changing, 4, *next(iter(changing.models()))) == known
+    assert get_no_match_threshold(changing, 4, *next(iter(changing.models()))) == known
 
 
 def test_a_copy_is_served_and_continued_once_the_original_is_lost(index: str, tmp_path: Path, stored: Rows) -> None:

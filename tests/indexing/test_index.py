@@ -28,7 +28,7 @@ from rsir_core.imagery.decode import read_picture
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
-from rsir_core.index.no_match import has_no_match
+from rsir_core.index.no_match import has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.describe import Describer
 from rsir_core.models.pca import Moments
@@ -121,7 +121,7 @@ def test_first_second_and_changed_run(config: IndexConfig, tmp_path: Path) -> No
     expected = Moments.of(stored).fit(K)
     np.testing.assert_allclose(schemas.to_matrix(features["feature"]), expected.transform(stored), atol=1e-6)
 
-    assert has_no_match(index, first["version"])
+    assert has_no_match_threshold(index, first["version"])
     plan = make_plan(index, listing_table(list_images(config.archive)), retry_failed=False)
     assert is_published(index, plan, config)  # so that the next run starts no Ray
     assert not is_published(index, plan, replaced(config, components=K - 1))
@@ -426,7 +426,7 @@ def test_small_files_are_merged_and_nothing_else_changes(indexed: IndexConfig, m
     (Path(config.archive) / "airport" / "000.png").unlink()
     allowed = replaced(config, compact=True, max_gone_rate=1.0)  # 18 of 36 are `more`, which no archive has
     assert index_archive(allowed)["rows"] == 17
-    assert has_no_match(index, index.version())  # of what compaction has made
+    assert has_no_match_threshold(index, index.version())  # of what compaction has made
     version = index.version()
     merge_files(index)
     assert index.version() == version  # there was nothing to do

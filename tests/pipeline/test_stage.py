@@ -15,7 +15,7 @@ from jobs.boxes.options import ProposeBoxesConfig
 from jobs.evaluate import evaluate
 from jobs.evaluating import describing
 from jobs.evaluating.options import EvaluateConfig
-from jobs.pipeline.stage import Pool, Stage, through
+from jobs.pipeline.stage import Pool, Stage, build_dataset
 from jobs.propose_boxes import propose_boxes
 from jobs.training import calibrating
 from jobs.training.calibrating import calibrate
@@ -72,7 +72,7 @@ def test_both_arrangements_make_the_same_of_all_files_and_carry_their_columns(tm
     listing = listing.append_column("label", pa.array([f"of {name}" for name in listing[schemas.IMAGE_ID].to_pylist()]))
     stage = Stage(Reading(1_000_000, SECONDS, read_poisoned), Brightness, (2.0,))
     found = [
-        sorted(through(stage, Pool(1, gpus, 4), listing).take_all(), key=lambda row: str(row[schemas.IMAGE_ID]))
+        sorted(build_dataset(stage, Pool(1, gpus, 4), listing).take_all(), key=lambda row: str(row[schemas.IMAGE_ID]))
         for gpus in (0.0, 1.0)
     ]
     assert found[0] == found[1]
@@ -102,7 +102,7 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
     first = next((tmp_path / "archive").rglob("*.png"))
     (tmp_path / "archive" / "hangs.png").write_bytes(first.read_bytes())
     poisoned = {str(first): str(tmp_path / "archive" / "hangs.png")}
-    again = through
+    again = build_dataset
 
     def renamed(stage: Stage, options: Any, listing: pa.Table) -> Any:
         uris = [poisoned.get(uri, uri) for uri in listing[schemas.URI].to_pylist()]

@@ -9,7 +9,7 @@ from jobs.query import answer_queries
 from jobs.querying.options import QueryConfig
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import get_no_match, has_no_match
+from rsir_core.index.no_match import get_no_match_threshold, has_no_match_threshold
 from rsir_core.models import bundle, detector
 from rsir_core.storage.filesystem import create_file, put_file
 
@@ -39,8 +39,8 @@ def _without_credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         lambda: bundle.load_bundle(URI),
         lambda: bundle.read_detector(URI),
         lambda: bundle._load_weights(URI, {"file": "w.safetensors"}),
-        lambda: has_no_match(Index(URI), 3),
-        lambda: get_no_match(Index(URI), 3, "b", "p"),
+        lambda: has_no_match_threshold(Index(URI), 3),
+        lambda: get_no_match_threshold(Index(URI), 3, "b", "p"),
         lambda: detector.load_start_weights(detector.build_detector("yolov5n", 1), URI),
         lambda: answer_queries(QueryConfig(queries="q", index="i", out=URI)),
     ],

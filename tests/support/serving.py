@@ -33,7 +33,7 @@ from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import NoMatch, put_no_match
+from rsir_core.index.no_match import NoMatchThreshold, put_no_match_threshold
 from rsir_core.index.writer import write_rows
 from rsir_core.models.bundle import write_classifier, write_detector
 from rsir_core.models.classifier import Classifier, build_classifier, load_start_weights, settings_for
@@ -73,8 +73,10 @@ def build_index(folder: Path, per_class: int) -> str:
     }
     features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
     version = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(features))], "overwrite")
-    put_no_match(
-        writer_of(index), version, NoMatch(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST)
+    put_no_match_threshold(
+        writer_of(index),
+        version,
+        NoMatchThreshold(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST),
     )
     return index.uri
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rsir_core.search.rocchio import Example, refine
+from rsir_core.search.relevance_feedback import Example, refine
 
 K, C = 3, 4
 
