@@ -339,7 +339,9 @@ def test_versions_are_swapped_under_load_and_nothing_fails_or_mixes(endpoint: ht
 
     def ask(_: int) -> set[int]:
         seen = set()
-        while not done.is_set():
+        is_last = False
+        while not is_last:
+            is_last = done.is_set()  # so that each asks once more when the newest version is served
             answer = endpoint.post("/search", json={"uri": last, "k": 50})
             assert answer.status_code == 200, answer.text
             assert len(answer.json()["results"]) == counts[answer.json()["version"]]
