@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     few, many = compacted(args.few), compacted(args.many)
-    ratio = many["worker_bytes"] / few["worker_bytes"]
+    ratio = many["worker_bytes"] / few["worker_bytes"] if few["worker_bytes"] else None  # of few rows nothing is seen
     print(json.dumps({"few": args.few, "many": args.many, "of_few": few, "of_many": many, "worker_ratio": ratio}))
 
 

@@ -130,16 +130,17 @@ def by_id(n: int, seed: int) -> Iterator[bytes]:
 
 def medians(port: int, n: int, requests: int) -> dict[str, float]:
     """Milliseconds per path, one request at a time, in turns."""
-    client, bodies = Client(port), by_id(n, 0)
+    bodies = by_id(n, 0)
     times: dict[str, list[float]] = {"/search": [], "/nothing/search": []}
-    for i in range(requests + 50):
-        for path, taken in times.items():
-            body = next(bodies)
-            began = time.perf_counter()
-            status, _ = client.post(path, body)
-            if i >= 50:
-                taken.append((time.perf_counter() - began) * 1000)
-            assert status == 200
+    with Client(port) as client:
+        for i in range(requests + 50):
+            for path, taken in times.items():
+                body = next(bodies)
+                began = time.perf_counter()
+                status, _ = client.post(path, body)
+                if i >= 50:
+                    taken.append((time.perf_counter() - began) * 1000)
+                assert status == 200
     return {path: statistics.median(taken) for path, taken in times.items()}
 
 
@@ -147,16 +148,15 @@ def until(done: Callable[[], bool], port: int, path: str, n: int) -> tuple[Count
     """Statuses of what 8 clients get until it is done, and requests per second."""
 
     def ask(seed: int) -> Counter[int]:
-        client, statuses = Client(port), Counter[int]()
-        for body in by_id(n, seed):
-            if done():
-                return statuses
-            try:
-                statuses[client.post(path, body)[0]] += 1
-            except (OSError, http.client.HTTPException):
-                statuses[0] += 1
-                client = Client(port)
-        raise AssertionError
+        statuses, bodies = Counter[int](), by_id(n, seed)
+        with Client(port) as client:
+            while not done():
+                try:
+                    statuses[client.post(path, next(bodies))[0]] += 1
+                except (OSError, http.client.HTTPException):
+                    statuses[0] += 1
+                    client.close()
+        return statuses
 
     began = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
@@ -182,12 +182,12 @@ def swap(port: int, index: Index, files: list[WrittenFile], requests: int, settl
 
     def publish() -> None:
         version = writer_of(index).commit("features", again, "overwrite")
-        client = Client(port)
-        while not ended.is_set():
-            if json.loads(client.get("/index")[1])["version"] == version:
-                swapped.set()
-                return
-            time.sleep(0.1)
+        with Client(port) as client:
+            while not ended.is_set():
+                if json.loads(client.get("/index")[1])["version"] == version:
+                    swapped.set()
+                    return
+                time.sleep(0.1)
 
     swapped = threading.Event()
     publishing = threading.Thread(target=publish)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,6 +29,16 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; the next request opens another."""
+        self._connection.close()
 
     def post(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
         self._connection.request("POST", path, body, {"Content-Type": kind})
@@ -98,9 +109,9 @@ def served_rate(port: int, files: list[bytes], images: int) -> float:
     """Images per second of clients that upload one after the other."""
 
     def ask(data: bytes) -> None:
-        client = Client(port)
-        for _ in range(images // CLIENTS):
-            client.upload("/search", data)
+        with Client(port) as client:
+            for _ in range(images // CLIENTS):
+                client.upload("/search", data)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         began = time.perf_counter()
@@ -114,10 +125,11 @@ def paced(port: int, files: list[bytes], rate: float) -> Iterator[None]:
     ended = threading.Event()
 
     def ask(data: bytes) -> None:
-        client, due = Client(port), time.perf_counter()
-        while not ended.wait(max(0.0, due - time.perf_counter())):
-            client.upload("/nothing/search", data)
-            due += CLIENTS / rate
+        due = time.perf_counter()
+        with Client(port) as client:
+            while not ended.wait(max(0.0, due - time.perf_counter())):
+                client.upload("/nothing/search", data)
+                due += CLIENTS / rate
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         asking = [pool.submit(ask, data) for data in files]
