@@ -13,20 +13,20 @@ from rsir_core.training.recipe import Part, Recipe, recipe_without
 
 
 class FinetuneClassifierConfig(RayJobConfig):
-    """Fine-tune the classifier on turned crops of the key region's size and write it into a model bundle."""
+    """Fine-tune the classifier on rotated crops of the key region's size and write it into a model bundle."""
 
     archive: str = option("URI of the labelled images; labels are folder names unless --labels is given")
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5, gt=0, lt=1)
     calibration_fraction: float = option(
-        "share of the training images that only calibrates the probabilities; 0: they are not calibrated",
+        "share of the training images kept for calibrating the probabilities; 0: no calibration",
         0.04,
         ge=0,
         lt=1,
     )
     unseen: Names | None = option(
-        "comma-separated labels that are not trained on: all their images test, and evaluate tells them apart", None
+        "comma-separated labels to leave out of training; all their images test, and evaluate reports them apart", None
     )
     seed: int = option("seed of the random split, the initial head, and the order and augmentation of images", 0, ge=0)
     backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
@@ -35,7 +35,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     )
     tau: float = option("key region's share of height and width (paper eq. 5)", 0.9, gt=0, le=1)
     views: NumberOfViews = option(
-        "turned views of each key region that are averaged when it is described: 1, 2 or 4; each costs a forward pass",
+        "rotated views averaged per key region when images are described: 1, 2 or 4; each costs a forward pass",
         2,
     )
     epochs: int = option("passes over the training images", 30, ge=1)
@@ -86,7 +86,7 @@ class FinetuneDetectorConfig(JobConfig):
     threads: int = option("CPU threads", 2, ge=1)
     min_score: float = option("confidence from which a detection counts as an object", 0.25, ge=0, le=1)
     rule: ObjectRule = option(
-        "the object that the key region is centred on: the surest, that whose key region agrees best with the scene's "
-        "class (up to 6 forward passes more), the largest, or the centre of all",
+        "the object that the key region is centred on: the most confident, the one whose key region agrees best with "
+        "the scene's class (up to 6 more forward passes), the largest, or the centre of all",
         "confidence",
     )
