@@ -135,16 +135,16 @@ class Tables:
         return self._ways("objects", "The representative object", "centred by", lambda v: v.centre)
 
     def objects_per_class(self) -> PaperTable | None:
-        """Make the table by class: centred on the image against the surest object; the class that gains most first."""
+        """Make the table by class: centred on the image against the most confident object; the class that gains most first."""
         main = self.evaluation.main
         centres: tuple[CentreRule, CentreRule] = ("image", "confidence")
         arms = [Arm(main.variation._replace(centre=centre), main.components, weighted=True) for centre in centres]
         if not all(arm in self.evaluation.arms for arm in arms):
             return None
-        image, surest = (self.evaluation.per_class(arm) for arm in arms)
-        order = sorted(image, key=lambda label: (image[label].map.mean - surest[label].map.mean, label))
-        rows = [(label, _cells("image", image[label]) | _cells("object", surest[label])) for label in order]
-        groups = {"image": "image's centre, weighted", "object": "the surest object, weighted"}
+        image, confident = (self.evaluation.per_class(arm) for arm in arms)
+        order = sorted(image, key=lambda label: (image[label].map.mean - confident[label].map.mean, label))
+        rows = [(label, _cells("image", image[label]) | _cells("object", confident[label])) for label in order]
+        groups = {"image": "image's centre, weighted", "object": "the most confident object, weighted"}
         return PaperTable("objects_per_class", "The representative object · Classes", "class", groups, rows)
 
     def views(self) -> PaperTable | None:
