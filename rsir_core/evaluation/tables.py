@@ -135,7 +135,7 @@ class Tables:
         return self._ways("objects", "The representative object", "centred by", lambda v: v.centre)
 
     def objects_per_class(self) -> PaperTable | None:
-        """Make the table by class: centred on the image against the most confident object; the class that gains most first."""
+        """Compare by class: image centre against the most confident object; the class that gains most first."""
         main = self.evaluation.main
         centres: tuple[CentreRule, CentreRule] = ("image", "confidence")
         arms = [Arm(main.variation._replace(centre=centre), main.components, weighted=True) for centre in centres]
