@@ -110,7 +110,7 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
         stage = dataclasses.replace(stage, reading=stage.reading._replace(function=read_poisoned, seconds=SECONDS))
         return again(stage, options, listing.set_column(place, schemas.URI, [uris]))
 
-    monkeypatch.setattr(describing, "through", renamed)
+    monkeypatch.setattr(describing, "build_dataset", renamed)
     with pytest.raises(ImageError, match=r"^1 .*hangs\.png.*\b3 s"):
         evaluate(EvaluateConfig(index=index, report=str(tmp_path / "report")))
 
