@@ -14,6 +14,7 @@ import ray.train
 import torch
 from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_data_loader, prepare_model
+from ray.train.v2._internal.execution import context
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -105,6 +106,8 @@ def trained_weights(folder: str) -> dict[str, Tensor]:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train in one worker; every epoch ends with a checkpoint."""
+    # Ray Train's own line for each report, which its `LoggingConfig` does not reach: the logger has its file's name.
+    logging.getLogger(context.__file__).setLevel(logging.WARNING)
     config = FinetuneClassifierConfig(**settings["config"])
     classifier = ClassifierSettings(**settings["classifier"])
     torch.set_num_threads(config.num_cpus)
