@@ -1,4 +1,4 @@
-"""What `docs/reference/command-line.md` is made from: every job with its purpose and its options."""
+"""List every job with its purpose and its options, for `docs/reference/command-line.md`."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple

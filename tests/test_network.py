@@ -23,7 +23,11 @@ def test_no_other_machine_is_reached(host: str) -> None:
 def test_this_machine_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for host in ("127.0.0.1", "localhost"):
-            socket.create_connection((host, listener.getsockname()[1])).close()
+            with socket.create_connection((host, listener.getsockname()[1])) as sender:
+                receiver, _ = listener.accept()
+                with receiver:
+                    sender.sendall(b"here")
+                    assert receiver.recv(4) == b"here"
 
 
 def test_nor_by_libraries_or_processes_with_sockets_of_their_own() -> None:

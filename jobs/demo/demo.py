@@ -44,7 +44,7 @@ DONE_WITH_FAILURES: Final = 3  # exit status of a job that has done all it could
 
 
 class Steps:
-    """Runs the demo's steps one after another, each with a headline, its command and its time."""
+    """Run the demo's steps one after another, each with a headline, its command and its time."""
 
     def __init__(self, total: int) -> None:
         self._console = Console(highlight=False, markup=False)

@@ -5,7 +5,7 @@ from jobs.options import RayJobConfig
 
 
 class DemoConfig(RayJobConfig):
-    """The whole way on an archive drawn for it, or on your own folder of class folders."""
+    """Go the whole way on an archive drawn for it, or on your own folder of class folders."""
 
     archive: str | None = option("your folder of class folders; default: an archive drawn for the demo", None)
     out: str = option("folder for everything that is made", "demo")

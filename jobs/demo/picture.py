@@ -1,4 +1,4 @@
-"""What the demo's endpoint answered, in one picture."""
+"""Draw what the demo's endpoint answered as one picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ EXPLANATION: Final = (
 
 
 class Answer(NamedTuple):
-    """A labelled query and what the endpoint answered to its upload."""
+    """Hold a labelled query and what the endpoint answered to its upload."""
 
     label: str
     query: GalleryImage

@@ -24,7 +24,7 @@ READ_MEMORY: Final = 2 * 1024**3  # bytes reserved per reading task, so that lar
 
 
 class PoolOptions(Protocol):
-    """The options of a job that decide where its actors run."""
+    """Name the options of a job that decide where its actors run."""
 
     @property
     def actors(self) -> int:

@@ -1,1 +1,1 @@
-"""What the query job is made of: the Ray Data stages from listed queries to Parquet."""
+"""Parts of `jobs.query`: its options, and the Ray Data stages from listed queries to Parquet."""

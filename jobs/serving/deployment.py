@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Replicas:
-    """All replicas of a deployment. A `protocol.VersionHolder`."""
+    """Call all replicas of a deployment; a `protocol.VersionHolder`."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -53,7 +53,7 @@ class Replicas:
 
 
 class DescriberReplicas(Replicas):
-    """The replicas of a `DescriberReplica`. A `protocol.Describer`."""
+    """Call a replica of `DescriberReplica`; a `protocol.Describer`."""
 
     async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
         """Let one of them describe pictures."""
@@ -65,7 +65,7 @@ class DescriberReplicas(Replicas):
 
 
 class SearcherReplicas(Replicas):
-    """The replicas of a `SearcherWorker`. A `protocol.Searcher`."""
+    """Call a replica of `SearcherWorker`; a `protocol.Searcher`."""
 
     async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
         """Let one of them answer from its rows."""
@@ -78,7 +78,7 @@ async def _call(method: DeploymentHandle[T], asked: list[Any]) -> T:
 
 
 class DescriberReplica(DescriberWorker):
-    """A describer in a process of its own."""
+    """Run a describer in a process of its own."""
 
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
         import torch  # noqa: PLC0415 -- which ingress and searchers do without
@@ -89,7 +89,7 @@ class DescriberReplica(DescriberWorker):
 
 
 class Ingress:
-    """The routes, over the index's newest version.
+    """Serve the routes over the index's newest version.
 
     Args:
         config: of the job.

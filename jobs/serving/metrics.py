@@ -1,4 +1,4 @@
-"""What Prometheus reads on Ray's metrics port; and one JSON object per request in Serve's log of the ingress."""
+"""Export the endpoint's metrics on Ray's metrics port, and log one JSON object per request in the ingress's log."""
 
 import dataclasses
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger("ray.serve")
 
 
 class RequestMetrics:
-    """Counts and logs requests; may be called by one thread at a time.
+    """Count and log requests; may be called by one thread at a time.
 
     Args:
         versions: whose state is exported with them.

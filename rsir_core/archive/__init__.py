@@ -1,1 +1,1 @@
-"""What an archive holds: listings, STAC catalogues, and labels."""
+"""Archives: listings, STAC catalogues and labels."""

@@ -1,1 +1,1 @@
-"""What answers queries: workers that describe and search, and the router that asks them."""
+"""Backend: workers that describe and search, and the router that asks them."""

@@ -1,4 +1,4 @@
-"""Calls put together while those before them are under way."""
+"""Batch calls that arrive while earlier ones are running."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ BATCH: Final = 8  # requests per call: on one CPU thread more would only make th
 
 
 class Batcher(Generic[A, B]):
-    """A function of a batch, called on all that came while it was busy; none waits for company.
+    """Call a function of a batch on all items that arrived while it was busy; no item waits for others.
 
     Ray Serve's own batching decides who goes together when they come, before it is their turn; where requests come one
     by one as others are answered, that leaves batches of one.

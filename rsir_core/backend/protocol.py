@@ -1,7 +1,8 @@
-"""What a backend does: describe pictures, and search the rows of an index, or a share of them.
+"""Protocol of a backend: describe pictures, and search the rows of an index or a share of them.
 
-A backend may be another process. So each call answers several requests, and an exception in place of an answer is that
-request's alone: it is returned and not raised, as what cannot be answered is no fault of the backend.
+A backend may be another process, so each call answers several requests. A request that cannot be answered gets an
+exception in place of its answer; it is returned, not raised, because it concerns neither the other requests nor the
+backend.
 """
 
 from typing import NamedTuple, Protocol, TypeVar
@@ -33,14 +34,14 @@ class CompareRequest(NamedTuple):
 
 
 class PartitionRequest(Protocol[T_co]):
-    """What is asked of the rows of a version, and how each share of them answers."""
+    """Ask a question of the rows of a version, which each share of the rows answers for itself."""
 
     @property
     def version(self) -> int:
-        """Return the version of the index."""
+        """Version of the index that is asked."""
 
     def answer(self, rows: PartitionSearch) -> T_co:
-        """Return the answer of a share of the rows."""
+        """Compute the answer of a share of the rows."""
 
 
 class RankRequest(NamedTuple):
@@ -52,7 +53,7 @@ class RankRequest(NamedTuple):
     resolve: bool = False  # first look for the row that the query names or equals, and rank by its descriptor
 
     def answer(self, rows: PartitionSearch) -> Ranked | None:
-        """See the class."""
+        """Rank a share of the rows; None if the query names a row that is not among them."""
         match = rows.resolve(self.query) if self.resolve else None
         query = self.query if match is None else match.query
         if isinstance(query, ImageName):
@@ -67,7 +68,7 @@ class ResolveRequest(NamedTuple):
     queries: list[Query]
 
     def answer(self, rows: PartitionSearch) -> list[Match | None]:
-        """See the class."""
+        """Find each query's row in a share of the rows; None if it is not among them."""
         return [rows.resolve(query) for query in self.queries]
 
 
@@ -81,7 +82,7 @@ class ImagesRequest(NamedTuple):
     limit: int
 
     def answer(self, rows: PartitionSearch) -> ImagesPage:
-        """See the class."""
+        """List the first `offset` + `limit` images of a share of the rows."""
         return rows.images(self.contains, self.of_class, self.offset + self.limit)
 
 
@@ -91,29 +92,29 @@ class SummaryRequest(NamedTuple):
     version: int
 
     def answer(self, rows: PartitionSearch) -> RowsSummary:
-        """See the class."""
+        """Return the summary of a share of the rows."""
         return rows.summary
 
 
 class VersionHolder(Protocol):
-    """Whatever loads versions of an index."""
+    """Load versions of an index, and let go of them."""
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """Load these versions and let go of others; returns why some cannot be loaded."""
 
 
 class Describer(VersionHolder, Protocol):
-    """What describes pictures as the rows of a version were described."""
+    """Describe pictures with the models that described the rows of a version."""
 
     async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
-        """Describe pictures."""
+        """Describe each requested picture; an exception in place of a descriptor is that request's."""
 
     async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
-        """Compare pictures."""
+        """Compare each requested picture with its others; an exception in place of an answer is that request's."""
 
 
 class Searcher(VersionHolder, Protocol):
-    """What searches the rows of a version, or a share of them."""
+    """Search the rows of a version, or a share of them."""
 
     async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
-        """Answer from its rows."""
+        """Answer each request from these rows; an exception in place of an answer is that request's."""

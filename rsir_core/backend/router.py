@@ -40,7 +40,7 @@ PROBE_UPLOAD: Final = shrink(PROBE, 32)
 
 
 class Router:
-    """The one way to a describer and to searchers.
+    """Route requests to a describer and to searchers.
 
     Args:
         describer: what describes.

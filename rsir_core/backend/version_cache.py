@@ -1,4 +1,4 @@
-"""What a worker has loaded of an index, by version."""
+"""Cache what a worker has loaded of an index, by version."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ log = logging.getLogger("ray.serve")  # whose lines are kept where the endpoint 
 
 
 class VersionCache(Generic[T]):
-    """Versions beside each other, each loaded once, whoever asks; for any number of threads.
+    """Cache versions side by side, each loaded once, for any number of threads.
 
     Args:
         load: a version; takes its time.

@@ -1,4 +1,4 @@
-"""Which version of the index a query gets: the newest that everything has loaded, or one that it asks for."""
+"""Choose the version that a query gets: the newest that all workers have loaded, or the one that it asks for."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ log = logging.getLogger("ray.serve")
 
 
 class UnloadableVersion(NamedTuple):
-    """A newest version that cannot be loaded."""
+    """Hold a newest version that cannot be loaded, and why."""
 
     version: int
     why: str
@@ -34,7 +34,7 @@ class UnloadableVersion(NamedTuple):
 
 
 class LoadedVersions:
-    """The versions that are loaded. Queries that are under way keep theirs.
+    """Keep track of the loaded versions; running queries keep theirs.
 
     There must be one of these per backend, since it says what the backend holds.
 

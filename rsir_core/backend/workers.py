@@ -59,7 +59,7 @@ class DescriberLoader:
 
 
 class ReadPicture(NamedTuple):
-    """A picture to describe, and what the version that is asked describes with."""
+    """Hold a picture to describe, and the describer of the requested version."""
 
     describer: QueryDescriber
     picture: Picture
@@ -78,7 +78,7 @@ def describe_together(read: list[ReadPicture]) -> list[Descriptor]:
 
 
 class DescriberWorker:
-    """Bundles on one device; full pictures stay in here. A `protocol.Describer`."""
+    """Describe pictures on one device, where full pictures stay; a `protocol.Describer`."""
 
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
         self._versions = VersionCache(DescriberLoader(index, max_pixels, device))
@@ -129,7 +129,7 @@ class DescriberWorker:
 
 
 class SearcherWorker:
-    """The rows of an index, or a share of them. A `protocol.Searcher`."""
+    """Search the rows of an index or a share of them; a `protocol.Searcher`."""
 
     def __init__(self, index: str, part: int = 0, parts: int = 1) -> None:
         self._versions = VersionCache(lambda version: PartitionSearch(read_version(index, version), part, parts))

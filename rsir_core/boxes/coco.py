@@ -14,7 +14,7 @@ Id = int | float | str  # 1 and 1.0 are one id, as for pycocotools, whose dictio
 
 
 class CocoImage(NamedTuple):
-    """An image that a COCO file lists."""
+    """Hold an image that a COCO file lists."""
 
     file_name: str
     size: tuple[Any, Any]  # height and width as written; None: not given

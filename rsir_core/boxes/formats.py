@@ -97,7 +97,7 @@ def read_voc(file: Path, size: tuple[int, int], names: Sequence[str]) -> Iterato
 
 
 class LabelFormat(NamedTuple):
-    """A format that has a label file per image.
+    """Describe a format that has a label file per image.
 
     Attributes:
         ending: of its files.
@@ -119,7 +119,7 @@ LABEL_FORMATS: Final = {
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """No document type, so no entities: nothing to fetch from elsewhere and nothing that grows when it is expanded.
+    """Refuse document types, and so entities, which could fetch files from elsewhere or expand without limit.
 
     That is all of what defusedxml would add here, whose last release is of 2021.
     """

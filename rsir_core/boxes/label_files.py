@@ -17,7 +17,7 @@ _ENDINGS: Final = EXTENSIONS | {".txt"}
 
 
 class PathFinder:
-    """Finds files and folders whose names are in another Unicode form, or have an ending in other letters, than asked.
+    """Find files whose names differ from those given in their Unicode form or in the case of the extension.
 
     Keeps the listing of each folder in which it had to look.
     """
@@ -50,7 +50,7 @@ class PathFinder:
 
 
 class LabelFiles:
-    """The label files of a set, found image by image, and then checked as a whole."""
+    """Find the label file of each image of a set, then check the set as a whole."""
 
     def __init__(self, paths: PathFinder) -> None:
         self._paths = paths

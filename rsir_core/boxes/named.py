@@ -11,7 +11,7 @@ from rsir_core.errors import ConfigError, LabelError
 
 
 class NamedFiles:
-    """Files below a folder, found again by what lists and annotations call them.
+    """Find files below a folder by the names that lists and annotations give them.
 
     Attributes:
         folder: where they are.

@@ -1,4 +1,4 @@
-"""Which images of a folder train, judge the epochs, and are kept for the score: by lists, or by a seed."""
+"""Split the images of a folder into training, validation and test images, by lists or by a seed."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence

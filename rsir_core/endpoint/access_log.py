@@ -18,7 +18,7 @@ GONE: Final = 499  # the client left before it was answered
 
 @dataclass
 class Entry:
-    """A request, as it is counted and logged: no name of an image, no secret.
+    """Hold a request as it is counted and logged, without names of images and secrets.
 
     Attributes:
         method: GET, POST, …
@@ -54,7 +54,7 @@ Record = Callable[[Entry], None]
 
 
 class AccessLog:
-    """Records each request once it is answered. Handlers find their entry in `request.state.entry`."""
+    """Record each request once it is answered. Handlers find their entry in `request.state.entry`."""
 
     def __init__(self, app: ASGIApp, record: Record) -> None:
         self._app, self._record = app, record

@@ -30,7 +30,7 @@ THUMBNAILS_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
 
 
 class _ImageId(Convertor[str]):
-    """A path with whatever characters an image's name has, line breaks too, which `path` refuses."""
+    """Match a path with any characters of an image's name, also line breaks, which `path` refuses."""
 
     regex = "(?s:.*)"
 

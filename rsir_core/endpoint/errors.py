@@ -1,4 +1,4 @@
-"""Which HTTP status each kind of error is answered with."""
+"""Map each kind of error to the HTTP status that answers it."""
 
 from collections.abc import Mapping
 from typing import Final

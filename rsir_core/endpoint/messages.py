@@ -19,7 +19,7 @@ from rsir_core.retrieval.served_version import ServedVersion
 
 
 class RegionJson(TypedDict):
-    """A crop, in whole pixels."""
+    """Hold a crop, in whole pixels."""
 
     x: int
     y: int
@@ -28,7 +28,7 @@ class RegionJson(TypedDict):
 
 
 class BoxJson(TypedDict):
-    """An object's edges, in pixels."""
+    """Hold an object's edges, in pixels."""
 
     x0: float
     y0: float
@@ -88,7 +88,7 @@ RowJson = TypedDict(
 
 
 class ResultJson(RowJson):
-    """A row, and why it has its rank: the weighted distance is the product of the other three (paper eq. 6 to 8)."""
+    """Hold a row and why it has its rank: its weighted distance is the product of the other three (eq. 6 to 8)."""
 
     rank: int
     weighted_distance: float
@@ -100,7 +100,7 @@ class ResultJson(RowJson):
 
 
 class AnswerJson(TypedDict):
-    """The answer to a query: what it was taken for, and the rows nearest to it, best first."""
+    """Hold the answer to a query: what it was taken for, and the rows nearest to it, best first."""
 
     version: int
     ranked_by: RankedBy
@@ -111,7 +111,7 @@ class AnswerJson(TypedDict):
 
 
 class ImagesJson(TypedDict):
-    """A page of the index's images, and how many there are in all."""
+    """Hold a page of the index's images, and how many there are in all."""
 
     total: int
     images: list[ImageJson]
@@ -140,7 +140,7 @@ class IndexJson(TypedDict):
 
 
 class HealthJson(TypedDict):
-    """A tiny query went all the way."""
+    """Report that a tiny query went all the way."""
 
     status: str
     version: int

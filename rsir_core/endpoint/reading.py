@@ -1,4 +1,4 @@
-"""What a request to `/search` asks for: read from either of its two forms, within the limits."""
+"""Read a request to `/search` from either of its two forms, within the limits."""
 
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager

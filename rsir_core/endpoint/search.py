@@ -57,7 +57,7 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
 
 
 class Search:
-    """A search by one version.
+    """Search one version.
 
     Args:
         router: what answers.

@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, of which only hashes are kept."""
+"""Bearer tokens, of which only hashes are kept."""
 
 import hashlib
 import hmac
@@ -31,7 +31,7 @@ class TokenRequest(BaseModel):
 
 
 class Tokens:
-    """Tokens by the SHA-256 of each; they are random and long, so that no slow hash is needed.
+    """Hold tokens by their SHA-256; they are random and long, so that no slow hash is needed.
 
     Args:
         hashes: of each token, in hexadecimal, by the name of whom it was given to.
@@ -111,7 +111,7 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
 
 
 class Guard:
-    """Lets through whoever has a token, in `Authorization: Bearer` or the cookie."""
+    """Let through whoever has a token, in `Authorization: Bearer` or the cookie."""
 
     def __init__(self, app: ASGIApp, tokens: Tokens, open_paths: Collection[str]) -> None:
         self._app, self._tokens, self._open = app, tokens, frozenset(open_paths)

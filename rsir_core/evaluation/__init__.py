@@ -1,1 +1,1 @@
-"""How good retrieval is: arms, metrics, tables, plots and the report."""
+"""Evaluation: arms, metrics, tables, plots and the report."""

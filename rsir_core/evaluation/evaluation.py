@@ -1,4 +1,4 @@
-"""What was scored: every arm over one index, or over several that differ in their seed, with means and deviations."""
+"""Scores of every arm over one index, or over several that differ in their seed, with means and deviations."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from rsir_core.models.frozen import FROZEN
 
 
 class Spread(NamedTuple):
-    """A figure over seeds."""
+    """Hold a figure over seeds."""
 
     mean: float
     sd: float | None  # sample standard deviation (n − 1); None: one seed
@@ -36,7 +36,7 @@ class ClassScores(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """An arm's scores over one index."""
+    """Hold an arm's scores over one index."""
 
     dimensions: int  # of the vectors compared
     scores: Scores
@@ -69,7 +69,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The runs of all seeds, which have the same arms.
+    """Hold the runs of all seeds, which have the same arms.
 
     Attributes:
         runs: one at least.

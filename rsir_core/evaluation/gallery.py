@@ -38,7 +38,7 @@ class GalleryImage(NamedTuple):
 
 
 class GalleryRow(NamedTuple):
-    """A labelled query and its first results."""
+    """Hold a labelled query and its first results."""
 
     label: str
     note: str  # why this query is shown; may be empty

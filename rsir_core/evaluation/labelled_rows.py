@@ -1,4 +1,4 @@
-"""Which rows of an index are ranked, and the label of each: from a split CSV, else from folder names."""
+"""Select the rows of an index to rank, and label them from a split CSV, else from folder names."""
 
 import logging
 from collections.abc import Sequence

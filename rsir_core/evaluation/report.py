@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics.json, tables, plots, and one page that shows them."""
+"""Write an evaluation's files: metrics.json, tables, plots, and one page that shows them."""
 
 import csv
 import io

@@ -60,7 +60,7 @@ Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image."""
+    """Hold a decoded image."""
 
     pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
     notes: str | None  # decisions made while reading (stretch, first page, bands, transparent pixels); None: none

@@ -1,4 +1,4 @@
-"""From listed files to pixels, in a process of their own: what jobs that describe, answer or train read images with."""
+"""Read listed files into tables of pixels, in a sandboxed process, for jobs that describe, answer or train."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ READ: Final = pa.schema(
 
 
 class ReadingOptions(Protocol):
-    """The options of a job that reads images."""
+    """Name the options of a job that reads images."""
 
     @property
     def max_pixels(self) -> int:

@@ -74,7 +74,7 @@ class Recipe(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of a scene; `parse` is the inverse of `str`.
+    """Name a window of a scene; `parse` is the inverse of `str`.
 
     Attributes:
         scene: URI of the scene.
@@ -110,7 +110,7 @@ def fragment(window: Window) -> str:
 
 
 class _Handle:
-    """A file for GDAL's callbacks, with its own position, because GDAL may open it more than once.
+    """Read a file for GDAL's callbacks, with its own position, because GDAL may open it more than once.
 
     It keeps the exceptions that reading raises; GDAL would only report that reading failed.
     """

@@ -1,4 +1,4 @@
-"""What the last index run came to, in one small file of the index (`last_run.json`), for monitoring.
+"""Outcome of the last index run, in one small file of the index (`last_run.json`), for monitoring.
 
 A job's own metrics end with the job; the endpoint, which stays, reads this file and exports them.
 """
@@ -15,7 +15,7 @@ NAME: Final = "last_run.json"
 
 @dataclass(frozen=True)
 class LastRun:
-    """The outcome of the newest run of the index job.
+    """Hold the outcome of the newest run of the index job.
 
     Attributes:
         time: Unix seconds at which it ended.

@@ -93,7 +93,7 @@ class Holder:
 
 
 class Lease:
-    """The right to change an index, from `take` until the end of a `with` block, in which a thread renews it.
+    """Hold the right to change an index, from `take` until the end of a `with` block, in which a thread renews it.
 
     Raises:
         LeaseError: another run holds it (from `Lease.take`), or has taken it over (from `check`).

@@ -1,4 +1,4 @@
-"""When the nearest row is too far to be a match: a threshold with a stated rate of false matches.
+"""No-match threshold: the distance beyond which the nearest row is no match, with a stated rate of false matches.
 
 To learn how near an unrelated row can be, a sample of the indexed rows serves as queries, and only rows of other
 classes may answer. The stated rate therefore holds for queries whose class the classifier knows but no row was assigned

@@ -30,7 +30,7 @@ State = Mapping[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Bundle(BundleSettings):
-    """A loaded model bundle.
+    """Hold a loaded model bundle.
 
     Attributes:
         classifier_state: the classifier's tensors.

@@ -20,7 +20,7 @@ from rsir_core.models.settings import ClassifierSettings
 
 
 class ActivationMaps(Classifier):
-    """A trained classifier whose backbone ends in global average pooling.
+    """Map where a trained classifier sees a class; its backbone must end in global average pooling.
 
     Raises:
         WeightsError: it does not, or the tensors do not fit the settings.

@@ -33,7 +33,7 @@ _NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in (
 
 
 class BackboneWithHead(nn.Module):
-    """A backbone up to its pooled embedding, with a linear layer to the classes."""
+    """Join a backbone, up to its pooled embedding, and a linear layer to the classes."""
 
     def __init__(self, backbone: nn.Module, dimensions: int, classes: int) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
 
 
 class Classifier:
-    """A trained classifier on one device.
+    """Run a trained classifier on one device.
 
     Args:
         settings: those it was trained with.

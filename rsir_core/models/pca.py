@@ -102,7 +102,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Pca:
-    """A fitted PCA.
+    """Hold a fitted PCA.
 
     Attributes:
         mean: (D,) float64.

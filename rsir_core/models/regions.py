@@ -10,7 +10,7 @@ ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # see repr
 
 
 class Box(NamedTuple):
-    """An object's box in pixel coordinates of the image: x to the right, y down; edges, not pixel indices."""
+    """Hold an object's box in pixel coordinates of the image: x to the right, y down; edges, not pixel indices."""
 
     x0: float
     y0: float
@@ -32,7 +32,7 @@ class DetectedObject(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A crop in whole pixels: columns x to x+width, rows y to y+height."""
+    """Hold a crop in whole pixels: columns x to x+width, rows y to y+height."""
 
     x: int
     y: int

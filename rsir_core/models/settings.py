@@ -49,7 +49,7 @@ class DetectorSettings:
 
 @dataclass(frozen=True)
 class BundleSettings:
-    """A model bundle without its weights.
+    """Hold a model bundle without its weights.
 
     Attributes:
         classifier: settings of the classifier.

@@ -22,7 +22,7 @@ PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)  # to see that pic
 
 
 class QueryDescriber:
-    """Describes queries exactly as the rows of a version were described."""
+    """Describe queries exactly as the rows of a version were described."""
 
     def __init__(self, served: ServedVersion, max_pixels: int, device: str = "cpu") -> None:
         from rsir_core.models.describe import Describer  # noqa: PLC0415 -- brings torch, which thumbnails do not need

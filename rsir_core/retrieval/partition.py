@@ -21,7 +21,7 @@ SCHEMA = pa.schema(
 
 
 class Partition:
-    """A version's rows, or a share of them.
+    """Hold a version's rows, or a share of them, in memory.
 
     Per row, 4·(K + C) bytes to rank it by and 24 to find it by its image id and URI are in memory. The rest lies in a
     temporary file without a name (as Linux has them); the system keeps what is asked for often.

@@ -1,4 +1,4 @@
-"""What the rows of a version, or a share of them, answer to a query; and how the answers of all shares are merged."""
+"""Answer queries from the rows of a version or a share of them, and merge the answers of all shares."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
 
 
 class Match(NamedTuple):
-    """A row of the index that a query names or, up to rounding, is."""
+    """Hold the indexed row that a query names or equals up to rounding."""
 
     distance: float  # between the two, Euclidean
     image_id: str  # of the row
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 
 
 class ImagesPage(NamedTuple):
-    """A page of the images of an index."""
+    """Hold a page of the images of an index."""
 
     total: int  # images on all pages
     images: pa.Table  # of schema `IMAGES`, by image id
@@ -66,7 +66,7 @@ class RowsSummary(NamedTuple):
 
 
 class PartitionSearch:
-    """Rows in memory, and the queries that they answer.
+    """Answer queries from rows in memory.
 
     Args:
         served: what they are the rows of.

@@ -1,4 +1,4 @@
-"""What an index is asked, and what it answers."""
+"""Queries, rankings and ranked results."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Which rows are ranked: by class, time, footprint and any column, decided before ranking."""
+"""Filter rows before ranking, by class, time, footprint and any column."""
 
 import functools
 import operator
@@ -36,7 +36,7 @@ _OPERATORS: Final[dict[Operator, Callable[[Any, Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """A row passes if all of these hold; None and () ask for nothing. A row without a value passes no test of it.
+    """Hold the conditions that a row must meet; None and () are no condition, and a missing value meets none.
 
     Attributes:
         classes: its class is one of them.

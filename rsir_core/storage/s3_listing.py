@@ -19,7 +19,7 @@ Entry = Mapping[str, Any]  # name, size and ETag, in fsspec's terms
 
 
 class Part(NamedTuple):
-    """A range of keys that remains to be listed; both ends are exclusive.
+    """Hold a range of keys that remains to be listed; both ends are exclusive.
 
     Attributes:
         after: key before the range.

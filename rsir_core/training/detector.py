@@ -34,7 +34,7 @@ _QUIET_SECONDS: Final = 30.0  # at most so long without a line of progress
 
 
 class BoxDataset(YOLODataset):
-    """The images of one split, labelled as `read_boxes` read them."""
+    """Load the images of one split, labelled as `read_boxes` read them."""
 
     ims: Any  # ultralytics fills these with None first
     im_hw0: Any
@@ -92,7 +92,7 @@ class BoxDataset(YOLODataset):
 
 
 class Bfloat16Model(DetectionModel):
-    """The network, trained in bfloat16 on a CPU: ultralytics knows that for GPUs only."""
+    """Run the network in bfloat16 on a CPU; ultralytics does that on GPUs only."""
 
     def loss(self, batch: Any, preds: Any = None) -> Any:
         """Compute the loss as its parent does; weights and gradients stay float32."""
@@ -101,7 +101,7 @@ class Bfloat16Model(DetectionModel):
 
 
 class BoxTrainer(DetectionTrainer):
-    """Trains on `BoxData`; after each epoch the folder holds `weights/last.pt` and, of the best so far, `BEST`."""
+    """Train on `BoxData`; after each epoch the folder holds `weights/last.pt` and, of the best so far, `BEST`."""
 
     model: Any  # ultralytics sets these to something else before it has them
     ema: Any

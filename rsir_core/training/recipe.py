@@ -1,4 +1,4 @@
-"""What the classifier's training consists of besides its schedule, so that each part can be left out and judged."""
+"""Parts of the classifier's training besides its schedule, each of which can be left out and judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ Part = Literal["smoothing", "smaller", "turning"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parts of the training, each with the number that drives it.
+    """Hold the parts of the training, each with the number that controls it.
 
     Attributes:
         smoothing: share of a label that is spread over all classes.

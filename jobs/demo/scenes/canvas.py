@@ -25,7 +25,7 @@ _Y, _X = (np.mgrid[0:SIDE, 0:SIDE] + 0.5).astype(np.float32)
 
 
 class Frame(NamedTuple):
-    """A place to draw at: origin in image pixels and a direction, radians clockwise from the x axis."""
+    """Hold a place to draw at: origin in image pixels and a direction, radians clockwise from the x axis."""
 
     x: float = SIDE / 2
     y: float = SIDE / 2
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 
 
 class Canvas:
-    """An image being drawn, and the boxes of the objects drawn so far."""
+    """Draw on an image, and keep the boxes of the objects drawn so far."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

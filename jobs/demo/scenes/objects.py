@@ -1,4 +1,4 @@
-"""What stands on the ground of the demo's scenes. Each function draws one thing at a frame, along its x axis."""
+"""Draw the objects of the demo's scenes. Each function draws one thing at a frame, along its x axis."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What classes share: the ground that things stand on, and what stands around them."""
+"""Draw what several classes share: the ground, and what stands around their objects."""
 
 import itertools
 import math
