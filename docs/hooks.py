@@ -33,7 +33,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _options() -> str:
-    from jobs.reference import command_reference  # noqa: PLC0415 -- loads what the demo needs
+    from jobs.reference import command_reference  # noqa: PLC0415 -- only pages with options need it
 
     parts = []
     for job in command_reference():

@@ -4,7 +4,6 @@ import base64
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import fsspec
 import numpy as np
@@ -19,13 +18,11 @@ from rsir_core.arrays import Floats
 from rsir_core.errors import StorageError, TableError
 from rsir_core.index.delta import TableFile, files_of
 from rsir_core.index.layout import CLUSTERS, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
+from rsir_core.models.bundle import Bundle, check_bundle, load_bundle, read_settings
 from rsir_core.models.pca import Pca
+from rsir_core.models.settings import BundleSettings
 from rsir_core.search.clusters import Clusters
 from rsir_core.storage.filesystem import file_system, get_file, one_line, reading_from
-
-if TYPE_CHECKING:
-    from rsir_core.models.bundle import Bundle
-    from rsir_core.models.settings import BundleSettings
 
 _ESCAPE, _ESCAPE_OR_END = re.compile("%[0-9A-Fa-f]{2}"), re.compile("%[0-9A-Fa-f]{2}|[?#]")
 
@@ -175,16 +172,12 @@ class Index:
             raise TableError(f"{self.uri} has no embedding of {error.args[0][0]}; index its archive again") from error
         return schemas.to_matrix(stored[schemas.EMBEDDING])[order]
 
-    def bundle(self, fingerprint: str | None = None) -> "Bundle":
+    def bundle(self, fingerprint: str | None = None) -> Bundle:
         """Load the index's own copy of the model bundle."""
-        from rsir_core.models.bundle import load_bundle  # noqa: PLC0415 -- imports torch, which readers seldom need
-
         return load_bundle(bundle_uri(self.uri), fingerprint)
 
-    def bundle_settings(self, fingerprint: str) -> "BundleSettings":
+    def bundle_settings(self, fingerprint: str) -> BundleSettings:
         """Read a bundle of the index without its weights."""
-        from rsir_core.models.bundle import read_settings  # noqa: PLC0415 -- as above
-
         return read_settings(bundle_uri(self.uri), fingerprint)
 
     def check_bundle(self, models: str, views: int | None = None) -> str:
@@ -193,8 +186,6 @@ class Index:
         Raises:
             BundleError: the index was described with another bundle.
         """
-        from rsir_core.models.bundle import check_bundle  # noqa: PLC0415 -- as above
-
         return check_bundle(models, bundle_uri(self.uri), views, self.described_with())
 
     def pca(self, fingerprint: str) -> Pca:

@@ -15,6 +15,7 @@ from rsir_core.index.delta import ONTO_THIS, Mode, TableFile, WrittenFile, chang
 from rsir_core.index.index import Index
 from rsir_core.index.layout import CLUSTERS, GEO, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
 from rsir_core.index.lease import Lease
+from rsir_core.models.bundle import copy_bundle
 from rsir_core.models.pca import Pca
 from rsir_core.search.clusters import Clusters
 from rsir_core.storage.filesystem import put_file
@@ -100,8 +101,6 @@ class IndexWriter:
 
     def adopt_bundle(self, models: str, views: int | None = None) -> str:
         """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint there."""
-        from rsir_core.models.bundle import copy_bundle  # noqa: PLC0415 -- imports torch; most writers do not need it
-
         self.check_lease()
         return copy_bundle(models, bundle_uri(self.index.uri), views, self.index.described_with())
 
