@@ -68,7 +68,8 @@ class Partition:
         self.clusters = Clusters.join(runs) if runs else Clusters.none(*shape)
         self._lookup = {name: HashIndex(column) for name, column in hashes.items()}
         self._searcher = Searcher(self.table[schemas.IMAGE_ID], self.feature, complement, self.clusters)
-        self._starts = np.cumsum([0, *(len(batch) for batch in self.table.to_batches())])
+        self._batches = self.table.to_batches()
+        self._starts = np.cumsum([0, *map(len, self._batches)])
         pa.default_memory_pool().release_unused()  # the files as they were read
 
     def __len__(self) -> int:
@@ -76,12 +77,11 @@ class Partition:
 
     def take(self, positions: Ints) -> pa.Table:
         """Take rows of `table` in this order. Arrow's own `take` would first put together all of a column's chunks."""
-        batches = self.table.to_batches()
         batch_of = np.searchsorted(self._starts, positions, side="right") - 1
         parts, places = [], []
         for b in np.unique(batch_of):
             mine = np.flatnonzero(batch_of == b)
-            parts.append(batches[b].take(pa.array(positions[mine] - self._starts[b])))
+            parts.append(self._batches[b].take(pa.array(positions[mine] - self._starts[b])))
             places.append(mine)
         if not parts:
             return self.table.schema.empty_table()
