@@ -3,10 +3,11 @@
 import signal
 import sys
 
-from jobs.command import run
-from jobs.demo.demo import demo
+from jobs.command import Job
 from jobs.demo.options import DemoConfig
+
+demo = Job("demo", DemoConfig, "jobs.demo.demo:demo")
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, it ends the job under way, too
-    sys.exit(run(demo, DemoConfig, "demo"))
+    sys.exit(demo.main())

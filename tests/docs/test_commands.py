@@ -33,7 +33,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             check(words[words.index("--") + 1 :], monkeypatch)
         case ["python", "-m", module, *options] if module.startswith("jobs.") and module != "jobs.serve_tokens":
             name = module.removeprefix("jobs.")
-            parse(JOBS[name], name, options)
+            parse(JOBS[name].options, name, options)
         case ["python", "-m", module, *options]:
             check_script(module, options, monkeypatch)
         case ["python", "-c", code]:

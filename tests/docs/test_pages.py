@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from jobs.serve import free_port
+from jobs.serving.serve import free_port
 from tests.docs.commands import PAGES, ROOT, blocks_of
 from tests.support.serving import local_app, serving
 

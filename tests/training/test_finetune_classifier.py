@@ -16,10 +16,10 @@ import torchvision
 
 from jobs.evaluate import evaluate
 from jobs.evaluating.options import EvaluateConfig
-from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from jobs.training.classifier import Pictures, train_worker
+from jobs.training.finetune_classifier import finetune, readable, run_name
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
@@ -101,7 +101,7 @@ def test_two_workers_share_each_epoch(
         train_worker(settings)
         (tmp_path / f"{rank}.next").write_text(str(torch.rand(4)))
 
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", noting)
+    monkeypatch.setattr("jobs.training.finetune_classifier.train_worker", noting)
     finetune(replaced(config, workers=2, batch_size=8))  # more than a worker's share of 12 images
     training = sorted(image.uri for image in read_split(f"{config.models}/split.csv") if image.split == "train")
     one, other = ((tmp_path / f"{rank}.read").read_text().splitlines() for rank in range(2))
@@ -148,7 +148,7 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
         train_worker(settings)
 
     epochs = replaced(config, epochs=3, batch_size=12)
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", losing)
+    monkeypatch.setattr("jobs.training.finetune_classifier.train_worker", losing)
     with pytest.raises(LabelError, match=r"\.png is gone"):
         finetune(epochs)
     assert not (tmp_path / "models" / "bundle.json").exists()
@@ -168,7 +168,7 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
         ray.train.report = noted
         train_worker(settings)
 
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", counting)
+    monkeypatch.setattr("jobs.training.finetune_classifier.train_worker", counting)
     other = tmp_path / "models" / "training" / "classifier-of-other-options"
     other.mkdir()
     finetune(replaced(epochs, json=True))
