@@ -222,7 +222,7 @@ class Job(Generic[C]):
             return self._failed("interrupted", 130)
         if settings.as_json:
             print(json.dumps(summary), flush=True)
-        else:
+        elif summary:
             print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
         problem = summary.get("problem")
         return 0 if problem is None else self._failed(one_line(problem), 3)

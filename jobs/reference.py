@@ -6,18 +6,20 @@ from typing import Any, Final, NamedTuple
 from jobs.command import Job, Option, options_of
 from jobs.convert_boxes import convert_boxes
 from jobs.demo.__main__ import demo
+from jobs.doctor import doctor
 from jobs.evaluate import evaluate
 from jobs.finetune_classifier import finetune
 from jobs.finetune_detector import finetune_detector
 from jobs.index import index_archive
 from jobs.propose_boxes import propose_boxes
 from jobs.query import answer_queries
+from jobs.search import search
 from jobs.serve import serve_index
 
 # In the order in which an archive meets them.
 _ALL: Final[tuple[Job[Any], ...]] = (
-    demo, convert_boxes, propose_boxes, finetune_detector, finetune, index_archive, evaluate, answer_queries,
-    serve_index,
+    demo, convert_boxes, propose_boxes, finetune_detector, finetune, index_archive, evaluate, search,
+    answer_queries, serve_index, doctor,
 )  # fmt: skip
 JOBS: Final = {job.name: job for job in _ALL}
 

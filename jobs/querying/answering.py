@@ -25,7 +25,6 @@ from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class AnswerRead:
         self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
-        self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
+        self._ranking = Ranking.of(config)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""

@@ -10,8 +10,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rsir_core.endpoint.reading import limited
-from rsir_core.endpoint.request import in_words
 from rsir_core.endpoint.tokens import Tokens
+from rsir_core.search.filter_options import in_words
 
 COOKIE: Final = "rsir_token"
 EXCHANGE: Final = "/token"
