@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.reference import JOBS
+from tests.support.serving import ONE
 
 ROOT = Path(__file__).parents[1]
 # Which rooms of rsir_core a room may import; of them `arrays`, `errors` and `schemas` are files.
@@ -128,13 +129,16 @@ HEAVY = {
 }
 READING = {"numpy", "scipy", "pyarrow", "deltalake"}  # the tables of an index
 LISTING = READING | {"rasterio", "numba", "pystac", "shapely", "rich"}
-SEARCHING = READING | {"numba", "pandas", "rasterio", "shapely", "PIL"}
+SEARCHING = READING | {"numba", "rasterio", "shapely", "PIL", "pandas"}  # Arrow imports the last for any array
 MAY_LOAD: dict[str, set[str]] = {
     "import rsir_core": set(),
     "from jobs.reference import JOBS": set(),  # every entry point with its options
     "import jobs.serve_tokens": set(),
+    "import jobs.rsir": set(),
+    f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
+    "import jobs.searching.search": SEARCHING | {"rich", "pystac"},
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
-    "import jobs.querying.query": SEARCHING | LISTING,
+    "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},
     "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])": HEAVY - {"torch", "torchvision", "timm"},
 }

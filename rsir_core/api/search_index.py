@@ -209,7 +209,7 @@ class SearchIndex:
     def _stored(self, query: Any) -> Descriptor | None:
         """Find the indexed image that a query names; None: it is not one, or a file of that name exists."""
         if isinstance(query, Hit):
-            query = query.image_id if query.uri is None else query.uri
+            query = query.uri
         if not isinstance(query, (str, os.PathLike)):
             return None
         text, rows = os.fspath(query), self._rows()
