@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rsir_core.api.hits import Hit, SearchHits
+    from rsir_core.api.hit import Hit
+    from rsir_core.api.hits import SearchHits
     from rsir_core.api.scoring import RetrievalScores
     from rsir_core.api.search_index import SearchIndex
     from rsir_core.errors import RsirError
@@ -20,7 +21,7 @@ __all__ = ["Box", "Descriptor", "Hit", "RetrievalScores", "RsirError", "SearchHi
 _PLACES: Final = {
     "Box": "rsir_core.models.regions",
     "Descriptor": "rsir_core.retrieval.query",
-    "Hit": "rsir_core.api.hits",
+    "Hit": "rsir_core.api.hit",
     "RetrievalScores": "rsir_core.api.scoring",
     "RsirError": "rsir_core.errors",
     "SearchHits": "rsir_core.api.hits",

@@ -85,7 +85,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "training": {"pipeline"},
         "indexing": {"pipeline"},
         "evaluating": {"pipeline"},
-        "serving": set[str](),
+        "serving": {"pipeline"},
         "querying": {"pipeline"},
         "searching": set[str](),
         "checking": set[str](),

@@ -1,17 +1,17 @@
 """A search as pictures: the query and its best results, small and inlined, for notebooks and `rsir search --open`."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rsir_core.api.hit import Hit
 from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import Picture
 from rsir_core.models.regions import Region
 from rsir_core.retrieval.describing import shrink
 from rsir_core.retrieval.near_duplicates import read_here
-
-if TYPE_CHECKING:
-    from rsir_core.api.hits import Hit, SearchHits
+from rsir_core.retrieval.query import Descriptor
 
 SHOWN: Final = 12  # results
 SIDE: Final = 144  # pixels of a thumbnail, at most
@@ -20,24 +20,22 @@ _FRAME: Final = "position:relative;display:inline-block;line-height:0"
 _MARK: Final = "position:absolute;box-sizing:border-box;border:2px solid #ffb000"
 
 
-def gallery_html(hits: "SearchHits", thumbnail: bytes) -> str:
-    """Draw the query and its first `SHOWN` results, each with its key region, in HTML without scripts.
+def gallery_html(hits: Sequence[Hit], query: Descriptor, caption: str, thumbnail: bytes) -> str:
+    """Draw a query and its first `SHOWN` results, each with its key region, in HTML without scripts.
 
     Args:
-        hits: to draw.
+        hits: the results, which are read from where they lie.
+        query: what they are the results of.
+        caption: of the query, as text.
         thumbnail: JPEG of the query; empty: it is read from its URI, if it has one.
     """
     shown = hits[:SHOWN]
-    uri = "" if thumbnail else hits.query.uri
-    read = read_here([uri, *(hit.uri for hit in shown)] if uri else [hit.uri for hit in shown])
-    pictures = [_jpeg(found) for found in read]
-    if uri:
+    uri = None if thumbnail else query.uri
+    pictures = [_jpeg(found) for found in read_here([*([] if uri is None else [uri]), *(hit.uri for hit in shown)])]
+    if uri is not None:
         thumbnail = pictures.pop(0)
-    query, top = hits.query, float(hits.query.class_probabilities.max())
     size = (query.height, query.width) if query.height and query.width else None
-    no_match = "<br><b>nothing here is like it</b>" if hits.no_match else ""
-    caption = f"<b>query</b>, {escape(hits.class_name)} {top:.1%}{no_match}"
-    cards = [_card(thumbnail, query.region, size, caption)]
+    cards = [_card(thumbnail, query.region, size, f"<b>query</b>: {escape(caption)}")]
     cards += [
         _card(jpeg, hit.region, (hit.height, hit.width), _caption(hit))
         for jpeg, hit in zip(pictures, shown, strict=True)
@@ -46,7 +44,7 @@ def gallery_html(hits: "SearchHits", thumbnail: bytes) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:10px;align-items:flex-start">{"".join(cards)}</div>{more}'
 
 
-def _caption(hit: "Hit") -> str:
+def _caption(hit: Hit) -> str:
     time = f"<br>{hit.time:%Y-%m-%d}" if hit.time else ""
     factors = f"{hit.distance:.3f} × {hit.query_weight:.2g} × {hit.candidate_weight:.2g}"
     return (

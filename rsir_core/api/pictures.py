@@ -1,7 +1,7 @@
 """From what a user calls an image to its pixels."""
 
 import os
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,12 +11,14 @@ from rsir_core.errors import QueryError
 from rsir_core.imagery.decode import Picture, decode, read_picture
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     ImageLike = str | os.PathLike[str] | bytes | Image.Image | Pixels
 
 FORMS: Final = "a path, a URI, bytes of a file, a PIL image, or an array of H×W×3 uint8"
 
 
-def is_image_like(value: Any) -> "TypeGuard[ImageLike]":
+def is_image_like(value: Any) -> "TypeIs[ImageLike]":
     """Tell whether a value is one image, and no collection of some."""
     return isinstance(value, (str, os.PathLike, bytes, Image.Image, np.ndarray))
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from rsir_core import schemas
-from rsir_core.api.hits import Hit, SearchHits
+from rsir_core.api.hit import Hit
+from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
 from rsir_core.api.pictures import FORMS, is_image_like, read_image
 from rsir_core.errors import QueryError

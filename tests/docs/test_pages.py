@@ -162,7 +162,7 @@ def test_the_first_tutorial_leaves_what_it_promises(reader: Reader) -> None:
 
 
 def test_the_notebook_can_be_run(reader: Reader) -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     assert NOTEBOOK.stat().st_size < 200_000 and not any(cell.get("outputs") for cell in notebook.cells)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
