@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
     "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
     "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},
-    "training": {"errors", "imagery", "models", "boxes"},
+    "training": {"arrays", "errors", "schemas", "storage", "imagery", "archive", "models", "boxes"},
     "evaluation": {
         *("arrays", "errors", "schemas", "storage", "imagery", "archive"),
         *("models", "search", "index", "retrieval"),
