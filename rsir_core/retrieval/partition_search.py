@@ -22,9 +22,8 @@ from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Rank
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter, columns_to_ask
 
-INDISTINGUISHABLE_ROWS: Final = (
-    50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
-)
+# Rows within rounding of each other, as of open sea, among which a query's own is looked for.
+INDISTINGUISHABLE_ROWS: Final = 50
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
 PROBABILITY: Final = "probability"
 RANKED: Final = pa.schema(

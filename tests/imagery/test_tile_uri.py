@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
+from rsir_core.imagery import tile_uri
 from rsir_core.imagery.decode import Pictures, decode, read_picture
 from rsir_core.imagery.tile_uri import Recipe, Tile
 from rsir_core.storage.reading import open_file
