@@ -23,7 +23,7 @@ from rsir_core.imagery.tile_grid import TileGrid, Tiling, may_be_scenes, with_ti
 from rsir_core.imagery.tile_survey import SURVEYED, survey, survey_files
 from rsir_core.imagery.tile_uri import Recipe
 from rsir_core.index.diff import listing_table
-from tests.imagery.test_tiles import RNG, cog
+from tests.imagery.test_tile_uri import RNG, cog
 from tests.support.poison import KINDS, look_into_poisoned
 from tests.support.rasters import gdal_file
 

@@ -29,7 +29,7 @@ from rsir_core.storage import s3_listing as bucket
 from rsir_core.storage.filesystem import create_file, put_file
 from rsir_core.storage.reading import read_file
 from rsir_core.storage.s3_listing import Bucket
-from tests.imagery.test_tiles import cog
+from tests.imagery.test_tile_uri import cog
 from tests.support.store import Fault, Store, running
 from tests.support.writing import writer_of
 
