@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from jobs.indexing.options import IndexConfig
 from rsir_core import schemas
-from rsir_core.imagery.tiling import may_be_scenes, with_tiles
+from rsir_core.imagery.tile_grid import may_be_scenes, with_tiles
 from rsir_core.index.diff import anti, of_the_file
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY

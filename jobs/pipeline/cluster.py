@@ -13,7 +13,7 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
-from jobs.pipeline.resources import Needs, provided
+from jobs.pipeline.resources import Needs, is_on_cluster, provided
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage.filesystem import one_line
 
@@ -59,9 +59,9 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             yield
         return
     # By default Ray would join any cluster that it finds on this machine, which may be another user's.
-    submitted = "RAY_ADDRESS" in os.environ  # Ray sets it for submitted jobs
+    on_cluster = is_on_cluster(address)
     try:
-        if address is None and not submitted:
+        if not on_cluster:
             with _known_to_its_workers():
                 ray.init(address="local", logging_level=logging.WARNING, _system_config=_IDLE_WORKERS_STAY)
         else:
@@ -74,7 +74,7 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             f"Ray did not start ({one_line(error)}); see that this machine has memory and time for it, then try again"
         ) from error
     try:
-        with provided(needs, can_grow=address is not None or submitted), _raising_what_workers_do():
+        with provided(needs, can_grow=on_cluster), _raising_what_workers_do():
             yield
     finally:
         ray.shutdown()

@@ -1,7 +1,6 @@
 """Ask with a folder: each of its images is ranked against an index, into Parquet."""
 
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from jobs.command import Summary
+from jobs.pipeline.resources import is_on_cluster
 from jobs.querying.answering import answer_files, answer_here, write_part
 from jobs.querying.options import QueryConfig
 from rsir_core import schemas
@@ -94,8 +94,7 @@ def answer_queries(config: QueryConfig) -> Summary:
 
 def is_done_here(config: QueryConfig, queries: int) -> bool:
     """Tell whether this process answers by itself: few queries, on one machine, without GPUs."""
-    is_on_cluster = config.address is not None or "RAY_ADDRESS" in os.environ
-    return queries <= FEW and config.actors <= 1 and not config.num_gpus and not is_on_cluster
+    return queries <= FEW and config.actors <= 1 and not config.num_gpus and not is_on_cluster(config.address)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
-FEW: Final = 100  # rows, which take a few milliseconds to answer with
+LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 RankedBy = Literal["weighted_distance", "distance"]
 
@@ -90,7 +90,7 @@ class Ranking:
     @property
     def is_light(self) -> bool:
         """Tell whether a ranking may share a call with others: few rows, and no filter, which reads whole columns."""
-        return self.first <= FEW and self.filter == EVERYTHING
+        return self.first <= LIGHT_ROWS and self.filter == EVERYTHING
 
     def ranked_by(self, query: Descriptor) -> RankedBy:
         """Return the column that orders that query's results; ties go to the smaller image id."""
