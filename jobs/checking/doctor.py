@@ -14,7 +14,7 @@ from jobs.command import Summary
 from rsir_core.errors import RsirError
 
 PACKAGES: Final = (
-    "rsir", "ray", "torch", "torchvision", "timm", "ultralytics-opencv-headless", "numpy", "numba", "pyarrow",
+    "rsir", "ray", "torch", "torchvision", "ultralytics-opencv-headless", "numpy", "numba", "pyarrow",
     "deltalake", "fsspec", "s3fs", "gcsfs", "adlfs", "rasterio", "pandas", "geopandas",
 )  # fmt: skip
 VARIABLES: Final = (

@@ -157,7 +157,7 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
     manifest |= {part: {"settings": dataclasses.asdict(settings), "file": file, "sha256": digest}, **more}
     manifest = {"format": FORMAT, **manifest}
     manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
-    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
+    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "ultralytics-opencv-headless")}
     manifest = _with_fingerprint(manifest)
     if split_csv is not None:
         put_file(f"{uri}/{SPLIT}", split_csv.encode())  # small, and next to last: it is of this classifier
