@@ -4,7 +4,7 @@ import sys
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
@@ -13,8 +13,9 @@ from rich.table import Table
 import rsir_core as rsir
 from jobs.command import Summary
 from jobs.searching.options import SearchConfig
-from rsir_core.endpoint.messages import answer_json, item_collection
 from rsir_core.errors import ConfigError, QueryError
+
+PIPE_COLUMNS: Final = 1000  # so that no name is folded where a program reads
 
 
 def search(config: SearchConfig) -> Summary:
@@ -37,18 +38,27 @@ def search(config: SearchConfig) -> Summary:
         raise
     if config.open:
         _show(hits)
-    if config.as_json:
-        answer: dict[str, Any] = orjson.loads(answer_json(hits.served, hits.ranking, hits.ranked))
-        return answer
-    if config.geojson:
-        sys.stdout.write(item_collection(hits.ranking, hits.ranked).decode() + "\n")
-    elif not config.open:
+    if config.as_json or config.geojson:
+        return _encoded(config, hits)
+    if not config.open:
         _print(hits)
     return {}
 
 
+def _encoded(config: SearchConfig, hits: rsir.SearchHits) -> Summary:
+    """Return the endpoint's JSON; GeoJSON is printed here."""
+    from rsir_core.endpoint.messages import answer_json, item_collection  # noqa: PLC0415 -- brings pystac
+
+    if config.as_json:
+        answer: dict[str, Any] = orjson.loads(answer_json(hits.served, hits.ranking, hits.ranked))
+        return answer
+    sys.stdout.write(item_collection(hits.ranking, hits.ranked).decode() + "\n")
+    return {}
+
+
 def _print(hits: rsir.SearchHits) -> None:
-    console, query = Console(highlight=False, markup=False), hits.query
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    console, query = Console(width=width, highlight=False, markup=False), hits.query
     size = f", {query.width}×{query.height} pixels" if query.width else ""
     found = f", object {query.object.name}" if query.object else ""
     console.print(f"query: {hits.class_name} {query.class_probabilities.max():.1%}{size}{found}")
