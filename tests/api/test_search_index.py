@@ -187,6 +187,13 @@ def test_what_cannot_be_asked_is_refused(
         opened.search(query, **asked)
 
 
+def test_a_descriptor_that_is_a_row_up_to_rounding_takes_the_rows(opened: rsir.SearchIndex, stored: Rows) -> None:
+    row = stored[2]
+    feature, p = (np.array(row[name], np.float32) for name in ("feature", "class_probabilities"))
+    hits = opened.search(rsir.Descriptor(None, None, feature + np.float32(1e-5), p), 2)
+    assert (hits[0].image_id, hits[0].distance) == (row["image_id"], 0)
+
+
 def test_descriptors_that_do_not_fit_are_refused(opened: rsir.SearchIndex) -> None:
     (good,) = opened.describe(np.zeros((64, 64, 3), np.uint8))
     short = rsir.Descriptor(None, None, good.feature[:-1], good.class_probabilities)
