@@ -25,7 +25,11 @@ from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.query import Descriptor
 
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
-COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
+COMMON: Final[dict[str, Any]] = {
+    "health_check_timeout_s": HEALTH_TIMEOUT,
+    "max_constructor_retry_count": 2,
+    "graceful_shutdown_wait_loop_s": 0.2,  # between looks whether queries are still under way; 2 by default
+}
 DESCRIPTIONS: Final = 2  # calls under way in a describer: one is described, one is decoded or waits
 SEARCHES: Final = 4  # calls under way in a searcher, above which another replica is worth its memory
 REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
