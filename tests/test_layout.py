@@ -136,7 +136,7 @@ MAY_LOAD: dict[str, set[str]] = {
     "import jobs.serve_tokens": set(),
     "import jobs.rsir": set(),
     f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
-    "import jobs.searching.search": {"rich"},
+    "import jobs.searching.search": SEARCHING | {"rich"},
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
     "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},
