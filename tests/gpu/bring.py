@@ -3,7 +3,7 @@
 Wheels of this environment's versions are fetched for the other machine's Python, without what the script does not run:
 Ray's Java archives and web pages, tests, and stubs. The machine then needs no network:
 
-    tar -xJf FOLDER/site.tar.xz -C /tmp/site && PYTHONPATH=/tmp/site python3 -m tests.gpu
+    python3 -m tarfile -e FOLDER/site.tar.xz site && PYTHONPATH=site python3 -m tests.gpu
 """
 
 import argparse
@@ -25,14 +25,13 @@ ARCHIVE: Final = "site.tar.xz"
 LIMIT: Final = 60_000_000  # bytes of the archive
 IMPORTED: Final = (  # all that the script imports at some time, but for what it measures to be missing
     "tests.gpu.__main__", "jobs.finetune_classifier", "jobs.finetune_detector", "jobs.pipeline.stage",
-    "ray.data", "ray.train.torch", "ray._private.workers.default_worker", "ray.dashboard.agent",
+    "ray.data", "ray.train.torch", "ray._private.workers.default_worker",
 )  # fmt: skip
 # What a machine that is lent for PyTorch has; see its list of packages.
 THERE: Final = (
     "torch", "torchvision", "timm", "pyarrow", "fsspec", "numpy", "pillow", "safetensors", "scipy", "scikit-learn",
     "numba", "pandas", "matplotlib", "opencv-python-headless", "pyyaml", "psutil", "requests", "protobuf", "click",
     "jinja2", "rich", "msgpack", "filelock", "packaging", "attrs", "aiohttp", "grpcio", "tqdm", "prometheus-client",
-    "polars",
 )  # fmt: skip
 NOT_RUN: Final = ("bin/", "ray/jars/", "ray/dashboard/client/", "ray/rllib/", "ray/llm/", "ray/cpp/")
 MANYLINUX: Final = ("2_28", "2_27", "2_17", "2014", "1", "2_24", "2_31", "2_34", "2_35")
@@ -40,11 +39,13 @@ DICTIONARY: Final = 1 << 28  # bytes that xz looks back: Ray's three programs ha
 
 
 def lacking(there: Iterable[str] = THERE) -> list[str]:
-    """List the distributions that the script imports and that such a machine has not, `NAME==VERSION`."""
-    known = closure(there)
+    """List the distributions that the script imports and needs and that such a machine has not, `NAME==VERSION`.
+
+    Some imports are of what happens to be installed (boto3 by rasterio); the project does not require those.
+    """
     of_module = packages_distributions()
-    names = {name for module in imported() for name in of_module.get(module, ())}
-    needed = {canonicalize_name(name) for name in names} - known - {"rsir"}
+    names = {canonicalize_name(name) for module in imported() for name in of_module.get(module, ())}
+    needed = (names & closure(["rsir"])) - closure(there) - {"rsir"}
     return sorted(f"{name}=={distribution(name).version}" for name in needed)
 
 

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jobs.demo.scenes import write_boxes
 from tests.gpu.report import Report
 from tests.gpu.setting import Setting
@@ -17,8 +15,6 @@ def train(setting: Setting, report: Report) -> None:
         with report.measuring(f"{name}: an epoch"):
             report.need(10 * setting.seconds)
             measure(setting, report, name, job)
-    torch.use_deterministic_algorithms(False)  # which ultralytics turns on
-    torch.backends.cudnn.deterministic = False
 
 
 def measure(setting: Setting, report: Report, name: str, job: Callable[[Setting, int], dict[str, Any]]) -> None:
