@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.__main__ import SECTIONS, main
 from tests.gpu.bring import ARCHIVE, THERE, closure, is_needed, lacking, pack
 from tests.gpu.report import Report, UnavailableError
+from tests.gpu.script import SECTIONS, main
 
 TINY = ["--device", "cpu", "--tiny", "--seconds", "0.02", "--cores", "1"]
 NEEDS_A_GPU = {"all of it": "compiled", "yolov5n, 2 at once, float16, CUDA graph": "networks"}
@@ -40,13 +40,16 @@ def test_every_section_has_a_figure_and_only_what_needs_a_gpu_has_none(
 def test_what_fails_or_has_no_time_is_a_reason_and_the_next_section_runs(tmp_path: Path) -> None:
     report = Report(60, tmp_path / "found.json")
 
+    def refuse() -> None:
+        raise UnavailableError("it needs a GPU")
+
     def fails() -> None:
         report.figure("before", 3.0, "s")
         with report.measuring("impossible"):
             report.need(1000)
             report.figure("impossible", 1.0, "s")
         with report.measuring("elsewhere"):
-            raise UnavailableError("it needs a GPU")
+            refuse()
         importlib.import_module("no_such_package")
 
     report.run("first", fails, 10)
