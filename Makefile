@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARCHIVE ?=
 OUT ?= demo
+# Where there is no GPU, PyTorch's build without CUDA is looked for here: 4 GB less than the default one.
+TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 # Tests without Ray run on all cores; a file's stay together, as they share what they build.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
@@ -16,7 +18,9 @@ setup: .venv/installed
 	@echo "Installing into .venv (a few minutes, several GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[s3,dev]'
+	@command -v nvidia-smi >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--retries 0 --extra-index-url $(TORCH_CPU) torch torchvision || echo "The next step installs PyTorch's default build"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[s3,train,dev,docs]'
 	@touch $@
 
 demo: setup

@@ -13,9 +13,9 @@ from jobs.command import Summary, run
 from rsir_core.archive.file_names import composed
 from rsir_core.archive.listing import EXTENSIONS
 from rsir_core.boxes.data import image_size
+from rsir_core.boxes.find_files import NamedFiles
+from rsir_core.boxes.folder_objects import Marked, read_coco_files, read_label_files
 from rsir_core.boxes.formats import LABEL_FORMATS, NWPU_CLASSES, MarkedObject
-from rsir_core.boxes.marked import Marked, read_coco_files, read_label_files
-from rsir_core.boxes.named import NamedFiles
 from rsir_core.boxes.polygons import around, clipped
 from rsir_core.boxes.splits import SPLITS, split_images
 from rsir_core.boxes.writing import EDGE, ImageToWrite, local_path, write_boxes

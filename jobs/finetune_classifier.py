@@ -1,83 +1,78 @@
-"""Fine-tune the classifier through Ray Train, and write it into a model bundle."""
+"""Fine-tune the classifier, in this process or on a cluster by Ray Train, and write it into a model bundle."""
 
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
-import ray.data
-from ray.train import (
-    CheckpointConfig,
-    ControllerError,
-    FailureConfig,
-    LoggingConfig,
-    Result,
-    RunConfig,
-    ScalingConfig,
-    WorkerGroupError,
-)
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from jobs.command import Summary, run
-from jobs.pipeline.cluster import joined
-from jobs.training.calibrating import calibrate
-from jobs.training.classifier import train_worker, trained_weights
+from jobs.pipeline.cluster import is_on_cluster, joined
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
-from rsir_core.imagery.reading import Reading, reader_of
+from rsir_core.imagery.reading import Reading, pictures_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
 from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
 from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
+from rsir_core.training.calibrating import calibrate
+from rsir_core.training.classifier import Plan, Trained, train, trained
+from rsir_core.training.worker import LocalWorker
 
 log = logging.getLogger(__name__)
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-START_TRIES = 120  # of Ray Train to get its workers, of a minute each and over a whole training
-RUN = "classifier-"  # and what of its settings has an effect
-WITHOUT_EFFECT = (
-    "json",
-    "address",
-    "models",
-    "max_pixels",
-    "image_seconds",
-)  # on what is learnt: a run is resumed whatever they say
+HUGE_PAGES: Final = {"THP_MEM_ALLOC_ENABLE": "1"}
+RUN: Final = "classifier-"  # and what of its settings has an effect
+# On what is learnt: a run is resumed whatever they say.
+WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds")
 
 
 def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
     """Check files: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
     # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
-    reader = reader_of(reading)
     found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
-    for uri in batch["uri"]:
-        (read,) = reader.read([(uri, reading.max_pixels)])
+    for read in pictures_of(found["uri"], reading):
         error = read if isinstance(read, ImageError) else None
         found["message"].append(error and str(error))
         found["refused"].append(error is not None and error.is_refused)
     return found
 
 
-def readable(images: Sequence[LabelledImage], reading: Reading) -> list[LabelledImage]:
+def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> list[LabelledImage]:
     """Keep the images that can be read, and name the others on the log.
+
+    Args:
+        images: to read.
+        reading: how.
+        on_cluster: read them by tasks of the cluster that this process is connected to.
 
     Raises:
         LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
             another training.
     """
-    uris = ray.data.from_items([{"uri": image.uri} for image in images])
-    found = uris.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
+    uris = np.array([image.uri for image in images], object)
+    if on_cluster:
+        import ray.data  # noqa: PLC0415 -- not needed in this process alone
+
+        files = ray.data.from_items([{"uri": uri} for uri in uris])
+        found = files.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
+    else:
+        columns = why_unreadable({"uri": uris}, reading)
+        found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
     if refused := [row["message"] for row in found if row["refused"]]:
         raise LabelError(
@@ -106,8 +101,12 @@ def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> 
 
 
 def finetune(config: FinetuneClassifierConfig) -> Summary:
-    """Split, train, write the bundle."""
+    """Split, train, write the bundle.
+
+    One worker on this machine trains in this process, without Ray; on a cluster, or by several workers, Ray Train does.
+    """
     began = time.monotonic()
+    os.environ.update(HUGE_PAGES)  # before PyTorch allocates anything
     files = list(list_images(config.archive))
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
@@ -120,24 +119,26 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     make_folder("--models", config.models)
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
-    with joined(config.address, config.needs):
-        can_be_read = set(readable(taught, Reading.of(config)))
+    reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
+    with joined(config.address, config.needs) if on_cluster else _alone(config):
+        can_be_read = set(readable(taught, reading, on_cluster))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
-        state, metrics, folder = _train(config, settings, training, etags, start)
-        settings, calibration = calibrate(config, settings, state, held_out, detector)
+        done = _train(config, _plan(config, settings, training, start), etags, on_cluster)
+    state, (detects, detector_state) = done.weights, detector or (None, {})
+    models = bundle.Bundle(settings, detects, config.tau, "", state, detector_state)
+    settings, calibration = calibrate(
+        models, held_out, reading, _device(config) if torch.cuda.is_available() else "cpu"
+    )
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
-    fs, path = file_system(folder)
-    for name in fs.ls(path, detail=False):
-        if name.rsplit("/", 1)[-1].startswith(RUN):  # only now: until then a killed job resumes from there
-            fs.rm(name, recursive=True)
+    _clear(config.models)
     return {
         "classes": len(classes),
         "images": len(training),
         "unreadable": len(taught) - len(can_be_read),
         "test_images": sum(image.split == "test" for image in images),
         "epochs": config.epochs,
-        **{name: metrics[name] for name in ("loss", "train_accuracy")},
+        **done.metrics,
         **calibration,
         "seconds": round(time.monotonic() - began, 1),
         "fingerprint": fingerprint,
@@ -145,9 +146,24 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     }
 
 
-def _wanted(config: FinetuneClassifierConfig) -> str:
-    gpus = f" and {config.num_gpus:g} GPUs" if config.num_gpus else ""
-    return f"{config.workers} workers of {config.num_cpus} CPUs{gpus}"
+@contextmanager
+def _alone(config: FinetuneClassifierConfig) -> Iterator[None]:
+    """Check that this machine has the GPU that is asked for.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"{config.needs.options} needs {config.num_gpus:g} GPUs of which there are {torch.cuda.device_count()} on "
+            "this machine; ask for less, or run it on a cluster (--address)"
+        )
+    yield
+
+
+def _device(config: FinetuneClassifierConfig) -> str:
+    """Choose where this process computes; a cluster's GPUs may all be elsewhere."""
+    return "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
 
 
 def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
@@ -157,81 +173,64 @@ def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | No
     return f"{RUN}{content.hexdigest()[:12]}"
 
 
-def _train(
+def _plan(
     config: FinetuneClassifierConfig,
     settings: ClassifierSettings,
     images: Sequence[LabelledImage],
-    etags: Mapping[str, str],
     start: State | None,
-) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Run or resume the training; returns the weights, the last metrics and the folder of runs, which may now go.
-
-    Args:
-        config: of the job.
-        settings: of the classifier.
-        images: to train on.
-        etags: of each of them, by URI.
-        start: what the backbone begins with; None: initial values.
-
-    Raises:
-        LabelError, ConfigError: see `_fit`.
-    """
-    effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
-    payload = {"config": effective, "classifier": asdict(settings), "images": list(images)}
-    fs, path = file_system(f"{config.models.rstrip('/')}/training")  # absolute, as Ray Train wants it
-    storage = path if "file" in fs.protocol else fs.unstrip_protocol(path)
-    scaling = ScalingConfig(
-        num_workers=config.workers,
-        use_gpu=config.num_gpus > 0,
-        resources_per_worker={"CPU": config.num_cpus, **({"GPU": config.num_gpus} if config.num_gpus else {})},
+) -> Plan:
+    return Plan(
+        images=images,
+        classifier=settings,
+        start=start,
+        recipe=config.recipe,
+        tau=config.tau,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        max_pixels=config.max_pixels,
+        threads=config.num_cpus,
+        workers=config.workers,
     )
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={**payload, "config": config.model_dump(), "start": ray.put(start)},
-        scaling_config=scaling,
-        run_config=RunConfig(  # type: ignore[call-arg]  # its stub is of the version before
-            name=run_name(payload, [etags[image.uri] for image in images], start),
-            storage_path=storage,
-            checkpoint_config=CheckpointConfig(num_to_keep=2),  # one while the next is written
-            # A store's hiccup, or a worker that was killed; and minutes in which a cluster may grow.
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=START_TRIES),  # type: ignore[call-arg]
-            worker_runtime_env={"env_vars": HUGE_PAGES},
-            logging_config=LoggingConfig("WARNING"),  # else five lines of Ray Train's around each epoch's own
-        ),
-    )
-    result = _fit(trainer, _wanted(config))
-    if result.checkpoint is None:
-        raise RuntimeError("Ray Train reports no epoch, though there is one at least")
-    with result.checkpoint.as_directory() as folder:
-        state = trained_weights(folder)
-    return state, result.metrics or {}, storage
 
 
-def _fit(trainer: TorchTrainer, wanted: str) -> Result:
-    """Run a training and return its result; `wanted` names the workers that it asks for, in words.
+def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
+    """Run or continue a training of images whose etags are given by URI.
 
     Raises:
         LabelError: an image cannot be read any more.
-        ConfigError: the loss is no number any more, or the workers never came.
+        ConfigError: the loss is no number any more, or a cluster's workers never came.
     """
+    effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
+    payload = {"config": effective, "classifier": asdict(plan.classifier), "images": list(plan.images)}
+    name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start)
+    folder = f"{_runs(config.models)}/{name}"
     try:
-        return trainer.fit()
-    except ControllerError as error:
-        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
-            raise
-        raise ConfigError(
-            f"{wanted} were not there in {START_TRIES} tries of a minute; give fewer --workers, --num-cpus or "
-            "--num-gpus, or let the cluster grow"
-        ) from error
-    except WorkerGroupError as error:
-        causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]  # as Ray wraps them
-        if unread := [cause for cause in causes if isinstance(cause, ImageError)]:
-            raise LabelError(
-                f"{unread[0]}; once it is back as it was, the same command goes on with this epoch"
-            ) from error
-        if diverged := [cause for cause in causes if isinstance(cause, ConfigError)]:
-            raise diverged[0] from error
-        raise
+        if on_cluster:
+            from jobs.training.distributed import train_on_cluster  # noqa: PLC0415 -- Ray Train
+
+            return trained(train_on_cluster(config, plan, folder, HUGE_PAGES))
+        worker = LocalWorker(folder, torch.device(_device(config)))
+        train(plan, worker)
+    except ImageError as error:
+        raise LabelError(f"{error}; once it is back as it was, the same command goes on with this epoch") from error
+    checkpoint = worker.newest()
+    if checkpoint is None:
+        raise RuntimeError("no epoch is saved, though there is one at least")
+    return trained(checkpoint)
+
+
+def _runs(models: str) -> str:
+    return f"{models.rstrip('/')}/training"
+
+
+def _clear(models: str) -> None:
+    """Remove the checkpoints of all runs: until the bundle is written, a killed job resumes from there."""
+    fs, path = file_system(_runs(models))
+    for name in fs.ls(path, detail=False):
+        if name.rsplit("/", 1)[-1].startswith(RUN):
+            fs.rm(name, recursive=True)
 
 
 if __name__ == "__main__":

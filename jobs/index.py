@@ -142,11 +142,12 @@ def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes
     # The failure rate also counts images that earlier runs described but did not publish. Otherwise, each run that the
     # store's refusals end would leave fewer good images to weigh against the refused ones.
     committer = Committer(writer, config, report.progress, max(total, plan.new + plan.changed))
-    for written in scenes.failures:
-        committer.take(written)
-    if len(plan.to_describe):
-        for written in rows_of(describe_files(config, plan.to_describe)):
+    with report.progress.meter:
+        for written in scenes.failures:
             committer.take(written)
+        if len(plan.to_describe):
+            for written in rows_of(describe_files(config, plan.to_describe)):
+                committer.take(written)
     committer.finish(plan.stale_failures)
     report.problem = committer.problem
 

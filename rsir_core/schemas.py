@@ -107,7 +107,7 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
         pa.field("scene", SIZE_IN_PIXELS),  # null: it fits into one tile, and is an image
         pa.field("tile", SIZE_IN_PIXELS),
         pa.field("step", SIZE_IN_PIXELS),  # from one tile to the next
-        pa.field("recipe", pa.string()),  # how each tile is read, see `tiles`
+        pa.field("recipe", pa.string()),  # how each tile is read, see `tile_uri`
         pa.field("kept", pa.binary()),  # a bit per tile, row by row; null: all
         pa.field("skipped", pa.int32()),  # tiles that are mostly nodata
     ]

@@ -89,6 +89,22 @@ def test_alerts_and_dashboard_ask_for_metrics_that_are_exported() -> None:
     assert {f"ray_{name}" for _, name in made if "last_" in name} <= asked | {"ray_rsir_last_run_drift"}
 
 
+def test_compose_runs_our_commands_and_prometheus_and_grafana_find_what_they_need() -> None:
+    folder = ROOT / "compose"
+    services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    assert index_options(shlex.split(services["index"]["command"])).index == "/data/index"
+    start, serve = services["endpoint"]["command"][-1].split(" && exec ")
+    assert shlex.split(serve)[:3] == ["python", "-m", "jobs.serve"]
+    options = parse(ServeConfig, "serve", shlex.split(serve)[3:])
+    assert options.index == "/data/index" and services["endpoint"]["ports"] == [f"127.0.0.1:8000:{options.port}"]
+    (scraped,) = yaml.safe_load((folder / "prometheus.yaml").read_text())["scrape_configs"]
+    assert scraped["static_configs"] == [{"targets": [f"endpoint:{shlex.split(start)[4]}"]}]
+    assert shlex.split(start)[3] == "--metrics-export-port"
+    for name in ("prometheus", "grafana"):
+        mounts = [mount.split(":")[0] for mount in services[name]["volumes"] if mount.startswith(".")]
+        assert mounts and all((folder / mount).is_file() for mount in mounts)
+
+
 def test_the_monitor_reads_the_port_that_every_pod_has() -> None:
     (read,) = MANIFESTS["podmonitor"]["spec"]["podMetricsEndpoints"]
     for cluster in CLUSTERS.values():

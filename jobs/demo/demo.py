@@ -4,12 +4,13 @@ import hashlib
 import json
 import logging
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,12 @@ class Steps:
             _wait_until_healthy(url, process)
             yield url
 
+    def keep_serving(self, url: str) -> None:
+        """Say where the search page is, and wait for Ctrl-C."""
+        self._console.print(f"\nThe search page is open at {url}/ until Ctrl-C", style="bold", soft_wrap=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+
     def _command(self, name: str, options: Mapping[str, Any]) -> list[str]:
         command = [sys.executable, "-m", f"jobs.{name}"]
         for key, value in options.items():
@@ -128,13 +135,20 @@ def demo(config: DemoConfig) -> Summary:
     scores = steps.job("evaluate", {"index": index, "report": report, "split": split, **common})
     steps.done(f"mAP {100 * scores['map']:.1f} %, ANMRR {scores['anmrr']:.4f}")
 
-    images = read_split(str(split))
-    answers = _ask_endpoint(steps, config, index, choose_queries(images, QUERIES, config.seed))
+    images, picture = read_split(str(split)), folder / "retrieval.png"
+    steps.begin("Start the endpoint and upload test images to it")
+    port = config.port or _free_port()
+    with steps.endpoint({"index": index, "host": "127.0.0.1", "port": port, "address": config.address}) as url:
+        answers = [ask(url, query, RESULTS) for query in choose_queries(images, QUERIES, config.seed)]
+        found = sum(answer.found_itself for answer in answers)
+        steps.done(f"{found} of {len(answers)} uploads found themselves first")
 
-    steps.begin("Draw the queries and their ranked results")
-    picture = folder / "retrieval.png"
-    draw_answers(answers, {image.uri: image.label for image in images}, picture)
-    steps.done(str(picture))
+        steps.begin("Draw the queries and their ranked results")
+        draw_answers(answers, {image.uri: image.label for image in images}, picture)
+        steps.done(str(picture))
+        seconds = time.monotonic() - began
+        if sys.stdin.isatty() and sys.stdout.isatty():  # somebody is there to open it
+            steps.keep_serving(url)
 
     return {
         "archive": archive,
@@ -144,20 +158,10 @@ def demo(config: DemoConfig) -> Summary:
         "report": str(report),
         **{name: scores[name] for name in ("map", "anmrr")},
         "rows": indexed["rows"],
-        "found_themselves": sum(answer.found_itself for answer in answers),
-        "seconds": round(time.monotonic() - began, 1),
+        "found_themselves": found,
+        "seconds": round(seconds, 1),
         "search_page": f"python -m jobs.serve --index {shlex.quote(str(index))}",
     }
-
-
-def _ask_endpoint(steps: Steps, config: DemoConfig, index: Path, queries: list[LabelledImage]) -> list[Answer]:
-    steps.begin("Start the endpoint and upload test images to it")
-    port = config.port or _free_port()
-    with steps.endpoint({"index": index, "host": "127.0.0.1", "port": port, "address": config.address}) as url:
-        answers = [ask(url, query, RESULTS) for query in queries]
-    found = sum(answer.found_itself for answer in answers)
-    steps.done(f"{found} of {len(answers)} uploads found themselves first")
-    return answers
 
 
 def choose_queries(images: list[LabelledImage], count: int, seed: int) -> list[LabelledImage]:

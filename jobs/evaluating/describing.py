@@ -1,5 +1,6 @@
 """The database of each arm: the index's own rows, or its images described again in other ways, all in one pass."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ import torch
 
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
+from jobs.meter import Meter
 from jobs.pipeline.cluster import tables_of
 from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
@@ -27,6 +29,8 @@ from rsir_core.models.pca import Moments, unit_length
 from rsir_core.models.regions import Box
 
 POSITION: Final = "position"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,14 @@ def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "
     frozen = ray.put(subject.frozen)
     models = subject.index.uri, features[schemas.BUNDLE][0].as_py(), list(variations.values()), frozen
     stage = Stage(reading_of(config, features), DescribeAgain, models, gpu=gpu)
-    found = pa.concat_tables(tables_of(build_dataset(stage, config, images)), promote_options="default").sort_by(
-        POSITION
-    )
+    tables, done = list[pa.Table](), 0
+    with Meter(len(images), log) as meter:
+        for table in tables_of(build_dataset(stage, config, images)):
+            tables.append(table)
+            done += len(table)
+            words = f"{done} of {len(images)} described again, {meter.rate:.1f} images/s, {meter.time_left}"
+            meter.show(done, words)
+    found = pa.concat_tables(tables, promote_options="default").sort_by(POSITION)
     if len(unread := found[schemas.MESSAGE].drop_null()):
         raise ImageError(
             f"{len(unread)} images cannot be read again to describe them in other ways, for example: {unread[0]}; "

@@ -11,7 +11,7 @@ from rsir_core.search.filter_options import Bounds, Names, Time
 
 if TYPE_CHECKING:
     from rsir_core.archive.stac import ItemSelection
-    from rsir_core.imagery.tiling import Tiling
+    from rsir_core.imagery.tile_grid import Tiling
 
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
 
@@ -122,7 +122,7 @@ class IndexConfig(DescribingConfig):
     @property
     def tiling(self) -> "Tiling | None":
         """Say how scenes are cut; None: they are not cut."""
-        from rsir_core.imagery.tiling import Tiling  # noqa: PLC0415 -- as above
+        from rsir_core.imagery.tile_grid import Tiling  # noqa: PLC0415 -- as above
 
         if self.tile is None and self.tile_metres is None:
             return None

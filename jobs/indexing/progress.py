@@ -3,18 +3,17 @@
 import logging
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 from ray.util.metrics import Gauge
 
+from jobs.meter import Meter
 from rsir_core.errors import is_refusal
 
 STAGES: Final = ("reading", "describing", "writing")
-LINE_INTERVAL: Final = 5.0  # seconds between lines
-WINDOW: Final = 300.0  # seconds over which the rate is taken for the remaining time
 
 log = logging.getLogger("jobs.index")
 
@@ -32,6 +31,7 @@ class Progress:
         failures: number of images that failed, by kind.
         failed_files: `uri`, `stage`, `kind` and `message` of each failed image.
         refused: number of images that the store refused.
+        meter: what shows it.
         busy: seconds that workers spent in each stage, including separate reading tasks beside GPUs.
     """
 
@@ -41,11 +41,9 @@ class Progress:
         self.failed_files: list[dict[str, str]] = []
         self.refused = 0
         self.busy = dict.fromkeys(STAGES, 0.0)
-        self._clock = clock
+        self.meter = Meter(total, log, clock)
         self._first, self._last = math.inf, -math.inf  # Unix seconds, by the workers' clocks
-        self._marks: deque[tuple[float, int]] = deque()  # (time, images done), beginning with the first image opened
-        self._printed = -math.inf
-        self._meters = RunMetrics()
+        self._gauges = RunMetrics()
 
     @property
     def failed(self) -> int:
@@ -67,15 +65,6 @@ class Progress:
         """Images per second from opening the first image to writing the last file; starting actors does not count."""
         return self.done / (self._last - self._first) if self._last > self._first else 0.0
 
-    @property
-    def seconds_left(self) -> float:
-        """Estimated remaining seconds at the rate of the last minutes; infinite before the first image."""
-        if not self._marks:
-            return math.inf
-        (began, before), now = self._marks[0], self._clock()
-        recent = (self.done - before) / (now - began) if now > began else self.rate
-        return (self.total - self.done) / recent if recent else math.inf
-
     def shares(self) -> dict[str, float]:
         """Compute the share of the workers' time since the first image that each stage took."""
         spent = self.workers * (self._last - self._first)
@@ -93,25 +82,17 @@ class Progress:
             self.failed_files += failed
         else:
             self.described += written["row_count"]
-        now = self._clock()
-        if not self._marks:
-            self._marks.append((now - (written["ended"] - written["began"]), 0))
-        self._marks.append((now, self.done))
-        while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
-            self._marks.popleft()
-        self._meters(self)
-        if now - self._printed >= LINE_INTERVAL or self.done == self.total:
-            self._printed = now
-            log.info("%s", self)
+        self._gauges(self)
+        self.meter.show(self.done, str(self))
 
     def __str__(self) -> str:
         """Format the progress as one line."""
+        recent = self.meter.rate if self.done < self.total else 0.0
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
-        left = self.seconds_left
         shares = ", ".join(f"{100 * share:.0f} % {stage}" for stage, share in self.shares().items())
         return (
             f"{self.described} of {self.total} described, {self.failed} failed{f' ({kinds})' if kinds else ''}, "
-            f"{self.rate:.1f} images/s, {_duration(left) if math.isfinite(left) else '?'} left; "
+            f"{recent or self.rate:.1f} images/s, {self.meter.time_left}; "
             f"of {self.workers} workers' time: {shares}"
         )
 
@@ -136,11 +117,4 @@ class RunMetrics:
         for stage, share in progress.shares().items():
             self._busy.set(share, {"stage": stage})
         self._rate.set(progress.rate)
-        self._left.set(progress.seconds_left)
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration in hours, minutes and seconds."""
-    minutes, whole = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole:02} s" if minutes else f"{whole} s"
+        self._left.set(progress.meter.seconds_left)

@@ -18,8 +18,8 @@ from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for
-from rsir_core.imagery.survey import SURVEYED, survey_files, survey_scene
-from rsir_core.imagery.tiling import Tiling, may_be_scenes, with_tiles
+from rsir_core.imagery.tile_grid import Tiling, may_be_scenes, with_tiles
+from rsir_core.imagery.tile_survey import SURVEYED, survey_files, survey_scene
 from rsir_core.index.diff import anti, of_the_file
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY

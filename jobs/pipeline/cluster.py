@@ -31,6 +31,11 @@ _AS_WANTED: Final = {
 }
 
 
+def is_on_cluster(address: str | None) -> bool:
+    """Tell whether a job runs on a cluster: one whose address it was given, or the one that it was submitted to."""
+    return address is not None or "RAY_ADDRESS" in os.environ  # Ray sets it for submitted jobs
+
+
 @contextmanager
 def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, so that no worker prints a line after the job's summary.
@@ -59,9 +64,9 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             yield
         return
     # By default Ray would join any cluster that it finds on this machine, which may be another user's.
-    submitted = "RAY_ADDRESS" in os.environ  # Ray sets it for submitted jobs
+    on_cluster = is_on_cluster(address)
     try:
-        if address is None and not submitted:
+        if not on_cluster:
             with _known_to_its_workers():
                 ray.init(address="local", logging_level=logging.WARNING, _system_config=_IDLE_WORKERS_STAY)
         else:
@@ -74,7 +79,7 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             f"Ray did not start ({one_line(error)}); see that this machine has memory and time for it, then try again"
         ) from error
     try:
-        with provided(needs, can_grow=address is not None or submitted), _raising_what_workers_do():
+        with provided(needs, can_grow=on_cluster), _raising_what_workers_do():
             yield
     finally:
         ray.shutdown()

@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from rsir_core.archive.listing import etag_of
-from rsir_core.imagery.tiles import Tile
+from rsir_core.imagery.tile_uri import Tile
 
 _ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, digits and -._
 

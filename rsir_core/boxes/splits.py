@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from rsir_core.boxes.coco import read_coco
-from rsir_core.boxes.named import NamedFiles, is_hidden_entry
+from rsir_core.boxes.find_files import NamedFiles, is_hidden_entry
 from rsir_core.errors import ConfigError, LabelError
 
 SPLITS: Final = ("train", "val", "test")

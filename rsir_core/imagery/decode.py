@@ -48,7 +48,7 @@ from rsir_core.imagery.rgb import (
     refused,
     rgb,
 )
-from rsir_core.imagery.tiles import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
+from rsir_core.imagery.tile_uri import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
 from rsir_core.storage.reading import read_file
 
 MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Each is a pass over all pixels

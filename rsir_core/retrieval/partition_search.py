@@ -22,7 +22,8 @@ from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Rank
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter, columns_to_ask
 
-ALIKE: Final = 50  # rows within rounding of each other, as of open sea, among which a query's own is looked for
+# Rows within rounding of each other, as of open sea, among which a query's own is looked for.
+INDISTINGUISHABLE_ROWS: Final = 50
 FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
 PROBABILITY: Final = "probability"
 RANKED: Final = pa.schema(
@@ -89,7 +90,7 @@ class PartitionSearch:
         if isinstance(query, ImageName):
             place = self._rows.find(*query)
             return None if place is None else self._match(place, 0.0)
-        nearest = self._rows.search(query.feature, query.class_probabilities, ALIKE, None, plain=True)
+        nearest = self._rows.search(query.feature, query.class_probabilities, INDISTINGUISHABLE_ROWS, None, plain=True)
         for place, distance in zip(nearest.rows.tolist(), nearest.distance.tolist(), strict=True):
             if distance > ROUNDING:
                 return None

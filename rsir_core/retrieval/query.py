@@ -12,7 +12,7 @@ from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.exact import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
 
-FEW: Final = 100  # rows, which take a few milliseconds to answer with
+LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
 RankedBy = Literal["weighted_distance", "distance"]
@@ -67,7 +67,7 @@ class Ranking:
     @property
     def is_light(self) -> bool:
         """Tell whether a ranking may share a call with others: few rows, and no filter, which reads whole columns."""
-        return self.first <= FEW and self.filter == EVERYTHING
+        return self.first <= LIGHT_ROWS and self.filter == EVERYTHING
 
     def ranked_by(self, query: Descriptor) -> RankedBy:
         """Return the column that orders that query's results; ties go to the smaller image id."""

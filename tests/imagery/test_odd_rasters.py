@@ -24,9 +24,9 @@ from rsir_core.geo.bounding_box import BoundingBox, meets
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.decode import Picture, decode, read_picture
-from rsir_core.imagery.survey import survey
-from rsir_core.imagery.tiles import Recipe, Tile
-from rsir_core.imagery.tiling import Tiling
+from rsir_core.imagery.tile_grid import Tiling
+from rsir_core.imagery.tile_survey import survey
+from rsir_core.imagery.tile_uri import Recipe, Tile
 from tests.support.rasters import gdal_file, pillow_file, scene
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "odd_inputs"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from jobs.indexing.options import IndexConfig
-from jobs.indexing.progress import WINDOW, Progress
+from jobs.indexing.progress import Progress
 from jobs.indexing.run_report import RunReport
+from jobs.meter import WINDOW
 from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.index.diff import make_plan
 from rsir_core.index.drift import Drift, FeatureStatistics
@@ -39,22 +40,23 @@ def written(count: int, began: float, ended: float, **failures: str) -> dict[str
 def test_counts_rates_and_shares() -> None:
     clock = Clock()
     progress = Progress(1000, 2, clock)
-    assert progress.seconds_left == float("inf") and progress.rate == 0
+    assert progress.meter.seconds_left == float("inf") and progress.rate == 0
     clock.now = 20  # actors started
     progress.take(written(90, began=100, ended=110))
+    assert progress.meter.seconds_left == float("inf")  # from one file, with models to load before, no rate is known
     clock.now = 30
     progress.take(written(10, began=105, ended=120, corrupt="a.jpg is bad"))
     assert (progress.described, progress.failed, progress.done) == (90, 10, 100)
     assert progress.rate == 100 / 20
     assert progress.shares() == {"reading": 6.25 / 40, "describing": 12.5 / 40, "writing": 0.0}
-    assert progress.seconds_left == 900 / (100 / 20)  # since the first image was opened, at 10
-    for second in range(40, 400, 10):  # later at 1 image per second: by then the start no longer counts
+    assert progress.meter.seconds_left == 900 / (10 / 10)
+    for second in range(40, 400, 10):  # still at 1 image per second
         clock.now = second
         progress.take(written(10, began=120, ended=90 + second))
-    assert progress.seconds_left == pytest.approx(540 / 1.0, rel=0.05)
+    assert progress.meter.seconds_left == pytest.approx(540 / 1.0, rel=0.05)
     clock.now += 10 * WINDOW
     progress.take(written(540, began=480, ended=490))
-    assert progress.seconds_left == 0
+    assert progress.meter.seconds_left == 0
     assert "990 of 1000 described, 10 failed (10 corrupt)" in str(progress) and " 0 s left" in str(progress)
 
 

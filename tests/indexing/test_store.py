@@ -18,8 +18,8 @@ from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError, TableError
 from rsir_core.imagery.decode import Picture, read_in_turn
 from rsir_core.imagery.sandbox import Reader, memory_for
-from rsir_core.imagery.survey import survey_files, survey_scene
-from rsir_core.imagery.tiling import Tiling, with_tiles
+from rsir_core.imagery.tile_grid import Tiling, with_tiles
+from rsir_core.imagery.tile_survey import survey_files, survey_scene
 from rsir_core.index.delta import Mode
 from rsir_core.index.diff import listing_table, make_plan
 from rsir_core.index.index import Index
@@ -29,7 +29,7 @@ from rsir_core.storage import s3_listing as bucket
 from rsir_core.storage.filesystem import create_file, put_file
 from rsir_core.storage.reading import read_file
 from rsir_core.storage.s3_listing import Bucket
-from tests.imagery.test_tiles import cog
+from tests.imagery.test_tile_uri import cog
 from tests.support.store import Fault, Store, running
 from tests.support.writing import writer_of
 

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import ray
@@ -18,23 +17,15 @@ from jobs.evaluating import describing
 from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.stage import Pool, Stage, build_dataset
 from jobs.propose_boxes import propose_boxes
-from jobs.training import calibrating
-from jobs.training.calibrating import calibrate
-from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
-from rsir_core.archive.labels import LabelledImage
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
 from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.index.diff import listing_table
-from rsir_core.models.bundle import load_bundle
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.boxes.test_propose_boxes import write_archive
 from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index
-from tests.support.models import CLASSES as MODEL_CLASSES
-from tests.support.models import write_bundle
-from tests.support.options import replaced
 from tests.support.poison import KINDS, read_poisoned
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -131,23 +122,6 @@ def test_evaluate_names_an_image_that_hangs_and_ends(
     monkeypatch.setattr(describing, "build_dataset", renamed)
     with pytest.raises(ImageError, match=r"^1 .*hangs\.png.*\b3 s"):
         evaluate(EvaluateConfig(index=index, report=str(tmp_path / "report")))
-
-
-def test_calibration_leaves_an_image_out_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bundle(tmp_path / "models")
-    bundle = load_bundle(str(tmp_path / "models"))
-    images = []
-    for i, name in enumerate(["a", "hangs", "b", "segfaults", "c"]):
-        file = tmp_path / f"{name}.png"
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)).save(file)
-        images.append(LabelledImage(str(file), MODEL_CLASSES[i % 3], "train"))
-    config = FinetuneClassifierConfig(archive=str(tmp_path), models=str(tmp_path / "models"))
-    monkeypatch.setattr(calibrating, "Reading", Poisoned)
-    settings, said = calibrate(config, bundle.classifier, bundle.classifier_state, images, None)
-    assert said["calibration_images"] == 3 and settings.temperature > 0
-    monkeypatch.undo()
-    small = replaced(config, max_pixels=64)
-    assert calibrate(small, bundle.classifier, bundle.classifier_state, images, None)[1]["calibration_images"] == 0
 
 
 def test_proposals_leave_an_image_out_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

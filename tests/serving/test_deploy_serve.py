@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,25 +26,34 @@ ANN = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Deployed:
-    """What `serve` does and says, as a user with a token calls it."""
+    """What `serve` does and the head says, as a user with a token asks them."""
 
     def __init__(self, dashboard: str, environment: dict[str, str]) -> None:
         self._dashboard, self._environment = dashboard, environment
+        token = Path(environment["HOME"], ".ray", "auth_token").read_text().strip()
+        self._head = httpx.Client(base_url=dashboard, timeout=60, headers={"Authorization": f"Bearer {token}"})
 
-    def __call__(self, *command: str) -> str:
-        """A command's output; it must end well."""
+    def __call__(self, *command: str) -> None:
+        """Run a command, which must end well."""
         asked = [SERVE, *command, "--address", self._dashboard]
         done = subprocess.run(asked, env=self._environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def running(self) -> dict[str, int]:
         """Running replicas of each deployment; {} until all is as it should be."""
-        application: dict[str, Any] = yaml.safe_load(self("status"))["applications"].get("rsir", {})
+        answer = self._head.get("/api/serve/applications/")  # what `serve status` asks
+        application: dict[str, Any] = answer.raise_for_status().json()["applications"].get("rsir", {})
         assert application.get("status") not in {"DEPLOY_FAILED", "UNHEALTHY"}, application
         if application.get("status") != "RUNNING":
             return {}
-        return {name: d["replica_states"].get("RUNNING", 0) for name, d in application["deployments"].items()}
+        replicas = {name: deployment["replicas"] for name, deployment in application["deployments"].items()}
+        return {name: sum(one["state"] == "RUNNING" for one in there) for name, there in replicas.items()}
+
+    def wait_for(self, ready: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+        """Ask for the replicas until they are as wanted."""
+        while not ready(running := self.running()):
+            time.sleep(0.2)
+        return running
 
 
 @contextmanager
@@ -89,8 +99,7 @@ def test_a_deployed_endpoint_answers_as_the_app_and_grows_with_its_load(
     with head(tmp_path, environment) as dashboard:
         serve = Deployed(dashboard, environment)
         serve("deploy", str(tmp_path / "serve.yaml"))
-        while not (before := serve.running()):
-            pass
+        before = serve.wait_for(bool)
         assert httpx.post(f"{url}/search", json={"image_id": ONE}, timeout=120).status_code == 401
         assert before == {"ingress": 1, "describer": 1, "searcher-0": 1, "searcher-1": 1}
         with httpx.Client(base_url=url, timeout=120, headers=ANN) as served:
@@ -99,8 +108,7 @@ def test_a_deployed_endpoint_answers_as_the_app_and_grows_with_its_load(
             assert served.post("/search", json=asked).json() == client.post("/search", json=asked).json()
         old, dimensions = changing.version(), len(stored[0]["feature"])
         with uploading(url, stored[0]) as answers:
-            while serve.running()["describer"] < 2:
-                pass
+            serve.wait_for(lambda running: running.get("describer", 0) > 1)
             newest = publish_by_other_pca(changing, dimensions=5)  # which both of them must have, before any is asked
             while answers[-1][0] != newest:
                 pass

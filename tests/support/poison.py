@@ -11,7 +11,7 @@ from typing import Any
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.imagery.decode import Picture, read_picture
 from rsir_core.imagery.sandbox import JsonObject
-from rsir_core.imagery.survey import survey_scene
+from rsir_core.imagery.tile_survey import survey_scene
 
 KINDS: dict[str, FailureKind] = {
     "hangs": "timeout",

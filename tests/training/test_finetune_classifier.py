@@ -1,4 +1,4 @@
-"""Fine-tuning the classifier through real Ray Train, on few and small images."""
+"""Fine-tuning the classifier, in this process and through real Ray Train, on few and small images."""
 
 import json
 import math
@@ -19,13 +19,14 @@ from jobs.evaluating.options import EvaluateConfig
 from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
-from jobs.training.classifier import Pictures, train_worker
+from jobs.training.distributed import train_worker
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
 from rsir_core.models import bundle
+from rsir_core.training.classifier import Pictures
 from tests.indexing.test_index import draw
 from tests.support import forks
 from tests.support.models import write_bundle
@@ -43,8 +44,12 @@ def config(tmp_path: Path) -> FinetuneClassifierConfig:
     )  # fmt: skip
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
+@pytest.fixture
+def on_cluster(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a submitted job, of which Ray says the cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
 def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     (tmp_path / "archive" / "beach" / "broken.png").write_bytes(b"\x89PNG no more")
     write_bundle(tmp_path / "models")
@@ -66,7 +71,6 @@ def test_writes_a_bundle_and_its_split_and_keeps_the_detector(config: FinetuneCl
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.timeout(400)
 def test_the_same_seed_gives_the_same_numbers_twice(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     """From the weights to the report; of classes that are not trained on as well."""
     draw(tmp_path / "archive", 24, 6)
@@ -81,6 +85,20 @@ def test_the_same_seed_gives_the_same_numbers_twice(config: FinetuneClassifierCo
         del metrics["protocol"]["index"], metrics["protocol"]["split"]  # where they lie
         found.append((trained.fingerprint, metrics))
     assert found[0] == found[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("on_cluster")
+def test_ray_train_learns_what_this_process_alone_does(
+    config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = finetune(config)
+    monkeypatch.delenv("RAY_ADDRESS")
+    alone = finetune(replaced(config, models=str(tmp_path / "alone")))
+    of_each_run = {"models", "seconds"}
+    assert {k: v for k, v in there.items() if k not in of_each_run} == {
+        k: v for k, v in alone.items() if k not in of_each_run
+    }
 
 
 @pytest.mark.ray
@@ -101,7 +119,7 @@ def test_two_workers_share_each_epoch(
         train_worker(settings)
         (tmp_path / f"{rank}.next").write_text(str(torch.rand(4)))
 
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", noting)
+    monkeypatch.setattr("jobs.training.distributed.train_worker", noting)
     finetune(replaced(config, workers=2, batch_size=8))  # more than a worker's share of 12 images
     training = sorted(image.uri for image in read_split(f"{config.models}/split.csv") if image.split == "train")
     one, other = ((tmp_path / f"{rank}.read").read_text().splitlines() for rank in range(2))
@@ -130,13 +148,14 @@ def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimension
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on(
     config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def losing(settings: dict[str, Any]) -> None:
         """Train; an image is gone in the second epoch."""
-        read, victim, count = Pictures.__getitem__, settings["images"][0].uri, len(settings["images"])
+        images = ray.get(settings["plan"]).images
+        read, victim, count = Pictures.__getitem__, images[0].uri, len(images)
         reads = iter(range(10**6))
 
         def lost(images: Pictures, index: int) -> Any:
@@ -148,7 +167,7 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
         train_worker(settings)
 
     epochs = replaced(config, epochs=3, batch_size=12)
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", losing)
+    monkeypatch.setattr("jobs.training.distributed.train_worker", losing)
     with pytest.raises(LabelError, match=r"\.png is gone"):
         finetune(epochs)
     assert not (tmp_path / "models" / "bundle.json").exists()
@@ -168,7 +187,7 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
         ray.train.report = noted
         train_worker(settings)
 
-    monkeypatch.setattr("jobs.finetune_classifier.train_worker", counting)
+    monkeypatch.setattr("jobs.training.distributed.train_worker", counting)
     other = tmp_path / "models" / "training" / "classifier-of-other-options"
     other.mkdir()
     finetune(replaced(epochs, json=True))
@@ -177,36 +196,41 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("on_cluster")
 def test_a_training_that_diverges_ends_with_a_remedy(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(nan|inf).*epoch \d.*--learning-rate 1e\+30"):
         finetune(replaced(config, learning_rate=1e30, epochs=3))
     assert not (tmp_path / "models" / "bundle.json").exists()
 
 
+def test_a_training_that_diverges_in_this_process_ends_with_the_same_remedy(config: FinetuneClassifierConfig) -> None:
+    with pytest.raises(ConfigError, match=r"(nan|inf).*epoch \d.*--learning-rate 1e\+30"):
+        finetune(replaced(config, learning_rate=1e30, epochs=3))
+
+
+def test_gpus_that_this_machine_has_not_are_said(config: FinetuneClassifierConfig) -> None:
+    with pytest.raises(ConfigError, match=r"--num-gpus 4 .*--address"):
+        finetune(replaced(config, num_gpus=4))
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
-def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refuses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [False, True])
+def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refuses(
+    tmp_path: Path, there: bool
+) -> None:
     draw(tmp_path / "archive", 0, 6)
     images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no more")
-    assert readable([*images, LabelledImage(str(broken), "a", "train")], READING) == images
+    assert readable([*images, LabelledImage(str(broken), "a", "train")], READING, there) == images
     with pytest.raises(LabelError, match=r"^1 "):
         readable(
-            [*images, LabelledImage(str(tmp_path), "a", "train")], READING
+            [*images, LabelledImage(str(tmp_path), "a", "train")], READING, there
         )  # a folder opens no better the next time
 
 
-def is_whole(snapshot: Path) -> bool:
-    """Whether Ray Train has noted a checkpoint: it goes on from those, not from files that it has yet to note."""
-    text = snapshot.read_text()
-    return "checkpoint_2" in text and text.endswith("}")
-
-
-@pytest.mark.ray
 @pytest.mark.usefixtures("forks")
-@pytest.mark.timeout(400)
 def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     def command(models: str) -> list[str]:
         options = {**config.model_dump(), "models": models, "epochs": 3}
@@ -215,8 +239,8 @@ def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp
 
     log = tmp_path / "log"
     with log.open("wb") as out:
-        job = forks.start(command(config.models), out, out)  # with a Ray of its own
-        while not any(map(is_whole, (tmp_path / "models").glob("training/*/checkpoint_manager_snapshot.json"))):
+        job = forks.start(command(config.models), out, out)
+        while not any((tmp_path / "models").glob("training/*/epoch-*.pt")):
             assert job.poll() is None, log.read_text()
             time.sleep(0.02)
         os.killpg(job.pid, signal.SIGKILL)

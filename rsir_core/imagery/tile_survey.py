@@ -25,8 +25,8 @@ from rsir_core.imagery.rgb import (
     refused,
 )
 from rsir_core.imagery.sandbox import JsonObject, Reader, allow
-from rsir_core.imagery.tiles import Recipe, SceneFormatError, bands_of, open_scene
-from rsir_core.imagery.tiling import Size, TileGrid, Tiling, grid
+from rsir_core.imagery.tile_grid import Size, TileGrid, Tiling, grid
+from rsir_core.imagery.tile_uri import Recipe, SceneFormatError, bands_of, open_scene
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of the overview that gives a scene's sample range and valid parts
 MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions

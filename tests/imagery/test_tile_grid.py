@@ -19,11 +19,11 @@ from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import ConfigError, ImageError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for
-from rsir_core.imagery.survey import SURVEYED, survey, survey_files
-from rsir_core.imagery.tiles import Recipe
-from rsir_core.imagery.tiling import TileGrid, Tiling, may_be_scenes, with_tiles
+from rsir_core.imagery.tile_grid import TileGrid, Tiling, may_be_scenes, with_tiles
+from rsir_core.imagery.tile_survey import SURVEYED, survey, survey_files
+from rsir_core.imagery.tile_uri import Recipe
 from rsir_core.index.diff import listing_table
-from tests.imagery.test_tiles import RNG, cog
+from tests.imagery.test_tile_uri import RNG, cog
 from tests.support.poison import KINDS, look_into_poisoned
 from tests.support.rasters import gdal_file
 

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
-from rsir_core.imagery.tiles import Recipe, Tile, fragment
+from rsir_core.imagery.tile_uri import Recipe, Tile, fragment
 
 EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from rsir_core.archive.file_names import tell_apart
 from rsir_core.boxes.coco import read_coco
 from rsir_core.boxes.data import image_size
+from rsir_core.boxes.find_files import NamedFiles, is_hidden_entry, stem
 from rsir_core.boxes.formats import LabelFormat, MarkedObject, check_size
-from rsir_core.boxes.named import NamedFiles, is_hidden_entry, stem
 from rsir_core.boxes.yolo import marks_object
 from rsir_core.errors import LabelError
 
