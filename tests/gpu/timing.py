@@ -25,8 +25,11 @@ def per_second(function: Callable[[], object], count: int, seconds: float, devic
         seconds: of all rounds together, about.
         device: is waited for at the end of each round.
     """
+    began = time.perf_counter()
     for _ in range(WARM_UP):
         function()
+        if time.perf_counter() - began > 10 * seconds:
+            break
     synchronize(device)
     began = time.perf_counter()
     function()

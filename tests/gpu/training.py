@@ -34,7 +34,7 @@ def measure(setting: Setting, report: Report, name: str, job: Callable[[Setting,
 
 def train_classifier(setting: Setting, epochs: int) -> dict[str, Any]:
     """Run `jobs.finetune_classifier` on the drawn scenes."""
-    from jobs.finetune_classifier import finetune  # noqa: PLC0415 -- needs Ray
+    from jobs.finetune_classifier import finetune  # noqa: PLC0415 -- needs Ray, though it trains without
     from jobs.training.options import FinetuneClassifierConfig  # noqa: PLC0415 -- needs pydantic
 
     archive = setting.folder / "taught"
