@@ -10,8 +10,9 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -167,34 +168,65 @@ def from_mapping(config: type[C], source: str, values: Mapping[Any, Any]) -> C:
     return config(**_known(config, source, values))
 
 
-def run(job: Callable[[C], Summary], config: type[C], prog: str, argv: Sequence[str] | None = None) -> int:
-    """Parse, run the job, print its summary; returns the exit code.
+@dataclass(frozen=True)
+class Job(Generic[C]):
+    """Name a job and say where it is, so that its options are read before what it needs is imported.
 
-    0: done. 1: failed. 2: bad usage. 3: done, and the summary's `problem` says what was not as it should be.
+    Attributes:
+        name: as in `python -m jobs.NAME`.
+        options: what it takes; the docstring says what the job is for.
+        body: `module:function` that does it.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    if job.__module__ == "__main__":  # as `python -m` names it; Ray would send all of that module by value
-        job = getattr(importlib.import_module(f"jobs.{prog}"), job.__name__)
-    try:
-        settings = parse(config, f"python -m jobs.{prog}", argv)
-        gc.freeze()  # what imports have made is looked through no more: half the time of listing a million files
-        summary = job(settings)
-    except ConfigError as error:
-        print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RsirError as error:
-        print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return 130
-    if settings.as_json:
-        print(json.dumps(summary), flush=True)
-    else:
-        print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
-    if (problem := summary.get("problem")) is not None:
-        print(f"{prog}: {one_line(problem)}", file=sys.stderr)
-        return 3
-    return 0
+
+    name: str
+    options: type[C]
+    body: str
+
+    @property
+    def purpose(self) -> str:
+        """Say in a sentence what the job is for."""
+        return (self.options.__doc__ or "").strip()
+
+    def load(self) -> Callable[[C], Summary]:
+        """Import the job's body."""
+        module, _, function = self.body.partition(":")
+        loaded: Callable[[C], Summary] = getattr(importlib.import_module(module), function)
+        return loaded
+
+    def __call__(self, config: C) -> Summary:
+        """Run the job once, in this process."""
+        return self.load()(config)
+
+    def main(self, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+        """Parse the command line, run the job and print its summary; returns the exit code.
+
+        0: done. 1: failed. 2: bad usage. 3: done, and the summary's `problem` says what was not as it should be.
+
+        Args:
+            argv: the options as they were typed; None: this process's.
+            prog: the command as it was typed; None: `python -m jobs.NAME`.
+        """
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+        )
+        try:
+            settings = parse(self.options, prog or f"python -m jobs.{self.name}", argv)
+            body = self.load()
+            gc.freeze()  # what imports have made is looked through no more: half the time of listing a million files
+            summary = body(settings)
+        except ConfigError as error:
+            return self._failed(one_line(error), 2)
+        except RsirError as error:
+            return self._failed(one_line(error), 1)
+        except KeyboardInterrupt:
+            return self._failed("interrupted", 130)
+        if settings.as_json:
+            print(json.dumps(summary), flush=True)
+        elif summary:
+            print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
+        problem = summary.get("problem")
+        return 0 if problem is None else self._failed(one_line(problem), 3)
+
+    def _failed(self, why: str, code: int) -> int:
+        print(f"{self.name}: {why}", file=sys.stderr)
+        return code

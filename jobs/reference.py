@@ -1,28 +1,27 @@
 """List every job with its purpose and its options, for `docs/reference/command-line.md`."""
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from jobs.boxes.options import ConvertBoxesConfig, ProposeBoxesConfig
-from jobs.command import JobConfig, Option, options_of
-from jobs.demo.options import DemoConfig
-from jobs.evaluating.options import EvaluateConfig
-from jobs.indexing.options import IndexConfig
-from jobs.querying.options import QueryConfig
-from jobs.serving.options import ServeConfig
-from jobs.training.options import FinetuneClassifierConfig, FinetuneDetectorConfig
+from jobs.command import Job, Option, options_of
+from jobs.convert_boxes import convert_boxes
+from jobs.demo.__main__ import demo
+from jobs.doctor import doctor
+from jobs.evaluate import evaluate
+from jobs.finetune_classifier import finetune
+from jobs.finetune_detector import finetune_detector
+from jobs.index import index_archive
+from jobs.propose_boxes import propose_boxes
+from jobs.query import answer_queries
+from jobs.search import search
+from jobs.serve import serve_index
 
-JOBS: Final[dict[str, type[JobConfig]]] = {
-    "demo": DemoConfig,
-    "convert_boxes": ConvertBoxesConfig,
-    "propose_boxes": ProposeBoxesConfig,
-    "finetune_detector": FinetuneDetectorConfig,
-    "finetune_classifier": FinetuneClassifierConfig,
-    "index": IndexConfig,
-    "evaluate": EvaluateConfig,
-    "query": QueryConfig,
-    "serve": ServeConfig,
-}
+# In the order in which an archive meets them.
+_ALL: Final[tuple[Job[Any], ...]] = (
+    demo, convert_boxes, propose_boxes, finetune_detector, finetune, index_archive, evaluate, search,
+    answer_queries, serve_index, doctor,
+)  # fmt: skip
+JOBS: Final = {job.name: job for job in _ALL}
 
 
 class JobReference(NamedTuple):
@@ -35,5 +34,5 @@ class JobReference(NamedTuple):
 
 def command_reference() -> Iterator[JobReference]:
     """Describe every job that takes options, in the order in which an archive meets them."""
-    for name, config in JOBS.items():
-        yield JobReference(name, (config.__doc__ or "").strip(), options_of(config))
+    for job in _ALL:
+        yield JobReference(job.name, job.purpose, options_of(job.options))

@@ -22,6 +22,7 @@ TINY = {
     "scenes": "--side 832 --per-class 1 --queries 3",
     "search": "--rows 2000 --queries 10",
     "serve": "--rows 1000 --requests 5 --seconds 0.5 --images 16 --swap-requests 20 --settle-seconds 0",
+    "startup": "--rows 100 --repeats 1",
     "training": "--side 32 --steps 1",
 }
 KEYS = {  # that others rely on
@@ -29,6 +30,7 @@ KEYS = {  # that others rely on
     "memory": {"ratio_100k_10k"},
     "metrics": {"seconds", "peak_bytes"},
     "pca": {"ratio_incremental_pca", "max_angle"},
+    "startup": {"help_seconds", "open_and_search_seconds", "search_image_seconds", "unchanged_index_seconds"},
     "search": {"rows", "queries", "ours_ms", "faiss_flat_ms", "matrix_product_ms", "identical"},
     "serve": {"p50_ratio_noop", "rps_ratio_noop", "swap_requests", "swap_failed"},
 }

@@ -1,9 +1,10 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs.command import JobConfig, from_mapping, options_of, parse, run
+from jobs.command import Job, JobConfig, from_mapping, options_of, parse
 from jobs.indexing.options import IndexConfig
 from jobs.reference import JOBS, command_reference
 from jobs.serving.options import ServeConfig
@@ -92,27 +93,47 @@ def test_choices_are_checked_in_files_too(tmp_path: Path) -> None:
         parse(FinetuneDetectorConfig, "finetune_detector", ["--config", str(file)])
 
 
+def done(_: IndexConfig) -> dict[str, object]:
+    return {"rows": 3}
+
+
+def failed(_: IndexConfig) -> dict[str, object]:
+    raise ArchiveError("no archive at a;\n  check the URI")
+
+
+def incomplete(_: IndexConfig) -> dict[str, object]:
+    return {"rows": 3, "problem": "too many failed"}
+
+
+def a_job(body: Callable[[IndexConfig], dict[str, object]]) -> Job[IndexConfig]:
+    return Job("index", IndexConfig, f"{__name__}:{body.__name__}")
+
+
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    def done(_: IndexConfig) -> dict[str, object]:
-        return {"rows": 3}
-
-    def failed(_: IndexConfig) -> dict[str, object]:
-        raise ArchiveError("no archive at a;\n  check the URI")
-
-    assert run(done, IndexConfig, "index", [*GIVEN, "--json"]) == 0
+    job = a_job(done)
+    assert job.main([*GIVEN, "--json"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == '{"rows": 3}'
-    assert run(failed, IndexConfig, "index", GIVEN) == 1
+    assert a_job(failed).main(GIVEN) == 1
     assert capsys.readouterr().err.splitlines() == ["index: no archive at a; check the URI"]
-    assert run(done, IndexConfig, "index", ["--config", "/none.yaml"]) == 2
-    assert run(done, IndexConfig, "index", []) == 2
-    assert run(done, IndexConfig, "index", [*GIVEN, "--components", "x"]) == 2
+    assert a_job(incomplete).main(GIVEN) == 3
+    assert capsys.readouterr().err.splitlines() == ["index: too many failed"]
+    assert job.main(["--config", "/none.yaml"]) == 2
+    assert job.main([]) == 2
+    assert job.main([*GIVEN, "--components", "x"]) == 2
     for argv in (["--what"], [*GIVEN, "--component", "3"]):
         with pytest.raises(SystemExit) as exit_:
-            run(done, IndexConfig, "index", argv)
+            job.main(argv)
         assert exit_.value.code == 2
 
 
-@pytest.mark.parametrize("job", JOBS.values())
+def test_a_job_is_imported_once_its_options_are_read() -> None:
+    job = Job("index", IndexConfig, "no.such.module:job")
+    assert job.main([]) == 2
+    with pytest.raises(ModuleNotFoundError):
+        job.main(GIVEN)
+
+
+@pytest.mark.parametrize("job", [job.options for job in JOBS.values()])
 def test_defaults_are_shown_as_they_are_typed(job: type[JobConfig]) -> None:
     options = options_of(job)
     given = GIVEN if job is IndexConfig else [
@@ -129,7 +150,7 @@ def test_help_and_the_reference_have_every_option(
     monkeypatch.setenv("COLUMNS", "1000")
     for job in command_reference():
         with pytest.raises(SystemExit) as exit_:
-            parse(JOBS[job.name], job.name, ["--help"])
+            parse(JOBS[job.name].options, job.name, ["--help"])
         assert exit_.value.code == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert job.purpose in shown and "\n" not in job.purpose

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.reference import JOBS
+from tests.support.serving import ONE
+
 ROOT = Path(__file__).parents[1]
 # Which rooms of rsir_core a room may import; of them `arrays`, `errors` and `schemas` are files.
 MAY_IMPORT = {
@@ -25,6 +28,10 @@ MAY_IMPORT = {
     "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
     "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
+    "api": {
+        *("arrays", "errors", "schemas", "geo", "storage", "imagery", "archive"),
+        *("models", "search", "index", "retrieval", "evaluation"),
+    },
     "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},
     "training": {"arrays", "errors", "schemas", "storage", "imagery", "archive", "models", "boxes"},
     "evaluation": {
@@ -74,12 +81,14 @@ def test_no_two_modules_of_the_core_import_each_other_in_a_circle() -> None:
 def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
     below = {
         "pipeline": set[str](),
-        "boxes": set[str](),
+        "boxes": {"pipeline"},
         "training": {"pipeline"},
         "indexing": {"pipeline"},
         "evaluating": {"pipeline"},
-        "serving": set[str](),
+        "serving": {"pipeline"},
         "querying": {"pipeline"},
+        "searching": set[str](),
+        "checking": set[str](),
         "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -105,24 +114,42 @@ def test_importing_the_core_loads_no_ray_and_touches_nothing(tmp_path: Path) -> 
     assert not [f for f in home.rglob("*") if f.is_file()]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "code",
-    ["import jobs.indexing.publishing", "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])"],
-    ids=["publishing", "the ingress and searchers"],
-)
-def test_processes_that_describe_nothing_load_no_torch(code: str, index: str) -> None:
-    command = [sys.executable, "-c", f"import sys; {code}; print('torch' in sys.modules)", index]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.strip() == b"False"
+def test_a_job_is_where_one_guess_finds_it() -> None:
+    for name, job in JOBS.items():
+        folder = job.options.__module__.split(".")[1]
+        assert job.body.partition(":")[0] == f"jobs.{folder}.{name}"
+        assert callable(job.load())
+
+
+# What takes its time to load: a process has of these only what it needs. Measured by tests/benchmarks/startup.py.
+HEAVY = {
+    *("ray", "torch", "torchvision", "timm", "ultralytics", "sklearn", "matplotlib"),
+    *("numpy", "scipy", "pandas", "pyarrow", "deltalake", "numba", "rasterio", "pystac", "shapely"),
+    *("fastapi", "starlette", "httpx", "rich", "PIL", "jinja2"),
+}
+READING = {"numpy", "scipy", "pyarrow", "deltalake"}  # the tables of an index
+LISTING = READING | {"rasterio", "numba", "pystac", "shapely", "rich"}
+SEARCHING = READING | {"numba", "rasterio", "shapely", "PIL", "pandas"}  # Arrow imports the last for any array
+MAY_LOAD: dict[str, set[str]] = {
+    "import rsir_core": set(),
+    "from jobs.reference import JOBS": set(),  # every entry point with its options
+    "import jobs.serve_tokens": set(),
+    "import jobs.rsir": set(),
+    f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
+    "import jobs.searching.search": {"rich"},
+    "import jobs.indexing.index": LISTING,  # to find out that nothing is new
+    "import jobs.querying.query": SEARCHING,
+    "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},
+    "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])": HEAVY - {"torch", "torchvision", "timm"},
+}
 
 
 @pytest.mark.slow
-def test_options_are_read_without_what_takes_its_time_to_load() -> None:
-    options = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in (ROOT / "jobs").rglob("options.py")]
-    heavy = "{'ray', 'torch', 'pyarrow', 'numpy', 'fastapi'}"
-    code = f"import sys, {', '.join(options)}; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.strip() == b"set()"
+@pytest.mark.parametrize("code", MAY_LOAD)
+def test_an_entry_point_loads_only_what_it_may(code: str, index: str) -> None:
+    script = f"import sys; {code}; print(*{HEAVY} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script, index], cwd=ROOT, capture_output=True, check=True, text=True)
+    assert set(done.stdout.split()) <= MAY_LOAD[code]
 
 
 @pytest.mark.parametrize("word", ["import ray", ".remote("])

@@ -9,17 +9,17 @@ import ray
 import ray.data
 
 from jobs.indexing.options import IndexConfig
+from jobs.indexing.published import archive_root, has_moved
 from jobs.indexing.replacing import Replacing
 from jobs.pipeline.cluster import rows_of
 from rsir_core import schemas
-from rsir_core.archive.listing import Root, rebase_uri, root_of
+from rsir_core.archive.listing import Root, rebase_uri
 from rsir_core.errors import TableError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
@@ -141,34 +141,6 @@ def _gathered(written: Sequence[dict[str, Any]]) -> Projected:
     return Projected(files, total(FeatureStatistics.from_json(file["statistics"]) for file in written))
 
 
-def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
-    """Tell whether `features` already matches the listing, so that no cluster is needed."""
-    published = index.keys("features", [schemas.PCA])
-    if len(published) == 0 or config.refit_pca:
-        return False
-    if not has_no_match_threshold(index, index.version()):
-        return False  # the last run was killed just before, or was of an earlier version of this package
-    if has_moved(index, _root(plan, config)):
-        return False
-    current = semi(index.keys("embeddings"), plan.listing)
-    same_size = len(index.pca(published[schemas.PCA][0].as_py()).components) == config.components
-    return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
-
-
-def _root(plan: Plan, config: IndexConfig) -> Root | None:
-    """Find the archive's root; None for a catalogue, whose images may lie anywhere."""
-    first = plan.listing.slice(0, 1).to_pylist() if config.item_selection is None else []
-    return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
-
-
-def has_moved(index: Index, root: Root | None) -> bool:
-    """Tell whether the archive has moved since it was published; the first row tells, as all rows have one root."""
-    if root is None:
-        return False
-    row = index.first_row(index.feature_files()[0]).select([schemas.URI, schemas.IMAGE_ID]).to_pylist()[0]
-    return root_of(row[schemas.URI], row[schemas.IMAGE_ID]) not in (root, None)
-
-
 def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca | None:
     """Load the PCA of the published rows; None if there are none, or if it is lost and will be refitted anyway."""
     if len(published) == 0:
@@ -206,7 +178,7 @@ def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: Ind
         pca = fit_pca(index, current, config.components) if grown else before.moments.fit(config.components)
     else:
         pca = before
-    root = _root(plan, config)
+    root = archive_root(plan, config)
     if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
         writer.put_pca(pca)
         writer.commit("features", project(index, current, pca, classes, root).files, "overwrite")

@@ -7,19 +7,21 @@ import time
 import uuid
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.indexing.options import IndexConfig
-from jobs.indexing.progress import Progress
 from rsir_core import schemas
 from rsir_core.index.diff import Plan
 from rsir_core.index.drift import Drift
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, put_last_run
 from rsir_core.storage.filesystem import put_file
+
+if TYPE_CHECKING:
+    from jobs.indexing.progress import Progress  # which brings Ray
 
 log = logging.getLogger(__name__)
 

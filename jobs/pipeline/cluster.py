@@ -13,7 +13,7 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
-from jobs.pipeline.resources import Needs, provided
+from jobs.pipeline.resources import Needs, is_on_cluster, provided
 from rsir_core.errors import ConfigError, RsirError
 from rsir_core.storage.filesystem import one_line
 
@@ -29,11 +29,6 @@ _AS_WANTED: Final = {
     "ray._private.authentication.authentication_token_setup": "Token authentication is enabled",
     "ray.data._internal.progress": "Progress bars disabled",
 }
-
-
-def is_on_cluster(address: str | None) -> bool:
-    """Tell whether a job runs on a cluster: one whose address it was given, or the one that it was submitted to."""
-    return address is not None or "RAY_ADDRESS" in os.environ  # Ray sets it for submitted jobs
 
 
 @contextmanager

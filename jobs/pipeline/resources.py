@@ -1,6 +1,7 @@
 """The resources that a job needs at least, and what is reported while a cluster lacks them."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,11 @@ from rsir_core.errors import ConfigError
 REPORT_INTERVAL: Final = 30.0  # seconds between two messages about what is awaited
 
 log = logging.getLogger("jobs")
+
+
+def is_on_cluster(address: str | None) -> bool:
+    """Tell whether a job runs on a cluster: one whose address it was given, or the one that it was submitted to."""
+    return address is not None or "RAY_ADDRESS" in os.environ  # Ray sets it for submitted jobs
 
 
 class Needs(NamedTuple):

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy, Dataset
 
 from rsir_core.imagery.reading import Reading, read_batches, reader_of
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 ROWS_PER_FILE: Final = 1024  # about 2.5 MB of embeddings; `compact` merges them later
 MAX_ROWS: Final = 500_000  # that an actor gathers before writing, if an image has several rows: 110 MB of results
@@ -76,7 +76,7 @@ class Stage:
 
 
 class ReadWorkWrite:
-    """Ray Data stage on CPUs: read, process and write a block of listed files in one actor.
+    """Stage on CPUs, of an actor of Ray Data or of this process: read, process and write a block of listed files.
 
     Args:
         stage: the work.
@@ -94,7 +94,7 @@ class ReadWorkWrite:
         return self._stage.write(pa.concat_tables([self._work(read) for read in batches], promote_options="default"))
 
 
-def build_dataset(stage: Stage, options: PoolOptions, listing: pa.Table) -> Dataset:
+def build_dataset(stage: Stage, options: PoolOptions, listing: pa.Table) -> "Dataset":
     """Build the lazy dataset of a stage's results for listed files.
 
     Args:
@@ -102,6 +102,9 @@ def build_dataset(stage: Stage, options: PoolOptions, listing: pa.Table) -> Data
         options: the job's options.
         listing: the files; see `reading.read_files`.
     """
+    import ray.data  # noqa: PLC0415 -- stages also run without it, see `ReadWorkWrite`
+    from ray.data import ActorPoolStrategy  # noqa: PLC0415
+
     actors = options.actors or actor_count(options.num_gpus)
     unit = rows_per_file(len(listing), actors, options.batch_size, stage.at_risk, stage.rows_each)
     share = unit  # of the listing, for one reading task or actor
@@ -141,5 +144,7 @@ def rows_per_file(images: int, actors: int, batch_size: int, at_risk: int, rows_
 
 def actor_count(num_gpus: float) -> int:
     """Count the actors that the cluster has room for: one per `num_gpus` of a GPU, or one per CPU."""
+    import ray  # noqa: PLC0415 -- as above
+
     resources = ray.cluster_resources()
     return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))

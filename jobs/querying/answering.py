@@ -1,4 +1,4 @@
-"""The stages from a listed query to its written results, as Ray Data runs them: read, describe, rank, write.
+"""The stages from a listed query to its written results: read, describe, rank, write; on Ray or in this process.
 
 The arrangement is that of `describing`; the rows of the index lie in the actors that describe.
 """
@@ -6,16 +6,15 @@ The arrangement is that of `describing`; the rows of the index lie in the actors
 import io
 import time
 import uuid
+from collections.abc import Iterator
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from ray.data import Dataset
 
-from jobs.pipeline.stage import Stage, build_dataset
+from jobs.pipeline.stage import ReadWorkWrite, Stage, build_dataset, rows_per_file
 from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.arrays import Mask
@@ -26,8 +25,10 @@ from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.filters import Filter
 from rsir_core.storage.filesystem import put_file
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 # A query that found nothing is one row without a rank; one that failed too, with its kind.
 ANSWERED: Final = pa.schema([*schemas.RESULTS, *schemas.FAILURE, pa.field("began", pa.float64())])
@@ -41,14 +42,24 @@ WRITTEN: Final = pa.schema(
 
 
 class AnswerRead:
-    """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`)."""
+    """Stage: pixels in, results out (schema `reading.READ` to `ANSWERED`).
 
-    def __init__(self, config: QueryConfig, served: ServedVersion, device: str) -> None:
-        torch.set_num_threads(1)
+    Args:
+        config: of the job.
+        served: what is asked.
+        threads: of torch; None: all cores.
+        device: that describes.
+    """
+
+    def __init__(self, config: QueryConfig, served: ServedVersion, threads: int | None, device: str) -> None:
+        import torch  # noqa: PLC0415 -- where queries are described
+
+        if threads is not None:
+            torch.set_num_threads(threads)
         self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
-        self._ranking = Ranking(config.k, 0, Filter.of(config), config.near_duplicates, config.distance)
+        self._ranking = Ranking.of(config)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
@@ -66,8 +77,7 @@ class AnswerRead:
         return self._rows.passing(self._ranking.filter)
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
-        match = self._rows.resolve(descriptor)
-        query = descriptor if match is None else match.query
+        query = self._rows.as_indexed(descriptor) or descriptor
         _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
         top = int(query.class_probabilities.argmax())
         of_query = {
@@ -114,7 +124,9 @@ def write_part(folder: str, table: pa.Table) -> None:
     put_file(f"{folder}/part-{uuid.uuid4().hex}.parquet", data.getvalue())
 
 
-def answer_files(config: QueryConfig, served: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda") -> Dataset:
+def answer_files(
+    config: QueryConfig, served: ServedVersion, listing: pa.Table, out: str, gpu: str = "cuda"
+) -> "Dataset":
     """Build a lazy dataset that answers listed queries and yields metadata (schema `WRITTEN`) of what it wrote.
 
     Args:
@@ -124,9 +136,18 @@ def answer_files(config: QueryConfig, served: ServedVersion, listing: pa.Table, 
         out: the folder to write below.
         gpu: the device that an actor with a GPU describes on.
     """
-    write = partial(write_answered, out=out)
-    stage = Stage(Reading.of(config), AnswerRead, (config, served), write, config.k, gpu=gpu)
+    stage = Stage(Reading.of(config), AnswerRead, (config, served, 1), partial(write_answered, out=out), config.k,
+                  gpu=gpu)  # fmt: skip
     return build_dataset(stage, config, listing)
+
+
+def answer_here(config: QueryConfig, served: ServedVersion, listing: pa.Table, out: str) -> Iterator[dict[str, Any]]:
+    """Do the same in this process, on all of its cores; yields rows of schema `WRITTEN`."""
+    stage = Stage(Reading.of(config), AnswerRead, (config, served, None), partial(write_answered, out=out), config.k)
+    answer = ReadWorkWrite(stage, config.batch_size)
+    unit = rows_per_file(len(listing), 1, config.batch_size, stage.at_risk, config.k)
+    for start in range(0, len(listing), unit):
+        yield from answer(listing.slice(start, unit)).to_pylist()
 
 
 def _failures(bad: pa.Table) -> pa.Table:

@@ -54,9 +54,8 @@ class RankRequest(NamedTuple):
 
     def answer(self, rows: PartitionSearch) -> Ranked | None:
         """Rank a share of the rows; None if the query names a row that is not among them."""
-        match = rows.resolve(self.query) if self.resolve else None
-        query = self.query if match is None else match.query
-        if isinstance(query, ImageName):
+        query = rows.as_indexed(self.query) if self.resolve else self.query
+        if query is None or isinstance(query, ImageName):
             return None
         return rows.rank(query, self.ranking, rows.passing(self.ranking.filter))
 

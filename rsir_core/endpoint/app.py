@@ -16,10 +16,11 @@ from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import AccessLog, Record
 from rsir_core.endpoint.errors import add_refusals
+from rsir_core.endpoint.guard import add_tokens
 from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
 from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.search import add_search
-from rsir_core.endpoint.tokens import Tokens, add_tokens
+from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.retrieval.describing import THUMBNAIL_SIDE, shrink

@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message, Receive
 
-from rsir_core.endpoint.request import SearchRequest, in_words
+from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import QueryError
+from rsir_core.search.filter_options import in_words
 
 SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
 JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it

@@ -176,9 +176,9 @@ class Index:
         """Load the index's own copy of the model bundle."""
         return load_bundle(bundle_uri(self.uri), fingerprint)
 
-    def bundle_settings(self, fingerprint: str) -> BundleSettings:
-        """Read a bundle of the index without its weights."""
-        return read_settings(bundle_uri(self.uri), fingerprint)
+    def bundle_settings(self, fingerprint: str | None = None, check_weights: bool = False) -> BundleSettings:
+        """Read the index's own copy of the model bundle without its weights, see `read_settings`."""
+        return read_settings(bundle_uri(self.uri), fingerprint, check_weights)
 
     def check_bundle(self, models: str, views: int | None = None) -> str:
         """Check that a model bundle is, or may become, the index's own; returns its fingerprint there.

@@ -59,13 +59,18 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
     return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
 
 
-def read_settings(uri: str, fingerprint: str | None = None) -> BundleSettings:
-    """Read what a bundle is besides its weights, which are neither read nor checked.
+def read_settings(uri: str, fingerprint: str | None = None, check_weights: bool = False) -> BundleSettings:
+    """Read what a bundle is besides its weights, without torch.
+
+    Args:
+        uri: the bundle's folder.
+        fingerprint: what it must be, when an index asks for it.
+        check_weights: read the weights too, and check every byte of them against the manifest.
 
     Raises:
-        BundleError: missing, incomplete, of another format, or not the bundle asked for.
+        BundleError: missing, incomplete, of another format, or not the bundle asked for; or its weights are damaged.
     """
-    return _settings(_whole_manifest(uri, fingerprint))
+    return _settings((_checked_manifest if check_weights else _whole_manifest)(uri, fingerprint))
 
 
 def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
@@ -121,7 +126,7 @@ def copy_bundle(source: str, target: str, views: int | None = None, used: str | 
 
 def _checked(source: str, target: str, views: int | None, used: str | None) -> tuple[dict[str, Any], bool]:
     """Check that a bundle is sound; returns its manifest with so many views, and whether it is at `target` already."""
-    manifest = _with_views(_whole_manifest(source, load_bundle(source).fingerprint), views)
+    manifest = _with_views(_checked_manifest(source, None), views)
     there = _read_manifest(target)
     if there is not None and there["fingerprint"] != manifest["fingerprint"]:
         theirs = there["classifier"]["settings"].get("views", 1)
@@ -152,7 +157,7 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
     manifest |= {part: {"settings": dataclasses.asdict(settings), "file": file, "sha256": digest}, **more}
     manifest = {"format": FORMAT, **manifest}
     manifest["classes"] = manifest["classifier"]["settings"]["classes"] if manifest["classifier"] else None
-    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "timm", "ultralytics-opencv-headless")}
+    manifest["versions"] = {n: version(n) for n in ("torch", "torchvision", "ultralytics-opencv-headless")}
     manifest = _with_fingerprint(manifest)
     if split_csv is not None:
         put_file(f"{uri}/{SPLIT}", split_csv.encode())  # small, and next to last: it is of this classifier
@@ -194,6 +199,14 @@ def _whole_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:
     return manifest
 
 
+def _checked_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:
+    """Read the manifest of a bundle whose weights are there and whole."""
+    manifest = _whole_manifest(uri, fingerprint)
+    for part in filter(None, (manifest["classifier"], manifest["detector"])):
+        _read_weights(uri, part)
+    return manifest
+
+
 def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
     classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
     detector = manifest["detector"] and DetectorSettings(**_tuples(manifest["detector"]["settings"]))
@@ -218,6 +231,11 @@ def _read_manifest(uri: str) -> dict[str, Any] | None:
 def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, "Tensor"]:
     from safetensors.torch import load  # noqa: PLC0415 -- as above
 
+    return dict(load(_read_weights(uri, part)))
+
+
+def _read_weights(uri: str, part: Mapping[str, Any]) -> bytes:
+    """Read a file of weights and check it against its hash in the manifest."""
     fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
     try:
         with reading_from(f"{uri}/{part['file']}"):
@@ -226,7 +244,7 @@ def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, "Tensor"]:
         raise BundleError(f"the bundle {uri} lacks {part['file']}; copy it again or write the bundle again") from error
     if hashlib.sha256(data).hexdigest() != part["sha256"]:
         raise BundleError(f"{uri}/{part['file']} is damaged (its hash differs from {MANIFEST}); copy it again")
-    return dict(load(data))
+    return data
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

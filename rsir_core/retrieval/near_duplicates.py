@@ -19,6 +19,7 @@ from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import Picture, read_picture
 from rsir_core.imagery.rgb import MAX_PIXELS
+from rsir_core.search.ranking_options import COMPARED
 
 # How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
 # happens between batches of different sizes.
@@ -31,7 +32,6 @@ SIDE: Final = 32  # of the thumbnails that are compared, in pixels
 # Grey levels, root mean square, at most: on UC Merced, quality 75 at 80 % of the size moves 98 % of such small pictures
 # by less, and the two most alike of different pictures are 4.9 apart.
 SAME: Final = 4.0
-COMPARED: Final = 20  # nearest results whose pixels are compared
 READERS: Final = 4  # threads: reading is mostly waiting, or decoding outside the interpreter's lock
 
 Kind = Literal["identical", "re-encoded", "different"]

@@ -101,6 +101,13 @@ class PartitionSearch:
                 return found._replace(query=same)
         return None
 
+    def as_indexed(self, query: Query) -> Descriptor | None:
+        """Return what a query is ranked by: the row that it names or equals, else itself; None: it names no row."""
+        match = self.resolve(query)
+        if match is not None:
+            return match.query
+        return None if isinstance(query, ImageName) else query
+
     def passing(self, wanted: Filter) -> Allowed:
         """Find which rows pass a filter, which looks at each row; None: all do.
 

@@ -1,20 +1,22 @@
 """Queries, rankings and ranked results."""
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rsir_core.errors import QueryError
 from rsir_core.models.regions import DetectedObject, Region
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.exact import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
+from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
+SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
-DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
 RankedBy = Literal["weighted_distance", "distance"]
 
 
@@ -45,6 +47,22 @@ class Descriptor:
         """Return the representative object."""
         return self.objects[0] if self.objects else None
 
+    def check_fits(self, served: ServedVersion) -> None:
+        """Check that rows of a version can be ranked by this descriptor.
+
+        Raises:
+            QueryError: they cannot.
+        """
+        for name, given, wanted in (
+            ("feature", self.feature, served.dimensions),
+            ("class_probabilities", self.class_probabilities, len(served.classes)),
+        ):
+            if len(given) != wanted:
+                raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
+        total = self.class_probabilities.sum(dtype=np.float64)
+        if not abs(total - 1) < SUM_ERROR:
+            raise QueryError(f"class_probabilities: they sum to {total:g}; they must sum to 1")
+
 
 Query = ImageName | Descriptor
 
@@ -58,6 +76,11 @@ class Ranking:
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "weighted"
+
+    @classmethod
+    def of(cls, options: RankingOptions, offset: int = 0) -> Self:
+        """Build the ranking that options or a request ask for."""
+        return cls(options.k, offset, Filter.of(options), options.near_duplicates, options.distance)
 
     @property
     def first(self) -> int:

@@ -31,12 +31,12 @@ def open_version(uri: str, version: int | None = None) -> ServedVersion:
         TableError, BundleError: see `read_version`; or the weights are missing or damaged.
     """
     found = read_version(uri, version)
-    Index(uri).bundle(found.bundle)
+    Index(uri).bundle_settings(found.bundle, check_weights=True)
     return found
 
 
 def read_version(uri: str, version: int | None = None) -> ServedVersion:
-    """Read a version of an index (default: the newest), but for the models' weights, which need torch.
+    """Read a version of an index (default: the newest), but for the models' weights.
 
     Raises:
         TableError: no index, no such version, no rows, rows of more than one bundle or PCA, or the PCA is missing.

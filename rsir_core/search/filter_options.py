@@ -3,10 +3,22 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json  # unlike json's, it limits nesting
 
+from rsir_core.errors import QueryError
+
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+MAX_ERRORS: Final = 5  # named in a message
 LONGEST: Final = 10_000  # items of a list: each one that is wrong costs time to report
 
 
@@ -85,3 +97,15 @@ class FilterOptions(BaseModel):
         if self.start is not None and self.end is not None and self.start > self.end:
             raise ValueError(f"start: {self.start.isoformat()} is later than the end {self.end.isoformat()}")
         return self
+
+
+def in_words(error: ValidationError) -> QueryError:
+    """Format the first fields that are wrong, with what was given, on one line."""
+    lines = []
+    for e in error.errors(include_url=False)[:MAX_ERRORS]:
+        field = ".".join(str(part) for part in e["loc"])
+        message = e["msg"].removeprefix("Value error, ")
+        lines.append(f"{field}: {message}, got {e['input']!r:.100}" if field else message)
+    if error.error_count() > MAX_ERRORS:
+        lines.append(f"and {error.error_count() - MAX_ERRORS} more")
+    return QueryError("; ".join(lines))

@@ -10,7 +10,6 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
@@ -159,6 +158,8 @@ def _value(field: pa.Field, value: Any) -> Any:
 
 
 def _evaluate(table: pa.Table, test: pc.Expression) -> Mask:
+    import pyarrow.dataset as ds  # noqa: PLC0415 -- brings pandas
+
     try:
         passed = ds.dataset(table).to_table(columns={"passed": test})["passed"]
     except (pa.ArrowException, OverflowError) as error:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -84,6 +84,35 @@ def put_file(uri: str, data: bytes) -> None:
     """
     try:
         _put(uri, data)
+    except RsirError:
+        raise
+    except Exception as error:  # each store has its own family of errors
+        raise not_written(uri, error) from error
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[IO[bytes]]:
+    """Give a file to write to, which appears under its URI when the body has ended well.
+
+    Raises:
+        StorageError: the store refuses or fails.
+    """
+    fs, path = file_system(uri)
+    try:
+        if not isinstance(fs, LocalFileSystem):
+            with tempfile.NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                fs.put_file(file.name, path)
+            return
+        unfinished = Path(f"{path}.{uuid.uuid4().hex}")
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as local:
+                yield local
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except RsirError:
         raise
     except Exception as error:  # each store has its own family of errors

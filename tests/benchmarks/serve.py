@@ -31,9 +31,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from jobs.serve import QUIET, free_port
 from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
+from jobs.serving.serve import QUIET, free_port
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from docs.hooks import openapi
+from jobs import rsir
 from jobs.command import parse
 from jobs.reference import JOBS
 from rsir_core.errors import ConfigError
@@ -33,7 +34,9 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             check(words[words.index("--") + 1 :], monkeypatch)
         case ["python", "-m", module, *options] if module.startswith("jobs.") and module != "jobs.serve_tokens":
             name = module.removeprefix("jobs.")
-            parse(JOBS[name], name, options)
+            parse(JOBS[name].options, name, options)
+        case ["rsir", *options]:
+            check_rsir(options)
         case ["python", "-m", module, *options]:
             check_script(module, options, monkeypatch)
         case ["python", "-c", code]:
@@ -50,6 +53,19 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for word in words:
         if OURS.fullmatch(word) and word not in FILES_OF_OTHERS:
             assert (ROOT / word).exists(), words
+
+
+def check_rsir(words: list[str]) -> None:
+    """Fail where `rsir` has no such command, or that command no such options."""
+    if words == ["--help"]:
+        return
+    typed = next(" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in (*rsir.NAMES, rsir.TOKEN))
+    options = words[len(typed.split()) :]
+    if typed == rsir.TOKEN:
+        return
+    if typed == "search" and not options[0].startswith("-"):
+        options = ["--image", *options]
+    parse(JOBS[rsir.NAMES[typed]].options, typed, options)
 
 
 def check_script(module: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,11 +124,13 @@ def test_all_blocks_of_commands_are_found() -> None:
         "make tests",
         "kubectl apply --filename k8s/none.yaml",
         "rsir index",
+        "rsir search query.jpg --index i --kk 3",
+        "rsir trian classifier",
     ],
 )
 def test_commands_that_do_not_exist_are_noticed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (words,) = commands_in(text, tmp_path)
-    with pytest.raises((AssertionError, ConfigError, KeyError, SystemExit)):
+    with pytest.raises((AssertionError, ConfigError, KeyError, StopIteration, SystemExit)):
         check(words, monkeypatch)
 
 

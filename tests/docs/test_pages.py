@@ -16,14 +16,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from jobs.serve import free_port
+from jobs.serving.serve import free_port
 from tests.docs.commands import PAGES, ROOT, blocks_of
 from tests.support.serving import local_app, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
+NOTEBOOK: Final = ROOT / "docs" / "tutorials" / "notebook.ipynb"
 FIRST: Final = ROOT / "docs" / "tutorials" / "first-archive.md"
 NOT_RUN: Final = {  # commands that match: why
     r"make|source|pip": "set up a whole environment, or run this suite",
@@ -82,6 +85,7 @@ class Reader:
 
     def _run(self, line: str, really_serve: bool) -> None:
         words = shlex.split(line, comments=True)
+        words = ["python", "-m", "jobs.rsir", *words[1:]] if words[0] == "rsir" else words
         if words[:3] == ["python", "-m", "jobs.serve"]:
             self._serve(words[words.index("--index") + 1], words[2:] if really_serve else None)
         elif words[:2] == ["python", "-m"] and words[2].startswith("jobs.") and not re.search(r"[|<>]", line):
@@ -156,6 +160,18 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def test_the_first_tutorial_leaves_what_it_promises(reader: Reader) -> None:
     assert {path.name for path in reader.folder.iterdir()} >= {"images", "models", "index", "report"}
     assert (reader.folder / "report" / "report.html").exists()
+
+
+def test_the_notebook_can_be_run(reader: Reader) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    assert NOTEBOOK.stat().st_size < 200_000 and not any(cell.get("outputs") for cell in notebook.cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(reader.folder)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pages = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert sum("data:image/jpeg" in page for page in pages) == 4
+    assert (reader.folder / "rows.parquet").exists()
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from jobs.command import run
+import jobs.evaluate
 from jobs.demo.scenes import draw_scene
-from jobs.evaluate import evaluate, measure
+from jobs.evaluating.evaluate import evaluate, measure
 from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.cluster import joined
 from rsir_core import schemas
@@ -233,7 +233,7 @@ def test_the_summary_is_the_last_line_after_the_table(
     made_up: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--index", made_up, "--report", str(tmp_path), "--arms", "key_region", "--json"]
-    assert run(evaluate, EvaluateConfig, "evaluate", arguments) == 0
+    assert jobs.evaluate.evaluate.main(arguments) == 0
     *table, last = capsys.readouterr().out.splitlines()
     summary, metrics = json.loads(last), json.loads((tmp_path / "metrics.json").read_text())
     assert {name: summary[name] for name in ("map", "anmrr", "queries", "database")} == {

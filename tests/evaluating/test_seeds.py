@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.evaluate import evaluate, measure
+from jobs.evaluating.evaluate import evaluate, measure
 from jobs.evaluating.options import EvaluateConfig
 from rsir_core.errors import ConfigError
 from tests.support.made_up import CLASSES, ROOT, write_index, write_split

@@ -29,7 +29,7 @@ IMPORTED: Final = (  # all that the script imports at some time, but for what it
 )  # fmt: skip
 # What a machine that is lent for PyTorch has; see its list of packages.
 THERE: Final = (
-    "torch", "torchvision", "timm", "pyarrow", "fsspec", "numpy", "pillow", "safetensors", "scipy", "scikit-learn",
+    "torch", "torchvision", "pyarrow", "fsspec", "numpy", "pillow", "safetensors", "scipy", "scikit-learn",
     "numba", "pandas", "matplotlib", "opencv-python-headless", "pyyaml", "psutil", "requests", "protobuf", "click",
     "jinja2", "rich", "msgpack", "filelock", "packaging", "attrs", "aiohttp", "grpcio", "tqdm", "prometheus-client",
 )  # fmt: skip

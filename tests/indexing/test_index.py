@@ -20,7 +20,7 @@ from jobs.indexing import publishing
 from jobs.indexing.compacting import compact_features
 from jobs.indexing.describing import describe_files
 from jobs.indexing.options import IndexConfig
-from jobs.indexing.publishing import is_published
+from jobs.indexing.published import is_published
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, BundleError, LeaseError, TableError
@@ -223,7 +223,7 @@ def test_what_the_store_refuses_in_mass_ends_the_run_before_it_publishes(
     draw(tmp_path / "archive", 18, 4)
     for name in ("refused1.png", "refused2.png"):
         shutil.copy(tmp_path / "archive" / "airport" / "018.png", tmp_path / "archive" / name)
-    monkeypatch.setattr("jobs.index.describe_files", partial(describe_files, function=read_poisoned))
+    monkeypatch.setattr("jobs.indexing.updating.describe_files", partial(describe_files, function=read_poisoned))
     before = Index(indexed.index).version()
     with pytest.raises(ArchiveError, match=r"\b2 of 6\b.*2 denied"):
         index_archive(indexed)

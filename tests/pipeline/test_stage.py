@@ -10,7 +10,7 @@ import ray
 import torch
 from PIL import Image
 
-from jobs import propose_boxes as proposing
+from jobs.boxes import propose_boxes as proposing
 from jobs.boxes.options import ProposeBoxesConfig
 from jobs.evaluate import evaluate
 from jobs.evaluating import describing

@@ -1,4 +1,4 @@
-"""The query job on real Ray: what the endpoint answers, for a whole folder, once each."""
+"""The query job, in its own process and on real Ray: what the endpoint answers, for a whole folder, once each."""
 
 import json
 import shutil
@@ -17,6 +17,7 @@ from jobs.demo.scenes import draw_scene
 from jobs.query import answer_queries
 from jobs.querying.answering import answer_files
 from jobs.querying.options import QueryConfig
+from jobs.querying.query import FEW, is_done_here
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ArchiveError, ConfigError, RsirError, TableError
@@ -55,9 +56,12 @@ def tables(out: str) -> tuple[pa.Table, pa.Table]:
 
 @ray_test
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("actors", [1, 2])
 def test_a_folder_is_answered_as_the_endpoint_answers_each_image(
-    config: QueryConfig, client: httpx.Client, stored: Rows
+    config: QueryConfig, client: httpx.Client, stored: Rows, actors: int
 ) -> None:
+    config = replaced(config, actors=actors)
+    assert is_done_here(config, 7) == (actors == 1)
     summary = answer_queries(config)
     wanted = {"queries": 7, "answered": 6, "failed": 1, "rows": 6 * K}
     assert {name: summary[name] for name in wanted} == wanted
@@ -136,7 +140,7 @@ def test_a_run_that_fails_leaves_nothing(config: QueryConfig, monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise RsirError("the disk is full")
 
-    monkeypatch.setattr("jobs.query.write_part", refuse)
+    monkeypatch.setattr("jobs.querying.query.write_part", refuse)
     with pytest.raises(RsirError, match="full"):
         answer_queries(config)
     assert [f.name for f in Path(config.out).parent.iterdir() if f.name.startswith("out")] == []
@@ -167,6 +171,15 @@ def test_as_a_command(config: QueryConfig) -> None:
     assert "answered, 1 failed" in done.stderr and "s left" in done.stderr
     again = forks.run(command)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+
+
+def test_many_queries_gpus_and_clusters_take_ray(config: QueryConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = replaced(config, actors=0)
+    assert is_done_here(alone, FEW) and not is_done_here(alone, FEW + 1)
+    for other in ({"num_gpus": 1.0}, {"actors": 2}, {"address": "auto"}):
+        assert not is_done_here(replaced(alone, **other), 1)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")  # as in a submitted job
+    assert not is_done_here(alone, 1)
 
 
 def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """Ray's workers and the project's commands, forked from one process that has imported what they import.
 
-A new interpreter takes eight seconds of a core to import torch, torchvision and timm, and the tests start hundreds of
-them. What is forked is a process of its own all the same, with its own environment, output and end.
+A new interpreter takes eight seconds of a core to import torch, torchvision and the rest, and the tests start hundreds
+of them. What is forked is a process of its own all the same, with its own environment, output and end.
 
 `python -m tests.support.forks` is that parent. It has one thread, so that a fork lacks none.
 """
@@ -31,7 +31,7 @@ from tests.support.ray_worker import SOCKET, ask
 ROOT: Final = Path(__file__).parents[2]
 LARGEST: Final = 1_000_000  # bytes of a request
 # Not Ray, which reads the environment as it is imported: each fork has its own.
-PRELOADED: Final = ("aiohttp", "fastapi", "grpc", "pandas", "s3fs", "sklearn.cluster", "torchvision", "timm")
+PRELOADED: Final = ("aiohttp", "fastapi", "grpc", "pandas", "s3fs", "sklearn.cluster", "torchvision")
 
 
 class Fork:

@@ -16,10 +16,10 @@ import torchvision
 
 from jobs.evaluate import evaluate
 from jobs.evaluating.options import EvaluateConfig
-from jobs.finetune_classifier import finetune, readable, run_name
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from jobs.training.distributed import train_worker
+from jobs.training.finetune_classifier import finetune, readable, run_name
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError

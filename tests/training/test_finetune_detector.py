@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from jobs.finetune_detector import _overrides, _run_folder, finetune_detector
+from jobs.training.finetune_detector import _overrides, _run_folder, finetune_detector
 from jobs.training.options import FinetuneDetectorConfig
 from rsir_core.boxes.data import read_boxes
 from rsir_core.errors import ConfigError, LabelError, WeightsError
@@ -201,7 +201,7 @@ def test_start_weights_are_checked_before_training(config: FinetuneDetectorConfi
 
 
 def test_a_checkpoint_of_ones_own_is_a_start(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
-    from jobs.finetune_detector import _start  # noqa: PLC0415
+    from jobs.training.finetune_detector import _start  # noqa: PLC0415
 
     saved, file = build_detector("yolov5n", 2), tmp_path / "own.pt"
     torch.save({"model": saved, "train_args": {}}, file)

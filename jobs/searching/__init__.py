@@ -1,0 +1,1 @@
+"""One search at the terminal: its options, and the ways in which it is shown."""

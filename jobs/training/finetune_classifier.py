@@ -1,0 +1,240 @@
+"""Fine-tune the classifier, in this process or on a cluster by Ray Train, and write it into a model bundle."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save
+
+from jobs.command import Summary
+from jobs.pipeline.resources import is_on_cluster
+from jobs.training.options import FinetuneClassifierConfig
+from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
+from rsir_core.archive.listing import list_images
+from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.imagery.reading import Reading, pictures_of
+from rsir_core.models import bundle
+from rsir_core.models.calibration import hold_out
+from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
+from rsir_core.models.settings import ClassifierSettings
+from rsir_core.storage.filesystem import file_system, make_folder
+from rsir_core.training.calibrating import calibrate
+from rsir_core.training.classifier import Plan, Trained, train, trained
+from rsir_core.training.worker import LocalWorker
+
+log = logging.getLogger("jobs.finetune_classifier")
+# Without huge pages a quarter of the training's time went into the page faults of its large activations.
+HUGE_PAGES: Final = {"THP_MEM_ALLOC_ENABLE": "1"}
+RUN: Final = "classifier-"  # and what of its settings has an effect
+# On what is learnt: a run is resumed whatever they say.
+WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds")
+
+
+def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
+    """Check files: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
+    # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
+    found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
+    for read in pictures_of(found["uri"], reading):
+        error = read if isinstance(read, ImageError) else None
+        found["message"].append(error and str(error))
+        found["refused"].append(error is not None and error.is_refused)
+    return found
+
+
+def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> list[LabelledImage]:
+    """Keep the images that can be read, and name the others on the log.
+
+    Args:
+        images: to read.
+        reading: how.
+        on_cluster: read them by tasks of the cluster that this process is connected to.
+
+    Raises:
+        LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
+            another training.
+    """
+    uris = np.array([image.uri for image in images], object)
+    if on_cluster:
+        import ray.data  # noqa: PLC0415 -- not needed in this process alone
+
+        files = ray.data.from_items([{"uri": uri} for uri in uris])
+        found = files.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
+    else:
+        columns = why_unreadable({"uri": uris}, reading)
+        found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
+    if refused := [row["message"] for row in found if row["refused"]]:
+        raise LabelError(
+            f"{len(refused)} training images are refused by their store, for example: {refused[0]}; "
+            "check credentials and network, then run this again"
+        )
+    for message in messages.values():
+        log.warning("left out: %s", message)
+    if len(messages) == len(images):
+        raise LabelError(
+            f"none of the {len(images)} training images can be read, for example: {message}; check the archive"
+        )
+    return [image for image in images if image.uri not in messages]
+
+
+def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> None:
+    """Make sure that the classifier learns all of its classes.
+
+    Raises:
+        LabelError: a class has no image to be trained on.
+    """
+    if untaught := sorted(set(classes) - {image.label for image in training}):
+        raise LabelError(
+            f"no training image of {', '.join(untaught)} can be read; mend them, or take them out of the archive"
+        )
+
+
+def finetune(config: FinetuneClassifierConfig) -> Summary:
+    """Split, train, write the bundle.
+
+    One worker on this machine trains in this process, without Ray; on a cluster, or by several workers, Ray Train does.
+    """
+    began = time.monotonic()
+    os.environ.update(HUGE_PAGES)  # before PyTorch allocates anything
+    files = list(list_images(config.archive))
+    etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
+    images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
+    taught = [image for image in images if image.split == "train"]
+    classes = sorted({image.label for image in taught})
+    fraction, labels = config.calibration_fraction, [image.label for image in taught]
+    training, held_out = hold_out(taught, labels, fraction, config.seed)
+    settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
+    check_sides(config.backbone, {config.image_size, config.recipe.side(config.image_size)})
+    start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
+    make_folder("--models", config.models)
+    detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
+    reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
+    with _joined(config) if on_cluster else _alone(config):
+        can_be_read = set(readable(taught, reading, on_cluster))
+        training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
+        _check_taught(classes, training)
+        done = _train(config, _plan(config, settings, training, start), etags, on_cluster)
+    state, (detects, detector_state) = done.weights, detector or (None, {})
+    models = bundle.Bundle(settings, detects, config.tau, "", state, detector_state)
+    settings, calibration = calibrate(
+        models, held_out, reading, _device(config) if torch.cuda.is_available() else "cpu"
+    )
+    fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
+    _clear(config.models)
+    return {
+        "classes": len(classes),
+        "images": len(training),
+        "unreadable": len(taught) - len(can_be_read),
+        "test_images": sum(image.split == "test" for image in images),
+        "epochs": config.epochs,
+        **done.metrics,
+        **calibration,
+        "seconds": round(time.monotonic() - began, 1),
+        "fingerprint": fingerprint,
+        "models": config.models,
+    }
+
+
+@contextmanager
+def _joined(config: FinetuneClassifierConfig) -> Iterator[None]:
+    from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray, which this process alone does not need
+
+    with joined(config.address, config.needs):
+        yield
+
+
+@contextmanager
+def _alone(config: FinetuneClassifierConfig) -> Iterator[None]:
+    """Check that this machine has the GPU that is asked for.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"{config.needs.options} needs {config.num_gpus:g} GPUs of which there are {torch.cuda.device_count()} on "
+            "this machine; ask for less, or run it on a cluster (--address)"
+        )
+    yield
+
+
+def _device(config: FinetuneClassifierConfig) -> str:
+    """Choose where this process computes; a cluster's GPUs may all be elsewhere."""
+    return "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
+
+
+def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
+    """Name a training by all that would make it another one, so that a killed one is continued by the same only."""
+    content = hashlib.sha256(json.dumps([payload, etags], sort_keys=True, default=str).encode())
+    content.update(save(dict(start or {})))
+    return f"{RUN}{content.hexdigest()[:12]}"
+
+
+def _plan(
+    config: FinetuneClassifierConfig,
+    settings: ClassifierSettings,
+    images: Sequence[LabelledImage],
+    start: State | None,
+) -> Plan:
+    return Plan(
+        images=images,
+        classifier=settings,
+        start=start,
+        recipe=config.recipe,
+        tau=config.tau,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        max_pixels=config.max_pixels,
+        threads=config.num_cpus,
+        workers=config.workers,
+    )
+
+
+def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
+    """Run or continue a training of images whose etags are given by URI.
+
+    Raises:
+        LabelError: an image cannot be read any more.
+        ConfigError: the loss is no number any more, or a cluster's workers never came.
+    """
+    effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
+    payload = {"config": effective, "classifier": asdict(plan.classifier), "images": list(plan.images)}
+    name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start)
+    folder = f"{_runs(config.models)}/{name}"
+    try:
+        if on_cluster:
+            from jobs.training.distributed import train_on_cluster  # noqa: PLC0415 -- Ray Train
+
+            return trained(train_on_cluster(config, plan, folder, HUGE_PAGES))
+        worker = LocalWorker(folder, torch.device(_device(config)))
+        train(plan, worker)
+    except ImageError as error:
+        raise LabelError(f"{error}; once it is back as it was, the same command goes on with this epoch") from error
+    checkpoint = worker.newest()
+    if checkpoint is None:
+        raise RuntimeError("no epoch is saved, though there is one at least")
+    return trained(checkpoint)
+
+
+def _runs(models: str) -> str:
+    return f"{models.rstrip('/')}/training"
+
+
+def _clear(models: str) -> None:
+    """Remove the checkpoints of all runs: until the bundle is written, a killed job resumes from there."""
+    fs, path = file_system(_runs(models))
+    for name in fs.ls(path, detail=False):
+        if name.rsplit("/", 1)[-1].startswith(RUN):
+            fs.rm(name, recursive=True)

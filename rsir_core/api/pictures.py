@@ -1,0 +1,43 @@
+"""From what a user calls an image to its pixels."""
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from rsir_core.arrays import Pixels
+from rsir_core.errors import QueryError
+from rsir_core.imagery.decode import Picture, decode, read_picture
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    ImageLike = str | os.PathLike[str] | bytes | Image.Image | Pixels
+
+FORMS: Final = "a path, a URI, bytes of a file, a PIL image, or an array of H×W×3 uint8"
+
+
+def is_image_like(value: Any) -> "TypeIs[ImageLike]":
+    """Tell whether a value is one image, and no collection of some."""
+    return isinstance(value, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+
+
+def read_image(image: "ImageLike", max_pixels: int) -> Picture:
+    """Read an image in any of its forms.
+
+    Raises:
+        ImageError: a file cannot become a picture.
+        QueryError: it is none of `FORMS`, or an array of another shape or type.
+    """
+    if isinstance(image, bytes):
+        return decode(image, "the image", max_pixels)
+    if isinstance(image, (str, os.PathLike)):
+        return read_picture(os.fspath(image), max_pixels)
+    if isinstance(image, Image.Image):
+        return Picture(np.array(ImageOps.exif_transpose(image).convert("RGB")), None)
+    if not isinstance(image, np.ndarray):
+        raise QueryError(f"the image is of type {type(image).__name__}; give {FORMS}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise QueryError(f"the image is an array of {'×'.join(map(str, image.shape))} {image.dtype}; give H×W×3 uint8")
+    return Picture(np.ascontiguousarray(image), None)

@@ -1,0 +1,30 @@
+"""Which results are wanted and in which order, as users write it on the command line, in a request or in Python."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from rsir_core.search.filter_options import FilterOptions
+
+DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
+COMPARED: Final = 20  # nearest results whose pixels are compared
+
+
+class RankingOptions(FilterOptions):
+    """Say which rows are ranked, by what, and how many of the best are wanted."""
+
+    k: Annotated[int, Field(ge=1, description="how many results")] = 20
+    near_duplicates: Annotated[
+        bool,
+        Field(
+            description="only images within Euclidean distance 0.2, where copies saved or scaled anew usually lie; "
+            f"look-alikes can lie there too, so `same_picture` compares the pixels of the first {COMPARED}"
+        ),
+    ] = False
+    distance: Annotated[
+        DistanceName,
+        Field(
+            description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
+            "query's class is at least 99 % probable, else plain)"
+        ),
+    ] = "weighted"
