@@ -163,9 +163,12 @@ def test_rays_resources_hold_pods_and_a_head_without_work(name: str) -> None:
 
 
 def test_the_images_ray_is_the_one_that_the_project_pins() -> None:
-    (base,) = [line for line in (ROOT / "k8s" / "Dockerfile").read_text().splitlines() if line.startswith("FROM")]
+    (base,) = re.findall(r"^ARG BASE=(\S+)", (ROOT / "k8s" / "Dockerfile").read_text(), re.MULTILINE)
     assert all(f":{cluster['rayVersion']}-" in base for cluster in CLUSTERS.values())
-    assert yaml.safe_load((ROOT / "cluster.yaml").read_text())["docker"]["image"] == base.split()[1]
+    assert yaml.safe_load((ROOT / "cluster.yaml").read_text())["docker"]["image"] == base
+    for_cpus = base.replace("-gpu", "-cpu")
+    compose = yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text())
+    assert compose["x-rsir"]["build"]["args"]["BASE"] == f"${{RSIR_BASE:-{for_cpus}}}"
 
 
 @pytest.mark.parametrize("file", ["serve.yaml", "k8s/serve.yaml"])

@@ -144,8 +144,11 @@ class PartitionSearch:
             found = found.filter(pc.equal(found[schemas.CLASS], of_class))
         if contains:
             found = found.filter(pc.match_substring(found[schemas.IMAGE_ID], contains, ignore_case=True))
-        best = pc.select_k_unstable(found, min(first, len(found)), [(schemas.IMAGE_ID, "ascending")])
-        images = self._rows.take(found["row"].to_numpy()[best.to_numpy()]).select(IMAGES.names)
+        rows = np.empty(0, np.int64)
+        if len(found):  # of none, Arrow before 26 cannot select
+            best = pc.select_k_unstable(found, min(first, len(found)), [(schemas.IMAGE_ID, "ascending")])
+            rows = found["row"].to_numpy()[best.to_numpy()]
+        images = self._rows.take(rows).select(IMAGES.names)
         return ImagesPage(len(found), images)
 
     def probe(self) -> None:
