@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 ARCHIVE: Final = "site.tar.xz"
 LIMIT: Final = 60_000_000  # bytes of the archive
 IMPORTED: Final = (  # all that the script imports at some time, but for what it measures to be missing
-    "tests.gpu.script", "jobs.finetune_classifier", "jobs.finetune_detector", "jobs.pipeline.stage",
+    "tests.gpu.script", "jobs.training.finetune_classifier", "jobs.training.finetune_detector", "jobs.pipeline.cluster",
     "ray.data", "ray._private.workers.default_worker",
 )  # fmt: skip
 # What a machine that is lent for PyTorch has; see its list of packages.

@@ -22,7 +22,7 @@ from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import load_bundle
 from rsir_core.models.describe import Describer
 from tests.gpu.networks import own_rate
-from tests.gpu.report import Report
+from tests.gpu.report import Report, UnavailableError
 from tests.gpu.setting import Setting
 
 READY = "ready"  # file beside the archive's folder: the models are loaded
@@ -108,6 +108,8 @@ def on_ray(setting: Setting, arrangement: Arrangement, count: int) -> float:
     listing = listing_of([setting.files[i % len(setting.files)] for i in range(count)])
     reading = Reading(100_000_000, 120.0, read_once_ready)
     gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    if setting.device.type == "cuda" and not gpus:
+        raise UnavailableError("Ray sees no GPU")
     stage = Stage(reading, Describe, (str(setting.folder / "models"),), gpu=str(setting.device))
     pool = Pool(arrangement.actors, gpus / arrangement.actors, arrangement.batch)
     rows: list[dict[str, Any]] = list(rows_of(build_dataset(stage, pool, listing)))

@@ -36,7 +36,7 @@ SECTIONS: Final = (
     Section("device", parts.describing, 45),
     Section("networks", networks.run_networks, 75),
     Section("jpeg", jpeg.decode_on_device, 15),
-    Section("pipeline", pipeline.run_pipelines, 110),
+    Section("pipeline", pipeline.run_pipelines, 130),
     Section("uploads", uploads.serve_uploads, 30),
     Section("cost", prices.price, 10),
     Section("training", training.train, 90),

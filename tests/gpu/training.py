@@ -34,7 +34,7 @@ def measure(setting: Setting, report: Report, name: str, job: Callable[[Setting,
 
 def train_classifier(setting: Setting, epochs: int) -> dict[str, Any]:
     """Run `jobs.finetune_classifier` on the drawn scenes."""
-    from jobs.finetune_classifier import finetune  # noqa: PLC0415 -- needs Ray, though it trains without
+    from jobs.training.finetune_classifier import finetune  # noqa: PLC0415 -- needs pydantic
     from jobs.training.options import FinetuneClassifierConfig  # noqa: PLC0415 -- needs pydantic
 
     archive = setting.folder / "taught"
@@ -54,7 +54,7 @@ def train_classifier(setting: Setting, epochs: int) -> dict[str, Any]:
 
 def train_detector(setting: Setting, epochs: int) -> dict[str, Any]:
     """Run `jobs.finetune_detector` on drawn boxes."""
-    from jobs.finetune_detector import finetune_detector  # noqa: PLC0415 -- needs ultralytics
+    from jobs.training.finetune_detector import finetune_detector  # noqa: PLC0415 -- needs ultralytics
     from jobs.training.options import FinetuneDetectorConfig  # noqa: PLC0415 -- needs pydantic
 
     data = setting.folder / "boxes" / "data.yaml"
