@@ -1,6 +1,7 @@
 """What the script finds: printed and kept as it comes, with a reason in place of what could not be measured."""
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+TIME_IS_UP = 4  # exit status
 
 
 class UnavailableError(Exception):
@@ -103,6 +106,11 @@ class Report:
             self.skip(name, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def give_up(self) -> None:
+        """Say what took too long, and end the process, which nothing else could: the figures are written already."""
+        self.skip("the rest of it", "the time is up")
+        os._exit(TIME_IS_UP)
 
     def write(self) -> None:
         """Write the file."""

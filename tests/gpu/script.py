@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
     report = Report(options.minutes * 60, options.out)
     report.machine = describe_machine(options.device)
     print("\n".join(f"{name}: {value}" for name, value in report.machine.items()), flush=True)
-    watchdog = threading.Timer(options.minutes * 60 + GRACE, lambda: os._exit(4))
+    watchdog = threading.Timer(options.minutes * 60 + GRACE, report.give_up)
     watchdog.daemon = True
     watchdog.start()
     with tempfile.TemporaryDirectory(prefix="rsir-gpu-") as folder:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.gpu.bring import ARCHIVE, THERE, closure, is_needed, lacking, pack
-from tests.gpu.report import Report, UnavailableError
+from tests.gpu.report import TIME_IS_UP, Report, UnavailableError
 from tests.gpu.script import SECTIONS, main
 
+ROOT = Path(__file__).parents[2]
 TINY = ["--device", "cpu", "--tiny", "--seconds", "0.02", "--cores", "1"]
 NEEDS_A_GPU = {"all of it": "compiled", "yolov5n, 2 at once, float16, CUDA graph": "networks"}
 NEEDS_A_GPU |= {"efficientnet_lite0, 2 at once, float16, CUDA graph": "networks"}
@@ -68,6 +69,16 @@ def test_what_fails_or_has_no_time_is_a_reason_and_the_next_section_runs(tmp_pat
         "it needs a GPU",
         "no_such_package is not installed",
     ]
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_is_named_and_ended(tmp_path: Path) -> None:
+    code = "from tests.gpu import script; import time; script.GRACE = 0.5; slow = lambda *_: time.sleep(60)\n"
+    code += "script.SECTIONS = (script.Section('slow', slow, 60, least=0),)\n"
+    code += f"script.main(['--device', 'cpu', '--minutes', '0.001', '--out', {str(tmp_path / 'found.json')!r}])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=50).returncode == TIME_IS_UP
+    (line,) = json.loads((tmp_path / "found.json").read_text())["lines"]
+    assert (line["section"], line["value"]) == ("slow", None)
 
 
 @pytest.mark.slow
