@@ -223,10 +223,18 @@ class Job(Generic[C]):
         if settings.as_json:
             print(json.dumps(summary), flush=True)
         elif summary:
-            print("\n".join(f"{k:>20}  {v}" for k, v in summary.items() if not isinstance(v, (dict, list))), flush=True)
+            shown = {name: value for name, value in summary.items() if not isinstance(value, (dict, list))}
+            print("\n".join(f"{name:>20}  {_short(value)}" for name, value in shown.items()), flush=True)
         problem = summary.get("problem")
         return 0 if problem is None else self._failed(one_line(problem), 3)
 
     def _failed(self, why: str, code: int) -> int:
         print(f"{self.name}: {why}", file=sys.stderr)
         return code
+
+
+def _short(value: object) -> str:
+    """Format a value of the summary: numbers with four digits, or one behind the point."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if abs(value) >= 1000 else f"{value:.4g}"

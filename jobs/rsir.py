@@ -3,7 +3,6 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -26,7 +25,6 @@ NAMES: Final = {  # as they are typed, in the order of the overview, and the job
     "serve": "serve",
     "doctor": "doctor",
 }
-_near: Final = partial(difflib.get_close_matches, n=1)
 TOKEN: Final = "token"  # noqa: S105 -- a command
 OVERVIEW: Final = """usage: rsir COMMAND [--key value …]
 

@@ -63,7 +63,12 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     try:
         if not on_cluster:
             with _known_to_its_workers():
-                ray.init(address="local", logging_level=logging.WARNING, _system_config=_IDLE_WORKERS_STAY)
+                ray.init(
+                    address="local",
+                    include_dashboard=False,  # a second, and nobody has its address
+                    logging_level=logging.WARNING,
+                    _system_config=_IDLE_WORKERS_STAY,
+                )
         else:
             ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:

@@ -1,5 +1,6 @@
 """The endpoint as Ray Serve runs it: ingress → describer → searchers, each a deployment of its own."""
 
+import logging
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
@@ -25,11 +26,16 @@ from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.query import Descriptor
 
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
-COMMON: Final[dict[str, Any]] = {"health_check_timeout_s": HEALTH_TIMEOUT, "max_constructor_retry_count": 2}
+COMMON: Final[dict[str, Any]] = {
+    "health_check_timeout_s": HEALTH_TIMEOUT,
+    "max_constructor_retry_count": 2,
+    "graceful_shutdown_wait_loop_s": 0.2,  # between looks whether queries are still under way; 2 by default
+}
 DESCRIPTIONS: Final = 2  # calls under way in a describer: one is described, one is decoded or waits
 SEARCHES: Final = 4  # calls under way in a searcher, above which another replica is worth its memory
 REQUESTS: Final = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
 
+log = logging.getLogger("ray.serve")
 Handle = DeploymentHandle[Any]
 T = TypeVar("T")
 
@@ -101,6 +107,7 @@ class Ingress:
 
     def __init__(self, config: ServeConfig, tokens: Tokens | None, describer: Handle, searchers: list[Handle]) -> None:
         self._config, self._tokens = config, tokens
+        log.addFilter(_is_for_operators)
         self._describer, self._searchers = DescriberReplicas(describer), [SearcherReplicas(one) for one in searchers]
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -150,6 +157,11 @@ def build(config: ServeConfig) -> Application:
         **COMMON,
     )(serve.ingress()(Ingress))
     return ingress.bind(config, tokens, describer, searchers)
+
+
+def _is_for_operators(record: logging.LogRecord) -> bool:
+    """Tell requests and warnings from what Serve says of its own working, which would be on the job's terminal."""
+    return record.levelno > logging.INFO or hasattr(record, "request")
 
 
 def _scaled(most: int, ongoing: int) -> dict[str, Any]:
