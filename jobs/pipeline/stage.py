@@ -107,7 +107,10 @@ def build_dataset(stage: Stage, options: PoolOptions, listing: pa.Table) -> "Dat
 
     actors = options.actors or actor_count(options.num_gpus)
     unit = rows_per_file(len(listing), actors, options.batch_size, stage.at_risk, stage.rows_each)
-    blocks = [listing.slice(start, unit) for start in range(0, len(listing), unit)]
+    share = unit  # of the listing, for one reading task or actor
+    if options.num_gpus:  # every CPU reads, for few actors: of a small archive too
+        share = min(unit, rows_per_file(len(listing), max(actors, actor_count(0)), options.batch_size, sys.maxsize))
+    blocks = [listing.slice(start, share) for start in range(0, len(listing), share)]
     files = ray.data.from_arrow(blocks)
     # No more actors than there are blocks of work, which Ray Data would warn about; with GPUs a batch is a block.
     work = math.ceil(len(listing) / options.batch_size) if options.num_gpus else len(blocks)

@@ -13,6 +13,7 @@ from ray.serve.schema import LoggingConfig
 
 from jobs.serving.metrics import RequestMetrics
 from jobs.serving.options import ServeConfig
+from rsir_core.backend.batch import BATCH, GPU_BATCH
 from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
@@ -113,7 +114,8 @@ class Ingress:
         """Build the application in the replica; called by Ray Serve."""
         config = self._config
         calls = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
-        router = Router(self._describer, self._searchers, *calls)
+        pictures = GPU_BATCH if config.num_gpus else BATCH
+        router = Router(self._describer, self._searchers, *calls, pictures)
         versions = LoadedVersions(config.index, router)
         limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
         return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.refresh)

@@ -10,6 +10,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 BATCH: Final = 8  # requests per call: on one CPU thread more would only make the first of them wait
+GPU_BATCH: Final = 64  # pictures per call of a describer on a GPU, whose time for so many is that for few: milliseconds
 
 
 class Batcher(Generic[A, B]):

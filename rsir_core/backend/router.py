@@ -47,13 +47,19 @@ class Router:
         searchers: what searches, one per share of the rows.
         descriptions: most concurrent calls of the describer; further small requests wait and are batched.
         searches: likewise for each searcher.
+        pictures: most small uploads per call of the describer.
     """
 
     def __init__(
-        self, describer: Describer, searchers: Sequence[Searcher], descriptions: int = 1, searches: int = 1
+        self,
+        describer: Describer,
+        searchers: Sequence[Searcher],
+        descriptions: int = 1,
+        searches: int = 1,
+        pictures: int = BATCH,
     ) -> None:
         self._describer, self._searchers = describer, searchers
-        self._describe = Batcher[DescribeRequest, Descriptor](describer.describe, BATCH, descriptions)
+        self._describe = Batcher[DescribeRequest, Descriptor](describer.describe, pictures, descriptions)
         self._answers = [Batcher[PartitionRequest[Any], Any](one.answer, BATCH, searches) for one in searchers]
 
     async def hold(self, versions: list[int]) -> dict[int, str]:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from rsir_core.backend.batch import BATCH, Batcher
+from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher
 from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
 from rsir_core.backend.version_cache import VersionCache
 from rsir_core.imagery.decode import Picture
@@ -87,7 +87,7 @@ class DescriberWorker:
         self._decoders = ThreadPoolExecutor(CONCURRENT_DECODES)
         self._decoding = asyncio.Semaphore(CONCURRENT_DECODES)  # also of large pictures, until they are described
         self._comparer = ThreadPoolExecutor(1)  # which uploads need not wait for
-        self._batch = Batcher(self._describe_together, BATCH)
+        self._batch = Batcher(self._describe_together, BATCH if device == "cpu" else GPU_BATCH)
 
     async def hold(self, versions: list[int]) -> dict[int, str]:
         """Hold these versions; see `VersionCache.hold`."""

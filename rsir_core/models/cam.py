@@ -27,7 +27,7 @@ class ActivationMaps(Classifier):
     """
 
     def __init__(self, settings: ClassifierSettings, state: State, device: str = "cpu") -> None:
-        super().__init__(settings, state, device)
+        super().__init__(settings, state, device, torch.float32)  # by which the layer is recognised
         self._layer = self._last_map_layer()
 
     @torch.inference_mode()

@@ -3,9 +3,9 @@
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from urllib.error import URLError
 
-import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
 from rsir_core.models.efficientnet import DIMENSIONS, EfficientNetLite0
 from rsir_core.models.fusion import fold_batch_norms
+from rsir_core.models.precision import describing_type
 from rsir_core.models.settings import ClassifierSettings
+from rsir_core.models.transfer import to_device
 from rsir_core.storage.filesystem import file_system
 
 State = Mapping[str, Tensor]
@@ -183,12 +185,19 @@ def to_input(
     shape = (len(images), 3, side, side)
     batch = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
     for rows in _by_shape(images):
-        same = torch.from_numpy(np.stack([images[i] for i in rows])).to(device).permute(0, 3, 1, 2)
-        batch[rows] = _resized(same, side)
-    mean = torch.tensor(settings.mean, device=device).view(3, 1, 1)
-    std = torch.tensor(settings.std, device=device).view(3, 1, 1)
+        same = to_device([images[i] for i in rows], device).permute(0, 3, 1, 2)
+        batch[rows if len(rows) < len(images) else slice(None)] = _resized(same, side)  # a GPU waits for a list
+    offset, factor = _normalisation(settings.mean, settings.std, device)
     normalised = torch.empty_like(batch, dtype=torch.float32)
-    return torch.addcmul(-mean / std, batch, 1 / (255 * std), out=normalised)  # one pass over memory, not four
+    return torch.addcmul(offset, batch, factor, out=normalised)  # one pass over memory, not four
+
+
+@lru_cache(maxsize=8)  # a GPU waits whenever numbers are copied to it
+@torch.inference_mode(mode=False)  # trainings use them too
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Compute what to add to a byte times what to normalise it, 3×1×1 each."""
+    means, stds = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    return -means / stds, 1 / (255 * stds)
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:
@@ -223,18 +232,23 @@ class Classifier:
     Args:
         settings: those it was trained with.
         state: tensors of `build_classifier(settings.backbone, len(settings.classes))`.
-        device: `cpu`, `cuda`, `cuda:1`, …; half precision is used on GPUs only.
+        device: `cpu`, `cuda`, `cuda:1`, …
+        dtype: of the backbone's weights and activations; None: see `describing_type`. The head is of float32.
 
     Raises:
         WeightsError: the tensors do not fit the settings.
     """
 
-    def __init__(self, settings: ClassifierSettings, state: State, device: str = "cpu") -> None:
+    def __init__(
+        self, settings: ClassifierSettings, state: State, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> None:
         self.settings = settings
         self.device = torch.device(device)
+        self._dtype = dtype or describing_type(self.device)
         model = build_classifier(settings.backbone, len(settings.classes))
         _fill(model, state, "the bundle")
         self._model = fold_batch_norms(model).to(self.device).to(memory_format=torch.channels_last)
+        self._model.backbone.to(self._dtype)
 
     @property
     def dimensions(self) -> int:
@@ -255,18 +269,27 @@ class Classifier:
         if not images:
             return torch.empty(0, self.dimensions), torch.empty(0, len(self.settings.classes))
         size = CPU_IMAGES if self.device.type == "cpu" else len(images)
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            parts = [
-                self._mean(to_input(images[i : i + size], self.settings, self.device), views or self.settings.views)
-                for i in range(0, len(images), size)
-            ]
-        embedding, logits = (torch.cat(column).float().cpu() for column in zip(*parts, strict=True))
+        parts = [
+            self._mean(to_input(images[i : i + size], self.settings, self.device), views or self.settings.views)
+            for i in range(0, len(images), size)
+        ]
+        embedding, logits = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         return embedding, logits
 
     def _mean(self, x: Tensor, views: int) -> tuple[Tensor, Tensor]:
-        found = [self._model(rotated) for rotated in _rotations(x, views)]
-        embedding, logits = (torch.stack(column).float().mean(dim=0) for column in zip(*found, strict=True))
+        rotated = list(_rotations(x, views))
+        if self.device.type != "cpu":
+            rotated = [torch.cat(rotated)]  # one pass, of which a GPU has half the kernels to start
+        found = [self._forward(batch) for batch in rotated]
+        columns = (torch.cat(column).unflatten(0, (-1, len(x))) for column in zip(*found, strict=True))
+        embedding, logits = (column.mean(dim=0) for column in columns)  # views × n × …
         return embedding, logits
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embeddings and logits, float32 both, of normalised images N×3×S×S."""
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            embedding = self._model.backbone(x)
+        return embedding.float(), self._model.head(embedding.float())
 
 
 def _rotations(x: Tensor, count: int) -> Iterator[Tensor]:

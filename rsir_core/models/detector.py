@@ -28,8 +28,10 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import StorageError, WeightsError
 from rsir_core.models.letterbox import Letterbox, letterbox
 from rsir_core.models.nms import suppress
+from rsir_core.models.precision import describing_type
 from rsir_core.models.regions import DetectedObject
 from rsir_core.models.settings import DetectorSettings
+from rsir_core.models.transfer import to_device
 from rsir_core.storage.filesystem import reading_from
 
 MODELS: Final = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
@@ -41,8 +43,20 @@ PADDING: Final = 114 / 255  # the grey that ultralytics pads with in training
 class Detector:
     """Detect objects in images; the network is fused and stays on one device."""
 
-    def __init__(self, settings: DetectorSettings, state: Mapping[str, Tensor], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        state: Mapping[str, Tensor],
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Build the network and load its weights.
+
+        Args:
+            settings: those it was trained with.
+            state: its tensors.
+            device: `cpu`, `cuda`, …
+            dtype: of weights and activations; None: see `describing_type`.
 
         Raises:
             WeightsError: unknown model, or `state` does not fit this model and number of classes.
@@ -57,8 +71,9 @@ class Detector:
             ) from error
         self.settings = settings
         self._device = torch.device(device)
+        self._dtype = dtype or describing_type(self._device)
         self._model = model.eval().requires_grad_(False).fuse(verbose=False)  # type: ignore[operator]
-        self._model.to(self._device, memory_format=torch.channels_last)
+        self._model.to(self._device, self._dtype, memory_format=torch.channels_last)
 
     def detect(self, images: Sequence[Pixels]) -> list[DetectedObject | None]:
         """Detect the most confident object of each image, if its confidence is `min_score` or more.
@@ -89,7 +104,8 @@ class Detector:
         """
         found: list[list[DetectedObject]] = [[] for _ in images]
         for members, laid, candidates in self._candidates(images):
-            for i, into, of_image in zip(members, laid, candidates, strict=True):
+            # NMS asks for some results of each image before it can go on, which a GPU would answer one by one.
+            for i, into, of_image in zip(members, laid, candidates.cpu(), strict=True):
                 found[i] = [
                     DetectedObject(into.to_image(box), score, self.settings.classes[name])
                     for score, name, box in suppress(of_image, self.settings.min_score)
@@ -108,23 +124,22 @@ class Detector:
     @torch.inference_mode()
     def _forward(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
         size = CPU_IMAGES if self._device.type == "cpu" else len(images)
-        with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
-            parts: list[Tensor] = [
-                self._model(self._lay_out(images[i : i + size], boxes[i : i + size]))[0]  # n × 3 × H × W
-                for i in range(0, len(images), size)
-            ]
+        parts: list[Tensor] = [
+            self._model(self._lay_out(images[i : i + size], boxes[i : i + size]))[0]  # n × 3 × H × W
+            for i in range(0, len(images), size)
+        ]
         return torch.cat(parts)  # n × (4 + C) × A
 
     def _lay_out(self, images: Sequence[Pixels], boxes: Sequence[Letterbox]) -> Tensor:
         """Letterbox images into one n×3×H×W batch in 0..1; inputs are of one size, and equal images are adjacent."""
         shape = (len(images), 3, boxes[0].height, boxes[0].width)
-        batch = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
+        batch = torch.empty(shape, dtype=self._dtype, device=self._device, memory_format=torch.channels_last)
         if any(box.padded for box in boxes):
             batch.fill_(PADDING)
         start = 0
         for box, same in _equal_runs(boxes):
             stop = start + same
-            pixels = torch.from_numpy(np.stack(images[start:stop])).to(self._device).permute(0, 3, 1, 2)
+            pixels = to_device(images[start:stop], self._device).permute(0, 3, 1, 2)
             if box.scaled:
                 pixels = nn.functional.interpolate(
                     pixels.float(), (box.scaled_height, box.scaled_width), mode="bilinear"
@@ -151,7 +166,9 @@ def _best(candidates: Tensor) -> list[tuple[float, int, list[float]]]:
     score, place = candidates[:, 4:].reshape(n, -1).max(dim=1)  # n
     where = (place % a).view(n, 1, 1).expand(n, 4, 1)
     box = candidates[:, :4].gather(2, where).view(n, 4)
-    return list(zip(score.tolist(), (place // a).tolist(), box.tolist(), strict=True))
+    columns = score[:, None], (place // a)[:, None], box
+    rows = torch.cat([column.double() for column in columns], dim=1).tolist()  # at once: each `tolist` waits for a GPU
+    return [(score, int(name), box) for score, name, *box in rows]
 
 
 def build_detector(model: str, classes: int) -> nn.Module:

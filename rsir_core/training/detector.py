@@ -165,6 +165,10 @@ class BoxTrainer(DetectionTrainer):
         self._next_line = time.monotonic() + _QUIET_SECONDS
         return saved
 
+    def read_results_csv(self) -> dict[str, Any]:
+        """Return nothing to be kept in the checkpoint: ultralytics would read a file that grows, by polars."""
+        return {}
+
     def final_eval(self) -> None:
         """Do nothing: every epoch was validated, and stripping the checkpoint would lose a run killed right after."""
 

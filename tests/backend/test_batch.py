@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from rsir_core.backend.batch import Batcher
+from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher
+from rsir_core.backend.protocol import DescribeRequest
+from rsir_core.backend.router import Router
 
 
 class Worker:
@@ -61,6 +63,31 @@ def test_a_failure_is_its_batchs_alone_and_who_left_is_left_out() -> None:
         assert await batcher(5) == 25
 
     asyncio.run(check())
+
+
+def test_the_router_sends_a_describer_as_many_pictures_at_once_as_it_is_to_take() -> None:
+    """More to a GPU, which has described 64 of them when a CPU has described one."""
+
+    async def check(router: Router, describer: FakeDescriber) -> list[int]:
+        await asyncio.gather(*(router.describe(DescribeRequest(1, b"%d" % i)) for i in range(101)))
+        return describer.calls
+
+    for pictures, calls in ((BATCH, [8] * 12 + [5]), (GPU_BATCH, [64, 37])):
+        describer = FakeDescriber()
+        router = Router(describer, [], pictures=pictures)  # type: ignore[arg-type]
+        assert asyncio.run(check(router, describer)) == calls
+
+
+class FakeDescriber:
+    """Remembers how many pictures come at once."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    async def describe(self, asked: list[DescribeRequest]) -> list[Any]:
+        self.calls.append(len(asked))
+        await asyncio.sleep(0)
+        return asked
 
 
 def test_so_many_batches_are_under_way_at_once_and_no_item_is_forgotten() -> None:

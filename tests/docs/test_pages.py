@@ -40,6 +40,7 @@ NOT_RUN: Final = {  # commands that match: why
 }
 PAGES_NOT_RUN: Final = {  # folders and pages: why
     "results": "need data sets and hours",
+    "gpu.md": "measures a GPU for minutes; tests/gpu rehearses it",
     "cluster.md": "all of its commands need a cluster",
     "storage.md": "all of its commands need a bucket or a package index",
 }

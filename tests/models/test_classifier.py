@@ -21,6 +21,8 @@ from rsir_core.models.classifier import (
     to_input,
 )
 from rsir_core.models.regions import VIEWS
+from rsir_core.models.settings import ClassifierSettings
+from tests.support.models import settle
 
 CPU = torch.device("cpu")
 
@@ -101,6 +103,30 @@ def test_mixed_sizes_equal_one_by_one() -> None:
         torch.testing.assert_close(one[0], embedding[i], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one_logits[0], logits[i], atol=1e-4, rtol=1e-4)
     assert classifier.embed([])[0].shape == (0, 512)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_in_half_precision_it_computes_the_same(backbone: str) -> None:
+    """As on GPUs: a backbone of 16 bits, and a head of 32, whose logits differ by what the embedding differs."""
+    torch.manual_seed(0)
+    settings = settings_for(backbone, ("a", "b"), 64)
+    state = _settled(backbone, settings)
+    mixed = images((64, 64), (90, 70))
+    expected = Classifier(settings, state).embed(mixed, views=2)
+    half = Classifier(settings, state, dtype=torch.float16)
+    assert {p.dtype for p in half._model.backbone.parameters()} == {torch.float16}
+    found = half.embed(mixed, views=2)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(ours, theirs).min() > 0.999
+    torch.testing.assert_close(found[1], half._model.head(found[0]).detach())
+
+
+def _settled(backbone: str, settings: ClassifierSettings) -> dict[str, torch.Tensor]:
+    """Random weights, but for batch normalisations, whose statistics are those of some images."""
+    model = build_classifier(backbone, 2)
+    settle(model, to_input(images(*[(64, 64)] * 8), settings, CPU))
+    return model.state_dict()
 
 
 def test_views_are_means_over_turns_and_four_have_no_upright() -> None:

@@ -147,6 +147,18 @@ def test_large_images_are_scaled_a_few_at_a_time(ours: Detector, monkeypatch: py
         assert ours.detect_all(images) == together
 
 
+def test_in_half_precision_it_finds_the_same_objects(ours: Detector, state: State) -> None:
+    """As on GPUs, where weights, activations and candidates are of 16 bits."""
+    images = draw(SIZES)
+    settings = DetectorSettings("yolov5n", NAMES, 128, 0.0)
+    half = Detector(settings, state, dtype=torch.float16)
+    assert {p.dtype for p in half._model.parameters()} == {torch.float16}
+    for one, other in zip(half.detect(images), ours.detect(images), strict=True):
+        assert close(one, other, pixels=2.0, score=0.02)
+    for found, expected in zip(half.detect_all(images), ours.detect_all(images), strict=True):
+        assert close(found[0], expected[0], pixels=2.0, score=0.02)
+
+
 def test_no_images_no_objects(ours: Detector) -> None:
     assert ours.detect([]) == []
 

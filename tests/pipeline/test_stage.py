@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -19,7 +20,7 @@ from jobs.propose_boxes import propose_boxes
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
-from rsir_core.imagery.reading import Reading, images_of
+from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.index.diff import listing_table
 from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
 from tests.boxes.test_propose_boxes import write_archive
@@ -71,6 +72,23 @@ def test_both_arrangements_make_the_same_of_all_files_and_carry_their_columns(tm
     by_name = {row[schemas.IMAGE_ID].removesuffix(".png"): row for row in found[0]}
     assert {name: by_name[name][schemas.KIND] for name in KINDS} == KINDS
     assert [by_name[str(i)]["mean"] for i in range(9)] == [20.0 * i for i in range(9)]
+
+
+def test_with_gpus_each_cpu_has_files_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the actors are: those of one GPU would share a small archive out among eight tasks."""
+    listing = listing_of([f"{i}.png" for i in range(640)])
+    blocks = list[int]()
+
+    def counted(tables: list[pa.Table]) -> ray.data.Dataset:
+        blocks.append(len(tables))
+        return ray.data.range(1)
+
+    monkeypatch.setattr("ray.data.from_arrow", counted)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    stage = Stage(Reading(1_000_000, SECONDS), Brightness, (2.0,))
+    for gpus, expected in ((1.0, 8 * 16), (0.0, 8)):
+        build_dataset(stage, Pool(1, gpus, 4), listing)
+        assert blocks.pop() >= expected
 
 
 @pytest.fixture

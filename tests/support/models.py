@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rsir_core.models import bundle
 from rsir_core.models.classifier import build_classifier, settings_for
@@ -40,3 +41,15 @@ def lively_detector(classes: int) -> bundle.State:
         for _ in range(3):  # so that batch normalisation has statistics to fold into the convolutions
             model(torch.rand(4, 3, 128, 128))
     return model.state_dict()
+
+
+@torch.no_grad()
+def settle(network: nn.Module, x: torch.Tensor) -> None:
+    """Set the statistics of batch normalisations to those of a batch: with random ones activations die away."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of what comes
+    network.train()
+    network(x)
+    network.eval()
