@@ -32,7 +32,7 @@ _AS_WANTED: Final = {
 
 
 @contextmanager
-def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
+def joined(address: str | None, needs: Needs | None = None, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, so that no worker prints a line after the job's summary.
 
     A process that is already connected stays connected: several jobs in one process, as in tests, share its cluster.
@@ -40,6 +40,7 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
     Args:
         address: a cluster's address; None joins the cluster of a submitted job, else starts Ray on this machine.
         needs: resources without which the body would wait; see `provided`.
+        dashboard: start Ray's dashboard with the local Ray, which takes two seconds and tells Prometheus what to read.
 
     Raises:
         ConfigError: no cluster answers at the address, or this machine lacks what is needed.
@@ -65,7 +66,7 @@ def joined(address: str | None, needs: Needs | None = None) -> Iterator[None]:
             with _known_to_its_workers():
                 ray.init(
                     address="local",
-                    include_dashboard=False,  # a second, and nobody has its address
+                    include_dashboard=dashboard,
                     logging_level=logging.WARNING,
                     _system_config=_IDLE_WORKERS_STAY,
                 )

@@ -46,7 +46,7 @@ def serve_index(config: ServeConfig) -> Summary:
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
-    with joined(config.address, config.needs):
+    with joined(config.address, config.needs, dashboard=True):
         if serve.status().proxies:  # it would keep its own host and port
             raise RsirError(
                 "Ray Serve runs on this cluster already; end that endpoint, or `serve shutdown` what is left"

@@ -199,6 +199,7 @@ def _plan(
         max_pixels=config.max_pixels,
         threads=config.num_cpus,
         workers=config.workers,
+        readers=config.num_cpus if config.num_gpus else 0,
     )
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.arrays import Pixels
-from rsir_core.errors import ConfigError
+from rsir_core.errors import ConfigError, ImageError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.augmentation import turned_views
 from rsir_core.models.classifier import State, build_classifier, to_input
@@ -46,6 +46,7 @@ class Plan:
         max_pixels: per image above which it is refused.
         threads: of each worker.
         workers: that share each epoch.
+        readers: processes that read images for each worker; 0: it reads them itself, which is fast enough for a CPU.
     """
 
     images: Sequence[LabelledImage]
@@ -60,6 +61,7 @@ class Plan:
     max_pixels: int
     threads: int
     workers: int
+    readers: int
 
 
 class Trained(NamedTuple):
@@ -69,8 +71,11 @@ class Trained(NamedTuple):
     metrics: dict[str, float]
 
 
-class Pictures(Dataset[Sample]):
-    """Labelled images, read when asked for; each has been read before, in a process of its own."""
+class Pictures(Dataset[Sample | ImageError]):
+    """Labelled images, read when asked for; each has been read before, in a process of its own.
+
+    An image that cannot be read any more is its error, which a loader's process could not raise as it is.
+    """
 
     def __init__(self, images: Sequence[LabelledImage], classes: Sequence[str], max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -79,9 +84,12 @@ class Pictures(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample | ImageError:
         uri, label = self.samples[index]
-        return read_picture(uri, self._max_pixels).pixels, label
+        try:
+            return read_picture(uri, self._max_pixels).pixels, label
+        except ImageError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ class Training:
         """Begin a training of a network with its start weights."""
         kernels, others = ([p for p in model.parameters() if (p.ndim > 1) is matrix] for matrix in (True, False))
         groups = [{"params": kernels, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, learning_rate)
+        on_gpu = kernels[0].device.type == "cuda"  # where a step is one kernel then
+        optimizer = torch.optim.AdamW(groups, learning_rate, fused=on_gpu)
         steps = max(steps, 2)  # the last is of rate 0
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.15)
         return cls(model, optimizer, schedule)
@@ -146,8 +155,7 @@ def train(plan: Plan, worker: Worker) -> None:
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     images = Pictures(plan.images, plan.classifier.classes, plan.max_pixels)
-    full = len(images) > plan.batch_size * plan.workers  # else a worker's share is one batch, and that not full
-    loader = worker.share(DataLoader(images, plan.batch_size, shuffle=True, drop_last=full, collate_fn=list))
+    loader = worker.share(_loader(images, plan))
     model = build_classifier(plan.classifier.backbone, len(plan.classifier.classes))
     if plan.start is not None:
         model.backbone.load_state_dict(plan.start)
@@ -173,6 +181,21 @@ def train(plan: Plan, worker: Worker) -> None:
         worker.report(epoch, metrics, lambda epoch=epoch, metrics=metrics: training.to_bytes(epoch, metrics))  # type: ignore[misc]
 
 
+def _loader(images: Pictures, plan: Plan) -> DataLoader[Sample | ImageError]:
+    full = len(images) > plan.batch_size * plan.workers  # else a worker's share is one batch, and that not full
+    return DataLoader(
+        images,
+        plan.batch_size,
+        shuffle=True,
+        drop_last=full,
+        collate_fn=list,
+        num_workers=plan.readers,
+        persistent_workers=plan.readers > 0,
+        # Not forked from here: connections to stores, and CUDA, do not survive that.
+        multiprocessing_context="forkserver" if plan.readers else None,
+    )
+
+
 @dataclass(frozen=True)
 class TrainingViews:
     """Make a worker's training views: a share `tau` of the images' sides, as the classifier takes them."""
@@ -191,18 +214,22 @@ class TrainingViews:
 def _train_epoch(training: Training, loader: Any, views: TrainingViews, worker: Worker) -> tuple[float, float]:
     """Train for one epoch; returns mean loss and accuracy."""
     training.model.train()
-    device = worker.device
-    losses, right, count = 0.0, 0, 0
+    device, count = worker.device, 0
+    losses, right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))  # asked for at the end only
     for samples in loader:
+        for sample in samples:
+            if isinstance(sample, ImageError):
+                raise sample
         x = views.views(samples, device).contiguous(memory_format=torch.channels_last)
         y = torch.tensor([label for _, label in samples], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
             _, logits = training.model(x)
         loss = functional.cross_entropy(logits.float(), y, label_smoothing=views.recipe.smoothing)
         training.step(loss)
-        losses, count = losses + loss.item() * len(y), count + len(y)
-        right += int((logits.argmax(1) == y).sum())
-    return losses / count, right / count
+        losses += loss.detach().double() * len(y)
+        right += (logits.argmax(1) == y).sum()
+        count += len(y)
+    return losses.item() / count, right.item() / count
 
 
 def _loaded(checkpoint: bytes) -> dict[str, Any]:

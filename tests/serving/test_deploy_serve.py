@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -32,6 +32,12 @@ class Deployed:
         self._dashboard, self._environment = dashboard, environment
         token = Path(environment["HOME"], ".ray", "auth_token").read_text().strip()
         self._head = httpx.Client(base_url=dashboard, timeout=60, headers={"Authorization": f"Bearer {token}"})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._head.close()
 
     def __call__(self, *command: str) -> None:
         """Run a command, which must end well."""
@@ -96,8 +102,7 @@ def test_a_deployed_endpoint_answers_as_the_app_and_grows_with_its_load(
     config["http_options"]["port"] = free_port()
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     url = f"http://127.0.0.1:{config['http_options']['port']}"
-    with head(tmp_path, environment) as dashboard:
-        serve = Deployed(dashboard, environment)
+    with head(tmp_path, environment) as dashboard, Deployed(dashboard, environment) as serve:
         serve("deploy", str(tmp_path / "serve.yaml"))
         before = serve.wait_for(bool)
         assert httpx.post(f"{url}/search", json={"image_id": ONE}, timeout=120).status_code == 401

@@ -1,0 +1,50 @@
+"""The classifier's training itself, without a job around it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsir_core.archive.labels import LabelledImage
+from rsir_core.errors import ImageError
+from rsir_core.models.classifier import settings_for
+from rsir_core.training.classifier import Plan, train, trained
+from rsir_core.training.recipe import Recipe
+from rsir_core.training.worker import LocalWorker
+from tests.indexing.test_index import draw
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    draw(tmp_path / "archive", 0, 12)
+    files = sorted((tmp_path / "archive").rglob("*.png"))
+    images = [LabelledImage(str(file), file.parent.name, "train") for file in files]
+    classes = sorted({image.label for image in images})
+    return Plan(
+        images=images, classifier=settings_for("resnet18", classes, 64), start=None, recipe=Recipe(), tau=0.9, epochs=3,
+        batch_size=4, learning_rate=1e-3, seed=0, max_pixels=10**6, threads=1, workers=1, readers=0,
+    )  # fmt: skip
+
+
+def run(plan: Plan, folder: Path) -> dict[str, torch.Tensor]:
+    worker = LocalWorker(str(folder), torch.device("cpu"))
+    train(plan, worker)
+    checkpoint = worker.newest()
+    assert checkpoint is not None
+    return trained(checkpoint).weights
+
+
+def test_processes_that_read_change_nothing_and_say_what_is_gone(plan: Plan, tmp_path: Path) -> None:
+    plan = replace(plan, epochs=1)  # PyTorch's loader draws a number less for each later epoch if its processes stay
+    alone, read_for = run(plan, tmp_path / "alone"), run(replace(plan, readers=1), tmp_path / "read for")
+    torch.testing.assert_close(read_for, alone, atol=0, rtol=0)
+    Path(plan.images[0].uri).unlink()
+    with pytest.raises(ImageError) as caught:
+        run(replace(plan, readers=1), tmp_path / "gone")
+    assert caught.value.kind == "missing"
+
+
+def test_the_last_two_checkpoints_are_kept(plan: Plan, tmp_path: Path) -> None:
+    run(plan, tmp_path / "run")
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["epoch-000001.pt", "epoch-000002.pt"]
