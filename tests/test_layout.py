@@ -13,23 +13,24 @@ from jobs.reference import JOBS
 from tests.support.serving import ONE
 
 ROOT = Path(__file__).parents[1]
-# Which rooms of rsir_core a room may import; of them `arrays`, `errors` and `schemas` are files.
+# Which rooms of rsir_core a room may import; of them `arrays`, `errors`, `extras` and `schemas` are files.
 MAY_IMPORT = {
     "arrays": set[str](),
     "errors": set[str](),
     "schemas": {"arrays"},
+    "extras": {"errors"},
     "geo": {"arrays"},
     "storage": {"errors"},
     "imagery": {"arrays", "errors", "schemas", "geo", "storage"},
     "archive": {"errors", "geo", "storage", "imagery"},
-    "models": {"arrays", "errors", "storage"},
+    "models": {"arrays", "errors", "extras", "storage"},
     "search": {"arrays", "errors", "schemas", "geo"},
     "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
     "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
     "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
     "api": {
-        *("arrays", "errors", "schemas", "geo", "storage", "imagery", "archive"),
+        *("arrays", "errors", "extras", "schemas", "geo", "storage", "imagery", "archive"),
         *("models", "search", "index", "retrieval", "evaluation"),
     },
     "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},

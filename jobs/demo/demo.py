@@ -25,6 +25,7 @@ from jobs.demo.picture import Answer, draw_answers
 from jobs.demo.scenes import write_archive, write_boxes
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
+from rsir_core.extras import require
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.reading import read_file
 
@@ -114,6 +115,7 @@ class Steps:
 def demo(config: DemoConfig) -> Summary:
     """Run every step of the demo; its output lies in one folder per archive."""
     began = time.monotonic()
+    require("matplotlib")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request otherwise
     folder = Path(config.out) / _folder_name(config)
     models, index, report = folder / "models", folder / "index", folder / "report"

@@ -28,6 +28,7 @@ from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import score_retrieval, top_confusion
 from rsir_core.evaluation.report import arms_table, write_report
 from rsir_core.evaluation.unseen import score_unseen
+from rsir_core.extras import require
 from rsir_core.index.no_match import score_no_match
 from rsir_core.models.calibration import score_calibration
 from rsir_core.storage.filesystem import make_folder
@@ -38,6 +39,7 @@ log = logging.getLogger("jobs.evaluate")
 def evaluate(config: EvaluateConfig) -> Summary:
     """Run the job: measure, and write the report."""
     began = time.monotonic()
+    require("matplotlib")  # for the plots, which come last
     evaluation, pairs = measure(config)
     write_duplicates(config.report, pairs)
     write_report(config.report, evaluation)

@@ -22,6 +22,7 @@ from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.extras import require
 from rsir_core.imagery.reading import Reading, pictures_of
 from rsir_core.models import bundle
 from rsir_core.models.calibration import hold_out
@@ -149,6 +150,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
 def _joined(config: FinetuneClassifierConfig) -> Iterator[None]:
     from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray, which this process alone does not need
 
+    require("tensorboardX")
     with joined(config.address, config.needs):
         yield
 

@@ -10,7 +10,7 @@ import shapely
 from rsir_core import schemas
 from rsir_core.api.gallery import gallery_html
 from rsir_core.api.hit import FOOTPRINT, Hit
-from rsir_core.api.missing import needing
+from rsir_core.extras import require
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
 
@@ -64,8 +64,8 @@ class SearchHits(Sequence[Hit]):
         Raises:
             ConfigError: pandas is not installed.
         """
-        with needing("pandas"):
-            frame: pd.DataFrame = self.to_arrow().flatten().to_pandas()
+        require("pandas")
+        frame: pd.DataFrame = self.to_arrow().flatten().to_pandas()
         frame[FOOTPRINT] = [None if wkb is None else shapely.from_wkb(wkb) for wkb in frame[FOOTPRINT]]
         return frame
 
@@ -75,8 +75,9 @@ class SearchHits(Sequence[Hit]):
         Raises:
             ConfigError: geopandas is not installed.
         """
-        with needing("geopandas"):
-            import geopandas  # noqa: PLC0415 -- an extra
+        require("geopandas")
+        import geopandas  # noqa: PLC0415 -- an extra
+
         return geopandas.GeoDataFrame(self.to_pandas(), geometry=FOOTPRINT, crs="EPSG:4326")
 
     @property

