@@ -39,7 +39,7 @@ import ray
 from deltalake import DeltaTable
 from PIL import Image
 
-import jobs.index as job
+import jobs.indexing.index as job
 from jobs.demo.scenes import CLASSES, draw_scene
 from jobs.indexing import restoring
 from jobs.indexing.options import IndexConfig
@@ -425,6 +425,7 @@ def main() -> None:
                 kills[f"{stage}: {victim}"] += 1
             else:
                 missed += 1
+                assert missed < 4 * len(ROUNDS) + args.count, "kills come too late, again and again"
             if kills.total() % CHECK_EVERY == 0 or kills.total() == args.count:
                 rounds.check()
                 checks += 1
