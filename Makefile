@@ -7,6 +7,8 @@ OUT ?= demo
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 # Tests without Ray run on all cores; a file's stay together, as they share what they build.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
+# Tests with Ray mostly wait for processes: two at a time, each with a Ray of its own.
+TWO_RAYS := --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test test-fast lint docs bench clean
 
@@ -28,7 +30,7 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray'
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest $(TWO_RAYS) -m ray
 
 test-fast: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray and not slow' --hypothesis-profile fast

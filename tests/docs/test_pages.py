@@ -42,6 +42,7 @@ PAGES_NOT_RUN: Final = {  # folders and pages: why
     "results": "need data sets and hours",
     "gpu.md": "measures a GPU for minutes; tests/gpu rehearses it",
     "cluster.md": "all of its commands need a cluster",
+    "compose.md": "all of its commands need Docker",
     "storage.md": "all of its commands need a bucket or a package index",
 }
 SMALL: Final = {"/my/images": "images", "/my/queries": "images/harbor"}  # in place of the reader's own

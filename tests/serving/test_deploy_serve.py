@@ -20,7 +20,7 @@ from tests.support.serving import ONE, Rows, check_finds_itself, copy_of, publis
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SERVE = str(Path(RAY).with_name("serve"))
-USERS = 16
+USERS = 40  # more than fill the calls that one describer is asked to have under way
 TOKEN = "right"
 ANN = {"Authorization": f"Bearer {TOKEN}"}
 
