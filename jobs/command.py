@@ -207,7 +207,7 @@ class Job(Generic[C]):
             prog: the command as it was typed; None: `python -m jobs.NAME`.
         """
         logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+            level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", stream=_Stderr()
         )
         try:
             settings = parse(self.options, prog or f"python -m jobs.{self.name}", argv)
@@ -224,6 +224,7 @@ class Job(Generic[C]):
             print(json.dumps(summary), flush=True)
         elif summary:
             shown = {name: value for name, value in summary.items() if not isinstance(value, (dict, list))}
+            shown.pop("problem", None)  # which is on stderr, if there is one
             print("\n".join(f"{name:>20}  {_short(value)}" for name, value in shown.items()), flush=True)
         problem = summary.get("problem")
         return 0 if problem is None else self._failed(one_line(problem), 3)
@@ -231,6 +232,16 @@ class Job(Generic[C]):
     def _failed(self, why: str, code: int) -> int:
         print(f"{self.name}: {why}", file=sys.stderr)
         return code
+
+
+class _Stderr:
+    """Write to what stderr is at the moment: above a progress bar while one is shown."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _short(value: object) -> str:

@@ -14,6 +14,7 @@ from ray.data import ActorPoolStrategy
 
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.indexing.options import IndexConfig
+from jobs.meter import Meter
 from jobs.pipeline.cluster import joined, tables_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
@@ -61,14 +62,16 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, writer: Inde
         SurveyScenes, fn_constructor_args=(tiling, config, min(READERS_PER_ACTOR, len(unknown))), num_cpus=1,
         compute=ActorPoolStrategy(size=min(actor_count(0), len(blocks))), batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
-    pieces, done = [SURVEYED.empty_table()], 0
-    for found in tables_of(surveyed, FILES_PER_COMMIT):
-        good = found.filter(found[schemas.KIND].is_null())
-        if len(good) and writer is not None:
-            writer.commit("scenes", [write_rows(writer.index.uri, "scenes", good)], "append")
-        pieces.append(found)
-        done += len(found)
-        log.info("%d of %d surveyed, %d of these cannot be read", done, len(unknown), len(found) - len(good))
+    pieces, done, unreadable = [SURVEYED.empty_table()], 0, 0
+    with Meter(len(unknown), log) as meter:
+        for found in tables_of(surveyed, FILES_PER_COMMIT):
+            good = found.filter(found[schemas.KIND].is_null())
+            if len(good) and writer is not None:
+                writer.commit("scenes", [write_rows(writer.index.uri, "scenes", good)], "append")
+            pieces.append(found)
+            done, unreadable = done + len(found), unreadable + len(found) - len(good)
+            words = f"{done} of {len(unknown)} surveyed, {unreadable} of these cannot be read, {meter.time_left}"
+            meter.show(done, words)
     return pa.concat_tables(pieces)
 
 

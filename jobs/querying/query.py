@@ -10,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from jobs.command import Summary
+from jobs.meter import Meter
 from jobs.pipeline.resources import is_on_cluster
 from jobs.querying.answering import answer_files, answer_here, write_part
 from jobs.querying.options import QueryConfig
@@ -29,11 +30,12 @@ log = logging.getLogger("jobs.query")
 
 
 class QueryProgress:
-    """Track how many queries have been answered so far."""
+    """Track how many queries have been answered so far, and show it while its meter is entered."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.answered = self.failed = self.rows = 0
+        self.meter = Meter(total, log)
         self._first, self._last = float("inf"), float("-inf")  # unix seconds by the workers' clocks
 
     def take(self, written: dict[str, Any]) -> None:
@@ -42,9 +44,9 @@ class QueryProgress:
         self.failed += written["failed"]
         self.rows += written["rows"]
         self._first, self._last = min(self._first, written["began"]), max(self._last, written["ended"])
-        left = (self.total - self.answered - self.failed) / (rate := self.rate)
-        log.info("%d of %d answered, %d failed, %.1f queries/s, %.0f s left", self.answered, self.total, self.failed,
-                 rate, left)  # fmt: skip
+        counts = f"{self.answered} of {self.total} answered, {self.failed} failed"
+        words = f"{counts}, {self.meter.rate or self.rate:.1f} queries/s, {self.meter.time_left}"
+        self.meter.show(self.answered + self.failed, words)
 
     @property
     def rate(self) -> float:
@@ -72,7 +74,7 @@ def answer_queries(config: QueryConfig) -> Summary:
     tally = QueryProgress(len(listing))
     unfinished = f"{config.out.rstrip('/')}.{uuid.uuid4().hex}.unfinished"
     try:
-        with _answering(config, served, listing, unfinished) as answered:
+        with _answering(config, served, listing, unfinished) as answered, tally.meter:
             for written in answered:
                 tally.take(written)
         for name, schema in (("results", schemas.RESULTS), ("failures", schemas.QUERY_FAILURES)):

@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -120,16 +120,14 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     make_folder("--models", config.models)
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
-    with _joined(config) if on_cluster else _alone(config):
+    with _session(config, on_cluster):
         can_be_read = set(readable(taught, reading, on_cluster))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
         done = _train(config, _plan(config, settings, training, start), etags, on_cluster)
     state, (detects, detector_state) = done.weights, detector or (None, {})
     models = bundle.Bundle(settings, detects, config.tau, "", state, detector_state)
-    settings, calibration = calibrate(
-        models, held_out, reading, _device(config) if torch.cuda.is_available() else "cpu"
-    )
+    settings, calibration = calibrate(models, held_out, reading, _device(config))
     fingerprint = bundle.write_classifier(config.models, settings, state, config.tau, split_to_csv(images))
     _clear(config.models)
     return {
@@ -146,28 +144,23 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     }
 
 
-@contextmanager
-def _joined(config: FinetuneClassifierConfig) -> Iterator[None]:
-    from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray, which this process alone does not need
-
-    require("tensorboardX")
-    with joined(config.address, config.needs):
-        yield
-
-
-@contextmanager
-def _alone(config: FinetuneClassifierConfig) -> Iterator[None]:
-    """Check that this machine has the GPU that is asked for.
+def _session(config: FinetuneClassifierConfig, on_cluster: bool) -> AbstractContextManager[None]:
+    """Join the cluster; this process alone joins nothing, but its machine must have the GPU that is asked for.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it has none, or Ray Train's packages are missing.
     """
+    if on_cluster:
+        from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray, which this process alone does not need
+
+        require("tensorboardX")
+        return joined(config.address, config.needs)
     if config.num_gpus > torch.cuda.device_count():
         raise ConfigError(
             f"{config.needs.options} needs {config.num_gpus:g} GPUs of which there are {torch.cuda.device_count()} on "
             "this machine; ask for less, or run it on a cluster (--address)"
         )
-    yield
+    return nullcontext()
 
 
 def _device(config: FinetuneClassifierConfig) -> str:

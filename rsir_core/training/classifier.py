@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -178,7 +179,7 @@ def train(plan: Plan, worker: Worker) -> None:
                 f"the loss is {loss} after epoch {epoch + 1}; pass less than --learning-rate {plan.learning_rate:g}"
             )
         metrics = {"loss": loss, "train_accuracy": accuracy}
-        worker.report(epoch, metrics, lambda epoch=epoch, metrics=metrics: training.to_bytes(epoch, metrics))  # type: ignore[misc]
+        worker.report(epoch, metrics, partial(training.to_bytes, epoch, metrics))
 
 
 def _loader(images: Pictures, plan: Plan) -> DataLoader[Sample | ImageError]:
