@@ -11,6 +11,7 @@ from typing import Final, Self
 
 LINE_INTERVAL: Final = 5.0  # seconds between lines
 WINDOW: Final = 300.0  # seconds over which the rate is taken for the remaining time
+SETTLED: Final = 1.0  # seconds before a rate is told: workers that began together finish their first at the same moment
 
 
 class Meter:
@@ -39,14 +40,14 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Things per second over the last minutes, since the first were done; 0 before the second were.
+        """Things per second over the last minutes, since the first were done; 0 until that is `SETTLED` ago.
 
         What comes before the first, such as loading models, does not count: nothing after it takes as long.
         """
-        if len(self._marks) < 2:
+        if not self._marks:
             return 0.0
         (began, before), (now, done) = self._marks[0], self._marks[-1]
-        return (done - before) / (now - began) if now > began else 0.0
+        return (done - before) / (now - began) if now - began >= SETTLED else 0.0
 
     @property
     def time_left(self) -> str:
