@@ -26,7 +26,7 @@ def test_threads_that_come_together_load_once() -> None:
 
 
 def test_what_failed_is_tried_again() -> None:
-    answers = iter([ZeroDivisionError(), 7])
+    answers = iter(list[int | Exception]([ZeroDivisionError(), 7]))
 
     def load() -> int:
         answer = next(answers)
