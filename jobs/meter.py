@@ -62,19 +62,18 @@ class Meter:
             return 0.0
         return left / self.rate if self.rate else math.inf
 
-    def show(self, done: int, line: str) -> None:
-        """Take note of how many things are done, and show it if it is time to.
-
-        Args:
-            done: things done so far.
-            line: what to show.
-        """
+    def mark(self, done: int) -> None:
+        """Take note of how many things are done, before a line is made of it."""
         now = self._clock()
         if not self._marks:
             self._printed = now  # the first line comes when there is a rate to tell
         self._marks.append((now, done))
         while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
             self._marks.popleft()
+
+    def show(self, line: str) -> None:
+        """Show how far it is, if it is time to, after `mark`."""
+        now, done = self._marks[-1]
         if self._bar and done < self._total:
             self._bar.show(done, line)
         elif now - self._printed >= LINE_INTERVAL or done == self._total:

@@ -145,8 +145,8 @@ def describe_again(subject: EvaluatedIndex, config: EvaluateConfig, gpu: str = "
         for table in tables_of(build_dataset(stage, config, images)):
             tables.append(table)
             done += len(table)
-            words = f"{done} of {len(images)} described again, {meter.rate:.1f} images/s, {meter.time_left}"
-            meter.show(done, words)
+            meter.mark(done)
+            meter.show(f"{done} of {len(images)} described again, {meter.rate:.1f} images/s, {meter.time_left}")
     found = pa.concat_tables(tables, promote_options="default").sort_by(POSITION)
     if len(unread := found[schemas.MESSAGE].drop_null()):
         raise ImageError(

@@ -83,7 +83,8 @@ class Progress:
         else:
             self.described += written["row_count"]
         self._gauges(self)
-        self.meter.show(self.done, str(self))
+        self.meter.mark(self.done)
+        self.meter.show(str(self))
 
     def __str__(self) -> str:
         """Format the progress as one line."""

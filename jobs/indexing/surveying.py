@@ -70,8 +70,8 @@ def _survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, writer: Inde
                 writer.commit("scenes", [write_rows(writer.index.uri, "scenes", good)], "append")
             pieces.append(found)
             done, unreadable = done + len(found), unreadable + len(found) - len(good)
-            words = f"{done} of {len(unknown)} surveyed, {unreadable} of these cannot be read, {meter.time_left}"
-            meter.show(done, words)
+            meter.mark(done)
+            meter.show(f"{done} of {len(unknown)} surveyed, {unreadable} of these cannot be read, {meter.time_left}")
     return pa.concat_tables(pieces)
 
 

@@ -44,9 +44,9 @@ class QueryProgress:
         self.failed += written["failed"]
         self.rows += written["rows"]
         self._first, self._last = min(self._first, written["began"]), max(self._last, written["ended"])
+        self.meter.mark(self.answered + self.failed)
         counts = f"{self.answered} of {self.total} answered, {self.failed} failed"
-        words = f"{counts}, {self.meter.rate or self.rate:.1f} queries/s, {self.meter.time_left}"
-        self.meter.show(self.answered + self.failed, words)
+        self.meter.show(f"{counts}, {self.meter.rate or self.rate:.1f} queries/s, {self.meter.time_left}")
 
     @property
     def rate(self) -> float:

@@ -45,7 +45,7 @@ def test_counts_rates_and_shares() -> None:
     progress.take(written(90, began=100, ended=110))
     assert progress.meter.seconds_left == float("inf")  # from one file, with models to load before, no rate is known
     clock.now = 20.001
-    progress.meter.show(95, "of another worker, at almost the same moment")
+    progress.meter.mark(95)  # of another worker, at almost the same moment
     assert progress.meter.rate == 0 and progress.meter.seconds_left == float("inf")
     clock.now = 30
     progress.take(written(10, began=105, ended=120, corrupt="a.jpg is bad"))
