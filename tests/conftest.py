@@ -15,6 +15,7 @@ import ray
 from hypothesis import settings
 from ray._private.parameter import RayParams
 
+from jobs.pipeline.cluster import known_to_its_workers
 from rsir_core.index.index import Index
 from tests.support import ray_worker
 from tests.support.forks import parent
@@ -65,7 +66,8 @@ def forks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster(forks: None) -> Iterator[None]:
     """One real Ray for all tests, whose workers are forked; its GPU is a number, so that GPU stages can be placed."""
-    with patch("ray._private.parameter.RayParams", partial(RayParams, setup_worker_path=ray_worker.__file__)):
+    forked = patch("ray._private.parameter.RayParams", partial(RayParams, setup_worker_path=ray_worker.__file__))
+    with forked, known_to_its_workers():
         ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
     yield
     ray.shutdown()

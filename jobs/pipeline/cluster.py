@@ -63,7 +63,7 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
     on_cluster = is_on_cluster(address)
     try:
         if not on_cluster:
-            with _known_to_its_workers():
+            with known_to_its_workers():
                 ray.init(
                     address="local",
                     include_dashboard=dashboard,
@@ -87,7 +87,7 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
 
 
 @contextmanager
-def _known_to_its_workers() -> Iterator[None]:
+def known_to_its_workers() -> Iterator[None]:
     """Choose the address of the Ray that the body starts, and set it in the environment of its processes.
 
     Otherwise some of Ray's own helpers (in 2.60, Ray Train's PlacementGroupCleaner) look for "the" Ray on this machine,
