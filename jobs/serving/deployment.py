@@ -116,9 +116,9 @@ class Ingress:
         calls = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
         pictures = GPU_BATCH if config.num_gpus else BATCH
         router = Router(self._describer, self._searchers, *calls, pictures)
-        versions = LoadedVersions(config.index, router)
+        versions = LoadedVersions(config.index, router, config.refresh)
         limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
-        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.refresh)
+        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.open_in)
 
 
 def build(config: ServeConfig) -> Application:

@@ -20,6 +20,12 @@ class ServeConfig(RayJobConfig):
         "deployed, so to revoke one deploy with a file of another name; default: everybody",
         None,
     )
+    open_in: str | None = option(
+        "address of another viewer, to which the page links each result; {lon} {lat} {west} {south} {east} {north} {uri} "
+        "and {image_id} are filled in, as in https://viewer.example/{lat}/{lon}",
+        None,
+        pattern="^https?://",
+    )
     max_k: int = option("most results per query, over all of its pages", 10_000, ge=1)
     max_bytes: int = option("most bytes per upload", 32_000_000, ge=1)
     max_pixels: int = option("most pixels per upload", 100_000_000, ge=1)

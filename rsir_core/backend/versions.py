@@ -41,6 +41,7 @@ class LoadedVersions:
     Args:
         index: URI.
         backend: what loads the versions.
+        every: seconds between looks for a newer version.
 
     Attributes:
         last_run: what the newest run of the index job came to, as of the last refresh; None: that is not known.
@@ -49,8 +50,8 @@ class LoadedVersions:
         TableError, BundleError: there is nothing complete to serve.
     """
 
-    def __init__(self, index: str, backend: VersionHolder) -> None:
-        self._index, self._backend = index, backend
+    def __init__(self, index: str, backend: VersionHolder, every: float = 10.0) -> None:
+        self._index, self._backend, self._every = index, backend, every
         self.last_run: LastRun | None = None
         newest = read_version(index)
         self._current = newest.version
@@ -109,14 +110,14 @@ class LoadedVersions:
             await self._backend.hold(self.numbers)
         self.last_run = await asyncio.to_thread(get_last_run, Index(self._index))
 
-    async def refresh_every(self, seconds: float) -> None:
-        """Do that for ever."""
+    async def keep_fresh(self) -> None:
+        """Refresh every so often, for ever."""
         while True:
             try:
                 await self.refresh()
             except Exception:  # a storage that does not answer for a while must not end this; what is loaded serves on
-                log.exception("looking for a newer version of %s failed; tried again in %g s", self._index, seconds)
-            await asyncio.sleep(seconds)
+                log.exception("looking for a newer version of %s failed; tried again in %g s", self._index, self._every)
+            await asyncio.sleep(self._every)
 
     async def _swap(self, newest: int) -> None:
         try:

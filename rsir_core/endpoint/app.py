@@ -1,7 +1,7 @@
 """The endpoint as an application: its routes over a router and the versions that it has loaded, and the page."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,11 +23,13 @@ from rsir_core.endpoint.search import add_search
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.surroundings import read_surroundings
 from rsir_core.retrieval.describing import THUMBNAIL_SIDE, shrink
 from rsir_core.retrieval.query import ImageName
 
+IMAGE_SIDE: Final = 2048
 PAGE: Final = Path(__file__).parent / "page"
-THUMBNAILS_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
+DRAWN_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
 
 
 class _ImageId(Convertor[str]):
@@ -51,7 +53,7 @@ def build_app(
     limits: Limits,
     record: Record,
     tokens: Tokens | None = None,
-    refresh: float = 10.0,
+    open_in: str | None = None,
 ) -> FastAPI:
     """Build the endpoint and its page.
 
@@ -61,12 +63,12 @@ def build_app(
         limits: of queries.
         record: called with each request once it is answered.
         tokens: who may ask; None: everybody.
-        refresh: seconds between looks for a newer version.
+        open_in: template of a link from a result to another viewer; None: there is none.
     """
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(versions.refresh_every(refresh))
+        task = asyncio.create_task(versions.keep_fresh())
         yield
         task.cancel()
         await asyncio.wait([task])
@@ -80,7 +82,7 @@ def build_app(
         responses={status: {"model": ErrorJson} for status in (401, 404, 422, 502, 503)},
     )
     add_search(app, router, versions, limits)
-    _add_state(app, router, versions, limits)
+    _add_state(app, router, versions, limits, open_in)
     _add_browse(app, router, versions, limits.max_pixels)
     if tokens is not None:
         add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
@@ -90,7 +92,7 @@ def build_app(
     return app
 
 
-def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
+def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits, open_in: str | None) -> None:
     probes: dict[int, asyncio.Task[None]] = {}  # under way, by version: strangers may ask, and all get one answer
 
     @app.get("/healthz", summary="Run a tiny query")
@@ -123,6 +125,7 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
             "pca": served.pca,
             "has_detector": served.has_detector,
             "tau": served.tau,
+            "open_in": open_in,
             "max_k": limits.max_k,
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
@@ -130,7 +133,7 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
 
 
 def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixels: int) -> None:
-    drawers = ThreadPoolExecutor(THUMBNAILS_AT_ONCE)  # which goes on with what a client that leaves has asked for
+    drawers = ThreadPoolExecutor(DRAWN_AT_ONCE)  # which goes on with what a client that leaves has asked for
 
     @app.get("/images", summary="List the index, by image id")
     async def images(
@@ -145,10 +148,23 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
 
     @app.get("/thumbnail/{image_id:image_id}", response_class=Response, summary="A small JPEG of an indexed image")
     async def thumbnail(image_id: str) -> Response:
+        return await draw(image_id, lambda uri: shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE))
+
+    @app.get("/image/{image_id:image_id}", response_class=Response, summary="An indexed image as a JPEG")
+    async def image(
+        image_id: str,
+        around: Annotated[
+            float,
+            Query(ge=0, le=2, description="of a tile: what to add on each side, as a share of its size; black outside"),
+        ] = 0,
+    ) -> Response:
+        """Of at most 2,048 × 2,048 pixels; a larger image is made smaller."""
+        return await draw(image_id, lambda uri: shrink(read_surroundings(uri, around, max_pixels), IMAGE_SIDE))
+
+    async def draw(image_id: str, jpeg_of: Callable[[str], bytes]) -> Response:
         async with versions.lend(None) as served:
             (stored,) = await router.resolve(served.version, [ImageName("image_id", image_id)])
-        loop = asyncio.get_running_loop()
-        jpeg = await loop.run_in_executor(drawers, _thumbnail, str(stored.uri), max_pixels)
+        jpeg = await asyncio.get_running_loop().run_in_executor(drawers, _draw, jpeg_of, str(stored.uri))
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
@@ -170,8 +186,10 @@ def _address(file: Path) -> str:
     return "/" if file.name == "index.html" else f"/{file.name}"
 
 
-def _thumbnail(uri: str, max_pixels: int) -> bytes:
+def _draw(jpeg_of: Callable[[str], bytes], uri: str) -> bytes:
     try:
-        return shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE)
+        return jpeg_of(uri)
     except ImageError as error:
-        raise QueryError(f"no thumbnail: {error}", "unreachable" if error.is_refused else "unknown") from error
+        raise QueryError(
+            f"the image cannot be shown: {error}", "unreachable" if error.is_refused else "unknown"
+        ) from error

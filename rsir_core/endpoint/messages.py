@@ -134,6 +134,7 @@ class IndexJson(TypedDict):
     pca: str
     has_detector: bool
     tau: float
+    open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
     max_k: int
     max_bytes: int
     max_pixels: int

@@ -55,6 +55,12 @@ MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Eac
 # Cameras and archives pad files there. A file damaged in the middle can look the same; other decoders accept both.
 _BEFORE_ITS_END: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN: Final = b"\xff\xda"  # start of scan; this marker cannot occur within entropy-coded data
+_OTHER_KINDS: Final = {
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"<": "HTML or XML",
+}
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
 
@@ -144,7 +150,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
         raise refused(name, "empty", "is empty (0 bytes); write it again")
     decoder = next((decoder for signatures, decoder in _DECODERS if data.startswith(signatures)), None)
     if decoder is None:
-        what = f"is no JPEG, PNG, WebP, TIFF, JPEG 2000, GIF or BMP (it starts with {data[:8]!r}); convert it to one"
+        what = f"is no JPEG, PNG, WebP, TIFF, JPEG 2000, GIF or BMP (it looks like {_kind_of(data)}); convert it to one"
         raise refused(name, "corrupt", what)
     try:
         found = decoder(data, name, max_pixels)
@@ -157,6 +163,16 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # on broken files decoders raise nearly every built-in error and their own
         raise refusal(name, error, "lower the pixel limit") from error
     return _picture(found)
+
+
+def _kind_of(data: bytes) -> str:
+    """Say in words what a file that is no image looks like."""
+    start = data[:512]
+    for signature, kind in _OTHER_KINDS.items():
+        if start.lstrip().startswith(signature):
+            return kind
+    is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+    return "text" if is_text else f"binary data that starts with {start[:8].hex(' ')}"
 
 
 def _picture(found: Decoded) -> Picture:

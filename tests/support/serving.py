@@ -102,10 +102,10 @@ def write_models(uri: str, images: list[str]) -> None:
 class LocalBackend:
     """What Ray Serve's replicas run, in this process."""
 
-    def __init__(self, index: str, parts: int = 1) -> None:
+    def __init__(self, index: str, parts: int = 1, refresh: float = 3600) -> None:
         self.searchers = [SearcherWorker(index, part, parts) for part in range(parts)]
         self.router = Router(DescriberWorker(index, LIMITS.max_pixels, "cpu"), self.searchers)
-        self.versions = LoadedVersions(index, self.router)
+        self.versions = LoadedVersions(index, self.router, refresh)
 
 
 def local_app(
@@ -114,10 +114,11 @@ def local_app(
     tokens: Tokens | None = None,
     record: Record = lambda _: None,
     refresh: float = 3600,
+    open_in: str | None = None,
 ) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
-    backend = LocalBackend(index, parts)
-    return build_app(backend.router, backend.versions, LIMITS, record, tokens, refresh)
+    backend = LocalBackend(index, parts, refresh)
+    return build_app(backend.router, backend.versions, LIMITS, record, tokens, open_in)
 
 
 @contextmanager

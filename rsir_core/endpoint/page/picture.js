@@ -4,7 +4,12 @@ import { count, make, makeSvg, percent, readable } from "./view.js";
 
 const TRIES = 3;
 
-export const thumbnail = (imageId) => "thumbnail/" + imageId.split("/").map(encodeURIComponent).join("/");
+const pathOf = (imageId) => imageId.split("/").map(encodeURIComponent).join("/");
+
+export const thumbnail = (imageId) => `thumbnail/${pathOf(imageId)}`;
+
+/** The image itself; of a tile with its surroundings: `around` is what is added on each side, as a share of its size. */
+export const fullImage = (imageId, around = 0) => `image/${pathOf(imageId)}${around ? `?around=${around}` : ""}`;
 
 /** An image; `region` and boxes in pixels of the full image; `objects`: [{ box }], the representative one first. */
 export function picture(source, alt, { width, height, region, objects = [] } = {}) {
@@ -30,11 +35,11 @@ export function drawBox(svg, name, box, same) {
 
 /** Load an image of the endpoint again after a while: it may have been busy. */
 function retry(image, source) {
-  if (!source.startsWith("thumbnail/")) return;
+  if (!/^(thumbnail|image)\//.test(source)) return;
   let tries = 1;
   image.addEventListener("error", () => {
     if (tries === TRIES) return;
-    setTimeout(() => { image.src = `${source}?try=${tries}`; }, 1000 * tries++);
+    setTimeout(() => { image.src = `${source}${source.includes("?") ? "&" : "?"}try=${tries}`; }, 1000 * tries++);
   });
 }
 
@@ -52,9 +57,11 @@ export function queryCaption(query, asked, hasDetector) {
     region && objectList(query.objects, asked.box, hasDetector),
     line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
     line(query.notes && `Reading it: ${query.notes}`),
-    line(query.image_id ?? asked.file?.name ?? (asked.descriptor && "An uploaded picture, which a link does not hold")),
+    nameLine(query.image_id ?? asked.file?.name) ?? line(asked.descriptor && "An uploaded picture, which a link does not hold"),
   ].filter(Boolean);
 }
+
+const nameLine = (name) => name && make("p", { className: "soft one-line", textContent: name, title: name });
 
 function objectList(objects, drawn, hasDetector) {
   const none = hasDetector ? "No object found" : "No detector";

@@ -1,7 +1,6 @@
 // Elements, and names and numbers in words.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SUPERSCRIPT = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 
 export const $ = (id) => document.getElementById(id);
 
@@ -29,12 +28,11 @@ export function percent(probability) {
   return probability < 0.001 ? "<\u00a00.1\u00a0%" : `${(100 * probability).toFixed(1)}\u00a0%`;
 }
 
-/** 0.0123, or 1.2×10⁻⁷ where there would be too many zeros. */
-export function number(value) {
-  if (value === 0 || value >= 0.001) return String(Number(value.toPrecision(value >= 0.1 ? 3 : 2)));
-  const [digits, exponent] = value.toExponential(1).split("e");
-  return `${digits}×10${[...exponent].map((character) => SUPERSCRIPT[character]).join("")}`;
-}
+/** 0.012, with three decimals at most. */
+export const number = (value) => (value > 0 && value < 0.0005 ? "less than 0.001" : String(Number(value.toFixed(3))));
+
+/** Text for those who hear the page. */
+export const heard = (textContent) => make("span", { className: "heard", textContent });
 
 /** What is pointed at or focused, and all that stands for the same (`data-same`), is lit. */
 export function lightTogether(root) {

@@ -1,0 +1,45 @@
+// A grid of cards that is one tab stop: arrows go from card to card, Home and End to the first and the last.
+
+import { $ } from "./view.js";
+
+const cards = () => [...$("grid").querySelectorAll(".card")];
+
+/** Set up once. `onMark` is given an image id and "good" or "bad" when G or B is pressed on its card. */
+export function setUpGrid(onMark) {
+  $("grid").addEventListener("focusin", (event) => {
+    if (event.target.matches(".card")) makeCurrent(event.target);
+  });
+  $("grid").addEventListener("keydown", (event) => {
+    const card = event.target.closest(".card");
+    if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
+    const kind = { g: "good", b: "bad" }[event.key.toLowerCase()];
+    if (kind) onMark(card.closest("li").dataset.imageId, kind);
+    const next = kind ? null : nextOf(card, event.key);
+    if (kind || next) event.preventDefault();
+    next?.focus();
+  });
+}
+
+/** Make the first card the tab stop, unless one is. */
+export function keepTabStop() {
+  if (!$("grid").querySelector('.card[tabindex="0"]')) cards()[0]?.setAttribute("tabindex", "0");
+}
+
+/** Let the tab key come to this card, and no other. */
+function makeCurrent(card) {
+  for (const other of $("grid").querySelectorAll('.card[tabindex="0"]')) other.setAttribute("tabindex", "-1");
+  card.setAttribute("tabindex", "0");
+}
+
+/** Bring the keyboard to the card of an image. */
+export function focusCard(imageId) {
+  [...$("grid").children].find((item) => item.dataset.imageId === imageId)?.querySelector(".card").focus();
+}
+
+function nextOf(card, key) {
+  const all = cards();
+  const place = all.indexOf(card);
+  const across = all.filter((one) => one.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -place, End: all.length - 1 - place }[key];
+  return step === undefined ? null : (all[place + step] ?? card);
+}
