@@ -266,3 +266,11 @@ def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     assert addresses == {"http://www.w3.org"}  # the name of SVG's namespace
     for name in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
         assert client.get(f"/{name}").status_code == 200, name
+
+
+def test_an_image_is_shown_whole(client: httpx.Client) -> None:
+    answer = client.get(f"/image/{ONE}", params={"around": 1})  # it is no tile, so nothing is around it
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).size == (256, 256)
+    assert client.get("/image/beach/none.jpg").status_code == 404
+    assert client.get(f"/image/{ONE}", params={"around": 3}).status_code == 422

@@ -493,3 +493,21 @@ for name in sys.argv[1:]:
     files = [str(SHARED / name) for name in OUTCOMES]
     run = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"hello\nhello", "text"),
+        ("Größe".encode(), "text"),
+        (b"  <!doctype html>", "HTML"),
+        (b"%PDF-1.7", "PDF"),
+        (b"PK\x03\x04...", "zip"),
+        (b"\x00\x01\x02\x03", "00 01 02 03"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_words(data: bytes, kind: str) -> None:
+    with pytest.raises(ImageError, match=f"it looks like .*{kind}") as refused:
+        decode(data, "file")
+    assert refused.value.kind == "corrupt"
+    assert "b'" not in str(refused.value)

@@ -3,23 +3,29 @@
 import { setUpArchive } from "./archive.js";
 import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
-import { isSamePicture, longest, resultCard } from "./cards.js";
+import { resultCard } from "./cards.js";
+import { copy } from "./copy.js";
+import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
+import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
-import { picture, queryCaption, thumbnail } from "./picture.js";
-import { blank, fromAddress, isAsking, isFiltered, toAddress, toRequest, unfiltered, withoutFile } from "./query.js";
+import { fullImage, picture, queryCaption } from "./picture.js";
+import { blank, fromAddress, hidden, isAsking, toAddress, toRequest, unfiltered, withoutFile } from "./query.js";
+import { closeResult, openResult, setUpResult } from "./result.js";
+import { setUpSettings } from "./settings.js";
 import { askForToken, setUpToken } from "./token.js";
-import { $, count, lightTogether, make, percent } from "./view.js";
+import { $, count, lightTogether, make } from "./view.js";
+import { inWords, trust, unlike } from "./words.js";
 
 const narrow = window.matchMedia("(max-width: 48rem)");
 const files = new Map();  // uploads by their number in the history, for as long as the page is open
+const KEPT = 20;  // answers that Back returns to without asking again
+const kept = new Map();  // by what was asked, see `keyOf`
 
 let index = null;  // what is served, once it is known
 let asked = null;  // see `blank`
-let answered = null;  // what the query was taken for
-let shown = [];  // the results
-let bars = { scale: 1, rankedBy: "weighted_distance" };  // of them
+let found = null;  // what is shown: { key, query, rankedBy, answer, seconds, shown, bars, next, isDone, scroll }
 let underWay = new AbortController();
 let waiting = null;  // a file that was chosen before the index was known
 
@@ -30,7 +36,7 @@ function say(words, busy = false) {
 
 function complain(error) {
   $("error").textContent = error?.message ?? "";
-  $("error").hidden = !error;
+  $("error").hidden = $("problem").hidden = !error;
 }
 
 function show(view) {
@@ -39,41 +45,72 @@ function show(view) {
   $("unlike").hidden ||= view !== "results";
 }
 
-/** Ask something else, as a new place in the history. */
+/** What is asked, as a text: of an upload with its number in the history. */
+const keyOf = () => `${history.state?.file ?? ""}${toAddress(asked)}`;
+
+/** Note how far the results were scrolled, to return there. */
+function leave() {
+  if (found && !$("results").hidden) found.scroll = window.scrollY;
+}
+
+/** Ask something else, as a new place in the history; an opened result is not one to return to. */
 function go(changes) {
+  leave();
   asked = { ...asked, ...changes };
   const number = asked.file && ([...files].find(([, file]) => file === asked.file)?.[0] ?? files.size);
   if (asked.file) files.set(number, asked.file);
-  history.pushState(asked.file && { file: number }, "", toAddress(asked));
+  const method = history.state?.open ? "replaceState" : "pushState";
+  history[method](asked.file && { file: number }, "", toAddress(asked));
+  closeResult();
   showFilters(asked);
   if (changes.good) setMarks(asked);
   search();
 }
 
-/** Do what the address says. */
+/** Do what the address and the place in the history say. */
 function follow() {
-  asked = fromAddress(location.search, index);
-  const number = history.state?.file;
-  asked.file = files.get(number) ?? null;
-  const lost = number !== undefined && asked.file === null;
+  leave();
+  const { file, open, browse } = history.state ?? {};
+  if (!open) closeResult();
+  asked = { ...fromAddress(location.search, index), file: files.get(file) ?? null };
+  const lost = file !== undefined && asked.file === null;
   if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
-  showFilters(asked);
-  setMarks(asked);
-  search(lost ? "The picture of that search is no longer here: choose it again." : "");
+  if (browse) return showArchive();
+  const before = found?.key === keyOf() ? found : kept.get(keyOf());
+  if (!before) {
+    showFilters(asked);
+    setMarks(asked);
+    search(lost ? "The picture of that search is no longer here: choose it again." : "");
+  } else if (before !== found || $("results").hidden) {
+    showFilters(asked);
+    setMarks(asked);
+    found = before;
+    underWay.abort();
+    complain(null);
+    showFound();
+    window.scrollTo(0, found.scroll ?? 0);
+  }
+  if (before && open) showResult(open);
 }
 
-/** Results from `offset` on; null: what went wrong is said; undefined: something else was asked meanwhile. */
-async function fetchResults(offset, words) {
+/** The next results after those in `into`; null: what went wrong is said; undefined: something else was asked meanwhile. */
+async function fetchResults(into, words) {
   underWay.abort();
   const mine = (underWay = new AbortController());
   complain(null);
   say(words, true);
   try {
-    const k = Math.min(asked.k, index.max_k - offset);
-    const answer = await ask("search", { ...toRequest(asked, offset, k), signal: mine.signal }, (wait) => say(wait, true));
+    const out = hidden(asked);
+    const k = Math.min(asked.k + out.length, index.max_k - into.next);
+    const answer = await ask("search", { ...toRequest(asked, into.next, k), signal: mine.signal }, (wait) => say(wait, true));
     document.body.classList.remove("busy");
-    $("further").hidden = answer.results.length < k || offset + k >= index.max_k;
-    return answer;
+    const rows = answer.results.filter(({ image_id }) => !out.includes(image_id));
+    const taken = rows.slice(0, asked.k).map((row, i) => ({ ...row, place: row.rank, rank: into.shown.length + i + 1 }));
+    const isAll = taken.length === rows.length;
+    into.next = isAll ? into.next + answer.results.length : taken.at(-1).place;
+    into.isDone = (isAll && answer.results.length < k) || into.next >= index.max_k;
+    into.shown.push(...taken);
+    return { answer, taken };
   } catch (error) {
     if (mine.signal.aborted) return undefined;  // whatever went wrong, something else is asked now
     say("");
@@ -86,6 +123,7 @@ async function fetchResults(offset, words) {
 /** Run the query in `asked`; where there is none, say so and offer the index. */
 async function search(words = "") {
   showVersion();
+  document.body.classList.toggle("asking", isAsking(asked));
   if (!isAsking(asked)) {
     underWay.abort();
     complain(null);
@@ -100,90 +138,117 @@ async function search(words = "") {
     return;
   }
   const began = performance.now();
-  const answer = await fetchResults(0, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
-  const seconds = ((performance.now() - began) / 1000).toFixed(2);
-  if (answer === null) show("archive");
-  if (!answer) return;
-  keepVersion(answer.version);
-  const n = answer.results.length;
-  answered = answer.query;
-  shown = [];
-  bars = { scale: longest(answer.results, answer.ranked_by), rankedBy: answer.ranked_by };
-  $("grid").replaceChildren();
-  showQuery(answer.query);
-  add(answer.results);
-  showMarks();
-  show("results");
-  explain(answer.ranked_by);
-  $("legend").hidden = !n;
-  $("unlike").hidden = !isUnlike(answer);
-  $("unlike").textContent = isUnlike(answer) ? unlike(answer) : "";
-  say(n ? `${unsure(answer)}${copies(answer)}${count(n, "result")} in ${seconds} s, nearest first.` : whyNone() || "The index has no image.");
+  const into = { shown: [], next: 0 };
+  const got = await fetchResults(into, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
+  if (got === null) show(found && found.key === keyOf() ? "results" : "archive");
+  if (!got) return;
+  const { query, ranked_by: rankedBy, version } = got.answer;
+  keepVersion(version);
+  found = { ...into, key: keyOf(), answer: got.answer, query, rankedBy, seconds: (performance.now() - began) / 1000 };
+  found.bars = { scale: longest(found.shown, rankedBy), rankedBy };
+  keep(found);
+  showFound();
+  if (history.state?.open) showResult(history.state.open);
   if (document.activeElement?.closest(".controls")) return;  // who filters goes on filtering
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
+  found.scroll = window.scrollY;
 }
 
-const isUnlike = ({ no_match, results }) => no_match === true && results.length > 0;
-
-/** That what was found is no match, as far as the index can say so. */
-const unlike = ({ false_match_rate }) => `Nothing ${isFiltered(asked) ? "that passes the filters" : "in the index"} seems to match this image; these are only the nearest. (Of images of a known class that nothing here was taken for, ${percent(false_match_rate)} would still be called a match.)`;
-
-/** How many of what may be a copy are one, told from pixels. */
-function copies({ query, results }) {
-  if (!results.some((result) => result.same_picture)) return "";
-  const others = results.filter((result) => result.image_id !== query.image_id);
-  const n = others.filter(isSamePicture).length;
-  if (!others.length) return results.length < asked.k ? `${noCopy(" besides it")} ` : "";
-  if (!n) return "None of these is known to be a copy of this picture; they look like it. ";
-  return `${n === 1 ? "One of these is a copy" : `${n} of these are copies`} of this picture. `;
+function keep(answer) {
+  kept.delete(answer.key);
+  kept.set(answer.key, answer);
+  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
 }
 
-/** That the class was left out of it, where it was the page's choice. */
-function unsure({ ranked_by, query }) {
-  if (asked.order !== "auto" || asked.copies || ranked_by !== "distance") return "";
-  return `Ordered by looks alone: the model is only ${percent(query.probability)} sure of the class. `;
+/** Show what was found. */
+function showFound() {
+  const { answer, query, shown } = found;
+  document.body.classList.add("asking");
+  showVersion();
+  showQuery(query);
+  $("grid").replaceChildren();
+  add(shown);
+  show("results");
+  const words = shown.length ? unlike(answer, asked) : "";
+  $("unlike").hidden = !words;
+  $("unlike-says").textContent = words;
+  $("trust").textContent = words ? trust(answer) : "";
+  $("trust-more").open = false;
+  say(inWords(found, asked));
 }
 
-/** How the results are to be read. */
-function explain(rankedBy) {
-  const alone = rankedBy === "distance";
-  $("by-both").hidden = alone;
-  $("by-looks").hidden = !alone;
-  for (const item of document.querySelectorAll("#legend .weight")) item.hidden = alone;
+/** The next page, after those that are shown; `isAsked`: by the button, so the keyboard goes to the first of them. */
+async function further(isAsked) {
+  if (!found || found.isDone || document.body.classList.contains("busy")) return;
+  const before = found.shown.length;
+  const into = found;
+  const got = await fetchResults(into, "Searching further …");
+  if (!got || into !== found) return;
+  add(got.taken);
+  say(got.taken.length ? `${before + 1} to ${found.shown.length} are added: ${count(found.shown.length, "result")}.` : `There are no more than these ${count(before, "result")}.`);
+  if (!isAsked || !got.taken.length) return;
+  focusCard(got.taken[0].image_id);
+  found.scroll = window.scrollY;  // that was not the person's scrolling
 }
 
-function whyNone() {
-  if (asked.copies) return noCopy("");
-  return isFiltered(asked) ? "No image passes the filters." : "";
-}
-
-function noCopy(besides) {
-  return `The index has no copy of this picture${besides}${isFiltered({ ...asked, copies: false }) ? " that passes the filters" : ""}.`;
-}
-
-/** The next page, after those that are shown. */
-async function further() {
-  const before = shown.length;
-  const answer = await fetchResults(before, "Searching further …");
-  if (!answer) return;
-  add(answer.results);
-  showMarks();
-  say(answer.results.length ? `${before + 1} to ${shown.length} are added: ${count(shown.length, "result")}.` : `There are no more than these ${count(before, "result")}.`);
-  $("grid").children[before]?.querySelector("button").focus();
+/** As one scrolls, before the end is reached. */
+function furtherBelow() {
+  if ($("results").hidden || $("further").hidden || window.scrollY <= (found.scroll ?? 0)) return;
+  if ($("further").getBoundingClientRect().top < 1.5 * window.innerHeight) further(false);
 }
 
 function add(results) {
-  const actions = { onPick: pick, onMark: toggleMark };
-  $("grid").append(...results.map((result) => resultCard(result, bars, actions)));
-  shown.push(...results);
-  showOnMap(shown);
+  const actions = { onOpen: open, onMark: toggleMark };
+  $("grid").append(...results.map((result) => resultCard(result, found.bars, actions)));
+  $("further").hidden = found.isDone;
+  keepTabStop();
+  showOnMap(found.shown);
+  showMarks();
 }
 
+/** Open a result, as a place in the history. */
+function open(imageId) {
+  history.pushState({ ...history.state, open: imageId }, "", location.href);
+  showResult(imageId);
+}
+
+function showResult(imageId) {
+  const i = found.shown.findIndex((result) => result.image_id === imageId);
+  if (i < 0) return;
+  openResult({
+    result: found.shown[i],
+    query: found.query,
+    source: sourceOf(found.query),
+    bars: found.bars,
+    place: { number: i + 1, of: found.shown.length, isLast: found.isDone && i + 1 === found.shown.length },
+    openIn: index.open_in,
+  });
+}
+
+/** To the next result (1) or the one before (-1). */
+async function step(by) {
+  const i = found.shown.findIndex((result) => result.image_id === history.state.open) + by;
+  if (i === found.shown.length) await further(false);
+  const next = found.shown[i];
+  if (!next || !history.state?.open) return;
+  history.replaceState({ ...history.state, open: next.image_id }, "", location.href);
+  showResult(next.image_id);
+}
+
+/** The keyboard goes to the card of what was open. */
+function closed(imageId) {
+  if (history.state?.open) history.back();  // else it was closed by that
+  focusCard(imageId);
+}
+
+const sourceOf = (query) => query.preview ?? (query.image_id === null ? null : fullImage(query.image_id));
+
 function showQuery(query) {
-  const source = query.preview ?? (query.image_id === null ? null : thumbnail(query.image_id));
+  const source = sourceOf(query);
   const name = query.image_id ?? asked.file?.name;
   const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
+  if (query.width) frame.style.setProperty("--shape", query.width / query.height);
   drawQuery(frame, queryCaption(query, asked, index.has_detector));
   showBox(frame, query, asked.box, index.has_detector);
 }
@@ -193,7 +258,7 @@ function drawQuery(frame, caption) {
   $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }
 
-const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [] };
+const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
 
 /** Search from an image of the index. */
 function pick(imageId) {
@@ -215,7 +280,7 @@ function take(file) {
   const image = frame.firstChild;
   image.onload = () => URL.revokeObjectURL(url);
   image.onerror = () => image.remove();  // a format that browsers cannot show; the answer brings a preview
-  drawQuery(frame, [make("p", { className: "soft", textContent: file.name })]);
+  drawQuery(frame, [make("p", { className: "soft one-line", textContent: file.name, title: file.name })]);
   $("draw").hidden = true;
   go({ ...NEW, file });
 }
@@ -243,15 +308,24 @@ async function lookAgain() {
 
 async function share() {
   const lacks = asked.file ? " It searches as the uploaded picture did, and does not show it." : "";
-  $("link").value = new URL(toAddress(withoutFile(asked, answered, index.class_names)), location.href).href;
-  try {
-    await navigator.clipboard.writeText($("link").value);
-    $("link-says").textContent = `The link is copied.${lacks}`;
-  } catch {  // no permission, or not served over https
-    $("link").hidden = false;
-    $("link").select();
-    $("link-says").textContent = `Copy the link from here.${lacks}`;
+  const link = new URL(toAddress(withoutFile(asked, found.query, index.class_names)), location.href).href;
+  const copied = await copy(link, $("link"));
+  $("link-says").textContent = `${copied ? "The link is copied." : "Copy the link from here."}${lacks}`;
+}
+
+/** The images to pick from, with a way back to the results. */
+function showArchive() {
+  say("");
+  show("archive");
+  $("contains").focus();
+}
+
+function browse() {
+  if (isAsking(asked) && !history.state?.browse) {
+    leave();
+    history.pushState({ ...history.state, browse: true }, "", location.href);
   }
+  showArchive();
 }
 
 async function start() {
@@ -268,28 +342,30 @@ async function start() {
   asked = blank(index);
   $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
-  $("of-object").hidden = !index.has_detector;
+  $("objects-switch").hidden = !index.has_detector;
   setUpFilters(index, () => go(readFilters()));
-  $("legend").open = !narrow.matches;
   follow();
   setUpArchive(index, pick, complain);
   take(waiting);
 }
 
+history.scrollRestoration = "manual";  // results come later than the browser would scroll
+setUpSettings();
 setUpToken(() => (index ? search() : start()), complain);
 const showBox = setUpBox((box) => go({ box }));
+setUpGrid();
+setUpResult({ onStep: step, onSearch: pick, onClose: closed });
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();  // a fragment would be another place in the history, which has no upload
   $("main").focus();
 });
 $("form").addEventListener("submit", (event) => event.preventDefault());
 $("file").addEventListener("change", () => take($("file").files[0]));
-$("browse").addEventListener("click", () => {
-  show("archive");
-  $("contains").focus();
-});
+$("browse").addEventListener("click", browse);
+$("dismiss").addEventListener("click", () => complain(null));
 $("reset").addEventListener("click", () => go(unfiltered(asked)));
-$("further").addEventListener("click", further);
+$("further").addEventListener("click", () => further(true));
+window.addEventListener("scroll", furtherBelow, { passive: true });
 $("refine").addEventListener("click", () => go(marks()));
 $("unmark").addEventListener("click", () => {
   const refined = asked.good.length + asked.bad.length > 0;

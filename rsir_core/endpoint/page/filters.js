@@ -4,6 +4,7 @@ import { chosenBbox, setBbox, setUpMap } from "./map.js";
 import { isFiltered } from "./query.js";
 import { $, make, readable } from "./view.js";
 
+const wide = window.matchMedia("(min-width: 48.01rem)");
 const AFTER = 600;  // milliseconds without a change to a date: it is typed in parts
 
 /** Set up once, by what the index has. `onChange` is called when a person has changed something. */
@@ -33,6 +34,22 @@ export function setUpFilters(index, onChange) {
     for (const id of ["from", "to"]) $(id).addEventListener("change", later);
   }
   if (index.bounds) setUpMap(index.bounds, changed);
+  setUpFlyouts();
+}
+
+/** Beside the form a filter lies over the results: Escape and a click elsewhere fold it away. */
+function setUpFlyouts() {
+  const opened = () => document.querySelector(".controls details[open]");
+  document.querySelector(".controls").addEventListener("keydown", (event) => {
+    const details = opened();
+    if (event.key !== "Escape" || !details) return;
+    details.open = false;
+    details.querySelector("summary").focus();
+  });
+  document.addEventListener("pointerdown", (event) => {
+    const details = opened();
+    if (details && wide.matches && !details.contains(event.target)) details.open = false;
+  });
 }
 
 const boxes = () => [...$("classes").querySelectorAll("input")];

@@ -1,21 +1,21 @@
 // A grid of cards that is one tab stop: arrows go from card to card, Home and End to the first and the last.
 
+import { markByKey } from "./marks.js";
 import { $ } from "./view.js";
 
 const cards = () => [...$("grid").querySelectorAll(".card")];
 
-/** Set up once. `onMark` is given an image id and "good" or "bad" when G or B is pressed on its card. */
-export function setUpGrid(onMark) {
+/** Set up once. G and B mark the image of the card that has the keyboard. */
+export function setUpGrid() {
   $("grid").addEventListener("focusin", (event) => {
     if (event.target.matches(".card")) makeCurrent(event.target);
   });
   $("grid").addEventListener("keydown", (event) => {
     const card = event.target.closest(".card");
     if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
-    const kind = { g: "good", b: "bad" }[event.key.toLowerCase()];
-    if (kind) onMark(card.closest("li").dataset.imageId, kind);
-    const next = kind ? null : nextOf(card, event.key);
-    if (kind || next) event.preventDefault();
+    const marks = markByKey(event, card.closest("li").dataset.imageId);
+    const next = nextOf(card, event.key);
+    if (marks || next) event.preventDefault();
     next?.focus();
   });
 }

@@ -1,11 +1,10 @@
 // Results that are marked good or bad: kept over pages, until a search is refined by them or they are cleared.
 
-import { $, make } from "./view.js";
+import { $, heard, make } from "./view.js";
 
 let marked = new Map();  // image id → "good" or "bad"
 let applied = new Map();  // those that the results shown are refined by
 
-const SIGN = { good: "✓", bad: "✗" };
 const ids = (kind) => [...marked].filter(([, its]) => its === kind).map(([id]) => id);
 
 export const marks = () => ({ good: ids("good"), bad: ids("bad") });
@@ -24,6 +23,13 @@ export function toggleMark(imageId, kind) {
   showMarks();
 }
 
+/** Mark an image by a key, G or B; returns whether it was one of them. */
+export function markByKey(event, imageId) {
+  const kind = { g: "good", b: "bad" }[event.key.toLowerCase()];
+  if (kind) toggleMark(imageId, kind);
+  return Boolean(kind);
+}
+
 const unchanged = () => marked.size === applied.size && [...marked].every(([id, kind]) => applied.get(id) === kind);
 
 /** Show on chips and cards what is marked. */
@@ -32,7 +38,7 @@ export function showMarks() {
   $("chips").replaceChildren(...[...marked].map(([id, kind]) => make("li", {}, chip(id, kind))));
   $("refine").disabled = unchanged();
   $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
-  for (const button of document.querySelectorAll("#grid .mark")) {
+  for (const button of document.querySelectorAll(".mark")) {
     const { kind, imageId } = button.dataset;
     button.setAttribute("aria-pressed", String(marked.get(imageId) === kind));
   }
@@ -42,13 +48,13 @@ function chip(id, kind) {
   const button = make("button", {
     type: "button",
     className: `chip ${kind}`,
-    textContent: `${SIGN[kind]} ${id.split("/").at(-1)} ×`,
     title: `${id}\nTake the mark away`,
     onclick: () => {
       toggleMark(id, kind);
       ($("chips").querySelector("button") ?? $("refine")).focus();
     },
   });
-  button.setAttribute("aria-label", `Take the mark ${kind} away from ${id}`);
+  button.append(heard(`Take the mark ${kind} away from `), make("span", { className: "one-line", textContent: id.split("/").at(-1) }));
+  button.dataset.kind = kind;
   return button;
 }

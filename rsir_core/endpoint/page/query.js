@@ -10,6 +10,7 @@ export const blank = (index) => ({
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
   good: [],  // image ids that are what is looked for
   bad: [],
+  hide: [],  // image ids that a link's descriptor was moved away from, which are not to be found
   k: Math.min(20, index.max_k),
   classes: [],  // [] and null and "" below: all
   from: "",  // days, YYYY-MM-DD
@@ -32,8 +33,11 @@ export function withoutFile(query, answered, classNames) {
   if (query.file === null) return query;
   const class_probabilities = classNames.map((name) => answered.class_probabilities[name]);
   const descriptor = { feature: answered.feature, class_probabilities };  // moved by the examples already
-  return { ...query, file: null, box: null, good: [], bad: [], descriptor };
+  return { ...query, file: null, box: null, good: [], bad: [], hide: query.bad, descriptor };
 }
+
+/** The images that are not among the results: the query itself, and those marked bad. */
+export const hidden = ({ image_id, bad, hide }) => [...new Set([...(image_id === null ? [] : [image_id]), ...bad, ...hide])];
 
 /** Numbers as they are computed with: 4 bytes each, in base64. */
 function toText(numbers) {
@@ -67,6 +71,7 @@ export function toAddress(query) {
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
   for (const id of query.bad) address.append("bad", id);
+  for (const id of query.hide) address.append("hide", id);
   for (const name of ["from", "to"]) if (query[name]) address.set(name, query[name]);
   if (query.bbox) address.set("bbox", query.bbox.join(","));
   if (query.copies) address.set("copies", "1");
@@ -88,6 +93,7 @@ export function fromAddress(search, index) {
     box: numbers("box"),
     good: address.getAll("good"),
     bad: address.getAll("bad"),
+    hide: address.getAll("hide"),
     k: Number(address.get("k")) || query.k,
     classes: address.getAll("class"),
     from: address.get("from") ?? "",

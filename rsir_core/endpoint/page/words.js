@@ -1,0 +1,42 @@
+// What is said of an answer.
+
+import { isSamePicture } from "./cards.js";
+import { isFiltered } from "./query.js";
+import { count, percent } from "./view.js";
+
+/** How many are found, how fast, in which order. */
+export function inWords({ shown, query, rankedBy, seconds }, asked) {
+  if (!shown.length && asked.copies) return noCopy(query, asked);
+  if (!shown.length) return isFiltered(asked) ? "No image passes the filters." : "The index has no other image.";
+  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, asked)}.`;
+}
+
+/** That the class was left out of it, where it was the page's choice. */
+const order = (rankedBy, asked) => (asked.order === "auto" && !asked.copies && rankedBy === "distance" ? " by looks alone, as the class is unsure" : "");
+
+/** How many of what may be a copy are one, told from pixels. */
+function copies(shown, query, asked) {
+  if (!shown.some((result) => result.same_picture)) return "";
+  const n = shown.filter(isSamePicture).length;
+  if (!n) return `${noCopy(query, asked)} These look like it: `;
+  return `${n === 1 ? "One of these is a copy" : `${n} of these are copies`} of this picture. `;
+}
+
+function noCopy(query, asked) {
+  const filtered = isFiltered({ ...asked, copies: false });
+  return `The index has no ${query.image_id ? "other " : ""}copy of this picture${filtered ? " that passes the filters" : ""}.`;
+}
+
+/** That what was found is probably no match; empty: it may be one, or nobody can say. */
+export function unlike({ no_match: noMatch }, asked) {
+  if (noMatch !== true) return "";
+  return isFiltered(asked) ? "Probably not among the images that pass the filters. The closest:" : "Probably not in this index. The closest images:";
+}
+
+/** How far to trust that, once and in plain words. */
+export function trust({ false_match_rate: falseMatch, false_rejection_rate: falseRejection }) {
+  const few = (rate) => (rate < 0.01 ? "fewer than 1" : String(Math.round(100 * rate)));
+  const missing = `Of 100 pictures of a kind that the index lacks, about ${few(falseMatch)} pass as found.`;
+  if (falseRejection == null) return missing;
+  return `Of 100 pictures of a kind that the index has, about ${few(falseRejection)} get this message all the same. ${missing}`;
+}
