@@ -32,7 +32,7 @@ _AS_WANTED: Final = {
 
 
 @contextmanager
-def joined(address: str | None, needs: Needs | None = None, dashboard: bool = False) -> Iterator[None]:
+def joined(address: str | None, needs: Needs | None = None, metrics_port: int = 0) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, so that no worker prints a line after the job's summary.
 
     A process that is already connected stays connected: several jobs in one process, as in tests, share its cluster.
@@ -40,7 +40,7 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
     Args:
         address: a cluster's address; None joins the cluster of a submitted job, else starts Ray on this machine.
         needs: resources without which the body would wait; see `provided`.
-        dashboard: start Ray's dashboard with the local Ray, which takes two seconds and tells Prometheus what to read.
+        metrics_port: where a local Ray exports its metrics; 0: any free port.
 
     Raises:
         ConfigError: no cluster answers at the address, or this machine lacks what is needed.
@@ -66,8 +66,9 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
             with known_to_its_workers():
                 ray.init(
                     address="local",
-                    include_dashboard=dashboard,
+                    include_dashboard=False,  # it takes two seconds to start
                     logging_level=logging.WARNING,
+                    _metrics_export_port=metrics_port,
                     _system_config=_IDLE_WORKERS_STAY,
                 )
         else:
