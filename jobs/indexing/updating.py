@@ -28,7 +28,7 @@ def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], 
     plan, _ = todo
     index = writer.index
     report.begin("start Ray")
-    with joined(config.address, config.needs):
+    with joined(config.address, config.needs, config.verbose):
         report.begin("describe")
         _describe(writer, config, todo, report)
         _name_failed_files(report)
