@@ -15,9 +15,11 @@ from rsir_core.index.no_match import (
     Sample,
     get_no_match_threshold,
     has_no_match_threshold,
+    merge_two_nearest,
     nearest_of_other_classes,
     put_no_match_threshold,
     threshold,
+    two_nearest,
 )
 from rsir_core.index.writer import IndexWriter
 
@@ -27,7 +29,7 @@ COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
 def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
     """Store the no-match threshold of the newest version; does nothing if it is stored, or for rows of several models.
 
-    Measuring takes O(rows · QUERIES) time on the cluster, about 15 core-seconds per million rows. The threshold of an
+    Measuring takes O(rows · QUERIES) time on the cluster, about 30 core-seconds per million rows. The threshold of an
     earlier version that differs in few rows is reused (see `NoMatchThreshold.after`).
 
     Args:
@@ -55,14 +57,18 @@ def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: in
     samples: list[Sample] = ray.get([sample_of.remote(index.uri, f, positions) for f, positions in asked])
     sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
     shared = ray.put(sample)
-    nearest: Doubles = np.min(ray.get([nearest_in.remote(index.uri, f, shared) for f in files]), axis=0)
+    found = ray.get([nearest_in.remote(index.uri, f, shared) for f in files])
+    nearest: Doubles = np.min([of_others for of_others, _ in found], axis=0)
+    other = merge_two_nearest([two for _, two in found])[:, 1]  # the nearest is the query itself
+    limit = threshold(nearest)
     measured = NoMatchThreshold(
         bundle,
         pca,
         queries=len(nearest),
         rows=sum(file.row_count for file in files),
         false_match_rate=RATE,
-        distance=threshold(nearest),
+        distance=limit,
+        false_rejection_rate=None if limit is None else float((other >= limit).mean()),
     )
     put_no_match_threshold(writer, version, measured)
 
@@ -80,8 +86,10 @@ def _sample_of(uri: str, file: TableFile, positions: Ints) -> Sample:
     return _vectors(Index(uri).read_columns(file, COLUMNS).take(pa.array(positions)))
 
 
-def _nearest_in(uri: str, file: TableFile, sample: Sample) -> Doubles:
-    return nearest_of_other_classes(sample, *_vectors(Index(uri).read_columns(file, COLUMNS)))
+def _nearest_in(uri: str, file: TableFile, sample: Sample) -> tuple[Doubles, Doubles]:
+    """Measure the distances to the nearest row of another class, and to the two nearest rows of any, in a file."""
+    rows = _vectors(Index(uri).read_columns(file, COLUMNS))
+    return nearest_of_other_classes(sample, *rows), two_nearest(sample, rows.feature)
 
 
 def _vectors(table: pa.Table) -> Sample:

@@ -27,8 +27,8 @@ class ServeConfig(RayJobConfig):
         None,
     )
     open_in: str | None = option(
-        "address of another viewer, to which the page links each result; {lon} {lat} {west} {south} {east} {north} {uri} "
-        "and {image_id} are filled in, as in https://viewer.example/{lat}/{lon}",
+        "address of another viewer, to which the page links each result; {lon} {lat} {west} {south} {east} {north} "
+        "{uri} {image_id} are filled in, as in https://viewer.example/{lat}/{lon}",
         None,
         pattern="^https?://",
     )

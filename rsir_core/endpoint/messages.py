@@ -106,6 +106,7 @@ class AnswerJson(TypedDict):
     ranked_by: RankedBy
     no_match: bool | None  # whether nothing in the index is like the query, by Euclidean distance; null: unknown
     false_match_rate: float | None  # promised share of queries without any image of their class that still match
+    false_rejection_rate: float | None  # measured share of indexed images that would be called no match; null: unknown
     query: QueryJson
     results: list[ResultJson]
 
@@ -156,11 +157,13 @@ class ErrorJson(TypedDict):
 def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bytes:
     """Encode an `AnswerJson`."""
     no_match = no_match_of(served, ranking, ranked.nearest)
+    known = None if no_match is None else served.no_match
     answer: AnswerJson = {
         "version": served.version,
         "ranked_by": ranking.ranked_by(ranked.query),
         "no_match": no_match,
-        "false_match_rate": None if no_match is None or not served.no_match else served.no_match.false_match_rate,
+        "false_match_rate": known.false_match_rate if known else None,
+        "false_rejection_rate": known.false_rejection_rate if known else None,
         "query": _query(served, ranked.query),
         "results": _results(ranking, ranked.rows),
     }

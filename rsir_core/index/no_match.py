@@ -44,6 +44,8 @@ class NoMatchThreshold(NamedTuple):
         false_match_rate: the rate of false matches that it promises.
         distance: Euclidean distance below which the nearest row is a match; None: too few queries for a promise.
         changed: number of rows added or removed since it was measured.
+        false_rejection_rate: share of the sampled rows whose nearest other row is too far to be a match; None: an
+            earlier version did not measure it, or nothing is promised.
     """
 
     bundle: str
@@ -53,6 +55,7 @@ class NoMatchThreshold(NamedTuple):
     false_match_rate: float
     distance: float | None
     changed: int = 0
+    false_rejection_rate: float | None = None
 
     def to_json(self) -> bytes:
         """Encode for storage."""
@@ -62,7 +65,7 @@ class NoMatchThreshold(NamedTuple):
     def from_json(cls, data: bytes) -> Self:
         """Decode what `to_json` wrote; fields that earlier versions stored besides are ignored."""
         stored = json.loads(data)
-        return cls(**{name: stored[name] for name in cls._fields if name in stored or name != "changed"})
+        return cls(**{name: stored[name] for name in cls._fields if name in stored or name not in cls._field_defaults})
 
     def after(self, changed: int) -> Self | None:
         """Keep the threshold for a version with some changed rows; None if too many have changed, so measure it again.
@@ -99,6 +102,30 @@ def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilitie
         distance[asked[:, None] == classes[block]] = np.inf
         nearest = np.minimum(nearest, distance.min(axis=1))
     return nearest
+
+
+def two_nearest(sample: Sample, feature: Floats) -> Doubles:
+    """Compute each query's distances to its two nearest rows; results of parts merge by `merge_two_nearest`.
+
+    O(m·n·K) time. A query that is one of all rows is its own nearest, so the second is the nearest other one.
+
+    Args:
+        sample: m queries.
+        feature: (n, K) of the rows.
+
+    Returns:
+        (m, 2), ascending; infinite where there are fewer rows.
+    """
+    found = np.full((len(sample.feature), 2), np.inf)
+    for start in range(0, len(feature), BLOCK):
+        distance = search.distances(sample.feature, feature[start : start + BLOCK])  # (m, b)
+        found = merge_two_nearest([found, distance])
+    return found
+
+
+def merge_two_nearest(parts: Sequence[Doubles]) -> Doubles:
+    """Merge distances of m queries to different rows, (m, any number) each, to the two smallest: (m, 2), ascending."""
+    return np.sort(np.partition(np.concatenate(parts, axis=1), 1, axis=1)[:, :2], axis=1)
 
 
 def threshold(nearest: Doubles, rate: float = RATE) -> float | None:

@@ -11,10 +11,12 @@ from rsir_core.index.no_match import (
     NoMatchThreshold,
     Sample,
     get_no_match_threshold,
+    merge_two_nearest,
     nearest_of_other_classes,
     put_no_match_threshold,
     score_no_match,
     threshold,
+    two_nearest,
 )
 from rsir_core.search.exact import Searcher
 from tests.support.writing import writer_of
@@ -110,3 +112,23 @@ def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured()
     stored = json.loads(measured.to_json())
     del stored["changed"]  # as versions before wrote it
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == measured
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 60))
+def test_the_two_nearest_are_those_of_brute_force_also_in_parts(seed: int, n: int, cut: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, rows = drawn(rng, 5), drawn(rng, n)
+    distance = np.linalg.norm(queries.feature[:, None].astype(float) - rows.feature[None], axis=2)
+    parts = [two_nearest(queries, part) for part in (rows.feature[:cut], rows.feature[cut:])]
+    np.testing.assert_allclose(merge_two_nearest(parts), np.sort(distance, axis=1)[:, :2], rtol=1e-6)
+
+
+def test_a_threshold_of_an_earlier_version_is_read() -> None:
+    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25, 3, 0.1)
+    stored = json.loads(known.to_json())
+    assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known
+    for name in ("false_rejection_rate", "changed"):
+        del stored[name]
+    assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known._replace(
+        changed=0, false_rejection_rate=None
+    )

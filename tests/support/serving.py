@@ -76,7 +76,9 @@ def build_index(folder: Path, per_class: int) -> str:
     put_no_match_threshold(
         writer_of(index),
         version,
-        NoMatchThreshold(features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST),
+        NoMatchThreshold(
+            features[schemas.BUNDLE][0].as_py(), pca.fingerprint, 99, 99, 0.01, FARTHEST, false_rejection_rate=0.13
+        ),
     )
     return index.uri
 

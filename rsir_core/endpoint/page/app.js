@@ -5,39 +5,29 @@ import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { resultCard } from "./cards.js";
 import { copy } from "./copy.js";
+import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { fullImage, picture, queryCaption } from "./picture.js";
-import { blank, fromAddress, hidden, isAsking, toAddress, toRequest, unfiltered, withoutFile } from "./query.js";
+import { blank, fromAddress, isAsking, toAddress, unfiltered, withoutFile } from "./query.js";
 import { closeResult, openResult, setUpResult } from "./result.js";
+import { addPage, keep, recall } from "./results.js";
 import { setUpSettings } from "./settings.js";
+import { complain, isBusy, say } from "./status.js";
 import { askForToken, setUpToken } from "./token.js";
 import { $, count, lightTogether, make } from "./view.js";
 import { inWords, trust, unlike } from "./words.js";
 
 const narrow = window.matchMedia("(max-width: 48rem)");
 const files = new Map();  // uploads by their number in the history, for as long as the page is open
-const KEPT = 20;  // answers that Back returns to without asking again
-const kept = new Map();  // by what was asked, see `keyOf`
-
 let index = null;  // what is served, once it is known
 let asked = null;  // see `blank`
 let found = null;  // what is shown: { key, query, rankedBy, answer, seconds, shown, bars, next, isDone, scroll }
 let underWay = new AbortController();
 let waiting = null;  // a file that was chosen before the index was known
-
-function say(words, busy = false) {
-  $("status").textContent = words;
-  document.body.classList.toggle("busy", busy);
-}
-
-function complain(error) {
-  $("error").textContent = error?.message ?? "";
-  $("error").hidden = $("problem").hidden = !error;
-}
 
 function show(view) {
   $("results").hidden = view !== "results";
@@ -76,7 +66,7 @@ function follow() {
   const lost = file !== undefined && asked.file === null;
   if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
   if (browse) return showArchive();
-  const before = found?.key === keyOf() ? found : kept.get(keyOf());
+  const before = found?.key === keyOf() ? found : recall(keyOf());
   if (!before) {
     showFilters(asked);
     setMarks(asked);
@@ -100,17 +90,7 @@ async function fetchResults(into, words) {
   complain(null);
   say(words, true);
   try {
-    const out = hidden(asked);
-    const k = Math.min(asked.k + out.length, index.max_k - into.next);
-    const answer = await ask("search", { ...toRequest(asked, into.next, k), signal: mine.signal }, (wait) => say(wait, true));
-    document.body.classList.remove("busy");
-    const rows = answer.results.filter(({ image_id }) => !out.includes(image_id));
-    const taken = rows.slice(0, asked.k).map((row, i) => ({ ...row, place: row.rank, rank: into.shown.length + i + 1 }));
-    const isAll = taken.length === rows.length;
-    into.next = isAll ? into.next + answer.results.length : taken.at(-1).place;
-    into.isDone = (isAll && answer.results.length < k) || into.next >= index.max_k;
-    into.shown.push(...taken);
-    return { answer, taken };
+    return await addPage(into, asked, index.max_k, mine.signal, (wait) => say(wait, true));
   } catch (error) {
     if (mine.signal.aborted) return undefined;  // whatever went wrong, something else is asked now
     say("");
@@ -155,12 +135,6 @@ async function search(words = "") {
   found.scroll = window.scrollY;
 }
 
-function keep(answer) {
-  kept.delete(answer.key);
-  kept.set(answer.key, answer);
-  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
-}
-
 /** Show what was found. */
 function showFound() {
   const { answer, query, shown } = found;
@@ -180,7 +154,7 @@ function showFound() {
 
 /** The next page, after those that are shown; `isAsked`: by the button, so the keyboard goes to the first of them. */
 async function further(isAsked) {
-  if (!found || found.isDone || document.body.classList.contains("busy")) return;
+  if (!found || found.isDone || isBusy()) return;
   const before = found.shown.length;
   const into = found;
   const got = await fetchResults(into, "Searching further …");
@@ -271,8 +245,9 @@ function take(file) {
   if (!index) waiting = file;
   if (!file || !index) return;
   complain(null);
-  if (file.size > index.max_bytes) {
-    complain(new Error(`${file.name} has ${Math.ceil(file.size / 1e6)} MB; this endpoint takes up to ${Math.floor(index.max_bytes / 1e6)} MB. Choose a smaller image.`));
+  const refused = tooLarge(file, index.max_bytes);
+  if (refused) {
+    complain(refused);
     return;
   }
   const url = URL.createObjectURL(file);
@@ -360,7 +335,7 @@ $("skip").addEventListener("click", (event) => {
   $("main").focus();
 });
 $("form").addEventListener("submit", (event) => event.preventDefault());
-$("file").addEventListener("change", () => take($("file").files[0]));
+setUpDrop(take);
 $("browse").addEventListener("click", browse);
 $("dismiss").addEventListener("click", () => complain(null));
 $("reset").addEventListener("click", () => go(unfiltered(asked)));
@@ -376,17 +351,4 @@ $("newest").addEventListener("click", () => go({ version: null }));
 $("share").addEventListener("click", share);
 lightTogether(document.body);
 window.addEventListener("popstate", follow);
-window.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
-window.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("dragging");
-});
-window.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging");
-});
-window.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dragging");
-  take(event.dataTransfer.files[0]);
-});
 start();

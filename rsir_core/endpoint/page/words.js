@@ -35,8 +35,9 @@ export function unlike({ no_match: noMatch }, asked) {
 
 /** How far to trust that, once and in plain words. */
 export function trust({ false_match_rate: falseMatch, false_rejection_rate: falseRejection }) {
-  const few = (rate) => (rate < 0.01 ? "fewer than 1" : String(Math.round(100 * rate)));
-  const missing = `Of 100 pictures of a kind that the index lacks, about ${few(falseMatch)} pass as found.`;
-  if (falseRejection == null) return missing;
-  return `Of 100 pictures of a kind that the index has, about ${few(falseRejection)} get this message all the same. ${missing}`;
+  const n = (rate) => Math.round(100 * rate);
+  const some = (rate, one, more) => (n(rate) < 1 ? `fewer than 1 ${one}` : `about ${n(rate)} ${n(rate) === 1 ? one : more}`);
+  const missing = `Of 100 pictures of a class that the index lacks, ${some(falseMatch, "passes as found", "pass as found")}.`;
+  if (falseRejection === null) return missing;
+  return `Of 100 of its own images, with the image itself left out, ${some(falseRejection, "gets", "get")} this message all the same. ${missing}`;
 }
