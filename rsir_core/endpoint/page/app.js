@@ -11,9 +11,10 @@ import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js
 import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
-import { fullImage, picture, queryCaption } from "./picture.js";
+import { open, setUpOpened, showOpened } from "./opened.js";
+import { drawFile, drawQuery, fullImage, picture, queryCaption } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered, withoutFile } from "./query.js";
-import { closeResult, openResult, setUpResult } from "./result.js";
+import { closeResult } from "./result.js";
 import { addPage, keep, recall } from "./results.js";
 import { setUpSettings } from "./settings.js";
 import { complain, isBusy, say } from "./status.js";
@@ -60,8 +61,8 @@ function go(changes) {
 /** Do what the address and the place in the history say. */
 function follow() {
   leave();
-  const { file, open, browse } = history.state ?? {};
-  if (!open) closeResult();
+  const { file, open: opened, browse } = history.state ?? {};
+  if (!opened) closeResult();
   asked = { ...fromAddress(location.search, index), file: files.get(file) ?? null };
   const lost = file !== undefined && asked.file === null;
   if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
@@ -80,7 +81,7 @@ function follow() {
     showFound();
     window.scrollTo(0, found.scroll ?? 0);
   }
-  if (before && open) showResult(open);
+  if (before) showOpened();
 }
 
 /** The next results after those in `into`; null: what went wrong is said; undefined: something else was asked meanwhile. */
@@ -128,7 +129,7 @@ async function search(words = "") {
   found.bars = { scale: longest(found.shown, rankedBy), rankedBy };
   keep(found);
   showFound();
-  if (history.state?.open) showResult(history.state.open);
+  showOpened();
   if (document.activeElement?.closest(".controls")) return;  // who filters goes on filtering
   $("results-title").focus({ preventScroll: true });
   (narrow.matches ? $("status") : document.body).scrollIntoView();
@@ -181,41 +182,6 @@ function add(results) {
   showMarks();
 }
 
-/** Open a result, as a place in the history. */
-function open(imageId) {
-  history.pushState({ ...history.state, open: imageId }, "", location.href);
-  showResult(imageId);
-}
-
-function showResult(imageId) {
-  const i = found.shown.findIndex((result) => result.image_id === imageId);
-  if (i < 0) return;
-  openResult({
-    result: found.shown[i],
-    query: found.query,
-    source: sourceOf(found.query),
-    bars: found.bars,
-    place: { number: i + 1, of: found.shown.length, isLast: found.isDone && i + 1 === found.shown.length },
-    openIn: index.open_in,
-  });
-}
-
-/** To the next result (1) or the one before (-1). */
-async function step(by) {
-  const i = found.shown.findIndex((result) => result.image_id === history.state.open) + by;
-  if (i === found.shown.length) await further(false);
-  const next = found.shown[i];
-  if (!next || !history.state?.open) return;
-  history.replaceState({ ...history.state, open: next.image_id }, "", location.href);
-  showResult(next.image_id);
-}
-
-/** The keyboard goes to the card of what was open. */
-function closed(imageId) {
-  if (history.state?.open) history.back();  // else it was closed by that
-  focusCard(imageId);
-}
-
 const sourceOf = (query) => query.preview ?? (query.image_id === null ? null : fullImage(query.image_id));
 
 function showQuery(query) {
@@ -225,11 +191,6 @@ function showQuery(query) {
   if (query.width) frame.style.setProperty("--shape", query.width / query.height);
   drawQuery(frame, queryCaption(query, asked, index.has_detector));
   showBox(frame, query, asked.box, index.has_detector);
-}
-
-function drawQuery(frame, caption) {
-  $("query").hidden = false;
-  $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }
 
 const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
@@ -250,12 +211,7 @@ function take(file) {
     complain(refused);
     return;
   }
-  const url = URL.createObjectURL(file);
-  const frame = picture(url, `The query: ${file.name}`);
-  const image = frame.firstChild;
-  image.onload = () => URL.revokeObjectURL(url);
-  image.onerror = () => image.remove();  // a format that browsers cannot show; the answer brings a preview
-  drawQuery(frame, [make("p", { className: "soft one-line", textContent: file.name, title: file.name })]);
+  drawFile(file);
   $("draw").hidden = true;
   go({ ...NEW, file });
 }
@@ -283,8 +239,7 @@ async function lookAgain() {
 
 async function share() {
   const lacks = asked.file ? " It searches as the uploaded picture did, and does not show it." : "";
-  const link = new URL(toAddress(withoutFile(asked, found.query, index.class_names)), location.href).href;
-  const copied = await copy(link, $("link"));
+  const copied = await copy(new URL(toAddress(withoutFile(asked, found.query, index.class_names)), location.href).href, $("link"));
   $("link-says").textContent = `${copied ? "The link is copied." : "Copy the link from here."}${lacks}`;
 }
 
@@ -329,7 +284,7 @@ setUpSettings();
 setUpToken(() => (index ? search() : start()), complain);
 const showBox = setUpBox((box) => go({ box }));
 setUpGrid();
-setUpResult({ onStep: step, onSearch: pick, onClose: closed });
+setUpOpened({ found: () => found, openIn: () => index.open_in, sourceOf, further: () => further(false), onSearch: pick });
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();  // a fragment would be another place in the history, which has no upload
   $("main").focus();

@@ -1,6 +1,6 @@
 // An image with its key region and objects drawn over it, and what a query was taken for.
 
-import { count, make, makeSvg, percent, readable } from "./view.js";
+import { $, count, make, makeSvg, percent, readable } from "./view.js";
 
 const TRIES = 3;
 
@@ -75,4 +75,20 @@ function objectList(objects, drawn, hasDetector) {
   });
   const rest = count(objects.length - 1, "other");
   return make("details", { className: "objects" }, make("summary", { textContent: `Object: ${words[0]}; ${rest}` }), make("ol", {}, ...items));
+}
+
+/** Show the query's picture with a caption. */
+export function drawQuery(frame, caption) {
+  $("query").hidden = false;
+  $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
+}
+
+/** Show a file as the query, until it is described. */
+export function drawFile(file) {
+  const url = URL.createObjectURL(file);
+  const frame = picture(url, `The query: ${file.name}`);
+  const image = frame.firstChild;
+  image.onload = () => URL.revokeObjectURL(url);
+  image.onerror = () => image.remove();  // a format that browsers cannot show; the answer brings a preview
+  drawQuery(frame, [nameLine(file.name)]);
 }
