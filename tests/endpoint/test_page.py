@@ -23,7 +23,7 @@ from tests.support.serving import LIMITS, ONE, Rows
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
-from axe_core_python.selenium import Axe
+from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
