@@ -138,7 +138,8 @@ class PartitionSearch:
             QueryError: the index does not know the class.
         """
         if of_class is not None and of_class not in (known := self.served.classes):
-            raise QueryError(f"class: {of_class} unknown; known are {', '.join(known)}", "unknown")
+            are = f"known are {', '.join(known)}" if known else "this index has no classes"
+            raise QueryError(f"class: {of_class} unknown; {are}", "unknown")
         found = self._rows.table.select(IMAGES.names).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
             found = found.filter(pc.equal(found[schemas.CLASS], of_class))
