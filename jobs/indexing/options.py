@@ -61,6 +61,11 @@ class IndexConfig(DescribingConfig):
         "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
     )
     bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
+    refit: str | None = option(
+        "URI of an index whose bundle differs in the classifier's head alone: take its stored embeddings in place of "
+        "describing the same images again; the PCA is fitted as ever",
+        None,
+    )
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option(
         "merge the small files that many small runs leave, and drop embeddings of images that are gone", False

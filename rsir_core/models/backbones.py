@@ -5,6 +5,7 @@ operator names, or from a bundle that was made so.
 """
 
 import io
+import warnings
 from typing import Any, Final
 from urllib.error import URLError
 
@@ -42,7 +43,8 @@ class Program(nn.Module):
     def __init__(self, data: bytes, source: str) -> None:
         super().__init__()
         try:
-            self.program = torch.jit.load(io.BytesIO(data), "cpu")
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # it advises torch.export: pickles
+                self.program = torch.jit.load(io.BytesIO(data), "cpu")
         except Exception as error:  # zip, C++ and TorchScript each raise their own
             raise WeightsError(f"{source} is no TorchScript file ({error}); make one with torch.jit.trace") from error
 

@@ -168,7 +168,7 @@ class PartitionSearch:
 
     def _summarise(self) -> RowsSummary:
         ranges, table = self._rows.clusters.ranges, self._rows.table
-        counted = table[schemas.CLASS].value_counts().to_pylist()
+        counted = table[schemas.CLASS].value_counts().to_pylist() if self.served.classes else []
         ends = np.iinfo(np.int64)
         low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
         placed = ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]

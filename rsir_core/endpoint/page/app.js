@@ -142,6 +142,7 @@ function copies({ query, results }) {
 /** That the class was left out of it, where it was the page's choice. */
 function unsure({ ranked_by, query }) {
   if (asked.order !== "auto" || asked.copies || ranked_by !== "distance") return "";
+  if (!query.class) return "";  // the index has no classes, which its summary says
   return `Ordered by looks alone: the model is only ${percent(query.probability)} sure of the class. `;
 }
 
@@ -266,7 +267,7 @@ async function start() {
   say("");
   complain(null);
   asked = blank(index);
-  $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
+  $("about").textContent = `${count(index.images, "image")} ${index.class_names.length ? `of ${Object.keys(index.classes).length} classes` : "without classes, so they are ordered by looks alone"}, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
   $("of-object").hidden = !index.has_detector;
   setUpFilters(index, () => go(readFilters()));

@@ -53,7 +53,7 @@ export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
       "span",
       { className: "line" },
       make("span", {}, make("span", { className: "rank", textContent: result.rank }), readable(result.class)),
-      make("span", { className: "percent", textContent: percent(result.probability) }),
+      make("span", { className: "percent", textContent: result.class && percent(result.probability) }),
     ),
     bar(result, scale, rankedBy),
     make("span", { className: "product", textContent: rankedBy === "distance" ? `distance ${value}` : `${value} = ${factors}` }),
@@ -64,7 +64,7 @@ export function resultCard(result, { scale, rankedBy }, { onPick, onMark }) {
   const acquired = result.time ? `, acquired ${result.time.slice(0, 10)}` : "";
   card.setAttribute(
     "aria-label",
-    `Rank ${result.rank}: ${readable(result.class)}: ${result.image_id}, ${percent(result.probability)} probable, ` +
+    `Rank ${result.rank}: ${result.class && `${readable(result.class)}: `}${result.image_id}, ${result.class && `${percent(result.probability)} probable, `}` +
       `${rankedBy.replace("_", " ")} ${value}${rankedBy === "distance" ? "" : ` = ${factors}`}${kind ? `, ${kind}` : ""}${acquired}. Search from it`,
   );
   const item = make("li", {}, card, make("span", { className: "judge" }, ...MARKS.map((mark) => markButton(result.image_id, mark, onMark))));
@@ -91,6 +91,6 @@ export function imageCard(image, onPick) {
     picture(thumbnail(image.image_id), ""),
     make("span", { className: "name", textContent: name }),
   );
-  card.setAttribute("aria-label", `Search from ${image.image_id}, ${readable(image.class)}`);
+  card.setAttribute("aria-label", `Search from ${image.image_id}${image.class && `, ${readable(image.class)}`}`);
   return make("li", {}, card);
 }
