@@ -87,11 +87,10 @@ def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
     Raises:
         BundleError: they do not; the message says in what they differ.
     """
-    same = {"classes": (), "temperature": 1.0, "source": ""}
     differences = {
         "tau": old.tau != new.tau,
         "detector": old.detector != new.detector or not _equal(old.detector_state, new.detector_state),
-        "backbone, image size or views": replace(old.classifier, **same) != replace(new.classifier, **same),
+        "backbone, image size or views": _without_classes(old.classifier) != _without_classes(new.classifier),
         "backbone's weights": not _equal(_without_head(old.classifier_state), _without_head(new.classifier_state)),
     }
     if found := [name for name, differs in differences.items() if differs]:
@@ -99,6 +98,10 @@ def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
             f"--refit {source}: its embeddings were made with another {' and '.join(found)}; train the head on them by "
             f"jobs.finetune_classifier --embeddings {source}, or leave --refit out, which describes every image"
         )
+
+
+def _without_classes(settings: ClassifierSettings) -> ClassifierSettings:
+    return replace(settings, classes=(), temperature=1.0, source="")
 
 
 def _without_head(state: State) -> State:

@@ -35,7 +35,8 @@ def finetune_head(config: FinetuneClassifierConfig) -> Summary:
     index = Index(str(config.embeddings))
     columns = [schemas.IMAGE_ID, schemas.URI, schemas.ETAG, schemas.BUNDLE]
     features = index.features(columns=columns)
-    files = [ImageFile(*row, -1) for row in zip(*(features[c].to_pylist() for c in columns[:3]), strict=True)]
+    named = (features[column].to_pylist() for column in columns[:3])
+    files = [ImageFile(image_id, uri, etag, -1) for image_id, uri, etag in zip(*named, strict=True)]
     images = split_images(
         label_images(files, config.labels), config.train_fraction, config.seed, config.unseen or ()
     )  # fmt: skip

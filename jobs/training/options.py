@@ -63,7 +63,7 @@ class FinetuneClassifierConfig(RayJobConfig):
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
-        if self.archive is None and self.embeddings is None:
+        if not any(getattr(self, name) for name in ("archive", "embeddings")):
             raise ValueError("missing: --archive, or --embeddings")
         if self.embeddings is not None:
             for name, field in type(self).model_fields.items():
