@@ -7,8 +7,6 @@ OUT ?= demo
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 # Tests without Ray run on all cores; a file's stay together, as they share what they build.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
-# Tests with Ray mostly wait for processes: two at a time, each with a Ray of its own.
-TWO_RAYS := --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test test-fast lint docs bench clean
 
@@ -28,9 +26,10 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python -m jobs.demo --out $(OUT) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
+# One Ray at a time: beside a second one, Ray Train (2.60) at times takes its controller for dead and ends its workers.
 test: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray'
-	$(BIN)/python -m pytest $(TWO_RAYS) -m ray
+	$(BIN)/python -m pytest -m ray
 
 test-fast: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray and not slow' --hypothesis-profile fast

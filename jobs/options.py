@@ -23,6 +23,7 @@ class RayJobConfig(JobConfig):
     address: str | None = option(
         "Ray cluster to join (`auto`, `ray://…`); default: the job's own, else a local one", None
     )
+    verbose: bool = option("also print what Ray says of its own working, with its progress bars", False)
 
 
 class DescribingConfig(RayJobConfig):

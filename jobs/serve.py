@@ -21,8 +21,10 @@ def application(args: dict[str, Any]) -> "Application":
     """
     from jobs.serving.deployment import build  # noqa: PLC0415 -- brings Ray
 
-    if odd := sorted({"host", "port", "address", "json"}.intersection(map(str, args))):
-        raise ConfigError(f"args: {odd[0]}: the cluster has its own; host and port are under http_options")
+    if odd := sorted({"host", "port", "metrics_port", "address", "json"}.intersection(map(str, args))):
+        raise ConfigError(
+            f"args: {odd[0]}: the cluster has its own; host and port are under http_options, the metrics' port is Ray's"
+        )
     return build(from_mapping(ServeConfig, "args", args))
 
 

@@ -148,7 +148,7 @@ def _propose(config: ProposeBoxesConfig, images: Sequence[tuple[str, str, int]])
     _, uris, places = zip(*images, strict=True)
     listing = listing_of(uris, image=range(len(images)), place=places)
     stage = Stage(Reading.of(config), ProposeStage, (config.models, config.threshold))
-    with joined(config.address, config.needs):
+    with joined(config.address, config.needs, config.verbose):
         return pa.concat_tables(tables_of(build_dataset(stage, config, listing))).sort_by("image")
 
 

@@ -62,7 +62,7 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
             f"--seeds {','.join(config.seeds or ())}: seed {odd[0]} has another backbone, tau or dimensions than "
             "the first; compare indexes that were made alike"
         )
-    with joined(config.address, config.needs) if subjects[0].again else nullcontext():
+    with joined(config.address, config.needs, config.verbose) if subjects[0].again else nullcontext():
         runs = [evaluate_index(subject, config) for subject in subjects]
     first = subjects[0]
     duplicates, pairs = find_duplicates(

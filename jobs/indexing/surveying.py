@@ -52,7 +52,7 @@ class SurveyScenes:
 
 def survey(unknown: pa.Table, tiling: Tiling, config: IndexConfig, writer: IndexWriter | None) -> pa.Table:
     """Look into scenes and commit what was found as it comes; schema `SURVEYED`."""
-    with joined(config.address):
+    with joined(config.address, verbose=config.verbose):
         return _survey(unknown, tiling, config, writer)
 
 

@@ -28,7 +28,7 @@ def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], 
     plan, _ = todo
     index = writer.index
     report.begin("start Ray")
-    with joined(config.address, config.needs):
+    with joined(config.address, config.needs, config.verbose):
         if config.refit is not None:
             from jobs.indexing.refitting import refit  # noqa: PLC0415 -- brings torch
 

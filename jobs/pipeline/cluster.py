@@ -32,7 +32,9 @@ _AS_WANTED: Final = {
 
 
 @contextmanager
-def joined(address: str | None, needs: Needs | None = None, dashboard: bool = False) -> Iterator[None]:
+def joined(
+    address: str | None, needs: Needs | None = None, verbose: bool = False, metrics_port: int = 0
+) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, so that no worker prints a line after the job's summary.
 
     A process that is already connected stays connected: several jobs in one process, as in tests, share its cluster.
@@ -40,20 +42,19 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
     Args:
         address: a cluster's address; None joins the cluster of a submitted job, else starts Ray on this machine.
         needs: resources without which the body would wait; see `provided`.
-        dashboard: start Ray's dashboard with the local Ray, which takes two seconds and tells Prometheus what to read.
+        verbose: let Ray print its information, progress bars and tracebacks too.
+        metrics_port: where a local Ray exports its metrics; 0: any free port.
 
     Raises:
         ConfigError: no cluster answers at the address, or this machine lacks what is needed.
         RsirError: Ray does not start on this machine; or an error of a worker, without Ray's traceback.
     """
-    DataContext.get_current().enable_progress_bars = False  # the jobs print their own progress, in images
+    DataContext.get_current().enable_progress_bars = verbose  # the jobs print their own progress, in images
     DataContext.get_current().execution_no_progress_timeout_s = -1  # spot GPUs may take more than 30 minutes
     DataContext.get_current().raise_original_map_exception = True  # otherwise Ray Data keeps only its text
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    for name in _TRACEBACKS:
-        logging.getLogger(name).addFilter(_is_unforeseen)
-    for name in _AS_WANTED:
-        logging.getLogger(name).addFilter(_is_news)
+    level = logging.INFO if verbose else logging.WARNING
+    if not verbose:
+        _quieten()
     needs = needs or Needs("")
     if ray.is_initialized():
         with provided(needs, can_grow=True), _raising_what_workers_do():
@@ -66,12 +67,13 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
             with known_to_its_workers():
                 ray.init(
                     address="local",
-                    include_dashboard=dashboard,
-                    logging_level=logging.WARNING,
+                    include_dashboard=False,  # it takes two seconds to start
+                    logging_level=level,
+                    _metrics_export_port=metrics_port,
                     _system_config=_IDLE_WORKERS_STAY,
                 )
         else:
-            ray.init(address=address, logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=level)
     except (ConnectionError, ValueError) as error:
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')}"
         raise ConfigError(f"{where}: no Ray cluster answers there ({error}); start one or leave it out") from error
@@ -84,6 +86,14 @@ def joined(address: str | None, needs: Needs | None = None, dashboard: bool = Fa
             yield
     finally:
         ray.shutdown()
+
+
+def _quieten() -> None:
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in _TRACEBACKS:
+        logging.getLogger(name).addFilter(_is_unforeseen)
+    for name in _AS_WANTED:
+        logging.getLogger(name).addFilter(_is_news)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def _answering(
         return
     from jobs.pipeline.cluster import joined, rows_of  # noqa: PLC0415 -- brings Ray
 
-    with joined(config.address, config.needs):
+    with joined(config.address, config.needs, config.verbose):
         yield rows_of(answer_files(config, served, listing, out))
 
 

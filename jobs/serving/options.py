@@ -10,6 +10,12 @@ class ServeConfig(RayJobConfig):
     index: str = option("URI of the index")
     host: str = option("address to listen on", "127.0.0.1")
     port: int = option("port to listen on; 0: any free one", 8000, ge=0, le=65_535)
+    metrics_port: int = option(
+        "port of the metrics for Prometheus, on all of this machine's addresses; 0: any free one",
+        0,
+        ge=0,
+        le=65_535,
+    )
     num_gpus: float = option("GPUs of the describer; 0 describes on one CPU", 0.0, ge=0)
     partitions: int = option("searchers, each over a share of the index's files", 1, ge=1)
     max_replicas: int = option("most replicas of each searcher, which come and go with the load", 1, ge=1)

@@ -21,7 +21,7 @@ from jobs.pipeline.cluster import joined
 from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
 from rsir_core.endpoint.tokens import Tokens
-from rsir_core.errors import RsirError
+from rsir_core.errors import ConfigError, RsirError
 from rsir_core.retrieval.served_version import open_version
 
 log = logging.getLogger("jobs.serve")
@@ -36,17 +36,20 @@ def serve_index(config: ServeConfig) -> Summary:
     """Serve the newest version of an index until SIGINT or SIGTERM.
 
     Raises:
+        ConfigError: --metrics-port with --address.
         TableError, BundleError: there is nothing complete to serve.
         RsirError: the port is taken, Ray Serve is in use, or the deployments do not start.
     """
     started = time.monotonic()
+    if config.address is not None and config.metrics_port:
+        raise ConfigError("--metrics-port: the cluster of --address has its own; leave one of them out")
     if config.tokens is not None:
         Tokens.read(config.tokens)  # before anything is started that takes its time
     served = open_version(config.index)
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
-    with joined(config.address, config.needs, dashboard=True):
+    with joined(config.address, config.needs, config.verbose, config.metrics_port):
         if serve.status().proxies:  # it would keep its own host and port
             raise RsirError(
                 "Ray Serve runs on this cluster already; end that endpoint, or `serve shutdown` what is left"

@@ -157,7 +157,7 @@ def _session(config: FinetuneClassifierConfig, on_cluster: bool) -> AbstractCont
         from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray, which this process alone does not need
 
         require("tensorboardX")
-        return joined(config.address, config.needs)
+        return joined(config.address, config.needs, config.verbose)
     if config.num_gpus > torch.cuda.device_count():
         raise ConfigError(
             f"{config.needs.options} needs {config.num_gpus:g} GPUs of which there are {torch.cuda.device_count()} on "

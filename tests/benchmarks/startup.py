@@ -7,6 +7,7 @@ new in it. Files lie in the page cache after the first of the repeats; numba's c
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -51,17 +52,38 @@ def write_index(root: Path, rows: int) -> Index:
     return index
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what tests set in it."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
 def seconds(repeats: int, words: Sequence[str], status: int = 0) -> float:
     """Median over runs of a process of this interpreter, which ends with a status."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
-    environment["PYTHONPATH"] = str(ROOT)
     took = []
     for _ in range(repeats):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, *words], env=environment(), capture_output=True, text=True, check=False)
         took.append(time.perf_counter() - began)
         assert done.returncode == status, f"{words}\n{done.stderr}"
     return round(statistics.median(took), 2)
+
+
+def served_seconds(repeats: int, index: str) -> tuple[float, float]:
+    """Medians: until an endpoint of its own is ready, and until it has ended after SIGINT."""
+    command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", "0"]
+    ready, stopped = [], []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+            assert process.stdout is not None
+            assert "http" in process.stdout.readline()
+            ready.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+        stopped.append(time.perf_counter() - began)
+    return round(statistics.median(ready), 2), round(statistics.median(stopped), 2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result["query_seconds"] = round(statistics.median(answered), 2)
         again = ["--archive", str(root / "archive"), "--models", str(root / "models"), "--index", index]
         result["unchanged_index_seconds"] = seconds(n, ["-m", "jobs.index", *again])
+        result["serve_ready_seconds"], result["serve_stop_seconds"] = served_seconds(n, index)
     print(json.dumps(result) if options.json else "\n".join(f"{k:>24}  {v}" for k, v in result.items()))
 
 

@@ -19,6 +19,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from jobs.serving.serve import free_port
 from rsir_core import schemas
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
@@ -69,7 +70,9 @@ class Endpoint:
     def __init__(self, index: str, log: Path, *options: str) -> None:
         self.log = log
         self.session = tempfile.TemporaryDirectory(prefix="rsir-ray-")  # Ray's sockets want a short path
-        command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", "0", "--json", *options]
+        self.metrics_port = free_port("127.0.0.1", 0)
+        ports = ["--port", "0", "--metrics-port", str(self.metrics_port)]
+        command = [sys.executable, "-m", "jobs.serve", "--index", index, *ports, "--json", *options]
         with log.open("w") as stderr:
             environment = {**os.environ, "RAY_TMPDIR": self.session.name}
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
@@ -221,12 +224,8 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 
 def metrics(endpoint: Endpoint) -> str:
-    """What the exporter of the node says, some seconds late.
-
-    Behind it are those of the autoscaler and of the dashboard, at fixed ports, which another Ray here may have taken.
-    """
-    (found,) = json.loads((endpoint.folder / "prom_metrics_service_discovery.json").read_text())
-    return httpx.get(f"http://{found['targets'][0]}/metrics", timeout=60).text
+    """What Ray exports, some seconds late."""
+    return httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=60).text
 
 
 @pytest.mark.ray
