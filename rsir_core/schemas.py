@@ -62,7 +62,7 @@ _PICTURE: Final = [
     pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
     pa.field(OBJECT_SCORE, pa.float32()),
     pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
-    pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax
+    pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax; empty: no classes
 ]
 ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older tables lack them, see `with_added_columns`
     pa.field(GEOMETRY, pa.binary()),  # WKB, lon/lat: the outline; null: not georeferenced
@@ -86,7 +86,7 @@ FEATURES: Final = pa.schema(
         pa.field(BUNDLE, pa.string(), nullable=False),  # fingerprint of the model bundle
         pa.field(PCA, pa.string(), nullable=False),  # fingerprint of the PCA
         *_PICTURE,
-        pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class
+        pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class; empty: no classes
         pa.field(FEATURE, VECTOR, nullable=False),  # K, PCA projection of the unit-length embedding; not of unit length
         *ADDED_COLUMNS,
     ]

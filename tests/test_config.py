@@ -139,6 +139,8 @@ def test_defaults_are_shown_as_they_are_typed(job: type[JobConfig]) -> None:
     given = GIVEN if job is IndexConfig else [
         f"{o.name}={o.kind.strip('{}').partition(',')[0]}" for o in options if o.required
     ]  # fmt: skip
+    if job is FinetuneClassifierConfig:
+        given.append("--archive=a")  # or --embeddings
     assert parse(job, "job", [*given, *(f"{o.name}={o.default}" for o in options if o.default)]) == parse(
         job, "job", given
     )

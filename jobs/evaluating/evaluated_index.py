@@ -62,6 +62,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
     features, labels, notes = label_rows(features, split)
     fingerprint, pca = (features[name][0].as_py() for name in (schemas.BUNDLE, schemas.PCA))
     settings, moments = index.bundle_settings(fingerprint), index.pca(pca).moments
+    trained = settings.classifier
     peers = {peer: of_seed(peer, seed) for peer in config.peers or ()}
     own = IndexSetup(
         Variation(settings.tau, settings.classifier.backbone),
@@ -93,7 +94,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
             f"--arms {','.join(config.arms)}: what described {index.uri} has no detector, so there are no objects to "
             "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
-    frozen = frozen_bundle(settings.classifier, config.weights) if "frozen" in sets else None
+    frozen = frozen_bundle(trained.backbone, config.weights, trained.image_size) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return EvaluatedIndex(

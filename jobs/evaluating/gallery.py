@@ -14,6 +14,7 @@ from rsir_core.evaluation.gallery import GalleryImage, GalleryRow
 from rsir_core.evaluation.metrics import Scores, ranked
 from rsir_core.evaluation.paper import FIGURE_5
 from rsir_core.models.regions import Box, Region, whole_image
+from rsir_core.search.exact import most_probable
 
 QUERIES: Final = 6
 RESULTS: Final = 10
@@ -72,7 +73,5 @@ def _shown(subject: EvaluatedIndex, arm: Arm, p: Floats, place: int, distance: f
     whole = arm.variation.tau == 1
     region = whole_image(values[schemas.HEIGHT], values[schemas.WIDTH]) if whole else Region(**values[schemas.REGION])
     box = None if whole or values[schemas.OBJECT_BOX] is None else Box(**values[schemas.OBJECT_BOX])
-    top = int(p[place].argmax())
-    return GalleryImage(
-        values[schemas.URI], region, box, subject.classifier.classes[top], float(p[place, top]), distance
-    )
+    name, probability = most_probable(p[place], subject.classifier.classes)
+    return GalleryImage(values[schemas.URI], region, box, name, probability, distance)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.command import Summary
+from jobs.indexing.frozen import bundle_for
 from jobs.indexing.gone import check_gone
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import is_published
@@ -37,7 +38,8 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        bundle = index.check_bundle(config.models, config.views)
+        with bundle_for(index, config) as models:
+            bundle = index.check_bundle(models, config.views)
         plan, scenes = _plan(index, config, None)
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
@@ -54,7 +56,10 @@ def index_archive(config: IndexConfig) -> Summary:
 def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
     index = writer.index
-    bundle = index.bundle_settings(writer.adopt_bundle(config.models, config.views), check_weights=True)
+    with bundle_for(index, config) as models:
+        bundle = index.bundle_settings(writer.adopt_bundle(models, config.views), check_weights=True)
+    if not bundle.classes:
+        log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
     if bundle.detector is None:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rsir_core.archive.stac import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
 
+FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
 
 
@@ -24,7 +25,15 @@ class IndexConfig(DescribingConfig):
         "--versions and --restore",
         None,
     )
-    models: str = option("URI of the model bundle; required, but for --versions and --restore", None)
+    models: str = option(
+        "URI of the model bundle, or frozen:BACKBONE for one without training and classes: efficientnet_lite0, a "
+        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --versions and --restore",
+        None,
+    )
+    weights: str | None = option(
+        "with frozen: URI of the backbone's state dict (.safetensors, .pth); default: those it ships", None
+    )
+    image_size: int | None = option("with frozen: side in pixels to which images are resized; default: 224", None, ge=1)
     index: str = option("URI of the index to make or update")
     versions: bool = option("list the index's versions (time, rows, run, bundle, PCA) and do nothing else", False)
     restore: int | None = option(
@@ -52,6 +61,11 @@ class IndexConfig(DescribingConfig):
         "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
     )
     bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
+    refit: str | None = option(
+        "URI of an index whose bundle differs in the classifier's head alone: take its stored embeddings in place of "
+        "describing the same images again; the PCA is fitted as ever",
+        None,
+    )
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option(
         "merge the small files that many small runs leave, and drop embeddings of images that are gone", False
@@ -101,6 +115,8 @@ class IndexConfig(DescribingConfig):
     def _check_ordinary(self) -> None:
         if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
             raise ValueError(f"missing: {', '.join(missing)}")
+        if not self.is_frozen and (of := [n for n in ("weights", "image_size") if getattr(self, n) is not None]):
+            raise ValueError(f"--{of[0].replace('_', '-')}: --models {self.models} is no frozen:BACKBONE")
         given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
         if given and self.item_selection is None:
             raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
@@ -108,6 +124,11 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
         if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Tell whether the bundle is to be made of a backbone that is not trained."""
+        return self.models is not None and self.models.startswith(FROZEN_PREFIX)
 
     @property
     def item_selection(self) -> "ItemSelection | None":

@@ -23,6 +23,8 @@ from rsir_core.index.index import Index
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
+from rsir_core.search.exact import NO_CLASS
+from rsir_core.search.exact import classes as most_probable_classes
 
 FEATURES_PER_FILE = 500_000  # about 70 MB; larger files mean fewer clusters per query
 ROWS_PER_PART = 65_536  # read by one task, file by file
@@ -70,7 +72,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
         classes: class names, in the order of the probabilities.
         root: where the archive lies now, if it may have moved since the images were described; None: URIs as stored.
     """
-    names, model, uri = pa.array(classes, pa.string()), ray.put(pca), index.uri
+    names, model, uri = pa.array(classes or [NO_CLASS], pa.string()), ray.put(pca), index.uri
 
     def to_features(part: pa.Table) -> pa.Table:
         """Turn keys into rows of `schemas.FEATURES`, each with its reconstruction error."""
@@ -105,7 +107,7 @@ def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
     """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are the class names."""
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
-    best = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
+    best = most_probable_classes(schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]))
     columns = {name: described[name] for name in described.column_names if name in schemas.FEATURES.names}
     columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
     columns[schemas.CLASS] = names.take(pa.array(best, pa.int64()))

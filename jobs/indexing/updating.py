@@ -29,6 +29,12 @@ def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], 
     index = writer.index
     report.begin("start Ray")
     with joined(config.address, config.needs, config.verbose):
+        if config.refit is not None:
+            from jobs.indexing.refitting import refit  # noqa: PLC0415 -- brings torch
+
+            report.begin("take embeddings")
+            plan = refit(writer, config.refit, plan)
+            todo = (plan, todo[1])
         report.begin("describe")
         _describe(writer, config, todo, report)
         _name_failed_files(report)

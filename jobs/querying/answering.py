@@ -25,6 +25,7 @@ from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.exact import most_probable
 from rsir_core.storage.filesystem import put_file
 
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ class AnswerRead:
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
         _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
-        top = int(query.class_probabilities.argmax())
+        name, probability = most_probable(query.class_probabilities, self._rows.served.classes)
         of_query = {
             schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
             schemas.URI: asked[schemas.URI],
-            schemas.CLASS: self._rows.served.classes[top],
-            "probability": query.class_probabilities[top],
+            schemas.CLASS: name,
+            "probability": probability,
             schemas.REGION: query.region and query.region._asdict(),
         }
         length = max(len(rows), 1)

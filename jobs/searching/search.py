@@ -61,7 +61,7 @@ def _print(hits: rsir.SearchHits) -> None:
     console, query = Console(width=width, highlight=False, markup=False), hits.query
     size = f", {query.width}×{query.height} pixels" if query.width else ""
     found = f", object {query.object.name}" if query.object else ""
-    console.print(f"query: {hits.class_name} {query.class_probabilities.max():.1%}{size}{found}")
+    console.print(f"query: {hits.class_words}{size}{found}")
     if hits.no_match:
         console.print("nothing in the index is like it; these are the nearest", style="yellow")
     table = Table(box=None, pad_edge=False)
@@ -70,9 +70,8 @@ def _print(hits: rsir.SearchHits) -> None:
         table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for hit in hits:
         factors = (hit.weighted_distance, hit.distance, hit.query_weight, hit.candidate_weight)
-        table.add_row(
-            str(hit.rank), hit.image_id, hit.class_name, f"{hit.probability:.1%}", *(f"{x:.3g}" for x in factors)
-        )
+        probability = f"{hit.probability:.1%}" if hit.class_name else ""
+        table.add_row(str(hit.rank), hit.image_id, hit.class_name, probability, *(f"{x:.3g}" for x in factors))
     console.print(table)
     console.print(f"{len(hits)} of {hits.served.images} images, version {hits.served.version}, by {hits.ranked_by}")
 

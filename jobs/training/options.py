@@ -1,6 +1,6 @@
 """Options of the jobs that train."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import FiniteFloat, model_validator
 
@@ -11,11 +11,21 @@ from rsir_core.models.regions import ObjectRule
 from rsir_core.search.filter_options import JsonText, Names
 from rsir_core.training.recipe import Part, Recipe, recipe_without
 
+# Options that training a head on stored embeddings takes.
+WITH_EMBEDDINGS: Final = (
+    "as_json", "embeddings", "models", "labels", "train_fraction", "calibration_fraction", "unseen", "seed",
+)  # fmt: skip
+
 
 class FinetuneClassifierConfig(RayJobConfig):
     """Fine-tune the classifier on rotated crops of the key region's size and write it into a model bundle."""
 
-    archive: str = option("URI of the labelled images; labels are folder names unless --labels is given")
+    archive: str = option("URI of the labelled images; labels are folder names unless --labels is given", None)
+    embeddings: str | None = option(
+        "in place of --archive, the URI of an index: train the head alone on its stored embeddings and read no image; "
+        "its rows are then renewed by jobs.index --refit",
+        None,
+    )
     models: str = option("URI of the bundle to write; an existing one keeps its detector")
     labels: str | None = option("CSV with `uri,label`, for archives without class folders", None)
     train_fraction: float = option("share of each class that trains; the rest is the test split", 0.5, gt=0, lt=1)
@@ -50,6 +60,16 @@ class FinetuneClassifierConfig(RayJobConfig):
     num_cpus: int = option("CPUs (threads) per worker", 2, ge=1)
     max_pixels: int = option("pixels per image above which it is refused", 100_000_000, ge=1)
     image_seconds: float = option("seconds after which an image that is not read is left out", 120.0, ge=0.1, le=86_400)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if not any(getattr(self, name) for name in ("archive", "embeddings")):
+            raise ValueError("missing: --archive, or --embeddings")
+        if self.embeddings is not None:
+            for name, field in type(self).model_fields.items():
+                if name not in WITH_EMBEDDINGS and getattr(self, name) != field.default:
+                    raise ValueError(f"--{name.replace('_', '-')} has no effect with --embeddings, which trains a head")
+        return self
 
     @model_validator(mode="after")
     def _check_gpus(self) -> Self:

@@ -13,6 +13,7 @@ from rsir_core.api.hit import FOOTPRINT, Hit
 from rsir_core.extras import require
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.exact import most_probable
 
 if TYPE_CHECKING:
     import geopandas
@@ -45,8 +46,14 @@ class SearchHits(Sequence[Hit]):
 
     @property
     def class_name(self) -> str:
-        """Return the most probable class of the query."""
-        return self.served.classes[int(self.query.class_probabilities.argmax())]
+        """Return the most probable class of the query; empty: the index has no classes."""
+        return most_probable(self.query.class_probabilities, self.served.classes)[0]
+
+    @property
+    def class_words(self) -> str:
+        """Return the most probable class of the query and its probability in words."""
+        name, probability = most_probable(self.query.class_probabilities, self.served.classes)
+        return f"{name} {probability:.1%}" if name else "no classes"
 
     def to_arrow(self) -> pa.Table:
         """Return one row per result: rank, the distances and their factors, class, region and footprint (WKB)."""
@@ -83,7 +90,7 @@ class SearchHits(Sequence[Hit]):
     @property
     def _caption(self) -> str:
         no_match = "; nothing in the index is like it" if self.no_match else ""
-        return f"{self.class_name} {self.query.class_probabilities.max():.1%}{no_match}"
+        return f"{self.class_words}{no_match}"
 
     @cached_property
     def _hits(self) -> list[Hit]:
@@ -106,7 +113,8 @@ class SearchHits(Sequence[Hit]):
 
     def __repr__(self) -> str:
         best = ", ".join(hit.image_id for hit in self._hits[:3]) + (", …" if len(self) > 3 else "")
-        return f"<{len(self)} hits in {self.served.index} for an image of class {self.class_name}: {best or 'none'}>"
+        of_class = f" of class {self.class_name}" if self.class_name else ""
+        return f"<{len(self)} hits in {self.served.index} for an image{of_class}: {best or 'none'}>"
 
     def to_html(self) -> str:
         """Return the query and the results as pictures with their ranks, in HTML without scripts.

@@ -16,6 +16,7 @@ from rsir_core.models.regions import DetectedObject
 from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.exact import most_probable
 
 
 class RegionJson(TypedDict):
@@ -183,12 +184,12 @@ def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:
 
 def _query(served: ServedVersion, query: Descriptor) -> QueryJson:
     names, region = served.classes, query.region
-    top = int(query.class_probabilities.argmax())
+    name, probability = most_probable(query.class_probabilities, names)
     found: QueryJson = {
         "image_id": query.image_id,
         "uri": query.uri,
-        "class": names[top],
-        "probability": float(query.class_probabilities[top]),
+        "class": name,
+        "probability": probability,
         "region": None
         if region is None
         else RegionJson(x=region.x, y=region.y, width=region.width, height=region.height),

@@ -28,7 +28,7 @@ def score_unseen(
         classes: of the classifier.
     """
     known: Mask = np.isin(labels, classes)
-    if known.all() or not known.any():
+    if known.all() or not known.any():  # none is known of an index without classes
         return None
     kinds = {"unseen": ~known, "known": known}
     found: dict[str, Any] = {"labels": sorted(set(np.asarray(labels)[~known].tolist()))}

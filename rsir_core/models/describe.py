@@ -83,6 +83,8 @@ class Describer:
         if self._detector is None:
             return [[] for _ in images]
         tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
+        if not self.bundle.classes and rule == "agreement":  # there is no class to agree on
+            rule = "confidence"
         found = self._detector.detect_all(images)
         agreement = self._agreement(images, found, tau) if rule == "agreement" else [()] * len(images)
         return [representative_first(of_image, rule, a) for of_image, a in zip(found, agreement, strict=True)]

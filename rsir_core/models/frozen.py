@@ -1,30 +1,35 @@
-"""The baseline without fine-tuning: a backbone with its ImageNet weights alone."""
+"""Bundles without training: a backbone with the weights that it ships, and no classes."""
 
 from typing import Final
 
 import torch
 
-from rsir_core.models.bundle import Bundle
+from rsir_core.models.backbones import PROGRAM, TORCHSCRIPT, is_program, read_program
+from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
-from rsir_core.models.settings import ClassifierSettings
 
 FROZEN: Final = "frozen"  # in place of a bundle's URI
+IMAGE_SIZE: Final = 224  # pixels, where nothing else is asked for
 
 
-def frozen_bundle(classifier: ClassifierSettings, weights: str | None) -> Bundle:
-    """Build the bundle of a backbone that is not fine-tuned, for whole images; all classes are equally probable.
+def frozen_bundle(backbone: str, weights: str | None, image_size: int = IMAGE_SIZE) -> Bundle:
+    """Build the bundle of a backbone that is not fine-tuned, for whole images; it has no classes.
 
     Args:
-        classifier: gives the backbone, the classes and the image size.
-        weights: as for `load_start_weights`.
+        backbone: as for `build_classifier`, or the URI of a TorchScript program, see `read_program`.
+        weights: as for `load_start_weights`; a program has its own.
+        image_size: side in pixels to which images are resized.
 
     Raises:
-        WeightsError: the weights cannot be read, or do not fit.
+        WeightsError: the weights or the program cannot be read, or do not fit.
     """
-    backbone, classes = classifier.backbone, classifier.classes
-    model = build_classifier(backbone, len(classes))
+    if is_program(backbone):
+        data, dimensions = read_program(backbone, image_size)
+        program = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        state: State = {
+            PROGRAM: program, "head.weight": torch.empty(0, dimensions), "head.bias": torch.empty(0),
+        }  # fmt: skip
+        return Bundle(settings_for(TORCHSCRIPT, (), image_size), None, 1.0, FROZEN, state, {})
+    model = build_classifier(backbone, 0)
     load_start_weights(model, backbone, weights)
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.zeros_(model.head.bias)
-    settings = settings_for(backbone, classes, classifier.image_size)
-    return Bundle(settings, None, 1.0, FROZEN, model.state_dict(), {})
+    return Bundle(settings_for(backbone, (), image_size), None, 1.0, FROZEN, model.state_dict(), {})

@@ -10,13 +10,14 @@ class ClassifierSettings:
     """Hold everything but the weights that is needed to run the classifier as it was trained.
 
     Attributes:
-        backbone: name, see `build_classifier`.
+        backbone: name, see `build_classifier`; `torchscript` for a program in the bundle.
         classes: names, in the order of the logits.
         image_size: side in pixels to which key regions are resized, without keeping the aspect ratio.
         mean: subtracted per channel, for values in 0..1.
         std: divisor per channel.
         temperature: divisor of the logits before the softmax, see `calibration`; 1: not calibrated.
         views: number of rotations that are averaged, one of `VIEWS`.
+        source: hash of what a bundle without classes was made from, see `jobs.indexing.frozen`; empty: it was trained.
     """
 
     backbone: str
@@ -26,6 +27,7 @@ class ClassifierSettings:
     std: tuple[float, ...]
     temperature: float = 1.0  # bundles of earlier versions lack this
     views: int = 1  # and this
+    source: str = ""  # and this
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Partition:
         share = files[part::parts]
         shape = widths(index, files[0])
         n = sum(file.row_count for file in share)
-        self.feature, complement = np.empty((n, shape[0]), np.float32), np.empty((shape[1], n), np.float32)
+        self.feature, complement = np.empty((n, shape[0]), np.float32), np.empty((max(shape[1], 1), n), np.float32)
         hashes = {name: np.empty(n, np.uint64) for name in (schemas.IMAGE_ID, schemas.URI)}
         runs: list[Clusters] = []
 

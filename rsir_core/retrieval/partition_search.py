@@ -138,7 +138,8 @@ class PartitionSearch:
             QueryError: the index does not know the class.
         """
         if of_class is not None and of_class not in (known := self.served.classes):
-            raise QueryError(f"class: {of_class} unknown; known are {', '.join(known)}", "unknown")
+            are = f"known are {', '.join(known)}" if known else "this index has no classes"
+            raise QueryError(f"class: {of_class} unknown; {are}", "unknown")
         found = self._rows.table.select(IMAGES.names).append_column("row", [np.arange(len(self._rows))])
         if of_class is not None:
             found = found.filter(pc.equal(found[schemas.CLASS], of_class))
@@ -167,7 +168,7 @@ class PartitionSearch:
 
     def _summarise(self) -> RowsSummary:
         ranges, table = self._rows.clusters.ranges, self._rows.table
-        counted = table[schemas.CLASS].value_counts().to_pylist()
+        counted = table[schemas.CLASS].value_counts().to_pylist() if self.served.classes else []
         ends = np.iinfo(np.int64)
         low, high = ranges.time[:, 0].min(initial=ends.max), ranges.time[:, 1].max(initial=ends.min)
         placed = ranges.bbox[np.isfinite(ranges.bbox).all(axis=1)]

@@ -60,7 +60,7 @@ class Descriptor:
             if len(given) != wanted:
                 raise QueryError(f"{name}: {len(given)} numbers; this index has {wanted}")
         total = self.class_probabilities.sum(dtype=np.float64)
-        if not abs(total - 1) < SUM_ERROR:
+        if served.classes and not abs(total - 1) < SUM_ERROR:
             raise QueryError(f"class_probabilities: they sum to {total:g}; they must sum to 1")
 
 
@@ -96,7 +96,7 @@ class Ranking:
         """Return the column that orders that query's results; ties go to the smaller image id."""
         if self.near_duplicates or self.distance == "plain":
             return "distance"
-        is_weighted = self.distance == "weighted" or query.class_probabilities.max() >= CONFIDENT
+        is_weighted = self.distance == "weighted" or query.class_probabilities.max(initial=0) >= CONFIDENT
         return "weighted_distance" if is_weighted else "distance"
 
 

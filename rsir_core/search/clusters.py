@@ -132,7 +132,7 @@ class Clusters:
     def none(cls, dimensions: int, class_count: int) -> "Clusters":
         """Return clusters without rows, for features of K dimensions and C classes."""
         nothing = np.empty(0, np.int64)
-        centre, complement = (np.empty((0, d), np.float32) for d in (dimensions, class_count))
+        centre, complement = (np.empty((0, d), np.float32) for d in (dimensions, max(class_count, 1)))
         ranges = Ranges.none(0)
         return cls(nothing, nothing, nothing, centre, np.empty(0, np.float32), complement, ranges.time, ranges.bbox)
 

@@ -22,6 +22,7 @@ SMALLEST: Final = np.finfo(np.float32).tiny
 # Calibrated class probability from which distance `auto` uses the weights. Of 5 classes of UC Merced that training
 # never saw, images lose 6.2 points of mAP by the weights; with 0.5, 0.9 and 0.99 here they lose 5.4, 2.3 and 0.7.
 CONFIDENT: Final = 0.99
+NO_CLASS: Final = ""  # the class of every image of an index without classes
 
 
 def complements(class_probabilities: Floats) -> Floats:
@@ -35,9 +36,12 @@ def complements(class_probabilities: Floats) -> Floats:
         class_probabilities: (n, C) float32, softmax.
 
     Returns:
-        (n, C) float32, each at least `SMALLEST`.
+        (n, C) float32, each at least `SMALLEST`. Without classes (C = 0): (n, 1) ones, since every weight is then 1 and
+        the weighted distance is the Euclidean one.
     """
     n = len(class_probabilities)
+    if not class_probabilities.shape[1]:
+        return np.ones((n, 1), np.float32)
     total = class_probabilities.sum(axis=1, dtype=np.float64)  # (n,)
     result = np.empty_like(class_probabilities, dtype=np.float32)
     # For all but the top class a complement is at least ~1/2, so this float64 difference does not cancel.
@@ -50,9 +54,24 @@ def complements(class_probabilities: Floats) -> Floats:
 
 
 def classes(class_probabilities: Floats) -> Ints:
-    """Find the most probable class of each row, (n,); ties go to the first."""
+    """Find the most probable class of each row, (n,); ties go to the first; all 0 without classes."""
+    if not class_probabilities.shape[1]:
+        return np.zeros(len(class_probabilities), np.int64)
     top: Ints = class_probabilities.argmax(axis=1)
     return top
+
+
+def most_probable(class_probabilities: Floats, names: Sequence[str]) -> tuple[str, float]:
+    """Return the name and the probability of the most probable class of one image; `NO_CLASS` and 0 without classes.
+
+    Args:
+        class_probabilities: (C,).
+        names: C names.
+    """
+    if not names:
+        return NO_CLASS, 0.0
+    top = int(class_probabilities.argmax())
+    return names[top], float(class_probabilities[top])
 
 
 def distances(queries: Floats, rows: Floats) -> Doubles:
@@ -102,7 +121,7 @@ class Searcher:
         Args:
             image_ids: (n,) strings; read only to break ties.
             feature: (n, K) float32.
-            complement: (C, n) float32, see `complements`; a query reads one class.
+            complement: (C, n) float32, see `complements`; a query reads one class. Without classes (1, n).
             clusters: the runs.
 
         Raises:
@@ -160,8 +179,8 @@ class Searcher:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
-        complement, query_class = complements(class_probabilities[None]), int(class_probabilities.argmax())
-        found, _ = candidates(self._tree, (feature, complement[0], query_class), k, allowed, plain)
+        complement, query_class = complements(class_probabilities[None]), classes(class_probabilities[None])
+        found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, plain)
         hits = Hits(*found)
         key = hits.distance if plain else hits.weighted_distance
         if (key[1:] > key[:-1]).all():
@@ -178,7 +197,7 @@ class Searcher:
             ("feature", feature, self._feature.shape[1:]),
             ("class probabilities", class_probabilities, self._complement.shape[:1]),
         ):
-            if given.shape != known:
+            if given.shape != known and not (given is class_probabilities and given.shape == (0,) and known == (1,)):
                 raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known}")
         if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):
             raise ValueError(f"the filter is {allowed.dtype} {allowed.shape}; it must be bool ({len(self)},)")

@@ -83,6 +83,8 @@ class Filter:
         Raises:
             QueryError: 422, see `rows`.
         """
+        if self.classes is not None and not class_names:
+            raise QueryError(f"classes: this index has no classes; leave out {', '.join(self.classes)}")
         if unknown := sorted(set(self.classes or ()) - set(class_names)):
             raise QueryError(f"classes: {', '.join(unknown)} unknown; known are {', '.join(class_names)}")
         for column, _, _ in self.where:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.models.backbones import EFFICIENTNET_LITE0
+from rsir_core.models.classifier import build_classifier
 from rsir_core.models.depthwise import fast_depthwise
 from rsir_core.models.precision import trains_in_bfloat16
 

@@ -34,7 +34,7 @@ NOT_RUN: Final = {  # commands that match: why
     r".*s3://": "needs a bucket; tests/indexing/test_store.py has one",
     r"python -m tests\.": "take minutes to hours; the suite runs benchmarks at a tiny size",
     r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
-    r"python -m jobs\.finetune_classifier (?!--archive images)": "train for 20 minutes; the first tutorial trains",
+    r"python -m jobs\.finetune_classifier (?!--archive images|--emb)": "train for long; the first tutorial does",
     r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
     r".*/token": "needs an endpoint with tokens; tests/endpoint/test_tokens.py has one",
 }

@@ -11,7 +11,8 @@ from jobs.evaluating import describing
 from jobs.evaluating.describing import DescribeAgain, describe_again
 from jobs.evaluating.evaluated_index import open_evaluated_index
 from jobs.evaluating.options import EvaluateConfig
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.models.backbones import EFFICIENTNET_LITE0
+from rsir_core.models.classifier import build_classifier
 from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index
 from tests.support.options import replaced

@@ -22,8 +22,9 @@ from rsir_core.evaluation.metrics import PROTOCOL, score_retrieval
 from rsir_core.evaluation.unseen import score_unseen
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.index import Index
+from rsir_core.models.backbones import EFFICIENTNET_LITE0
 from rsir_core.models.calibration import score_calibration
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier, settings_for
+from rsir_core.models.classifier import build_classifier
 from rsir_core.models.describe import Describer
 from rsir_core.models.frozen import frozen_bundle
 from rsir_core.models.pca import Moments, unit_length
@@ -275,7 +276,7 @@ def test_images_are_described_again(tmp_path: Path) -> None:
     assert metrics["map"] == metrics["arms"][3]["map"] != metrics["arms"][7]["map"]
     labels = [i.split("/")[0] for i in image_ids]
     for source, found_map in ((None, metrics["arms"][8]["map"]), (weights, given["arms"][0]["map"])):
-        untrained = Describer(frozen_bundle(settings_for(EFFICIENTNET_LITE0, CLASSES, 64), source)).describe(images)
+        untrained = Describer(frozen_bundle(EFFICIENTNET_LITE0, source, 64)).describe(images)
         vectors = unit_length(untrained.embedding).astype(np.float32)
         expected = score_retrieval(vectors, untrained.class_probabilities, labels, weighted=False)
         assert found_map == pytest.approx(expected.map, abs=1e-3)

@@ -22,7 +22,8 @@ from rsir_core.archive.listing import list_images
 from rsir_core.errors import ImageError
 from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.index.diff import listing_table
-from rsir_core.models.classifier import EFFICIENTNET_LITE0, build_classifier
+from rsir_core.models.backbones import EFFICIENTNET_LITE0
+from rsir_core.models.classifier import build_classifier
 from tests.boxes.test_propose_boxes import write_archive
 from tests.evaluating.test_evaluate import draw_archive
 from tests.support.made_up import CLASSES, write_index

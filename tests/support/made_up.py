@@ -11,8 +11,8 @@ from rsir_core import schemas
 from rsir_core.index.index import Index
 from rsir_core.index.layout import SCHEMAS, TableName
 from rsir_core.index.writer import write_rows
+from rsir_core.models.backbones import EFFICIENTNET_LITE0
 from rsir_core.models.bundle import State, write_classifier
-from rsir_core.models.classifier import EFFICIENTNET_LITE0
 from rsir_core.models.pca import Moments
 from rsir_core.models.settings import ClassifierSettings
 from tests.support.writing import writer_of

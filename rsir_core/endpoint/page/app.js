@@ -270,7 +270,7 @@ async function start() {
   say("");
   complain(null);
   asked = blank(index);
-  $("about").textContent = `${count(index.images, "image")} of ${Object.keys(index.classes).length} classes, version ${index.version}` +
+  $("about").textContent = `${count(index.images, "image")} ${index.class_names.length ? `of ${Object.keys(index.classes).length} classes` : "without classes, so they are ordered by looks alone"}, version ${index.version}` +
     (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
   $("objects-switch").hidden = !index.has_detector;
   setUpFilters(index, () => go(readFilters()));

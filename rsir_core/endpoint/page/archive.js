@@ -11,6 +11,7 @@ let listing = 0;  // counts listings, so that a late one does not overwrite a ne
 
 /** Set up once. `onPick` is given an image id, `onError` what goes wrong. */
 export function setUpArchive(index, onPick, onError) {
+  $("of-class").closest(".field").hidden = !index.class_names.length;
   for (const [name, images] of Object.entries(index.classes)) {
     $("of-class").append(make("option", { value: name, textContent: `${readable(name)} (${images})` }));
   }

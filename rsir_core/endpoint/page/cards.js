@@ -72,7 +72,7 @@ export function imageCard(image, onPick) {
     picture(thumbnail(image.image_id), ""),
     heard("Search from "),
     make("span", { className: "name", textContent: name }),
-    heard(`, ${readable(image.class)}`),
+    ...(image.class ? [heard(`, ${readable(image.class)}`)] : []),
   );
   return make("li", {}, card);
 }

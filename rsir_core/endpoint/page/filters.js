@@ -10,6 +10,7 @@ const AFTER = 600;  // milliseconds without a change to a date: it is typed in p
 /** Set up once, by what the index has. `onChange` is called when a person has changed something. */
 export function setUpFilters(index, onChange) {
   $("k").max = index.max_k;
+  $("filter").hidden = $("order").closest(".field").hidden = !index.class_names.length;
   for (const [name, images] of Object.entries(index.classes)) {
     const box = make("input", { type: "checkbox", value: name });
     $("classes").append(make("label", {}, box, readable(name), make("span", { textContent: images })));

@@ -51,7 +51,7 @@ export function queryCaption(query, asked, hasDetector) {
   const marks = [[asked.good, "good"], [asked.bad, "bad"]].filter(([ids]) => ids.length).map(([ids, kind]) => `${ids.length} ${kind}`);
   const line = (textContent, className = "soft") => textContent && make("p", { textContent, className });
   return [
-    line(`${readable(query.class)}, ${percent(query.probability)}`, "what"),
+    line(query.class && `${readable(query.class)}, ${percent(query.probability)}`, "what"),
     line(others && `else ${others}`),
     line(marks.length && `Refined by ${marks.join(" and ")} example${asked.good.length + asked.bad.length === 1 ? "" : "s"}`),
     region && objectList(query.objects, asked.box, hasDetector),

@@ -46,7 +46,7 @@ export function openResult(found) {
   opened = found;
   const { result, place: { number, of, isLast } } = found;
   $("result-place").textContent = `${number} of ${of}`;
-  $("result-title").textContent = readable(result.class);
+  $("result-title").textContent = readable(result.class || result.image_id);
   $("previous").disabled = number === 1;
   $("next").disabled = isLast;
   $("around").hidden = !result.window;
@@ -116,7 +116,7 @@ const coordinates = ({ bbox }) => {
 function facts(result) {
   const { window, object_class: objectClass } = result;
   return [
-    ["Class", `${readable(result.class)}, ${percent(result.probability)} sure`],
+    result.class && ["Class", `${readable(result.class)}, ${percent(result.probability)} sure`],
     objectClass && ["Object", `${readable(objectClass)}, ${percent(result.object_score)} sure`],
     KINDS[result.same_picture] && ["To the query", KINDS[result.same_picture]],
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],

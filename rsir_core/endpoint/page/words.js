@@ -8,11 +8,11 @@ import { count, percent } from "./view.js";
 export function inWords({ shown, query, rankedBy, seconds }, asked) {
   if (!shown.length && asked.copies) return noCopy(query, asked);
   if (!shown.length) return isFiltered(asked) ? "No image passes the filters." : "The index has no other image.";
-  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, asked)}.`;
+  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, query, asked)}.`;
 }
 
-/** That the class was left out of it, where it was the page's choice. */
-const order = (rankedBy, asked) => (asked.order === "auto" && !asked.copies && rankedBy === "distance" ? " by looks alone, as the class is unsure" : "");
+/** That the class was left out of it, where it was the page's choice; an index without classes says so itself. */
+const order = (rankedBy, query, asked) => (query.class && asked.order === "auto" && !asked.copies && rankedBy === "distance" ? " by looks alone, as the class is unsure" : "");
 
 /** How many of what may be a copy are one, told from pixels. */
 function copies(shown, query, asked) {
