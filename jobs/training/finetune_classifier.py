@@ -18,7 +18,6 @@ from safetensors.torch import save
 
 from jobs.command import Summary
 from jobs.pipeline.resources import is_on_cluster
-from jobs.training.finetune_head import finetune_head
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
@@ -107,6 +106,8 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     One worker on this machine trains in this process, without Ray; on a cluster, or by several workers, Ray Train does.
     """
     if config.embeddings is not None:
+        from jobs.training.finetune_head import finetune_head  # noqa: PLC0415 -- brings Delta Lake
+
         return finetune_head(config)
     began = time.monotonic()
     os.environ.update(HUGE_PAGES)  # before PyTorch allocates anything

@@ -234,7 +234,7 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
 def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     def command(models: str) -> list[str]:
         options = {**config.model_dump(), "models": models, "epochs": 3}
-        flags = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if v not in (None, ()) and k != "json"]
+        flags = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if v not in (None, (), False)]
         return ["jobs.finetune_classifier", *flags]
 
     log = tmp_path / "log"
