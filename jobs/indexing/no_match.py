@@ -5,21 +5,20 @@ import pyarrow as pa
 import ray
 
 from rsir_core import schemas
-from rsir_core.arrays import Doubles, Ints
+from rsir_core.arrays import Ints
 from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
     QUERIES,
     RATE,
+    NearestRows,
     NoMatchThreshold,
     Sample,
     get_no_match_threshold,
     has_no_match_threshold,
-    merge_two_nearest,
-    nearest_of_other_classes,
+    nearest_rows,
     put_no_match_threshold,
     threshold,
-    two_nearest,
 )
 from rsir_core.index.writer import IndexWriter
 
@@ -57,14 +56,14 @@ def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: in
     samples: list[Sample] = ray.get([sample_of.remote(index.uri, f, positions) for f, positions in asked])
     sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
     shared = ray.put(sample)
-    found = ray.get([nearest_in.remote(index.uri, f, shared) for f in files])
-    nearest: Doubles = np.min([of_others for of_others, _ in found], axis=0)
-    other = merge_two_nearest([two for _, two in found])[:, 1]  # the nearest is the query itself
-    limit = threshold(nearest)
+    found = [nearest_in.remote(index.uri, f, shared) for f in files]
+    nearest = NearestRows.merge(ray.get(found))
+    limit = threshold(nearest.of_other_classes)
+    other = nearest.of_any[:, 1]  # the nearest is the query itself
     measured = NoMatchThreshold(
         bundle,
         pca,
-        queries=len(nearest),
+        queries=len(sample.feature),
         rows=sum(file.row_count for file in files),
         false_match_rate=RATE,
         distance=limit,
@@ -86,10 +85,8 @@ def _sample_of(uri: str, file: TableFile, positions: Ints) -> Sample:
     return _vectors(Index(uri).read_columns(file, COLUMNS).take(pa.array(positions)))
 
 
-def _nearest_in(uri: str, file: TableFile, sample: Sample) -> tuple[Doubles, Doubles]:
-    """Measure the distances to the nearest row of another class, and to the two nearest rows of any, in a file."""
-    rows = _vectors(Index(uri).read_columns(file, COLUMNS))
-    return nearest_of_other_classes(sample, *rows), two_nearest(sample, rows.feature)
+def _nearest_in(uri: str, file: TableFile, sample: Sample) -> NearestRows:
+    return nearest_rows(sample, *_vectors(Index(uri).read_columns(file, COLUMNS)))
 
 
 def _vectors(table: pa.Table) -> Sample:

@@ -158,7 +158,7 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
             Query(ge=0, le=2, description="of a tile: what to add on each side, as a share of its size; black outside"),
         ] = 0,
     ) -> Response:
-        """Of at most 2,048 × 2,048 pixels; a larger image is made smaller."""
+        """Return an indexed image as a JPEG of at most 2,048 × 2,048 pixels; a larger image is made smaller."""
         return await draw(image_id, lambda uri: shrink(read_surroundings(uri, around, max_pixels), IMAGE_SIDE))
 
     async def draw(image_id: str, jpeg_of: Callable[[str], bytes]) -> Response:

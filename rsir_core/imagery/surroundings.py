@@ -7,7 +7,7 @@ from rasterio.windows import Window
 
 from rsir_core.imagery.decode import Picture, read_picture
 from rsir_core.imagery.orientation import turned
-from rsir_core.imagery.rgb import MAX_PIXELS
+from rsir_core.imagery.rgb import MAX_PIXELS, check_size
 from rsir_core.imagery.tile_uri import Tile, open_scene, orientation_of_scene, read_tile
 
 
@@ -18,7 +18,7 @@ def read_surroundings(uri: str, around: float, max_pixels: int = MAX_PIXELS) -> 
         uri: of the image.
         around: what to add on each side, as a share (0 or more) of the tile's width or height; it is black where the
             scene ends, so the tile is always in the middle.
-        max_pixels: limit of what is read.
+        max_pixels: limit of the tile with its surroundings.
 
     Raises:
         ImageError: see `read_picture`.
@@ -39,8 +39,10 @@ def read_surroundings(uri: str, around: float, max_pixels: int = MAX_PIXELS) -> 
         across, down = columns / width, rows / height  # resampling
         size = round(window.width * across), round(window.height * down)
         wide = replace(tile, window=window, recipe=tile.recipe._replace(size=size))
+        shape = round((height + 2 * bottom) * down), round((width + 2 * right) * across)
+        check_size(uri, shape[0] * shape[1], max_pixels)
         found = read_tile(dataset, wide, max_pixels)
-        canvas = np.zeros((round((height + 2 * bottom) * down), round((width + 2 * right) * across), 3), np.uint8)
+        canvas = np.zeros((*shape, 3), np.uint8)
         column, row = round((right - left) * across), round((bottom - top) * down)
         part = canvas[row : row + size[1], column : column + size[0]]
         part[:] = found.pixels[: part.shape[0], : part.shape[1]]

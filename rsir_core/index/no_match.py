@@ -81,51 +81,47 @@ class NoMatchThreshold(NamedTuple):
         return None if self.distance is None else nearest >= self.distance
 
 
-def nearest_of_other_classes(sample: Sample, feature: Floats, class_probabilities: Floats) -> Doubles:
-    """Compute each query's distance to the nearest row of another class; results of parts merge by minimum.
+class NearestRows(NamedTuple):
+    """Hold the Euclidean distances of m queries to their nearest rows.
 
-    O(m·n·K) time.
+    Attributes:
+        of_other_classes: (m,), to the nearest row of another class; infinite if all rows are of the query's class.
+        of_any: (m, 2), ascending, to the two nearest rows; infinite where there are fewer. A query that is one of the
+            rows is its own nearest, so the second is the nearest other one.
+    """
+
+    of_other_classes: Doubles
+    of_any: Doubles
+
+    @classmethod
+    def merge(cls, parts: "Sequence[NearestRows]") -> Self:
+        """Merge the distances of the same queries to different rows."""
+        of_other_classes, of_any = zip(*parts, strict=True)
+        return cls(np.min(of_other_classes, axis=0), _two_smallest(np.concatenate(of_any, axis=1)))
+
+
+def nearest_rows(sample: Sample, feature: Floats, class_probabilities: Floats) -> NearestRows:
+    """Measure how far the nearest rows are from each query, in O(m·n·K) time.
 
     Args:
         sample: m queries.
         feature: (n, K) of the rows.
         class_probabilities: (n, C) of the rows.
-
-    Returns:
-        (m,); infinite if all rows are of the query's class.
     """
     asked, classes = (search.classes(p) for p in (sample.class_probabilities, class_probabilities))
-    nearest = np.full(len(asked), np.inf)
+    found = NearestRows(np.full(len(asked), np.inf), np.full((len(asked), 2), np.inf))
     for start in range(0, len(feature), BLOCK):
         block = slice(start, start + BLOCK)
         distance = search.distances(sample.feature, feature[block])  # (m, b)
+        of_any = _two_smallest(np.concatenate([found.of_any, distance], axis=1))
         distance[asked[:, None] == classes[block]] = np.inf
-        nearest = np.minimum(nearest, distance.min(axis=1))
-    return nearest
-
-
-def two_nearest(sample: Sample, feature: Floats) -> Doubles:
-    """Compute each query's distances to its two nearest rows; results of parts merge by `merge_two_nearest`.
-
-    O(m·n·K) time. A query that is one of all rows is its own nearest, so the second is the nearest other one.
-
-    Args:
-        sample: m queries.
-        feature: (n, K) of the rows.
-
-    Returns:
-        (m, 2), ascending; infinite where there are fewer rows.
-    """
-    found = np.full((len(sample.feature), 2), np.inf)
-    for start in range(0, len(feature), BLOCK):
-        distance = search.distances(sample.feature, feature[start : start + BLOCK])  # (m, b)
-        found = merge_two_nearest([found, distance])
+        found = NearestRows(np.minimum(found.of_other_classes, distance.min(axis=1)), of_any)
     return found
 
 
-def merge_two_nearest(parts: Sequence[Doubles]) -> Doubles:
-    """Merge distances of m queries to different rows, (m, any number) each, to the two smallest: (m, 2), ascending."""
-    return np.sort(np.partition(np.concatenate(parts, axis=1), 1, axis=1)[:, :2], axis=1)
+def _two_smallest(distance: Doubles) -> Doubles:
+    smallest: Doubles = np.sort(np.partition(distance, 1, axis=1)[:, :2], axis=1)
+    return smallest
 
 
 def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
@@ -169,7 +165,7 @@ def score_no_match(
     here = np.flatnonzero(known)
     asking = np.random.default_rng(0).permutation(here)[:QUERIES]
     sample = Sample(feature[asking], class_probabilities[asking])
-    limit = threshold(nearest_of_other_classes(sample, feature[here], class_probabilities[here]))
+    limit = threshold(nearest_rows(sample, feature[here], class_probabilities[here]).of_other_classes)
     found: dict[str, Any] = {"false_match_rate": RATE, "queries": len(asking), "threshold": limit}
     if limit is None:
         return found | dict.fromkeys(("false_matches", "told_wrongly", "unseen_told"))

@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 
+from rsir_core.errors import WeightsError
 from rsir_core.models.backbones import PROGRAM, TORCHSCRIPT, is_program, read_program
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
@@ -21,9 +22,11 @@ def frozen_bundle(backbone: str, weights: str | None, image_size: int = IMAGE_SI
         image_size: side in pixels to which images are resized.
 
     Raises:
-        WeightsError: the weights or the program cannot be read, or do not fit.
+        WeightsError: the weights or the program cannot be read, or do not fit; or weights are given for a program.
     """
     if is_program(backbone):
+        if weights is not None:
+            raise WeightsError(f"--weights {weights}: {backbone} has its own weights; leave out --weights")
         data, dimensions = read_program(backbone, image_size)
         program = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         state: State = {

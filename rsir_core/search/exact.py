@@ -193,12 +193,13 @@ class Searcher:
     def _check(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 result must be asked for")
+        without_classes = class_probabilities.shape == (0,)  # for which the complements have one row, see `complements`
         for name, given, known in (
-            ("feature", feature, self._feature.shape[1:]),
-            ("class probabilities", class_probabilities, self._complement.shape[:1]),
+            ("feature", feature.shape, self._feature.shape[1:]),
+            ("class probabilities", (1,) if without_classes else class_probabilities.shape, self._complement.shape[:1]),
         ):
-            if given.shape != known and not (given is class_probabilities and given.shape == (0,) and known == (1,)):
-                raise ValueError(f"the query's {name} have shape {given.shape}; the rows' have {known}")
+            if given != known:
+                raise ValueError(f"the query's {name} have shape {given}; the rows' have {known}")
         if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):
             raise ValueError(f"the filter is {allowed.dtype} {allowed.shape}; it must be bool ({len(self)},)")
         _check_finite(feature, class_probabilities)

@@ -53,7 +53,7 @@ def write_index(root: Path, rows: int) -> Index:
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what tests set in it."""
+    """Return this process's environment without what tests set in it."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
     return kept | {"PYTHONPATH": str(ROOT)}
 
@@ -70,7 +70,7 @@ def seconds(repeats: int, words: Sequence[str], status: int = 0) -> float:
 
 
 def served_seconds(repeats: int, index: str) -> tuple[float, float]:
-    """Medians: until an endpoint of its own is ready, and until it has ended after SIGINT."""
+    """Measure the median seconds until an endpoint is ready, and until it has ended after SIGINT."""
     command = [sys.executable, "-m", "jobs.serve", "--index", index, "--port", "0"]
     ready, stopped = [], []
     for _ in range(repeats):

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.surroundings import read_surroundings
 from rsir_core.imagery.tile_uri import Recipe, Tile
@@ -46,6 +47,15 @@ def test_resampling_is_the_tiles(scene: tuple[str, np.ndarray]) -> None:
     found = read_surroundings(uri, 0.5).pixels
     assert found.shape == (16, 20, 3)
     np.testing.assert_array_equal(found[4:12, 5:15], read_picture(uri).pixels)
+
+
+def test_surroundings_count_towards_the_limit_also_where_the_scene_ends(scene: tuple[str, np.ndarray]) -> None:
+    path, pixels = scene
+    whole = str(Tile(path, Window(0, 0, 70, 50), Recipe()))  # nothing is around it, but black
+    assert read_surroundings(whole, 1, 9 * pixels.shape[0] * pixels.shape[1]).pixels.shape == (150, 210, 3)
+    with pytest.raises(ImageError, match=r"31,?500") as refused:
+        read_surroundings(whole, 1, 9 * pixels.shape[0] * pixels.shape[1] - 1)
+    assert refused.value.kind == "too_large"
 
 
 def test_an_image_that_is_no_tile_has_none(scene: tuple[str, np.ndarray]) -> None:

@@ -8,15 +8,14 @@ from hypothesis import strategies as st
 
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
+    NearestRows,
     NoMatchThreshold,
     Sample,
     get_no_match_threshold,
-    merge_two_nearest,
-    nearest_of_other_classes,
+    nearest_rows,
     put_no_match_threshold,
     score_no_match,
     threshold,
-    two_nearest,
 )
 from rsir_core.search.exact import Searcher
 from tests.support.writing import writer_of
@@ -30,9 +29,9 @@ def drawn(rng: np.random.Generator, n: int) -> Sample:
 def test_the_nearest_of_other_classes_is_what_the_search_finds_among_them(seed: int, n: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     queries, rows = drawn(rng, 5), drawn(rng, n)
-    whole = nearest_of_other_classes(queries, *rows)
-    parts = [nearest_of_other_classes(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
-    np.testing.assert_allclose(np.minimum(*parts), whole, rtol=1e-12)
+    whole = nearest_rows(queries, *rows).of_other_classes
+    parts = [nearest_rows(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
+    np.testing.assert_allclose(NearestRows.merge(parts).of_other_classes, whole, rtol=1e-12)
     order, searcher = Searcher.of([f"{i:03}" for i in range(n)], *rows)
     classes = rows.class_probabilities.argmax(axis=1)[order]
     for i, (feature, p) in enumerate(zip(*queries, strict=True)):
@@ -80,7 +79,7 @@ def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() ->
     here = np.flatnonzero(np.isin(labels, list("abc")))
     found = score_no_match(feature, p, labels, list("abc"))
     assert found is not None and found["queries"] == len(here)
-    null = nearest_of_other_classes(Sample(feature[here], p[here]), feature[here], p[here])
+    null = nearest_rows(Sample(feature[here], p[here]), feature[here], p[here]).of_other_classes
     assert found["threshold"] == threshold(null)
     order, searcher = Searcher.of([f"{i:03}" for i in here], feature[here], p[here])
     rows = here[order]
@@ -114,13 +113,13 @@ def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured()
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == measured
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 60))
+@given(st.integers(0, 2**32 - 1), st.integers(2, 600), st.integers(1, 600))
 def test_the_two_nearest_are_those_of_brute_force_also_in_parts(seed: int, n: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     queries, rows = drawn(rng, 5), drawn(rng, n)
     distance = np.linalg.norm(queries.feature[:, None].astype(float) - rows.feature[None], axis=2)
-    parts = [two_nearest(queries, part) for part in (rows.feature[:cut], rows.feature[cut:])]
-    np.testing.assert_allclose(merge_two_nearest(parts), np.sort(distance, axis=1)[:, :2], rtol=1e-6)
+    parts = [nearest_rows(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
+    np.testing.assert_allclose(NearestRows.merge(parts).of_any, np.sort(distance, axis=1)[:, :2], rtol=1e-6)
 
 
 def test_a_threshold_of_an_earlier_version_is_read() -> None:

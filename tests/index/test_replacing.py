@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,6 +15,7 @@ from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.retrieval.partition import in_runs
+from rsir_core.search.exact import distances
 from tests.index.test_tables import feature_rows, ids_of
 from tests.support.writing import writer_of
 
@@ -85,6 +87,16 @@ def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_change
             writer, before, 1
         )  # a run that ended before it had stated that of the version between
         assert has_no_match_threshold(index, index.version())
+
+
+def test_rejected_falsely_are_rows_whose_nearest_other_row_is_too_far(cluster: None, index: Index) -> None:
+    measure_no_match_threshold(writer_of(index))
+    found = get_no_match_threshold(index, index.version(), "b", "p")
+    assert found is not None and found.queries == COUNT and found.distance is not None
+    feature = schemas.to_matrix(index.features()[schemas.FEATURE])
+    distance = np.sort(distances(feature, feature), axis=1)[:, 1]
+    assert found.false_rejection_rate == pytest.approx((distance >= found.distance).mean())
+    assert 0 < found.false_rejection_rate < 1
 
 
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 
 import rsir_core as rsir
-from jobs.demo.scenes import draw_scene
 from jobs.evaluate import evaluate
 from jobs.evaluating.options import EvaluateConfig
 from jobs.finetune_classifier import finetune
@@ -27,18 +26,11 @@ from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.errors import BundleError, ConfigError, QueryError, WeightsError
 from rsir_core.index.index import Index
+from tests.indexing.test_index import draw
 from tests.support.serving import local_app, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
-NAMES = ("airport", "beach", "forest")
 SIDE = 64
-
-
-def draw(folder: Path, first: int, count: int) -> None:
-    for i in range(first, first + count):
-        name = NAMES[i % len(NAMES)]
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_scene(name, np.random.default_rng(i)).pixels).save(folder / name / f"{i:03}.png")
 
 
 def config_of(folder: Path, **more: Any) -> IndexConfig:
@@ -248,6 +240,12 @@ def test_a_file_that_is_no_program_is_said(folder: Path, tmp_path: Path) -> None
     torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pt")
     with pytest.raises(WeightsError, match="TorchScript"):
         index_archive(config_of(folder, models=f"frozen:{tmp_path}/weights.pt", index=str(tmp_path / "index")))
+
+
+def test_weights_beside_a_program_are_refused(folder: Path, tmp_path: Path) -> None:
+    options = {"models": "frozen:encoder.pt", "weights": "w.pth", "index": str(tmp_path / "index")}
+    with pytest.raises(WeightsError, match=r"w\.pth.*encoder\.pt has its own"):
+        index_archive(config_of(folder, **options))
 
 
 def test_options_of_frozen_need_it() -> None:

@@ -224,7 +224,7 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 
 def metrics(endpoint: Endpoint) -> str:
-    """What Ray exports, some seconds late."""
+    """Read what Ray exports, some seconds late."""
     return httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=60).text
 
 
