@@ -12,15 +12,15 @@ import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
-import { drawFile, drawQuery, fullImage, picture, queryCaption } from "./picture.js";
+import { drawFile, showQuery, sourceOf } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered, withoutFile } from "./query.js";
 import { closeResult } from "./result.js";
 import { addPage, keep, recall } from "./results.js";
 import { setUpSettings } from "./settings.js";
 import { complain, isBusy, say } from "./status.js";
 import { askForToken, setUpToken } from "./token.js";
-import { $, count, lightTogether, make } from "./view.js";
-import { inWords, trust, unlike } from "./words.js";
+import { $, lightTogether } from "./view.js";
+import { about, added, inWords, trust, unlike } from "./words.js";
 
 const narrow = window.matchMedia("(max-width: 48rem)");
 const files = new Map();  // uploads by their number in the history, for as long as the page is open
@@ -141,7 +141,7 @@ function showFound() {
   const { answer, query, shown } = found;
   document.body.classList.add("asking");
   showVersion();
-  showQuery(query);
+  showBox(showQuery(query, asked, index.has_detector), query, asked.box, index.has_detector);
   $("grid").replaceChildren();
   add(shown);
   show("results");
@@ -161,7 +161,7 @@ async function further(isAsked) {
   const got = await fetchResults(into, "Searching further …");
   if (!got || into !== found) return;
   add(got.taken);
-  say(got.taken.length ? `${before + 1} to ${found.shown.length} are added: ${count(found.shown.length, "result")}.` : `There are no more than these ${count(before, "result")}.`);
+  say(added(before, found.shown.length));
   if (!isAsked || !got.taken.length) return;
   focusCard(got.taken[0].image_id);
   found.scroll = window.scrollY;  // that was not the person's scrolling
@@ -180,17 +180,6 @@ function add(results) {
   keepTabStop();
   showOnMap(found.shown);
   showMarks();
-}
-
-const sourceOf = (query) => query.preview ?? (query.image_id === null ? null : fullImage(query.image_id));
-
-function showQuery(query) {
-  const source = sourceOf(query);
-  const name = query.image_id ?? asked.file?.name;
-  const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
-  if (query.width) frame.style.setProperty("--shape", query.width / query.height);
-  drawQuery(frame, queryCaption(query, asked, index.has_detector));
-  showBox(frame, query, asked.box, index.has_detector);
 }
 
 const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
@@ -270,8 +259,7 @@ async function start() {
   say("");
   complain(null);
   asked = blank(index);
-  $("about").textContent = `${count(index.images, "image")} ${index.class_names.length ? `of ${Object.keys(index.classes).length} classes` : "without classes, so they are ordered by looks alone"}, version ${index.version}` +
-    (index.has_detector ? "" : "; no detector, so every key region is centred on its image");
+  $("about").textContent = about(index);
   $("objects-switch").hidden = !index.has_detector;
   setUpFilters(index, () => go(readFilters()));
   follow();

@@ -44,7 +44,7 @@ function retry(image, source) {
 }
 
 /** What a query was taken for, as elements of its caption; `asked` is what a person asked. */
-export function queryCaption(query, asked, hasDetector) {
+function queryCaption(query, asked, hasDetector) {
   const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
   const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
   const { region } = query;
@@ -77,8 +77,21 @@ function objectList(objects, drawn, hasDetector) {
   return make("details", { className: "objects" }, make("summary", { textContent: `Object: ${words[0]}; ${rest}` }), make("ol", {}, ...items));
 }
 
+/** Where the query's picture is; null: a link's query has none. */
+export const sourceOf = (query) => query.preview ?? (query.image_id === null ? null : fullImage(query.image_id));
+
+/** Show a query that is described; returns the frame of its picture. */
+export function showQuery(query, asked, hasDetector) {
+  const source = sourceOf(query);
+  const name = query.image_id ?? asked.file?.name;
+  const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
+  if (query.width) frame.style.setProperty("--shape", query.width / query.height);
+  drawQuery(frame, queryCaption(query, asked, hasDetector));
+  return frame;
+}
+
 /** Show the query's picture with a caption. */
-export function drawQuery(frame, caption) {
+function drawQuery(frame, caption) {
   $("query").hidden = false;
   $("query").replaceChildren(frame, make("figcaption", {}, ...caption));
 }

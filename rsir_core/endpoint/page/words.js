@@ -4,6 +4,18 @@ import { isSamePicture } from "./cards.js";
 import { isFiltered } from "./query.js";
 import { count, percent } from "./view.js";
 
+/** What is searched. */
+export function about({ images, class_names: names, version, has_detector: hasDetector }) {
+  const classes = names.length ? `of ${names.length} classes` : "without classes, so they are ordered by looks alone";
+  return `${count(images, "image")} ${classes}, version ${version}${hasDetector ? "" : "; no detector, so every key region is centred on its image"}`;
+}
+
+/** What further results were found: so many are shown where there were `before`. */
+export function added(before, total) {
+  if (total === before) return `There are no more than these ${count(before, "result")}.`;
+  return `${before + 1} to ${total} are added: ${count(total, "result")}.`;
+}
+
 /** How many are found, how fast, in which order. */
 export function inWords({ shown, query, rankedBy, seconds }, asked) {
   if (!shown.length && asked.copies) return noCopy(query, asked);
