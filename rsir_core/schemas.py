@@ -37,6 +37,9 @@ OBJECT_BOX: Final = "object_box"
 STAGE: Final = "stage"
 KIND: Final = "kind"
 MESSAGE: Final = "message"
+COLLECTION: Final = "collection"
+LABEL: Final = "label"
+BY: Final = "by"
 
 FAILURE_COLUMNS: Final = (URI, STAGE, KIND, MESSAGE)  # what is told of a file that cannot be described
 FAILURE: Final = [pa.field(name, pa.string()) for name in (STAGE, KIND, MESSAGE)]  # all null: no failure
@@ -110,6 +113,15 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
         pa.field("recipe", pa.string()),  # how each tile is read, see `tile_uri`
         pa.field("kept", pa.binary()),  # a bit per tile, row by row; null: all
         pa.field("skipped", pa.int32()),  # tiles that are mostly nodata
+    ]
+)
+LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collection the newest counts
+    [
+        pa.field(COLLECTION, pa.string(), nullable=False),
+        *_KEY[:2],
+        pa.field(LABEL, pa.string()),  # null: the image's label is withdrawn
+        pa.field(BY, pa.string()),  # who labelled it; null: unknown
+        pa.field(TIME, UTC, nullable=False),  # of labelling
     ]
 )
 RANK: Final = "rank"

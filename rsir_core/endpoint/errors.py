@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from rsir_core.errors import BundleError, ImageError, QueryError, RsirError, StorageError, TableError
+from rsir_core.errors import BundleError, ImageError, QueryError, ReadOnlyError, RsirError, StorageError, TableError
 
 INVALID: Final = 422  # any other kind
 STATUS: Final[Mapping[str | type[RsirError], int]] = {
@@ -19,6 +19,7 @@ STATUS: Final[Mapping[str | type[RsirError], int]] = {
     "busy": 503,
     TableError: 404,  # a version that a worker had not loaded, and cannot any more
     BundleError: 404,
+    ReadOnlyError: 403,
     StorageError: 503,  # it may answer again
 }
 
