@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
     "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
-    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
+    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "index", "retrieval", "backend"},
     "api": {
         *("arrays", "errors", "extras", "schemas", "geo", "storage", "imagery", "archive"),
         *("models", "search", "index", "retrieval", "evaluation"),

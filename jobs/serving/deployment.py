@@ -117,7 +117,7 @@ class Ingress:
         pictures = GPU_BATCH if config.num_gpus else BATCH
         router = Router(self._describer, self._searchers, *calls, pictures)
         versions = LoadedVersions(config.index, router, config.refresh)
-        limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
+        limits = Limits(config.max_k, config.max_bytes, config.max_pixels, config.max_labels)
         return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.open_in)
 
 

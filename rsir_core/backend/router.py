@@ -31,7 +31,7 @@ from rsir_core.retrieval.partition_search import (
     merge_ranked,
     merge_summaries,
 )
-from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Query, Ranked, Ranking
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class Router:
         Raises:
             QueryError: one names an image that is not in the index.
         """
-        parts = await self._ask(ResolveRequest(version, queries))
+        parts = await self._ask(ResolveRequest(version, queries), len(queries) <= LIGHT_ROWS)
         return [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
 
     async def rank(self, request: RankRequest) -> Ranked:

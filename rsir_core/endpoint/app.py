@@ -15,6 +15,7 @@ from rsir_core.backend.protocol import ImagesRequest
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import AccessLog, Record
+from rsir_core.endpoint.collections import add_collections
 from rsir_core.endpoint.errors import add_refusals
 from rsir_core.endpoint.guard import add_tokens
 from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
@@ -84,6 +85,7 @@ def build_app(
     add_search(app, router, versions, limits)
     _add_state(app, router, versions, limits, open_in)
     _add_browse(app, router, versions, limits.max_pixels)
+    add_collections(app, router, versions, limits)
     if tokens is not None:
         add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
     _add_page(app)
@@ -129,6 +131,7 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
             "max_k": limits.max_k,
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
+            "max_labels": limits.max_labels,
         }
 
 

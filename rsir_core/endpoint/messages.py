@@ -140,6 +140,7 @@ class IndexJson(TypedDict):
     max_k: int
     max_bytes: int
     max_pixels: int
+    max_labels: int  # that one request may save; 0: none are saved
 
 
 class HealthJson(TypedDict):

@@ -52,14 +52,13 @@ def check_names(collection: str, labels: Mapping[str, str | None]) -> None:
     """
     if len(collection) > LONGEST or not re.fullmatch(NAME, collection):
         raise QueryError(
-            f"collection {collection!r:.100}: a name has 1 to {LONGEST} characters, no slash, does not begin with a dot, "
-            "and neither begins nor ends with a space"
+            f"collection {collection!r:.100}: a name has 1 to {LONGEST} characters, no slash, no dot at its beginning, "
+            "and no space at either end"
         )
     for label in set(labels.values()) - {None}:
         if len(str(label)) > LONGEST or not re.fullmatch(LABEL, str(label)):
             raise QueryError(
-                f"label {label!r:.100}: it has 1 to {LONGEST} characters on one line, and neither begins nor ends with a "
-                "space"
+                f"label {label!r:.100}: it has 1 to {LONGEST} characters on one line, and no space at either end"
             )
 
 
@@ -84,9 +83,7 @@ def save_labels(
     if not labels:
         return
     now, n = datetime.now(UTC), len(labels)
-    columns = [
-        [collection] * n, list(labels), [uris[image_id] for image_id in labels], list(labels.values()), [by] * n, [now] * n,
-    ]  # fmt: skip
+    columns = [[collection] * n, list(labels), [uris[i] for i in labels], list(labels.values()), [by] * n, [now] * n]
     uri = index.table_uri("labels")
     try:
         _create(uri)
@@ -96,8 +93,8 @@ def save_labels(
     except (OSError, DeltaError) as error:
         if _REFUSED.search(str(error)):
             raise ReadOnlyError(
-                f"{uri} cannot be written, so labels cannot be saved ({one_line(error)}); let this process write to that "
-                "folder, or use a copy of the index"
+                f"{uri} cannot be written, so labels cannot be saved ({one_line(error)}); let this process write to "
+                "that folder, or use a copy of the index"
             ) from error
         raise not_written(uri, error) from error
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ IDS = [f"a/{i:02}.png" for i in range(9)]
 URIS = {image_id: f"/imagery/2019/{image_id}" for image_id in IDS}
 SAVE = (
     "import sys; from rsir_core.index.index import Index; from rsir_core.index.labels import save_labels\n"
-    "for i in range(5): save_labels(Index(sys.argv[1]), 'c', {f'{sys.argv[2]}-{i}': 'x'}, {f'{sys.argv[2]}-{i}': 'u'}, None)"
+    "for name in sys.argv[2:]: save_labels(Index(sys.argv[1]), 'c', {name: 'x'}, {name: 'u'}, None)"
 )
 
 
@@ -72,10 +73,7 @@ def test_the_newest_label_of_an_image_counts(index: Index, changes: list[tuple[s
     for collection in ("tanks", "ships é"):
         assert labels_of(index, collection) == expected.get(collection, {})
     found = {one.name: one.labels for one in read_collections(index)}
-    counted = {
-        name: {label: list(mine.values()).count(label) for label in set(mine.values())} for name, mine in expected.items()
-    }
-    assert found == {name: counts for name, counts in counted.items() if counts}
+    assert found == {name: dict(Counter(mine.values())) for name, mine in expected.items() if mine}
 
 
 def test_a_row_says_who_and_when_and_no_row_is_ever_lost(index: Index) -> None:
@@ -87,16 +85,14 @@ def test_a_row_says_who_and_when_and_no_row_is_ever_lost(index: Index) -> None:
 
 
 def test_many_at_once_lose_nothing(index: Index) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SAVE, index.uri, f"process{n}"], cwd=Path(__file__).parents[2])
-        for n in range(3)
-    ]
+    by_process = [[f"process{n}-{i}" for i in range(5)] for n in range(3)]
+    by_thread = [f"thread-{i}" for i in range(40)]
+    command = [sys.executable, "-c", SAVE, index.uri]
+    processes = [subprocess.Popen([*command, *names], cwd=Path(__file__).parents[2]) for names in by_process]
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda i: save_labels(index, "c", {f"thread-{i}": "x"}, {f"thread-{i}": "u"}, None), range(40)):
-            pass
+        list(pool.map(lambda name: save_labels(index, "c", {name: "x"}, {name: "u"}, None), by_thread))
     assert [process.wait(120) for process in processes] == [0] * 3
-    expected = {f"process{n}-{i}" for n in range(3) for i in range(5)} | {f"thread-{i}" for i in range(40)}
-    assert labels_of(index, "c").keys() == expected
+    assert labels_of(index, "c").keys() == {name for names in (*by_process, by_thread) for name in names}
 
 
 def test_merging_files_while_others_save_keeps_every_row(index: Index) -> None:
@@ -182,5 +178,7 @@ def test_strangers_read_the_table(index: Index) -> None:
     table = index.rows("labels", schemas.LABELS.names)
     assert pc.count_distinct(table[schemas.TIME]).as_py() == 1  # one request, one time
     file = index.table_files("labels")[0].name
-    found = duckdb.sql(f"SELECT label, count(*) FROM '{index.table_uri('labels')}/{file}' GROUP BY label ORDER BY label")
+    found = duckdb.sql(
+        f"SELECT label, count(*) FROM '{index.table_uri('labels')}/{file}' GROUP BY label ORDER BY label"
+    )
     assert found.fetchall() == [("bad", 1), ("good", 1)]
