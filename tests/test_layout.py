@@ -90,6 +90,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "querying": {"pipeline"},
         "searching": set[str](),
         "checking": set[str](),
+        "labelling": set[str](),
         "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -138,6 +139,7 @@ MAY_LOAD: dict[str, set[str]] = {
     "import jobs.rsir": set(),
     f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
     "import jobs.searching.search": SEARCHING | {"rich"},
+    "import jobs.labelling.labels": READING | {"numba"},
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
     "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},

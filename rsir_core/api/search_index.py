@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from rsir_core import schemas
+from rsir_core.api.collection import Collection
 from rsir_core.api.hit import Hit
 from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
@@ -23,6 +24,7 @@ from rsir_core.errors import QueryError
 from rsir_core.imagery.decode import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
+from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.describing import THUMBNAIL_SIDE, QueryDescriber, check_box, shrink
@@ -165,6 +167,18 @@ class SearchIndex:
 
         return score(Index(self.uri).features(self.version, COLUMNS), labels, weighted)
 
+    def collections(self) -> list[str]:
+        """List the names of the collections that have labels."""
+        return [collection.name for collection in read_collections(Index(self.uri))]
+
+    def collection(self, name: str) -> Collection:
+        """Open a collection of labels, which need not have any yet.
+
+        Raises:
+            QueryError: the name is not allowed.
+        """
+        return Collection(Index(self.uri), name, self._named)
+
     def to_geoparquet(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as one GeoParquet file: QGIS, GeoPandas and DuckDB read its footprints.
 
@@ -226,6 +240,13 @@ class SearchIndex:
                 f"{text} is no file, and no image of {self.uri} by its id; give the path of one", "unknown"
             )
         return by_id
+
+    def _named(self, name: str) -> Descriptor:
+        """Find the indexed image of an id or a URI."""
+        for by in (ImageName("image_id", name), ImageName("uri", name)):
+            if (found := self._rows().as_indexed(by)) is not None:
+                return found
+        raise QueryError(f"{name} is no image of {self.uri}, by its id or URI; name one that is", "unknown")
 
     def _compared(self, ranked: Ranked, picture: Picture | None) -> Ranked:
         """Add to each row what its picture is to the query's."""

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -112,7 +112,7 @@ def read_collections(index: Index) -> list[Collection]:
     """List the collections that have labels, by name."""
     names = [schemas.COLLECTION, schemas.IMAGE_ID, schemas.LABEL, schemas.TIME]
     newest = _newest(index.rows("labels", names))
-    times = dict(_grouped(newest, [schemas.COLLECTION], "max"))
+    times: dict[str, datetime] = dict(_grouped(newest, [schemas.COLLECTION], "max"))
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     of_label = newest.filter(pc.is_valid(newest[schemas.LABEL])).sort_by(schemas.LABEL)
     for name, label, count in _grouped(of_label, [schemas.COLLECTION, schemas.LABEL], "count"):
@@ -143,7 +143,7 @@ def _newest(rows: pa.Table) -> pa.Table:
     return last.rename_columns([name.removesuffix("_last") for name in last.column_names]).select(rows.column_names)
 
 
-def _grouped(rows: pa.Table, key: list[str], function: str) -> list[tuple[object, ...]]:
+def _grouped(rows: pa.Table, key: list[str], function: str) -> list[tuple[Any, ...]]:
     found = rows.group_by(key, use_threads=False).aggregate([(schemas.TIME, function)])
     return list(zip(*(found[name].to_pylist() for name in [*key, f"{schemas.TIME}_{function}"]), strict=True))
 

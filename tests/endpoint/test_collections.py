@@ -1,6 +1,7 @@
 """Labels by HTTP: saved, read back, withdrawn, and refused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_an_index_that_may_not_be_written_is_a_refusal_in_words(
 def test_an_endpoint_can_be_told_to_save_none(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support import serving as support  # noqa: PLC0415
 
-    monkeypatch.setattr(support, "LIMITS", support.Limits(50, 200_000, 512 * 512, max_labels=0))
+    monkeypatch.setattr(support, "LIMITS", replace(support.LIMITS, max_labels=0))
     with serving(local_app(index)) as url:
         assert httpx.get(f"{url}/index").json()["max_labels"] == 0
         refused = httpx.post(f"{url}{TANKS}", json=body((ONE, "good")))

@@ -181,4 +181,4 @@ def test_strangers_read_the_table(index: Index) -> None:
     found = duckdb.sql(
         f"SELECT label, count(*) FROM '{index.table_uri('labels')}/{file}' GROUP BY label ORDER BY label"
     )
-    assert found.fetchall() == [("bad", 1), ("good", 1)]
+    assert found is not None and found.fetchall() == [("bad", 1), ("good", 1)]
