@@ -4,13 +4,14 @@ import { setUpArchive } from "./archive.js";
 import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { resultCard } from "./cards.js";
+import { setUpCollection } from "./collection.js";
 import { copy } from "./copy.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { showOnMap } from "./map.js";
-import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
+import { marks, marksOfSearch, setMark, setMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
 import { drawFile, showQuery, sourceOf } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered, withoutFile } from "./query.js";
@@ -264,6 +265,7 @@ async function start() {
   setUpFilters(index, () => go(readFilters()));
   follow();
   setUpArchive(index, pick, complain);
+  setUpCollection(index, { marked: marksOfSearch, onChange: showMarks, onUndo: setMark, onError: complain });
   take(waiting);
 }
 
