@@ -9,6 +9,8 @@ import pyarrow as pa
 from rsir_core import schemas
 from rsir_core.api.hit import Hit
 from rsir_core.archive.labels import labels_to_csv
+from rsir_core.export.formats import export_rows
+from rsir_core.export.rows import labelled_rows
 from rsir_core.index.index import Index
 from rsir_core.index.labels import check_names, read_labels, save_labels
 from rsir_core.retrieval.query import Descriptor
@@ -24,14 +26,17 @@ class Collection:
         index: where the labels are kept.
         name: 1 to 64 characters; the first label begins a new collection.
         find: returns the indexed image of an id or a URI.
+        rows_of: returns the indexed rows of image ids.
 
     Raises:
         QueryError: the name is not allowed.
     """
 
-    def __init__(self, index: Index, name: str, find: Callable[[str], Descriptor]) -> None:
+    def __init__(
+        self, index: Index, name: str, find: Callable[[str], Descriptor], rows_of: Callable[[list[str]], pa.Table]
+    ) -> None:
         check_names(name, {})
-        self._index, self.name, self._find = index, name, find
+        self._index, self.name, self._find, self._rows_of = index, name, find, rows_of
 
     def __repr__(self) -> str:
         return f"<collection {self.name!r} of {self._index.uri}: {len(self.to_arrow())} labelled images>"
@@ -68,6 +73,19 @@ class Collection:
         """Return the label of each image by its id."""
         rows = self.to_arrow()
         return dict(zip(rows[schemas.IMAGE_ID].to_pylist(), rows[schemas.LABEL].to_pylist(), strict=True))
+
+    def to_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the labels, and what the index knows of their images, as a file.
+
+        Args:
+            path: path or URI; its suffix says the format: `.csv`, `.geojson`, `.gpkg` or `.parquet` (GeoParquet).
+
+        Raises:
+            ConfigError: another suffix.
+            StorageError: it cannot be written.
+        """
+        labels = read_labels(self._index, self.name)
+        export_rows(labelled_rows(labels, self._rows_of(labels[schemas.IMAGE_ID].to_pylist())), os.fspath(path))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as CSV with the columns `uri,label`, which `jobs.finetune_classifier --labels` takes.

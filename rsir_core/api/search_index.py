@@ -95,6 +95,7 @@ class SearchIndex:
         where: Sequence[tuple[str, str, Any]] = (),
         distance: DistanceName = "weighted",
         near_duplicates: bool = False,
+        max_distance: float | None = None,
     ) -> SearchHits:
         """Rank the rows of the index for a query.
 
@@ -112,13 +113,15 @@ class SearchIndex:
             distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the query's class
                 is at least 99 % probable, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
+            max_distance: only results up to this distance, of the one that ranks them.
 
         Raises:
             ImageError: the query cannot become a picture.
             QueryError: the query or a filter is not one that this index can answer.
         """
         asked = {"classes": classes, "bbox": bbox, "start": start, "end": end, "where": where,
-                 "k": k, "distance": distance, "near_duplicates": near_duplicates}  # fmt: skip
+                 "k": k, "distance": distance, "near_duplicates": near_duplicates,
+                 "max_distance": max_distance}  # fmt: skip
         try:
             ranking = Ranking.of(RankingOptions(**{name: _plain(value) for name, value in asked.items()}))
             given = None if box is None else Box(*box)
@@ -177,7 +180,7 @@ class SearchIndex:
         Raises:
             QueryError: the name is not allowed.
         """
-        return Collection(Index(self.uri), name, self._named)
+        return Collection(Index(self.uri), name, self._named, lambda image_ids: self._rows().rows_of(image_ids))
 
     def to_geoparquet(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as one GeoParquet file: QGIS, GeoPandas and DuckDB read its footprints.

@@ -7,6 +7,8 @@ backend.
 
 from typing import NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
+
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.partition_search import ImagesPage, Match, PartitionSearch, RowsSummary
@@ -83,6 +85,17 @@ class ImagesRequest(NamedTuple):
     def answer(self, rows: PartitionSearch) -> ImagesPage:
         """List the first `offset` + `limit` images of a share of the rows."""
         return rows.images(self.contains, self.of_class, self.offset + self.limit)
+
+
+class RowsRequest(NamedTuple):
+    """Ask for the rows of images; see `PartitionSearch.rows_of`."""
+
+    version: int
+    image_ids: list[str]
+
+    def answer(self, rows: PartitionSearch) -> pa.Table:
+        """Return the rows of those images that are in a share of the rows."""
+        return rows.rows_of(self.image_ids)
 
 
 class SummaryRequest(NamedTuple):

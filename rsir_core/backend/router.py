@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
+import pyarrow as pa
+
 from rsir_core.backend.batch import BATCH, Batcher, alone
 from rsir_core.backend.protocol import (
     CompareRequest,
@@ -17,6 +19,7 @@ from rsir_core.backend.protocol import (
     PartitionRequest,
     RankRequest,
     ResolveRequest,
+    RowsRequest,
     Searcher,
     SummaryRequest,
 )
@@ -118,6 +121,10 @@ class Router:
             QueryError: the index does not know the class.
         """
         return merge_images(await self._ask(request, is_light=False), request.offset, request.limit)
+
+    async def rows(self, request: RowsRequest) -> pa.Table:
+        """Return the rows of images; those that are not in the index are left out."""
+        return pa.concat_tables(await self._ask(request, is_light=False))
 
     async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""

@@ -16,6 +16,7 @@ from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import AccessLog, Record
 from rsir_core.endpoint.collections import add_collections
+from rsir_core.endpoint.downloads import add_downloads
 from rsir_core.endpoint.errors import add_refusals
 from rsir_core.endpoint.guard import add_tokens
 from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
@@ -86,6 +87,7 @@ def build_app(
     _add_state(app, router, versions, limits, open_in)
     _add_browse(app, router, versions, limits.max_pixels)
     add_collections(app, router, versions, limits)
+    add_downloads(app, router, versions, limits)
     if tokens is not None:
         add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
     _add_page(app)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir_core import schemas
+from rsir_core.arrays import Ints
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
@@ -37,6 +38,7 @@ RANKED: Final = pa.schema(
         pa.field(PROBABILITY, pa.float32()),  # of the row's class
     ]
 )  # fmt: skip
+ROW_COLUMNS: Final = [name for name in RANKED.names if name in SCHEMA.names]  # without what a query brings
 IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, schemas.CLASS)])
 
 Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
@@ -123,13 +125,25 @@ class PartitionSearch:
         hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
+        if ranking.max_distance is not None:
+            hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by(query)) <= ranking.max_distance))
         nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
-        found = self._rows.take(hits.rows)
-        columns: dict[str, Any] = {name: found[name] for name in RANKED.names if name in SCHEMA.names}
-        columns |= {name: getattr(hits, name) for name in FACTORS}
-        columns[PROBABILITY] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
-        rows = pa.table([columns[name] for name in RANKED.names], RANKED)
+        rows = self._take(hits.rows)
+        for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
+            rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])
         return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf)
+
+    def rows_of(self, image_ids: Sequence[str]) -> pa.Table:
+        """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
+        return self._take(np.array([place for place in places if place is not None], np.int64))
+
+    def _take(self, places: Ints) -> pa.Table:
+        """Return rows as answers have them: `ROW_COLUMNS` and the probability of their class."""
+        found = self._rows.take(places)
+        probability = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
+        rows = found.select(ROW_COLUMNS).cast(pa.schema([RANKED.field(name) for name in ROW_COLUMNS]))
+        return rows.append_column(RANKED.field(PROBABILITY), [probability])
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesPage:
         """List the first images by id whose id contains a text (whatever its case), of one class or of all.

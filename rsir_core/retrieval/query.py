@@ -76,11 +76,13 @@ class Ranking:
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "weighted"
+    max_distance: float | None = None  # of the distance that ranks; None: any
 
     @classmethod
     def of(cls, options: RankingOptions, offset: int = 0) -> Self:
         """Build the ranking that options or a request ask for."""
-        return cls(options.k, offset, Filter.of(options), options.near_duplicates, options.distance)
+        return cls(options.k, offset, Filter.of(options), options.near_duplicates, options.distance,
+                   options.max_distance)  # fmt: skip
 
     @property
     def first(self) -> int:
