@@ -1,5 +1,7 @@
 """Marks that are kept in a collection, on the page in a real Chromium."""
 
+import csv
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.endpoint.test_page import Page, opened, pressed
 
@@ -105,3 +107,30 @@ def test_what_cannot_be_saved_is_said_and_not_counted(
     page.until("document.querySelector('#error').textContent === 'labels cannot be saved here'")
     until_kept(page, "0 images")
     assert not labelled.has_table("labels")
+
+
+def test_results_and_a_collection_are_downloaded_and_the_line_gets_the_same(
+    page: Page, labelled: Index, tmp_path: Path
+) -> None:
+    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.open(f"?image_id={ONE}&k=5")
+    names = page.names()
+    create(page, "tanks")
+    until_kept(page, "0 images")
+    page.click("#grid li:nth-child(1) .mark.good")
+    until_kept(page, "1 image: 1 good")
+    page.click("#take summary")
+    Select(page.driver.find_element(By.ID, "format")).select_by_visible_text("CSV")
+    for button, name, expected in (("#take-results", "results", names), ("#take-collection", "tanks", names[:1])):
+        page.click(button)
+        page.until(f"document.querySelector('#status').textContent === '{name}.csv is downloaded.'")
+        WebDriverWait(page.driver, 10).until(lambda _, name=name: (tmp_path / f"{name}.csv").exists())
+        assert [
+            row["image_id"] for row in csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())
+        ] == expected
+    page.type_into("#take-count", 2)
+    line = page.text("#line")
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["image_id"] for row in csv.DictReader((tmp_path / "results.csv").read_text().splitlines())] == names[:2]
+    assert Axe().run(page.driver)["violations"] == []

@@ -14,6 +14,8 @@ let unsaved = 0;  // labels on their way
 let saving = Promise.resolve();  // one request after the other, so that the last word of a person counts
 let page = null;
 
+export const chosenCollection = () => name;
+
 export const savedLabel = (imageId) => saved.get(imageId);
 
 /** Set up once. `page`: { marked, onChange, onUndo, onError }; `marked` gives the marks of this search, image id → label. */

@@ -17,6 +17,16 @@ export function setMarks({ good, bad }) {
   showMarks();
 }
 
+/** Set up once. `go` is called with the marks to search again with. */
+export function setUpMarks(go) {
+  $("refine").addEventListener("click", () => go(marks()));
+  $("unmark").addEventListener("click", () => {
+    const refined = applied.size > 0;
+    setMarks({ good: [], bad: [] });
+    if (refined) go(marks());
+  });
+}
+
 /** The marks of this search, image id → label; a collection may have more. */
 export const marksOfSearch = () => marked;
 
