@@ -9,11 +9,16 @@ import pyarrow as pa
 from rsir_core import schemas
 from rsir_core.api.hit import Hit
 from rsir_core.archive.labels import labels_to_csv
+from rsir_core.errors import LabelError, QueryError
 from rsir_core.export.formats import export_rows
 from rsir_core.export.rows import labelled_rows
 from rsir_core.index.index import Index
 from rsir_core.index.labels import check_names, read_labels, save_labels
-from rsir_core.retrieval.query import Descriptor
+from rsir_core.learning.archive_scores import learn, read_scorer
+from rsir_core.learning.scorer import Scorer
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Descriptor, ImageName
+from rsir_core.retrieval.scored_rows import Order, ScoredQuery, merge_scored
 from rsir_core.storage.filesystem import put_file
 
 Image = str | Hit  # an indexed image, by its id or URI, or as a result
@@ -25,18 +30,15 @@ class Collection:
     Args:
         index: where the labels are kept.
         name: 1 to 64 characters; the first label begins a new collection.
-        find: returns the indexed image of an id or a URI.
-        rows_of: returns the indexed rows of image ids.
+        rows: returns the indexed rows.
 
     Raises:
         QueryError: the name is not allowed.
     """
 
-    def __init__(
-        self, index: Index, name: str, find: Callable[[str], Descriptor], rows_of: Callable[[list[str]], pa.Table]
-    ) -> None:
+    def __init__(self, index: Index, name: str, rows: Callable[[], PartitionSearch]) -> None:
         check_names(name, {})
-        self._index, self.name, self._find, self._rows_of = index, name, find, rows_of
+        self._index, self.name, self._rows = index, name, rows
 
     def __repr__(self) -> str:
         return f"<collection {self.name!r} of {self._index.uri}: {len(self.to_arrow())} labelled images>"
@@ -85,7 +87,45 @@ class Collection:
             StorageError: it cannot be written.
         """
         labels = read_labels(self._index, self.name)
-        export_rows(labelled_rows(labels, self._rows_of(labels[schemas.IMAGE_ID].to_pylist())), os.fspath(path))
+        export_rows(labelled_rows(labels, self._rows().rows_of(labels[schemas.IMAGE_ID].to_pylist())), os.fspath(path))
+
+    def learn(self, positive: str = "good") -> Scorer:
+        """Fit a scorer to the labels, and keep it with the collection, where the endpoint finds it.
+
+        Args:
+            positive: label of the images to find; those of all other labels are not.
+
+        Raises:
+            LabelError: too few labels, or all alike.
+            ReadOnlyError: the index may not be written to.
+        """
+        return learn(self._index, self.name, positive)
+
+    def scorer(self) -> Scorer | None:
+        """Return the scorer that is kept with the collection; None: nobody has learned from it."""
+        return read_scorer(self._index, self.name)
+
+    def scored(self, k: int = 20, *, order: Order = "best", threshold: float = 0.0, labelled: bool = True) -> pa.Table:
+        """Return images by the probability that the scorer gives them; reads all stored embeddings the first time.
+
+        Args:
+            k: number of images, at most.
+            order: best first, or uncertain: those nearest to 0.5 first, which are worth most when they are labelled.
+            threshold: least score.
+            labelled: whether labelled images are among them.
+
+        Returns:
+            Their rows, with `score`; `rsir_core.export.formats.export_rows` writes them as a file.
+
+        Raises:
+            LabelError: nobody has learned from the collection, or the index was described by another model since.
+        """
+        scorer = self.scorer()
+        if scorer is None:
+            raise LabelError(f"nobody has learned from the collection {self.name!r} yet; call learn()")
+        left_out = () if labelled else tuple(self.labels())
+        page = self._rows().scored(ScoredQuery(scorer, order, threshold, k, left_out))
+        return merge_scored([page], order, 0, k).rows
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as CSV with the columns `uri,label`, which `jobs.finetune_classifier --labels` takes.
@@ -96,6 +136,13 @@ class Collection:
         rows = self.to_arrow()
         pairs = zip(rows[schemas.URI].to_pylist(), rows[schemas.LABEL].to_pylist(), strict=True)
         put_file(os.fspath(path), labels_to_csv(pairs).encode())
+
+    def _find(self, name: str) -> Descriptor:
+        """Find the indexed image of an id or a URI."""
+        for by in (ImageName("image_id", name), ImageName("uri", name)):
+            if (found := self._rows().as_indexed(by)) is not None:
+                return found
+        raise QueryError(f"{name} is no image of {self._index.uri}, by its id or URI; name one that is", "unknown")
 
 
 def _name_of(image: Image) -> str:

@@ -180,7 +180,7 @@ class SearchIndex:
         Raises:
             QueryError: the name is not allowed.
         """
-        return Collection(Index(self.uri), name, self._named, lambda image_ids: self._rows().rows_of(image_ids))
+        return Collection(Index(self.uri), name, self._rows)
 
     def to_geoparquet(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as one GeoParquet file: QGIS, GeoPandas and DuckDB read its footprints.
@@ -243,13 +243,6 @@ class SearchIndex:
                 f"{text} is no file, and no image of {self.uri} by its id; give the path of one", "unknown"
             )
         return by_id
-
-    def _named(self, name: str) -> Descriptor:
-        """Find the indexed image of an id or a URI."""
-        for by in (ImageName("image_id", name), ImageName("uri", name)):
-            if (found := self._rows().as_indexed(by)) is not None:
-                return found
-        raise QueryError(f"{name} is no image of {self.uri}, by its id or URI; name one that is", "unknown")
 
     def _compared(self, ranked: Ranked, picture: Picture | None) -> Ranked:
         """Add to each row what its picture is to the query's."""

@@ -13,6 +13,7 @@ from rsir_core.models.regions import Box
 from rsir_core.retrieval.near_duplicates import Kind
 from rsir_core.retrieval.partition_search import ImagesPage, Match, PartitionSearch, RowsSummary
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -96,6 +97,17 @@ class RowsRequest(NamedTuple):
     def answer(self, rows: PartitionSearch) -> pa.Table:
         """Return the rows of those images that are in a share of the rows."""
         return rows.rows_of(self.image_ids)
+
+
+class ScoredRequest(NamedTuple):
+    """Ask for the first rows by what a scorer gives them; the first time it reads all stored embeddings."""
+
+    version: int
+    wanted: ScoredQuery
+
+    def answer(self, rows: PartitionSearch) -> ScoredPage:
+        """Score a share of the rows."""
+        return rows.scored(self.wanted)
 
 
 class SummaryRequest(NamedTuple):

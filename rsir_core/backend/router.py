@@ -20,6 +20,7 @@ from rsir_core.backend.protocol import (
     RankRequest,
     ResolveRequest,
     RowsRequest,
+    ScoredRequest,
     Searcher,
     SummaryRequest,
 )
@@ -35,6 +36,7 @@ from rsir_core.retrieval.partition_search import (
     merge_summaries,
 )
 from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
 
 T = TypeVar("T")
 
@@ -125,6 +127,14 @@ class Router:
     async def rows(self, request: RowsRequest) -> pa.Table:
         """Return the rows of images; those that are not in the index are left out."""
         return pa.concat_tables(await self._ask(request, is_light=False))
+
+    async def scored(self, request: ScoredRequest, offset: int, limit: int) -> ScoredPage:
+        """Return a page of the rows by what a scorer gives them; `first` of the request covers it.
+
+        Raises:
+            LabelError: the scorer is of another model bundle.
+        """
+        return merge_scored(await self._ask(request, is_light=False), request.wanted.order, offset, limit)
 
     async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""

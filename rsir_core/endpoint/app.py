@@ -21,6 +21,7 @@ from rsir_core.endpoint.errors import add_refusals
 from rsir_core.endpoint.guard import add_tokens
 from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
 from rsir_core.endpoint.reading import Limits
+from rsir_core.endpoint.scorers import add_scorers
 from rsir_core.endpoint.search import add_search
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
@@ -88,6 +89,7 @@ def build_app(
     _add_browse(app, router, versions, limits.max_pixels)
     add_collections(app, router, versions, limits)
     add_downloads(app, router, versions, limits)
+    add_scorers(app, router, versions, limits)
     if tokens is not None:
         add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
     _add_page(app)

@@ -31,22 +31,32 @@ FileFormat = Annotated[Format, Query(alias="format", description="of the file")]
 FILES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "the file",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+        "content": {
+            media_type: {"schema": {"type": "object"} if kind == "geojson" else {"type": "string", "format": "binary"}}
+            for kind, media_type in MEDIA_TYPES.items()
+        },
     }
 }
 
 
-def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
-    """Add the routes to an application."""
-    larger = replace(limits, max_k=max(limits.max_k, MAX_ROWS))
-    writing = asyncio.Semaphore(CONCURRENT)
+class FileWriter:
+    """Answer with rows as a file, which is written to a temporary folder and removed once it is sent."""
 
-    async def respond(rows: pa.Table, name: str, kind: Format) -> FileResponse:
-        async with writing:
+    def __init__(self) -> None:
+        self._writing = asyncio.Semaphore(CONCURRENT)
+
+    async def respond(self, rows: pa.Table, name: str, kind: Format) -> FileResponse:
+        """Write rows, see `write_file`, and answer with the file under a name."""
+        async with self._writing:
             folder = await asyncio.to_thread(_write, rows, kind)
         remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / f"rows.{kind}"
         return FileResponse(path, media_type=MEDIA_TYPES[kind], filename=f"{name}.{kind}", background=remove)
+
+
+def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
+    """Add the routes to an application."""
+    larger, files = replace(limits, max_k=max(limits.max_k, MAX_ROWS)), FileWriter()
 
     @app.post(
         "/download",
@@ -64,7 +74,7 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
         ranking = Ranking.of(asked, asked.offset)
         async with versions.lend(asked.version) as served:
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
-        return await respond(ranked_rows(ranked.rows, ranking.offset), "results", kind)
+        return await files.respond(ranked_rows(ranked.rows, ranking.offset), "results", kind)
 
     @app.get(
         "/collections/{name}/download",
@@ -79,7 +89,7 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
             raise QueryError(f"{name} has {len(labels)} labels; a file takes up to {MAX_ROWS}: use `rsir labels`")
         async with versions.lend(None) as served:
             rows = await router.rows(RowsRequest(served.version, labels["image_id"].to_pylist()))
-        return await respond(labelled_rows(labels, rows), name, kind)
+        return await files.respond(labelled_rows(labels, rows), name, kind)
 
 
 def _write(rows: pa.Table, kind: Format) -> str:

@@ -7,7 +7,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from rsir_core.errors import BundleError, ImageError, QueryError, ReadOnlyError, RsirError, StorageError, TableError
+from rsir_core.errors import (
+    BundleError,
+    ImageError,
+    LabelError,
+    QueryError,
+    ReadOnlyError,
+    RsirError,
+    StorageError,
+    TableError,
+)
 
 INVALID: Final = 422  # any other kind
 STATUS: Final[Mapping[str | type[RsirError], int]] = {
@@ -32,7 +41,7 @@ def status_of(error: RsirError) -> int:
 
 def add_refusals(app: FastAPI) -> None:
     """Let an application answer errors by their status and in words."""
-    for kind in (QueryError, ImageError, TableError, BundleError, StorageError):
+    for kind in (QueryError, ImageError, LabelError, TableError, BundleError, StorageError):
         app.exception_handler(kind)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_parameters)
 

@@ -91,7 +91,7 @@ def save_labels(
                         schemas.LABELS)  # fmt: skip
         write_deltalake(uri, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=RETRIES))
     except (OSError, DeltaError) as error:
-        if _REFUSED.search(str(error)):
+        if is_refusal(error):
             raise ReadOnlyError(
                 f"{uri} cannot be written, so labels cannot be saved ({one_line(error)}); let this process write to "
                 "that folder, or use a copy of the index"
@@ -130,6 +130,11 @@ def merge_label_files(index: Index) -> None:
             return  # somebody else has merged them
         except (OSError, DeltaError) as error:
             raise not_written(table.table_uri, error) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a failure to write is one of the store's permissions, which trying again does not mend."""
+    return _REFUSED.search(str(error)) is not None
 
 
 def _newest(rows: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ scenes/       how large rasters are cut into tiles
 labels/       labels of images in named collections, which people append at any time
 pca/          fitted PCAs by fingerprint
 no_match/     no-match thresholds, by version of features
+scorers/      what was learned from the labels of collections
 bundle/       the model bundle that described all rows
 lease/        the run that may change the index
 runs/         a report of each run
@@ -52,6 +53,11 @@ def bundle_uri(index: str) -> str:
 def no_match_uri(index: str) -> str:
     """Return the URI of an index's no-match thresholds, one file per version."""
     return f"{index}/no_match"
+
+
+def scorer_uri(index: str, name: str) -> str:
+    """Return the URI of a scorer of an index."""
+    return f"{index}/scorers/{name}.json"
 
 
 def pca_uri(index: str, fingerprint: str) -> str:

@@ -20,6 +20,7 @@ from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import BINS, SCORE, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter, columns_to_ask
 
@@ -80,6 +81,7 @@ class PartitionSearch:
     def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.served = served
         self._rows = Partition(Index(served.index), served.version, part, parts)
+        self.scores = RowScores(Index(served.index), served.version, self._rows.table[schemas.IMAGE_ID])
         self.summary = self._summarise()
 
     def resolve(self, query: Query) -> Match | None:
@@ -137,6 +139,16 @@ class PartitionSearch:
         """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
         places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
         return self._take(np.array([place for place in places if place is not None], np.int64))
+
+    def scored(self, wanted: ScoredQuery) -> ScoredPage:
+        """Find the first rows by what a scorer gives them; see `ScoredQuery`."""
+        scores = self.scores.of(wanted.scorer)
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in wanted.left_out]
+        left_out = np.array([place for place in places if place is not None], np.int64)
+        found, total = in_order(scores, wanted.order, wanted.threshold, wanted.first, left_out)
+        counts = np.histogram(scores, BINS, (0, 1))[0].tolist()
+        rows = self._take(found).append_column(pa.field(SCORE, pa.float32()), [scores[found]])
+        return ScoredPage(counts, total, rows)
 
     def _take(self, places: Ints) -> pa.Table:
         """Return rows as answers have them: `ROW_COLUMNS` and the probability of their class."""

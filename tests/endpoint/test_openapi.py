@@ -67,7 +67,12 @@ def test_every_route_keeps_its_promises(url: str) -> None:
 
 def test_what_the_schema_forbids_is_refused(url: str) -> None:
     forbidding = {operation.path: operation for operation in operations(url)}
-    for path in ("/search", "/images", "/download", "/collections/{name}/labels"):  # the others take nothing, or any name
+    for path in (
+        "/search",
+        "/images",
+        "/download",
+        "/collections/{name}/labels",
+    ):  # the others take nothing, or any name
         check(forbidding[path], GenerationMode.NEGATIVE, negative_data_rejection)
 
 

@@ -124,7 +124,7 @@ def test_results_and_a_collection_are_downloaded_and_the_line_gets_the_same(
     for button, name, expected in (("#take-results", "results", names), ("#take-collection", "tanks", names[:1])):
         page.click(button)
         page.until(f"document.querySelector('#status').textContent === '{name}.csv is downloaded.'")
-        WebDriverWait(page.driver, 10).until(lambda _, name=name: (tmp_path / f"{name}.csv").exists())
+        WebDriverWait(tmp_path / f"{name}.csv", 10).until(Path.exists)  # type: ignore[type-var]
         assert [
             row["image_id"] for row in csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())
         ] == expected
