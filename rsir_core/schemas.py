@@ -127,6 +127,7 @@ LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collecti
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
 SAME_PICTURE: Final = "same_picture"
+SCORE: Final = "score"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
     [
         *(pa.field(f"query_{name}", kind) for name, kind in (
@@ -143,6 +144,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `near_duplicates.Kind`; null: not looked at
+        pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir_core import schemas
-from rsir_core.arrays import Ints
+from rsir_core.arrays import Floats, Ints
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
+from rsir_core.learning.scorer import Scorer
 from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
-from rsir_core.retrieval.scored_rows import BINS, SCORE, RowScores, ScoredPage, ScoredQuery, in_order
+from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import Filter, columns_to_ask
 
@@ -147,8 +148,13 @@ class PartitionSearch:
         left_out = np.array([place for place in places if place is not None], np.int64)
         found, total = in_order(scores, wanted.order, wanted.threshold, wanted.first, left_out)
         counts = np.histogram(scores, BINS, (0, 1))[0].tolist()
-        rows = self._take(found).append_column(pa.field(SCORE, pa.float32()), [scores[found]])
+        rows = self._take(found).append_column(schemas.RESULTS.field(schemas.SCORE), [scores[found]])
         return ScoredPage(counts, total, rows)
+
+    def scores_of(self, scorer: Scorer, image_ids: Sequence[str]) -> Floats:
+        """Return what a scorer gives to images (n,), which must be among these rows."""
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
+        return self.scores.of(scorer)[np.array(places, np.int64)]
 
     def _take(self, places: Ints) -> pa.Table:
         """Return rows as answers have them: `ROW_COLUMNS` and the probability of their class."""

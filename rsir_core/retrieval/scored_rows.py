@@ -16,7 +16,6 @@ from rsir_core.learning.archive_scores import score_index
 from rsir_core.learning.scorer import Scorer
 
 KEPT: Final = 4  # scorers whose probabilities stay in memory, 4 bytes per row each
-SCORE: Final = "score"
 BINS: Final = 20  # of the histogram of scores
 Order = Literal["best", "uncertain"]
 
@@ -45,7 +44,7 @@ class ScoredPage(NamedTuple):
     Attributes:
         counts: rows in each of `BINS` equal intervals of scores, from 0 to 1.
         total: rows that score at least the threshold.
-        rows: the first of them in the order that was asked for, with the column `SCORE`.
+        rows: the first of them in the order that was asked for, with the column `score`.
     """
 
     counts: list[int]
@@ -112,7 +111,7 @@ def in_order(scores: Floats, order: Order, threshold: float, first: int, left_ou
 def merge_scored(parts: Sequence[ScoredPage], order: Order, offset: int, limit: int) -> ScoredPage:
     """Merge the first rows of all shares, and keep the page that is wanted; ties go to the smaller image id."""
     rows = pa.concat_tables(part.rows for part in parts)
-    score = rows[SCORE].to_numpy()
+    score = rows[schemas.SCORE].to_numpy()
     key = -score if order == "best" else np.abs(score - 0.5)
     rows = rows.append_column("key", [key]).sort_by([("key", "ascending"), (schemas.IMAGE_ID, "ascending")])
     counts = np.sum([part.counts for part in parts], axis=0).tolist()
