@@ -134,3 +134,37 @@ def test_results_and_a_collection_are_downloaded_and_the_line_gets_the_same(
     assert done.returncode == 0, done.stderr
     assert [row["image_id"] for row in csv.DictReader((tmp_path / "results.csv").read_text().splitlines())] == names[:2]
     assert Axe().run(page.driver)["violations"] == []
+
+
+def test_marks_are_learned_from_and_the_least_certain_are_marked_next(page: Page, labelled: Index) -> None:
+    names = labelled.features(columns=["image_id"])["image_id"].to_pylist()
+    labels: dict[str, str | None] = {
+        n: "good" if n.startswith("beach") else "bad" for n in names if n.endswith("0.jpg")
+    }
+    save_labels(labelled, "beaches", labels, dict.fromkeys(labels, "u"), None)
+    page.driver.execute_script("localStorage.setItem('rsir.collection', 'beaches')")
+    page.open(f"?image_id={ONE}")
+    until_kept(page, "14 images: 13 bad, 1 good")
+    page.click("#learn")
+    page.until("document.querySelectorAll('#learned-grid .card').length > 0")
+    assert "Too few to say" in page.text("#estimate") and not page.all("#results")
+    assert page.all("#learned-grid .name")[0].text == "beach/beach000.jpg"
+    assert pressed(page.all("#learned-grid .mark.good")[0])
+    page.driver.execute_script(
+        "const t = document.querySelector('#threshold'); t.value = 0; t.dispatchEvent(new Event('input'));"
+        "t.dispatchEvent(new Event('change'))"
+    )
+    page.until("document.querySelector('#status').textContent.startsWith('24 of 28 images')")
+    page.click("#learned-more")
+    page.until("document.querySelectorAll('#learned-grid .card').length === 28")
+    assert page.driver.find_element(By.ID, "learned-download").get_attribute("href").endswith("format=gpkg&threshold=0")
+    Select(page.driver.find_element(By.ID, "learned-order")).select_by_value("uncertain")
+    page.until("document.querySelector('#status').textContent.startsWith('14 of 14 images')")
+    assert not [name.text for name in page.all("#learned-grid .name") if name.text in labels]
+    page.click("#learned-grid li:nth-child(1) .mark.bad")
+    page.until("true")
+    assert Axe().run(page.driver)["violations"] == []
+    page.click("#learn-again")
+    page.until("document.querySelector('#status').textContent.startsWith('13 of 13 images')")
+    page.click("#unlearn")
+    assert page.all("#grid .card") and not page.all("#learned")

@@ -224,6 +224,6 @@ def test_what_was_learned_from_a_collection_scores_and_filters_results(
     assert len(found) == 6 * K and all(row["score"] == pytest.approx(scores[row["image_id"]]) for row in found)
     answer_queries(replaced(config, min_score=0.5, out=str(tmp_path / "likely")))
     likely, _ = tables(str(tmp_path / "likely"))
-    assert {name for name in likely["image_id"].drop_null().to_pylist()} <= {n for n, s in scores.items() if s >= 0.5}
+    assert set(likely["image_id"].drop_null().to_pylist()) <= {n for n, s in scores.items() if s >= 0.5}
     with pytest.raises(ConfigError, match="--collection"):
         answer_queries(replaced(config, collection=None, min_score=0.5, out=str(tmp_path / "none")))

@@ -11,6 +11,7 @@ import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { setUpLearning } from "./learn.js";
 import { showOnMap } from "./map.js";
 import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
@@ -35,6 +36,7 @@ let waiting = null;  // a file that was chosen before the index was known
 function show(view) {
   $("results").hidden = view !== "results";
   $("archive").hidden = view !== "archive";
+  $("learned").hidden = view !== "learned";
   $("unlike").hidden ||= view !== "results";
 }
 
@@ -288,6 +290,7 @@ $("reset").addEventListener("click", () => go(unfiltered(asked)));
 $("further").addEventListener("click", () => further(true));
 window.addEventListener("scroll", furtherBelow, { passive: true });
 setUpMarks(go);
+setUpLearning({ onPick: pick, onError: complain, show: (isShown) => (isShown ? show("learned") : showFound()) });
 setUpDownload(() => ({ asked, found, index }), complain);
 $("newest").addEventListener("click", () => go({ version: null }));
 $("share").addEventListener("click", share);

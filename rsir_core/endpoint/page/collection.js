@@ -129,6 +129,7 @@ function changed() {
   const words = [...counts].sort().map(([label, n]) => `${n} ${label}`).join(", ");
   $("collection-says").textContent = name ? `${count(saved.size, "image")}${words ? `: ${words}` : ""}${unsaved ? "; saving …" : ""}` : "";
   $("undo").hidden = !doings.length;
+  $("learn").hidden = !counts.has("good") || counts.size < 2;  // it takes both kinds
   page.onChange();
 }
 
