@@ -80,15 +80,13 @@ class RowScores:
         return self._scores[key]
 
     def _read(self, scorer: Scorer) -> Floats:
-        scores = np.full(len(self._ids), np.nan, np.float32)
-        ids = self._ids.cast(pa.large_string()).combine_chunks()
-        for piece, found in score_index(self._index, self._version, scorer):
-            places = pc.index_in(piece[schemas.IMAGE_ID].cast(pa.large_string()), ids)
-            here = np.asarray(places.is_valid())
-            scores[np.asarray(places.drop_null())] = found[here]
-        if np.isnan(scores).any():
+        pieces = list(score_index(self._index, self._version, scorer))
+        scores = np.concatenate([np.empty(0, np.float32), *(found for _, found in pieces)])
+        ids = pa.chunked_array([a for ids, _ in pieces for a in ids[schemas.IMAGE_ID].chunks], pa.string())
+        places = pc.index_in(self._ids.cast(pa.large_string()), ids.cast(pa.large_string()).combine_chunks())
+        if places.null_count:
             raise TableError(f"{self._index.uri} has no embedding of some images; index its archive again")
-        return scores
+        return scores[places.to_numpy()]
 
 
 def in_order(scores: Floats, order: Order, threshold: float, first: int, left_out: Ints) -> tuple[Ints, int]:
