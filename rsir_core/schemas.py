@@ -130,7 +130,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(CLASS, pa.string()),
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
-        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `near_duplicates.Kind`; null: not looked at
+        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

@@ -18,14 +18,14 @@ from jobs.pipeline.stage import ReadWorkWrite, Stage, build_dataset, rows_per_fi
 from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.arrays import Mask
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.reading import Reading, images_of, pictures_of
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 from rsir_core.storage.filesystem import put_file
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from shapely.geometry.base import BaseGeometry
 from rsir_core import schemas
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box, DetectedObject, Region
-from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.query import Likeness
 
 FOOTPRINT: Final = "footprint"  # of hits: the outline, which rows call geometry
 
@@ -59,7 +59,7 @@ class Hit:
     footprint: BaseGeometry | None
     crs: str | None
     window: Region | None
-    same_picture: Kind | None
+    same_picture: Likeness | None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:

@@ -13,7 +13,7 @@ from rsir_core.api.hit import FOOTPRINT, Hit
 from rsir_core.extras import require
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 
 if TYPE_CHECKING:
     import geopandas

@@ -20,12 +20,12 @@ from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
 from rsir_core.api.pictures import FORMS, is_image_like, read_image
 from rsir_core.errors import QueryError
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.layout import GEO
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import THUMBNAIL_SIDE, QueryDescriber, check_box, shrink
+from rsir_core.retrieval.describing import QueryDescriber, check_box
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking

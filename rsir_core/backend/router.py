@@ -21,9 +21,8 @@ from rsir_core.backend.protocol import (
     SummaryRequest,
 )
 from rsir_core.errors import QueryError
-from rsir_core.retrieval.describing import PROBE, shrink
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.partition_search import (
+from rsir_core.imagery.picture import PROBE, shrink
+from rsir_core.retrieval.answers import (
     ImagesPage,
     Match,
     RowsSummary,
@@ -31,7 +30,7 @@ from rsir_core.retrieval.partition_search import (
     merge_ranked,
     merge_summaries,
 )
-from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Query, Ranked, Ranking
 
 T = TypeVar("T")
 
@@ -79,7 +78,7 @@ class Router:
         is_slow = isinstance(request.source, str) or len(request.source) > SMALL
         return await (alone(self._describer.describe, request) if is_slow else self._describe(request))
 
-    async def compare(self, request: CompareRequest) -> list[Kind | None]:
+    async def compare(self, request: CompareRequest) -> list[Likeness | None]:
         """Compare pictures; see `QueryDescriber.compare`.
 
         Raises:

@@ -22,9 +22,7 @@ from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.search import add_search
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
-from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.surroundings import read_surroundings
-from rsir_core.retrieval.describing import THUMBNAIL_SIDE, shrink
+from rsir_core.imagery.picture import THUMBNAIL_SIDE, shrink
 from rsir_core.retrieval.query import ImageName
 
 IMAGE_SIDE: Final = 2048
@@ -148,7 +146,7 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
 
     @app.get("/thumbnail/{image_id:image_id}", response_class=Response, summary="A small JPEG of an indexed image")
     async def thumbnail(image_id: str) -> Response:
-        return await draw(image_id, lambda uri: shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE))
+        return await draw(image_id, lambda uri: _jpeg_of(uri, 0, max_pixels, THUMBNAIL_SIDE))
 
     @app.get("/image/{image_id:image_id}", response_class=Response, summary="An indexed image as a JPEG")
     async def image(
@@ -159,7 +157,7 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
         ] = 0,
     ) -> Response:
         """Return an indexed image as a JPEG of at most 2,048 × 2,048 pixels; a larger image is made smaller."""
-        return await draw(image_id, lambda uri: shrink(read_surroundings(uri, around, max_pixels), IMAGE_SIDE))
+        return await draw(image_id, lambda uri: _jpeg_of(uri, around, max_pixels, IMAGE_SIDE))
 
     async def draw(image_id: str, jpeg_of: Callable[[str], bytes]) -> Response:
         async with versions.lend(None) as served:
@@ -184,6 +182,12 @@ def _add_page(app: FastAPI) -> None:
 def _address(file: Path) -> str:
     """Map a file of the page to its path on the endpoint."""
     return "/" if file.name == "index.html" else f"/{file.name}"
+
+
+def _jpeg_of(uri: str, around: float, max_pixels: int, side: int) -> bytes:
+    from rsir_core.imagery.surroundings import read_surroundings  # noqa: PLC0415 -- brings rasterio
+
+    return shrink(read_surroundings(uri, around, max_pixels), side)
 
 
 def _draw(jpeg_of: Callable[[str], bytes], uri: str) -> bytes:

@@ -10,13 +10,11 @@ from shapely.geometry import mapping
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from rsir_core import schemas
-from rsir_core.archive.stac import item_of
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import DetectedObject
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
+from rsir_core.retrieval.query import Descriptor, Likeness, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 
 
 class RegionJson(TypedDict):
@@ -97,7 +95,7 @@ class ResultJson(RowJson):
     query_weight: float
     candidate_weight: float
     probability: float
-    same_picture: NotRequired[Kind | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
+    same_picture: NotRequired[Likeness | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
 
 
 class AnswerJson(TypedDict):
@@ -178,6 +176,8 @@ def bounds_json(bbox: BoundingBox) -> BoundingBoxJson:
 
 def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:
     """Encode the same results as a STAC item collection."""
+    from rsir_core.archive.stac import item_of  # noqa: PLC0415 -- brings pystac and rasterio
+
     features = [item_of(dict(result)) for result in _results(ranking, ranked.rows)]
     return orjson.dumps({"type": "FeatureCollection", "features": features})
 

@@ -14,7 +14,7 @@ from rsir_core.evaluation.findings import confused, findings, subject
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, thumbnail
 from rsir_core.evaluation.plots import compared
 from rsir_core.evaluation.tables import Cells, PaperTable, Tables
-from rsir_core.search.exact import CONFIDENT
+from rsir_core.search.distance import CONFIDENT
 
 TWINS: Final = 6  # pairs of one picture that are shown
 FINDINGS: Final = ("unseen", "no_match", "calibration", "duplicates")

@@ -8,7 +8,7 @@ import numpy as np
 from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.search.exact import CONFIDENT
+from rsir_core.search.distance import CONFIDENT
 
 DISTANCES: Final = ("weighted", "plain")
 

@@ -17,7 +17,7 @@ from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.index.index import Index
 from rsir_core.index.layout import no_match_uri
 from rsir_core.index.writer import IndexWriter
-from rsir_core.search import exact as search
+from rsir_core.search import distance as search
 from rsir_core.storage.filesystem import get_file, names_in
 
 RATE: Final = 0.01  # share of such queries that still get a match

@@ -1,10 +1,8 @@
-"""Answer queries from the rows of a version or a share of them, and merge the answers of all shares."""
+"""Answer queries from the rows of a version or a share of them."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +14,11 @@ from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
 from rsir_core.models.regions import Box, DetectedObject, Region
-from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
+from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.distance import NEAR, ROUNDING
 from rsir_core.search.filters import Filter, columns_to_ask
 
 # Rows within rounding of each other, as of open sea, among which a query's own is looked for.
@@ -40,30 +39,6 @@ RANKED: Final = pa.schema(
 IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, schemas.CLASS)])
 
 Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
-
-
-class Match(NamedTuple):
-    """Hold the indexed row that a query names or equals up to rounding."""
-
-    distance: float  # between the two, Euclidean
-    image_id: str  # of the row
-    query: Descriptor  # with the row's descriptor
-
-
-class ImagesPage(NamedTuple):
-    """Hold a page of the images of an index."""
-
-    total: int  # images on all pages
-    images: pa.Table  # of schema `IMAGES`, by image id
-
-
-class RowsSummary(NamedTuple):
-    """Summarise rows."""
-
-    classes: dict[str, int]  # images of each class that there is
-    columns: list[str]  # that a predicate can be about
-    times: tuple[datetime, datetime] | None  # first and last; None: no row has one
-    bounds: BoundingBox | None  # of all footprints; None: no row has one
 
 
 class PartitionSearch:
@@ -179,34 +154,6 @@ class PartitionSearch:
             (_time(low), _time(high)) if low <= high else None,
             BoundingBox(*edges) if edges else None,
         )
-
-
-def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
-    """Merge the best rows of all shares for one query, and keep the page that is wanted."""
-    query, rows, _ = parts[0]
-    if len(parts) > 1:
-        by = [(ranking.ranked_by(query), "ascending"), (schemas.IMAGE_ID, "ascending")]
-        rows = pa.concat_tables(part.rows for part in parts).sort_by(by)
-    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts))
-
-
-def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:
-    """Merge the first images of all shares, and keep the page that is wanted."""
-    images = pa.concat_tables(part.images for part in parts).sort_by(schemas.IMAGE_ID)
-    return ImagesPage(sum(part.total for part in parts), images.slice(offset, limit))
-
-
-def merge_summaries(parts: Sequence[RowsSummary]) -> RowsSummary:
-    """Summarise the rows of all shares."""
-    times = [time for part in parts for time in part.times or ()]
-    bounds = [part.bounds for part in parts if part.bounds]
-    edges = [f(found) for f, found in zip((min, min, max, max), zip(*bounds, strict=True), strict=False)]
-    return RowsSummary(
-        dict(sum((Counter(part.classes) for part in parts), Counter[str]())),
-        parts[0].columns,
-        (min(times), max(times)) if times else None,
-        BoundingBox(*edges) if bounds else None,
-    )
 
 
 def _time(microseconds: np.int64) -> datetime:

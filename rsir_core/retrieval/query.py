@@ -10,13 +10,14 @@ import pyarrow as pa
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import DetectedObject, Region
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import CONFIDENT
+from rsir_core.search.distance import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
+Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
 RankedBy = Literal["weighted_distance", "distance"]
 
 

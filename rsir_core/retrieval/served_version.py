@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from rsir_core import schemas
 from rsir_core.errors import TableError
+from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold
-from rsir_core.retrieval.partition import widths
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,12 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
         settings.classes, dimensions, settings.detector is not None, settings.tau,
         get_no_match_threshold(index, version, bundle, pca),
     )  # fmt: skip
+
+
+def widths(index: Index, file: TableFile) -> tuple[int, int]:
+    """Return K and C of a file that has rows."""
+    one = index.first_row(file)
+    dimensions, classes = (
+        schemas.to_matrix(one[name]).shape[1] for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES)
+    )
+    return dimensions, classes

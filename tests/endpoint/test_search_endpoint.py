@@ -14,7 +14,7 @@ import pytest
 from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
 from rsir_core.backend.protocol import RankRequest
-from rsir_core.backend.workers import SearcherWorker
+from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.partition import Partition

@@ -3,7 +3,7 @@ import pytest
 
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.evaluation.unseen import score_unseen
-from rsir_core.search.exact import CONFIDENT
+from rsir_core.search.distance import CONFIDENT
 
 CLASSES = ("a", "b", "c")
 

@@ -15,7 +15,7 @@ from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.retrieval.partition import in_runs
-from rsir_core.search.exact import distances
+from rsir_core.search.distance import distances
 from tests.index.test_tables import feature_rows, ids_of
 from tests.support.writing import writer_of
 

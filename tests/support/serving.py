@@ -23,9 +23,10 @@ from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
+from rsir_core.backend.describer_worker import DescriberWorker
 from rsir_core.backend.router import Router
+from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.versions import LoadedVersions
-from rsir_core.backend.workers import DescriberWorker, SearcherWorker
 from rsir_core.endpoint.access_log import Record
 from rsir_core.endpoint.app import build_app
 from rsir_core.endpoint.reading import Limits
