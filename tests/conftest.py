@@ -36,6 +36,7 @@ def pytest_collection_finish() -> None:
 
 CHROMIUM_FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL by software
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 ]  # fmt: skip
 

@@ -155,6 +155,7 @@ class Ingress:
         from rsir_core.backend.router import Router  # noqa: PLC0415
         from rsir_core.backend.versions import LoadedVersions  # noqa: PLC0415
         from rsir_core.endpoint.app import build_app  # noqa: PLC0415
+        from rsir_core.endpoint.page_files import PageSettings  # noqa: PLC0415
         from rsir_core.endpoint.reading import Limits  # noqa: PLC0415
 
         config = self._config
@@ -163,7 +164,8 @@ class Ingress:
         router = Router(self._describer, self._searchers, *calls, pictures)
         versions = LoadedVersions(config.index, router, config.refresh)
         limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
-        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.open_in)
+        page = PageSettings(config.open_in, config.basemap)
+        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, page)
 
 
 def build(config: ServeConfig) -> Application:

@@ -88,6 +88,7 @@ class SearchIndex:
         box: Sequence[float] | None = None,
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
+        polygon: Sequence[Sequence[float]] | None = None,
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         where: Sequence[tuple[str, str, Any]] = (),
@@ -104,6 +105,7 @@ class SearchIndex:
             box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
+            polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
             start: only images taken then or later (a datetime, or ISO 8601).
             end: only images taken then or earlier.
             where: only rows for which all of these hold, (column, operator, value) each.
@@ -115,7 +117,7 @@ class SearchIndex:
             ImageError: the query cannot become a picture.
             QueryError: the query or a filter is not one that this index can answer.
         """
-        asked = {"classes": classes, "bbox": bbox, "start": start, "end": end, "where": where,
+        asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates}  # fmt: skip
         try:
             ranking = Ranking.of(RankingOptions(**{name: _plain(value) for name, value in asked.items()}))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
+from rsir_core.retrieval.density import CellCounts
 from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Query, Ranked, Ranking
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
@@ -95,6 +96,17 @@ class SummaryRequest(NamedTuple):
     def answer(self, rows: "PartitionSearch") -> RowsSummary:
         """Return the summary of a share of the rows."""
         return rows.summary
+
+
+class CellsRequest(NamedTuple):
+    """Ask how many footprints lie in each cell of a grid."""
+
+    version: int
+    degrees: float  # side of a cell
+
+    def answer(self, rows: "PartitionSearch") -> CellCounts:
+        """Count those of a share of the rows."""
+        return rows.cells(self.degrees)
 
 
 class VersionHolder(Protocol):

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from rsir_core.backend.batch import BATCH, Batcher, alone
 from rsir_core.backend.protocol import (
+    CellsRequest,
     CompareRequest,
     Describer,
     DescribeRequest,
@@ -30,6 +31,7 @@ from rsir_core.retrieval.answers import (
     merge_ranked,
     merge_summaries,
 )
+from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
 from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Query, Ranked, Ranking
 
 T = TypeVar("T")
@@ -121,6 +123,13 @@ class Router:
     async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""
         return merge_summaries(await self._ask(SummaryRequest(version), is_light=False))
+
+    async def density(self, version: int) -> CellCounts | None:
+        """Count all footprints by cells of a grid; None: there are no footprints."""
+        bounds = (await self.summary(version)).bounds
+        if bounds is None:
+            return None
+        return merge_cells(await self._ask(CellsRequest(version, cell_size(bounds)), is_light=False))
 
     async def probe(self, version: int) -> None:
         """Run a tiny query; raises where it fails."""

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing's before Pyth
 from rsir_core import schemas
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import DetectedObject
+from rsir_core.retrieval.density import CellCounts
 from rsir_core.retrieval.query import Descriptor, Likeness, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.distance import most_probable
@@ -135,9 +136,21 @@ class IndexJson(TypedDict):
     has_detector: bool
     tau: float
     open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
+    basemap: (
+        str | None
+    )  # tiles with {z}, {x} and {y}, or a MapLibre style, for the page's map; null: none is configured
+    needs_token: bool  # whether requests without one are refused
     max_k: int
     max_bytes: int
     max_pixels: int
+
+
+class DensityJson(TypedDict):
+    """Count the footprints of an index by cells of a grid; each counts where its middle is."""
+
+    version: int
+    degrees: float | None  # side of a cell; null: there are no footprints
+    cells: list[tuple[float, float, int]]  # west and south of each, in degrees, and how many
 
 
 class HealthJson(TypedDict):
@@ -172,6 +185,15 @@ def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> byte
 def bounds_json(bbox: BoundingBox) -> BoundingBoxJson:
     """Convert bounds."""
     return {"xmin": bbox.west, "ymin": bbox.south, "xmax": bbox.east, "ymax": bbox.north}
+
+
+def density_json(version: int, found: CellCounts | None) -> DensityJson:
+    """Convert counts."""
+    if found is None:
+        return {"version": version, "degrees": None, "cells": []}
+    west, south = found.column * found.degrees - 180, found.row * found.degrees - 90
+    cells = list(zip(west.tolist(), south.tolist(), found.images.tolist(), strict=True))
+    return {"version": version, "degrees": found.degrees, "cells": cells}
 
 
 def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:

@@ -15,6 +15,7 @@ from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
 from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
+from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
@@ -54,6 +55,7 @@ class PartitionSearch:
         self.served = served
         self._rows = Partition(Index(served.index), served.version, part, parts)
         self.summary = self._summarise()
+        self._cells: dict[float, CellCounts] = {}  # by their size, of which there is one for a version
 
     def resolve(self, query: Query) -> Match | None:
         """Find the row that a query names or equals up to rounding; None if it is not among these rows.
@@ -126,6 +128,12 @@ class PartitionSearch:
             rows = found["row"].to_numpy()[best.to_numpy()]
         images = self._rows.take(rows).select(IMAGES.names)
         return ImagesPage(len(found), images)
+
+    def cells(self, degrees: float) -> CellCounts:
+        """Count footprints in cells of so many degrees; computed once."""
+        if degrees not in self._cells:
+            self._cells = {degrees: count_cells(self._rows.table[schemas.BBOX], degrees)}
+        return self._cells[degrees]
 
     def probe(self) -> None:
         """Run a tiny query, if there is a row; raises where it fails."""

@@ -29,6 +29,7 @@ from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import Record
 from rsir_core.endpoint.app import build_app
+from rsir_core.endpoint.page_files import ALONE, PageSettings
 from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
@@ -117,11 +118,11 @@ def local_app(
     tokens: Tokens | None = None,
     record: Record = lambda _: None,
     refresh: float = 3600,
-    open_in: str | None = None,
+    page: PageSettings = ALONE,
 ) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
     backend = LocalBackend(index, parts, refresh)
-    return build_app(backend.router, backend.versions, LIMITS, record, tokens, open_in)
+    return build_app(backend.router, backend.versions, LIMITS, record, tokens, page)
 
 
 @contextmanager
