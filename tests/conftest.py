@@ -2,6 +2,7 @@ import gc
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -44,6 +45,13 @@ CHROMIUM_FLAGS = [
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """This machine's own Chromium, whose console can be read."""
+    with browser() as driver:
+        yield driver
+
+
+@contextmanager
+def browser(*flags: str) -> Iterator[Any]:
+    """One of its own, with more flags, while the body runs."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
@@ -51,10 +59,10 @@ def chromium() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in CHROMIUM_FLAGS:
+    for flag in (*CHROMIUM_FLAGS, *flags):
         options.add_argument(flag)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
-        yield browser
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
         return await call_next(request)
 
     with serving.serving(app) as url:
-        yield Placed(url, found, busy)
+        yield Placed(url, found, busy, copy.uri)
 
 
 @pytest.fixture

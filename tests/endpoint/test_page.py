@@ -416,6 +416,8 @@ def test_marks_of_a_lost_upload_are_not_another_search(page: Page, index: str) -
     page.click("#grid li:nth-child(2) .mark")
     page.search(lambda: page.click("#refine"))
     assert page.address()["good"]
+    page.click("#recent summary")
+    page.click("#forget")
     page.driver.refresh()
     page.until("document.querySelector('#status').textContent.includes('no longer here')")
     assert page.all("#results") == []
@@ -543,6 +545,7 @@ def test_everything_that_can_be_used_has_a_name(map_page: Page) -> None:
     for name in ("filter", "dates", "place", "draw"):
         page.unfold(name)
     for element in page.all("button, input, select, summary, a, [role], [tabindex='0']"):
+        page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)  # what is far has no name
         assert element.accessible_name or element.aria_role in ("status", "alert", "generic"), element.get_attribute(
             "outerHTML"
         )

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import shapely
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from rsir_core import schemas
+from rsir_core.endpoint.page_files import PageSettings
+from tests.conftest import browser
+from tests.support import serving
 from tests.support.page import Page, Placed, opened
 from tests.support.serving import ONE
 
@@ -258,6 +264,67 @@ def test_the_archive_is_counted_by_cells(page: Page, placed: Placed) -> None:
         "return made.queryRenderedFeatures({layers: ['density']}).map(f => f.properties.count)"
     )
     assert set(shown) == {count for *_, count in answer["cells"]}
+
+
+def test_without_webgl_the_edges_are_given_by_fields(placed: Placed) -> None:
+    with browser("--disable-3d-apis") as driver:
+        driver.get(f"{placed.url}/?image_id={ONE}&k=50")
+        page = Page(driver)
+        page.until("document.querySelector('#map-problem').textContent.includes('WebGL')")
+        page.until_answered()
+        assert page.all("#map, #map-tools") == []
+        page.click("#place summary")
+        for name, value in {"#west": 179, "#south": 30, "#east": -179, "#north": 60}.items():
+            page.type_into(name, value)
+        page.search(lambda: page.driver.switch_to.active_element.send_keys(Keys.TAB))
+        assert page.names() == [placed.rows[-1]["image_id"]]
+
+
+@pytest.mark.parametrize("path", ["tiles/{z}/{x}/{y}.png", "style.json"])
+def test_a_basemap_is_asked_for_where_one_is_configured_and_nothing_else(
+    chromium: Any, placed: Placed, path: str
+) -> None:
+    asked: list[str] = []
+    host = FastAPI()
+    tile = serving.png(np.full((256, 256, 3), 200, np.uint8))
+    allowed = {"Access-Control-Allow-Origin": "*"}
+
+    @host.get("/tiles/{z}/{x}/{y}")
+    def tiles(z: int, x: int, y: str) -> Response:
+        asked.append(y)
+        return Response(tile, media_type="image/png", headers=allowed)
+
+    @host.get("/style.json")
+    def style() -> Response:
+        source = {"type": "raster", "tiles": [f"{elsewhere}/tiles/{{z}}/{{x}}/{{y}}.png"], "attribution": "© Somebody"}
+        layers = [{"id": "ground", "type": "raster", "source": "ground"}]
+        return JSONResponse({"version": 8, "sources": {"ground": source}, "layers": layers}, headers=allowed)
+
+    with serving.serving(host) as elsewhere:
+        app = serving.local_app(placed.index, page=PageSettings(None, f"{elsewhere}/{path}"))
+        with serving.serving(app) as url:
+            policy = httpx.get(url).headers["content-security-policy"]
+            assert f"connect-src 'self' blob: {elsewhere};" in policy
+            kept = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": KEEP})
+            for page in opened(chromium, url):
+                settle(page)
+                assert asked
+                assert ("127.0.0.1" if "{z}" in path else "© Somebody") in page.text(".maplibregl-ctrl-attrib")
+                assert page.all(".overlay line") == []
+            chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", kept)
+
+
+@pytest.mark.parametrize("path", ["tiles/{z}/{x}/{y}.png", "style.json"])
+def test_a_basemap_that_does_not_answer_is_said_and_the_map_works(chromium: Any, placed: Placed, path: str) -> None:
+    app = serving.local_app(placed.index, page=PageSettings(None, f"http://127.0.0.1:9/{path}"))
+    with serving.serving(app) as url:
+        kept = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": KEEP})
+        for page in opened(chromium, url):
+            page.until("document.querySelector('#map-problem').textContent.includes('127.0.0.1')")
+            page.open(f"?image_id={ONE}&k=3")
+            page.until("Boolean(window.made?.getSource('middles'))")
+            page.until("made.queryRenderedFeatures({layers: ['middles', 'footprints']}).length > 0")
+        chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", kept)
 
 
 def test_the_map_is_put_away_and_stays_away(page: Page) -> None:

@@ -16,7 +16,6 @@ from rsir_core.index.index import Index
 from tests.support import serving
 from tests.support.serving import Rows
 
-
 HARMLESS = ("Failed to load resource", "GPU stall")  # refused requests; WebGL by software is slow
 
 
@@ -26,6 +25,7 @@ class Placed(NamedTuple):
     url: str
     rows: Rows
     busy: list[int]
+    index: str
 
 
 def place_rows(index: Index) -> Rows:

@@ -7,7 +7,7 @@ import { resultCard } from "./cards.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
-import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { setUpMap, showOnMap } from "./map.js";
 import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
@@ -146,7 +146,6 @@ function showFound() {
   document.body.classList.add("asking");
   showVersion();
   showBox(showQuery(query, asked, index.has_detector), query, asked.box, index.has_detector);
-  $("grid").replaceChildren();
   add(shown, true);
   show("results");
   const words = shown.length ? unlike(answer, asked) : "";
@@ -179,11 +178,12 @@ function furtherBelow() {
 
 function add(results, isNew) {
   const actions = { onOpen: open, onMark: toggleMark };
-  $("grid").append(...results.map((result) => resultCard(result, found.bars, actions)));
+  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, () => {
+    keepTabStop();
+    showMarks();
+  });
   $("further").hidden = found.isDone;
-  keepTabStop();
   showOnMap(found.shown, isNew);
-  showMarks();
 }
 
 const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
