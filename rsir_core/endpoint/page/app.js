@@ -262,8 +262,8 @@ async function start() {
   const filtered = () => go(readFilters());
   setUpFilters(index, filtered);
   if (index.bounds) setUpMap({ index, onChange: filtered, onOpen: open, onSearch: pick });
-  follow();
   setUpRecent(index, (query) => go({ ...NEW, ...query }));
+  follow();
   setUpArchive(index, pick, complain);
   take(waiting);
 }

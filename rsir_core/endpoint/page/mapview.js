@@ -31,12 +31,14 @@ export async function openMap({ bounds: { xmin, ymin, xmax, ymax }, basemap }, o
   map.touchZoomRotate.disableRotation();
   map.addControl(new maplibre.NavigationControl({ showCompass: false }), "top-right");
   map.addControl(new maplibre.ScaleControl(), "bottom-right");
+  let isStyled = false;
   map.on("error", ({ error }) => {
     if (!basemap || error?.name === "AbortError") return;
-    if (!map.isStyleLoaded() && !basemap.includes("{z}")) map.setStyle(styleOf(null));
+    if (!isStyled && !basemap.includes("{z}")) map.setStyle(styleOf(null));
     on.onProblem(`The basemap does not load from ${new URL(basemap).hostname}.`);
   });
   await new Promise((loaded) => { map.once("style.load", loaded); });
+  isStyled = true;
   addLayers(map);
   setUpDrawing(coverMap(map, !basemap), on);
   listen(map, on);
