@@ -301,7 +301,7 @@ def test_a_basemap_is_asked_for_where_one_is_configured_and_nothing_else(
         return JSONResponse({"version": 8, "sources": {"ground": source}, "layers": layers}, headers=allowed)
 
     with serving.serving(host) as elsewhere:
-        app = serving.local_app(placed.index, page=PageSettings(None, f"{elsewhere}/{path}"))
+        app = serving.local_app(placed.uri, page=PageSettings(None, f"{elsewhere}/{path}"))
         with serving.serving(app) as url:
             policy = httpx.get(url).headers["content-security-policy"]
             assert f"connect-src 'self' blob: {elsewhere};" in policy
@@ -316,7 +316,7 @@ def test_a_basemap_is_asked_for_where_one_is_configured_and_nothing_else(
 
 @pytest.mark.parametrize("path", ["tiles/{z}/{x}/{y}.png", "style.json"])
 def test_a_basemap_that_does_not_answer_is_said_and_the_map_works(chromium: Any, placed: Placed, path: str) -> None:
-    app = serving.local_app(placed.index, page=PageSettings(None, f"http://127.0.0.1:9/{path}"))
+    app = serving.local_app(placed.uri, page=PageSettings(None, f"http://127.0.0.1:9/{path}"))
     with serving.serving(app) as url:
         kept = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": KEEP})
         for page in opened(chromium, url):

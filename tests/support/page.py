@@ -20,12 +20,12 @@ HARMLESS = ("Failed to load resource", "GPU stall")  # refused requests; WebGL b
 
 
 class Placed(NamedTuple):
-    """An endpoint over rows with times and footprints, and how many more searches it is too busy for."""
+    """An endpoint over rows with times and footprints, how many more searches it is too busy for, and the URI of its index."""
 
     url: str
     rows: Rows
     busy: list[int]
-    index: str
+    uri: str
 
 
 def place_rows(index: Index) -> Rows:

@@ -10,6 +10,7 @@ import { popupOf } from "./popup.js";
 import { $, light } from "./view.js";
 
 const WORDS = { rectangle: "Drag a rectangle on the map; Escape gives it up.", polygon: "Click the corners of a polygon; Enter, or this button again, closes it." };
+const DRAWN = 2000;  // best results that are drawn, so that any number of them lets the page go on
 const TOOLS = { rectangle: "draw-rectangle", polygon: "draw-polygon" };
 
 let page = null;  // { index, onChange, onOpen, onSearch }
@@ -56,8 +57,10 @@ const sayProblem = (words) => { $("map-problem").textContent = words; };
 /** Show where results are; `isNew`: of another search, so that they are looked at. */
 export function showOnMap(shown, isNew) {
   results = shown;
-  $("see-results").hidden = placed().length === 0;
-  $("map-says").textContent = results.length ? `${placed().length.toLocaleString("en")} of ${results.length.toLocaleString("en")} results have a place.` : "";
+  const [places, all] = [placed().length, results.length];
+  $("see-results").hidden = places === 0;
+  const limit = places > DRAWN ? ` The best ${DRAWN.toLocaleString("en")} are drawn.` : "";
+  $("map-says").textContent = all ? `${places.toLocaleString("en")} of ${all.toLocaleString("en")} results have a place.${limit}` : "";
   if (map) drawResults(isNew);
 }
 
@@ -67,7 +70,7 @@ async function drawResults(isNew) {
   writing.abort();
   writing = new AbortController();
   if (isNew) popup?.remove();
-  const found = placed();
+  const found = placed().slice(0, DRAWN);
   const { signal } = writing;
   const files = await resultFiles(found, signal);
   if (!files) return;

@@ -34,7 +34,7 @@ export async function openMap({ bounds: { xmin, ymin, xmax, ymax }, basemap }, o
   let isStyled = false;
   map.on("error", ({ error }) => {
     if (!basemap || error?.name === "AbortError") return;
-    if (!isStyled && !basemap.includes("{z}")) map.setStyle(styleOf(null));
+    if (!isStyled && !basemap.includes("{z}")) map.setStyle(styleOf(null), { diff: false });
     on.onProblem(`The basemap does not load from ${new URL(basemap).hostname}.`);
   });
   await new Promise((loaded) => { map.once("style.load", loaded); });
@@ -75,10 +75,16 @@ function listen(map, on) {
     const found = map.queryRenderedFeatures([[x - REACH, y - REACH], [x + REACH, y + REACH]], { layers: ["middles", "footprints"] });
     return found.length ? Math.min(...found.map(({ id }) => id)) : null;
   };
-  map.on("mousemove", ({ point }) => {
-    const rank = bestAt(point);
+  let pointer = null;  // where it was last, until that is looked at
+  const lookThere = () => {
+    const rank = bestAt(pointer);
+    pointer = null;
     map.getCanvas().style.cursor = rank ? "pointer" : "";
     on.onPoint(rank);
+  };
+  map.on("mousemove", ({ point }) => {
+    if (!pointer) requestAnimationFrame(lookThere);
+    pointer = point;
   });
   map.on("click", ({ point }) => on.onRank({ rank: bestAt(point) ?? NaN }));
   map.getCanvas().addEventListener("keydown", (event) => {
