@@ -95,6 +95,7 @@ class AnswerRead:
             columns |= {name: rows[name] for name in rows.column_names}
             columns[schemas.RANK] = range(1, length + 1)
             columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
+            columns[schemas.RANKED_BY] = [self._ranking.ranked_by(query)] * length
             if self._ranking.near_duplicates:
                 columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, rows[schemas.URI].to_pylist(), self._read)
         return _table(columns, length)

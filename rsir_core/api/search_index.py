@@ -91,7 +91,7 @@ class SearchIndex:
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         where: Sequence[tuple[str, str, Any]] = (),
-        distance: DistanceName = "weighted",
+        distance: DistanceName = "auto",
         near_duplicates: bool = False,
     ) -> SearchHits:
         """Rank the rows of the index for a query.

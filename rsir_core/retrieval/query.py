@@ -76,7 +76,7 @@ class Ranking:
     offset: int = 0  # better ones to leave out
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
-    distance: DistanceName = "weighted"
+    distance: DistanceName = "auto"
 
     @classmethod
     def of(cls, options: RankingOptions, offset: int = 0) -> Self:

@@ -27,4 +27,4 @@ class RankingOptions(FilterOptions):
             description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
             "query's class is at least 99 % probable, else plain)"
         ),
-    ] = "weighted"
+    ] = "auto"

@@ -110,7 +110,7 @@ def brute_force(stored: Rows, query: dict[str, Any]) -> list[tuple[float, str]]:
 
 def test_results_are_the_weighted_distances_of_the_paper(client: httpx.Client, stored: Rows) -> None:
     for query in stored[::5]:
-        results = client.post("/search", json={"uri": query["uri"], "k": 50}).json()["results"]
+        results = client.post("/search", json={"uri": query["uri"], "k": 50, "distance": "weighted"}).json()["results"]
         expected = brute_force(stored, query)
         assert [r["rank"] for r in results] == list(range(1, len(stored) + 1))
         assert [r["image_id"] for r in results] == [image_id for _, image_id in expected]
@@ -166,6 +166,11 @@ def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client
         assert answer["ranked_by"] == by
         keys = [result[by] for result in answer["results"]]
         assert keys == sorted(keys) and len(keys) > 10
+        same = {"auto": {"distance": "plain", "weighted_distance": "weighted"}[by]}.get(distance, distance)
+        assert answer["results"] == client.post("/search", json={**asked, "distance": same}).json()["results"]
+        if distance == "auto":
+            by_default = {name: value for name, value in asked.items() if name != "distance"}
+            assert client.post("/search", json=by_default).json() == answer
     refused = client.post("/search", json={**asked, "distance": "euclidean"})
     assert refused.status_code == 422 and "euclidean" in refused.json()["detail"]
 
