@@ -121,6 +121,7 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
             "dimensions": served.dimensions,
             "bundle": served.bundle,
             "pca": served.pca,
+            "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
             "tau": served.tau,
             "open_in": open_in,

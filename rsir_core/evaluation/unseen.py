@@ -8,7 +8,10 @@ import numpy as np
 from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.search.distance import CONFIDENT
+from rsir_core.index.no_match import FITTING
+from rsir_core.retrieval.query import AGREEING, NEIGHBOURS
+from rsir_core.search.distance import classes as classes_of
+from rsir_core.search.exact import Searcher
 
 DISTANCES: Final = ("weighted", "plain")
 
@@ -43,12 +46,28 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    confident = class_probabilities.max(axis=1)[scores[0].queries] >= CONFIDENT
-    result: dict[str, Any] = {"queries": len(confident), "sure": float(confident.mean())}
+    auto = _weighted_by_auto(feature, class_probabilities)[scores[0].queries]
+    result: dict[str, Any] = {"queries": len(auto), "sure": float(auto.mean())}
     for name in (*DISTANCES, "auto"):
-        chosen = confident if name == "auto" else np.full(len(confident), name == "weighted")
+        chosen = auto if name == "auto" else np.full(len(auto), name == "weighted")
         precision, nmrr = (
             np.where(chosen, getattr(scores[0], key), getattr(scores[1], key)) for key in ("average_precision", "nmrr")
         )
         result[name] = {"map": float(precision.mean()), "anmrr": float(nmrr.mean())}
     return result
+
+
+def _weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
+    """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
+    n = len(feature)
+    ids = [f"{row:012}" for row in range(n)]
+    order, searcher = Searcher.of(ids, feature, class_probabilities)
+    assigned = classes_of(class_probabilities)
+    agreeing = np.zeros((n, min(NEIGHBOURS, n - 1)), bool)
+    for row in range(n):
+        near = order[searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True).rows]
+        agreeing[row] = assigned[near[near != row][: agreeing.shape[1]]] == assigned[row]
+    if agreeing[:, 0].mean() < FITTING:
+        return np.zeros(n, bool)
+    weighted: Mask = agreeing.mean(axis=1) >= AGREEING
+    return weighted

@@ -21,6 +21,7 @@ from rsir_core.retrieval.partition import Partition
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import ImageName, Ranking
 from rsir_core.retrieval.served_version import open_version
+from rsir_core.search.ranking_options import RankingOptions
 from tests.support.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -151,6 +152,16 @@ def test_the_class_filter_keeps_the_order_of_the_rest(client: httpx.Client) -> N
 # What ranks, and whether anything is like the query
 
 
+def test_auto_never_weights_where_the_classes_do_not_fit_the_archive(index: str) -> None:
+    served = open_version(index)
+    assert served.classes_fit and served.no_match is not None
+    assert Ranking.of(RankingOptions(), served).distance == "auto"
+    for agreement, expected in ((0.99, "auto"), (0.98, "plain"), (None, "auto")):
+        measured = replace(served, no_match=served.no_match._replace(class_agreement=agreement))
+        assert Ranking.of(RankingOptions(), measured).distance == expected
+        assert Ranking.of(RankingOptions(distance="weighted"), measured).distance == "weighted"
+
+
 def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client, stored: Rows) -> None:
     row = stored[0]
     uniform = [1 / len(CLASSES)] * len(CLASSES)
@@ -158,8 +169,7 @@ def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client
         (row["class_probabilities"], "weighted", "weighted_distance"),
         (row["class_probabilities"], "plain", "distance"),
         (uniform, "weighted", "weighted_distance"),
-        (uniform, "auto", "distance"),
-        ([1.0] + [0.0] * (len(CLASSES) - 1), "auto", "weighted_distance"),
+        (uniform, "auto", "distance"),  # of each class there are two rows, so no neighbours are of one class
     ):
         asked = {"feature": row["feature"], "class_probabilities": p, "distance": distance, "k": 50}
         answer = client.post("/search", json=asked).json()
