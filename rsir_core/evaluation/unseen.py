@@ -9,7 +9,7 @@ from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.index.no_match import FITTING
-from rsir_core.retrieval.query import AGREEING, NEIGHBOURS
+from rsir_core.retrieval.query import NEIGHBOURS, SURE
 from rsir_core.search.distance import classes as classes_of
 from rsir_core.search.exact import Searcher
 
@@ -60,14 +60,13 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
 def _weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
     """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
     n = len(feature)
-    ids = [f"{row:012}" for row in range(n)]
-    order, searcher = Searcher.of(ids, feature, class_probabilities)
+    order, searcher = Searcher.of([f"{row:012}" for row in range(n)], feature, class_probabilities)
     assigned = classes_of(class_probabilities)
-    agreeing = np.zeros((n, min(NEIGHBOURS, n - 1)), bool)
+    agrees, probability = np.zeros(n, bool), np.zeros(n)
     for row in range(n):
         near = order[searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True).rows]
-        agreeing[row] = assigned[near[near != row][: agreeing.shape[1]]] == assigned[row]
-    if agreeing[:, 0].mean() < FITTING:
-        return np.zeros(n, bool)
-    weighted: Mask = agreeing.mean(axis=1) >= AGREEING
+        others = near[near != row][:NEIGHBOURS]
+        agrees[row] = assigned[others[0]] == assigned[row]
+        probability[row] = class_probabilities[others, assigned[row]].mean()
+    weighted: Mask = (probability >= SURE) & (agrees.mean() >= FITTING)
     return weighted

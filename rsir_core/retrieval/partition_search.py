@@ -18,7 +18,7 @@ from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.distance import NEAR, ROUNDING, most_probable
+from rsir_core.search.distance import NEAR, ROUNDING
 from rsir_core.search.filters import Filter, columns_to_ask
 
 # Rows within rounding of each other, as of open sea, among which a query's own is looked for.
@@ -114,12 +114,11 @@ class PartitionSearch:
     def neighbours(self, query: Descriptor) -> list[Neighbour]:
         """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
         near = self._rows.search(query.feature, query.class_probabilities, NEIGHBOURS + 1, None, plain=True)
-        own_class, _ = most_probable(query.class_probabilities, self.served.classes)
-        rows = self._rows.take(near.rows).select([schemas.IMAGE_ID, schemas.CLASS]).to_pylist()
-        found = [
-            Neighbour(distance, row[schemas.IMAGE_ID], row[schemas.CLASS] == own_class)
-            for distance, row in zip(near.distance.tolist(), rows, strict=True)
-        ]
+        rows = self._rows.take(near.rows)
+        p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
+        of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
+        columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
+        found = [Neighbour(*row) for row in zip(*columns, strict=True)]
         own = next((one for one in found if query.image_id in (None, one.image_id) and one.distance == 0), None)
         return [one for one in found if one is not own]
 

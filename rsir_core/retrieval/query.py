@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
@@ -15,10 +16,10 @@ from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
-NEIGHBOURS: Final = 5  # nearest rows whose classes decide whether `auto` weights
-# Share of them: where the classifier knows the classes, this finds more than weights for all queries do, or for those
-# whose class is at least 99 % probable. See docs/results/accuracy.md.
-AGREEING: Final = 0.8
+NEIGHBOURS: Final = 5  # nearest rows whose probabilities decide whether `auto` weights
+# Mean probability of the query's class among them from which it does. A class that the classifier was not trained on is
+# often taken for the same other one, so it does not suffice that the neighbours' classes agree.
+SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
@@ -77,7 +78,7 @@ class Neighbour(NamedTuple):
 
     distance: float  # Euclidean
     image_id: str
-    is_of_its_class: bool  # whether it was assigned to the query's class
+    probability: float  # of the query's class
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ class Ranking:
         return self.distance == "auto" and not self.near_duplicates
 
     def settled(self, neighbours: Iterable[Neighbour]) -> Self:
-        """Replace `auto`: weighted if nearly all of the nearest rows are of the query's class, else plain.
+        """Replace `auto`: weighted if the nearest rows are surely of the query's class, else plain.
 
         Args:
             neighbours: the nearest of all rows, in any order.
         """
         nearest = sorted(neighbours)[:NEIGHBOURS]
-        agreeing = sum(neighbour.is_of_its_class for neighbour in nearest)
-        return replace(self, distance="weighted" if nearest and agreeing >= AGREEING * len(nearest) else "plain")
+        is_sure = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= SURE
+        return replace(self, distance="weighted" if is_sure else "plain")
 
     @property
     def ranked_by(self) -> RankedBy:

@@ -25,6 +25,6 @@ class RankingOptions(FilterOptions):
         DistanceName,
         Field(
             description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
-            "classes fit the archive and the query's nearest rows are of its class, else plain)"
+            "classes fit the archive and the query's nearest rows are surely of its class, else plain)"
         ),
     ] = "auto"

@@ -156,7 +156,7 @@ def test_auto_never_weights_where_the_classes_do_not_fit_the_archive(index: str)
     served = open_version(index)
     assert served.classes_fit and served.no_match is not None
     assert Ranking.of(RankingOptions(), served).distance == "auto"
-    for agreement, expected in ((0.99, "auto"), (0.98, "plain"), (None, "auto")):
+    for agreement, expected in ((0.98, "auto"), (0.97, "plain"), (None, "auto")):
         measured = replace(served, no_match=served.no_match._replace(class_agreement=agreement))
         assert Ranking.of(RankingOptions(), measured).distance == expected
         assert Ranking.of(RankingOptions(distance="weighted"), measured).distance == "weighted"

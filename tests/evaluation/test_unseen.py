@@ -14,7 +14,7 @@ def drawn(n: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     labels = [str(name) for name in rng.choice([*CLASSES, "x", "y"], n)]
     centre = {name: rng.normal(size=4) * 20 for name in (*CLASSES, "x", "y")}
     feature = np.stack([centre[name] + rng.normal(size=4) for name in labels]).astype(np.float32)
-    p = np.stack([rng.dirichlet([20 if c == name else 0.2 for c in CLASSES]) for name in labels]).astype(np.float32)
+    p = np.stack([rng.dirichlet([99 if c == name else 0.2 for c in CLASSES]) for name in labels]).astype(np.float32)
     return feature, p, labels
 
 
@@ -39,9 +39,9 @@ def by_auto(feature: np.ndarray, p: np.ndarray) -> list[bool]:
     """Which rows `auto` weights, one after another."""
     distance, assigned = distances(feature, feature), classes_of(p)
     np.fill_diagonal(distance, np.inf)
-    agreeing = [(assigned[near] == assigned[row]).tolist() for row, near in enumerate(distance.argsort(axis=1)[:, :5])]
-    fit = sum(agrees[0] for agrees in agreeing) / len(agreeing) >= 0.985
-    return [fit and sum(agrees) >= 4 for agrees in agreeing]
+    nearest = distance.argsort(axis=1)[:, :5]
+    fit = (assigned[nearest[:, 0]] == assigned).mean() >= 0.975
+    return [bool(fit and p[near, assigned[row]].mean() >= 0.99) for row, near in enumerate(nearest)]
 
 
 def test_labels_that_are_all_known_or_all_others_are_nothing_to_say() -> None:
