@@ -1,6 +1,7 @@
 """Images of classes that the classifier has never seen: do the weights harm them?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +20,10 @@ DISTANCES: Final = ("weighted", "plain")
 def score_unseen(
     feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Score images whose label is no class of the classifier, and the others; None: there are not both.
+    """Score images whose label is no class of the classifier, the others, and all; None: there are not both.
 
-    Each kind is ranked among its own (unseen among unseen), by the weighted distance, by the distance alone, and by
-    `auto`.
+    Each kind is ranked among its own (unseen among unseen, all as `mixed`), by the weighted distance, by the distance
+    alone, and by `auto`: by mAP, ANMRR and precision.
 
     Args:
         feature: (n, K), by image id.
@@ -33,7 +34,7 @@ def score_unseen(
     known: Mask = np.isin(labels, classes)
     if known.all() or not known.any():  # none is known of an index without classes
         return None
-    kinds = {"unseen": ~known, "known": known}
+    kinds = {"unseen": ~known, "known": known, "mixed": np.ones(len(known), bool)}
     found: dict[str, Any] = {"labels": sorted(set(np.asarray(labels)[~known].tolist()))}
     for kind, chosen in kinds.items():
         of_kind = [label for label, mine in zip(labels, chosen, strict=True) if mine]
@@ -50,10 +51,13 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
     result: dict[str, Any] = {"queries": len(auto), "sure": float(auto.mean())}
     for name in (*DISTANCES, "auto"):
         chosen = auto if name == "auto" else np.full(len(auto), name == "weighted")
-        precision, nmrr = (
-            np.where(chosen, getattr(scores[0], key), getattr(scores[1], key)) for key in ("average_precision", "nmrr")
+        merged = replace(
+            scores[0],
+            average_precision=np.where(chosen, scores[0].average_precision, scores[1].average_precision),
+            nmrr=np.where(chosen, scores[0].nmrr, scores[1].nmrr),
+            precision=np.where(chosen[:, None], scores[0].precision, scores[1].precision),
         )
-        result[name] = {"map": float(precision.mean()), "anmrr": float(nmrr.mean())}
+        result[name] = {"map": merged.map, "anmrr": merged.anmrr, "precision_at": merged.precision_at}
     return result
 
 

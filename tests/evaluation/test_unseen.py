@@ -22,12 +22,12 @@ def test_both_kinds_are_scored_among_their_own() -> None:
     feature, p, labels = drawn(240)
     found = score_unseen(feature, p, labels, CLASSES)
     assert found is not None and found["labels"] == ["x", "y"]
-    for kind, names in (("unseen", "xy"), ("known", "abc")):
+    for kind, names in (("unseen", "xy"), ("known", "abc"), ("mixed", "abcxy")):
         mine = np.isin(labels, list(names))
         own = [label for label in labels if label in names]
         weighted, plain = (score_retrieval(feature[mine], p[mine], own, w) for w in (True, False))
-        assert found[kind]["weighted"] == {"map": weighted.map, "anmrr": weighted.anmrr}
-        assert found[kind]["plain"] == {"map": plain.map, "anmrr": plain.anmrr}
+        for way, scores in (("weighted", weighted), ("plain", plain)):
+            assert found[kind][way] == {"map": scores.map, "anmrr": scores.anmrr, "precision_at": scores.precision_at}
         chosen = np.array(by_auto(feature[mine], p[mine]))
         assert found[kind]["sure"] == pytest.approx(chosen.mean())
         expected = np.where(chosen, weighted.average_precision, plain.average_precision).mean()
