@@ -114,6 +114,7 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
 )
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
+RANKED_BY: Final = "ranked_by"
 SAME_PICTURE: Final = "same_picture"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
     [
@@ -131,6 +132,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
+        pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

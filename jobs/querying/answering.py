@@ -60,7 +60,7 @@ class AnswerRead:
         self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
-        self._ranking = Ranking.of(config)
+        self._ranking = Ranking.of(config, served)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
@@ -79,7 +79,7 @@ class AnswerRead:
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
-        _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
+        _, rows, nearest, ranked_by = self._rows.rank(query, self._ranking, self._allowed)
         name, probability = most_probable(query.class_probabilities, self._rows.served.classes)
         of_query = {
             schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
@@ -95,6 +95,7 @@ class AnswerRead:
             columns |= {name: rows[name] for name in rows.column_names}
             columns[schemas.RANK] = range(1, length + 1)
             columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
+            columns[schemas.RANKED_BY] = [ranked_by] * length
             if self._ranking.near_duplicates:
                 columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, rows[schemas.URI].to_pylist(), self._read)
         return _table(columns, length)

@@ -25,7 +25,7 @@ class Hit:
         uri: where the image lies.
         class_name: its most probable class.
         probability: of that class, 0 to 1.
-        weighted_distance: what the default order is by.
+        weighted_distance: what the order by distance `weighted` is by (see `SearchHits.ranked_by`).
         distance: Euclidean distance of the features.
         query_weight: 1 − probability that the query is of this image's class (eq. 6).
         candidate_weight: 1 − probability that this image is of the query's class (eq. 7).

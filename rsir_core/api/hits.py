@@ -37,7 +37,7 @@ class SearchHits(Sequence[Hit]):
     @property
     def ranked_by(self) -> RankedBy:
         """Name the column that orders the results."""
-        return self.ranking.ranked_by(self.query)
+        return self.ranked.ranked_by
 
     @property
     def no_match(self) -> bool | None:

@@ -92,7 +92,7 @@ class SearchIndex:
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         where: Sequence[tuple[str, str, Any]] = (),
-        distance: DistanceName = "weighted",
+        distance: DistanceName = "auto",
         near_duplicates: bool = False,
     ) -> SearchHits:
         """Rank the rows of the index for a query.
@@ -109,8 +109,8 @@ class SearchIndex:
             start: only images taken then or later (a datetime, or ISO 8601).
             end: only images taken then or earlier.
             where: only rows for which all of these hold, (column, operator, value) each.
-            distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the query's class
-                is at least 99 % probable, else plain).
+            distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the
+                classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
 
         Raises:
@@ -120,7 +120,8 @@ class SearchIndex:
         asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates}  # fmt: skip
         try:
-            ranking = Ranking.of(RankingOptions(**{name: _plain(value) for name, value in asked.items()}))
+            options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
+            ranking = Ranking.of(options, self._served)
             given = None if box is None else Box(*box)
         except ValidationError as error:
             raise in_words(error) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Query, Ranked, Ranking
+from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
     from rsir_core.retrieval.partition_search import PartitionSearch
@@ -61,6 +61,17 @@ class RankRequest(NamedTuple):
         if query is None or isinstance(query, ImageName):
             return None
         return rows.rank(query, self.ranking, rows.passing(self.ranking.filter))
+
+
+class NeighboursRequest(NamedTuple):
+    """Ask for the rows nearest to a query, by which an open ranking is settled."""
+
+    version: int
+    query: Descriptor
+
+    def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
+        """Find the nearest of a share of the rows."""
+        return rows.neighbours(self.query)
 
 
 class ResolveRequest(NamedTuple):

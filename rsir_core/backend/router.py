@@ -6,6 +6,7 @@ what is asked at the same time goes in one call.
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from rsir_core.backend.batch import BATCH, Batcher, alone
@@ -15,6 +16,7 @@ from rsir_core.backend.protocol import (
     Describer,
     DescribeRequest,
     ImagesRequest,
+    NeighboursRequest,
     PartitionRequest,
     RankRequest,
     ResolveRequest,
@@ -106,6 +108,9 @@ class Router:
         if request.resolve and len(self._searchers) > 1:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
+        if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
+            near = await self._ask(NeighboursRequest(request.version, request.query))
+            request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]
         if not found and isinstance(request.query, ImageName):

@@ -129,6 +129,7 @@ def _add_state(
             "dimensions": served.dimensions,
             "bundle": served.bundle,
             "pca": served.pca,
+            "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
             "tau": served.tau,
             "open_in": page.open_in,

@@ -133,6 +133,7 @@ class IndexJson(TypedDict):
     problem: str | None  # why a newer version is not served
     bundle: str
     pca: str
+    classes_fit: bool  # whether the classes mean something in this archive, so that `auto` may rank by them
     has_detector: bool
     tau: float
     open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
@@ -172,7 +173,7 @@ def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> byte
     known = None if no_match is None else served.no_match
     answer: AnswerJson = {
         "version": served.version,
-        "ranked_by": ranking.ranked_by(ranked.query),
+        "ranked_by": ranked.ranked_by,
         "no_match": no_match,
         "false_match_rate": known.false_match_rate if known else None,
         "false_rejection_rate": known.false_rejection_rate if known else None,

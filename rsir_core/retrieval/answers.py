@@ -38,11 +38,11 @@ class RowsSummary(NamedTuple):
 
 def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
     """Merge the best rows of all shares for one query, and keep the page that is wanted."""
-    query, rows, _ = parts[0]
+    query, rows, _, ranked_by = parts[0]
     if len(parts) > 1:
-        by = [(ranking.ranked_by(query), "ascending"), (schemas.IMAGE_ID, "ascending")]
-        rows = pa.concat_tables(part.rows for part in parts).sort_by(by)
-    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts))
+        rows = pa.concat_tables(part.rows for part in parts)
+        rows = rows.sort_by([(ranked_by, "ascending"), (schemas.IMAGE_ID, "ascending")])
+    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts), ranked_by)
 
 
 def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:

@@ -11,9 +11,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
@@ -61,6 +58,8 @@ def signature_of(pixels: Pixels) -> PictureSignature:
 
 def near_pairs(feature: Floats) -> list[tuple[int, int]]:
     """Find rows (i < j) of (n, K) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 -- whoever compares a query's pictures does without
+
     within = np.nextafter(NEAR, np.inf)  # the tree leaves its bound out
     _, near = cKDTree(feature).query(feature, NEIGHBOURS + 1, distance_upper_bound=within)
     rows = np.repeat(np.arange(len(feature)), NEIGHBOURS + 1).reshape(near.shape)
@@ -122,6 +121,9 @@ def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, PictureS
 
 def groups(pairs: Sequence[Pair]) -> list[list[int]]:
     """Group rows that are one picture, through any number of pairs; each group and all of them in order."""
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
     if not pairs:
         return []
     ends = np.array([(pair.first, pair.second) for pair in pairs])

@@ -17,7 +17,7 @@ from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.partition import SCHEMA, Partition
-from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.distance import NEAR, ROUNDING
 from rsir_core.search.filters import Filter, columns_to_ask
@@ -94,8 +94,13 @@ class PartitionSearch:
         return self._rows.passing(wanted, self.served.classes)
 
     def rank(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Ranked:
-        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first."""
-        is_plain = ranking.ranked_by(query) == "distance"
+        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first.
+
+        A ranking that is still open is settled by these rows; where they are a share, settle it by all of them before.
+        """
+        if ranking.is_open:
+            ranking = ranking.settled(self.neighbours(query))
+        is_plain = ranking.ranked_by == "distance"
         ask = query.feature, query.class_probabilities
         hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
         if ranking.near_duplicates:
@@ -106,7 +111,18 @@ class PartitionSearch:
         columns |= {name: getattr(hits, name) for name in FACTORS}
         columns[PROBABILITY] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
         rows = pa.table([columns[name] for name in RANKED.names], RANKED)
-        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf)
+        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf, ranking.ranked_by)
+
+    def neighbours(self, query: Descriptor) -> list[Neighbour]:
+        """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
+        near = self._rows.search(query.feature, query.class_probabilities, NEIGHBOURS + 1, None, plain=True)
+        rows = self._rows.take(near.rows)
+        p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
+        of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
+        columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
+        found = [Neighbour(*row) for row in zip(*columns, strict=True)]
+        own = next((one for one in found if query.image_id in (None, one.image_id) and one.distance == 0), None)
+        return [one for one in found if one is not own]
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesPage:
         """List the first images by id whose id contains a text (whatever its case), of one class or of all.

@@ -24,6 +24,11 @@ class ServedVersion:
     tau: float
     no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
 
+    @property
+    def classes_fit(self) -> bool:
+        """Tell whether the classes mean something in this archive; an index that has not measured it is trusted."""
+        return self.no_match is None or self.no_match.classes_fit
+
 
 def open_version(uri: str, version: int | None = None) -> ServedVersion:
     """Read a version of an index (default: the newest), after checking that the models' weights are there and whole.

@@ -97,6 +97,11 @@ def test_rejected_falsely_are_rows_whose_nearest_other_row_is_too_far(cluster: N
     distance = np.sort(distances(feature, feature), axis=1)[:, 1]
     expected = float((distance >= found.distance).mean())
     assert found.false_rejection_rate == pytest.approx(expected) and 0 < expected < 1
+    between = distances(feature, feature)
+    np.fill_diagonal(between, np.inf)
+    assigned = np.array(index.features()[schemas.CLASS].to_pylist())
+    agreeing = float((assigned[between.argmin(axis=1)] == assigned).mean())
+    assert found.class_agreement == pytest.approx(agreeing) and 0 < agreeing < 1
 
 
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:

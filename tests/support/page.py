@@ -20,7 +20,7 @@ HARMLESS = ("Failed to load resource", "GPU stall")  # refused requests; WebGL b
 
 
 class Placed(NamedTuple):
-    """An endpoint over rows with times and footprints, how many more searches it is too busy for, and the URI of its index."""
+    """An endpoint over rows with times and footprints, how many more searches it is too busy for, and its index."""
 
     url: str
     rows: Rows

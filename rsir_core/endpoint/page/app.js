@@ -153,7 +153,7 @@ function showFound() {
   $("unlike-says").textContent = words;
   $("trust").textContent = words ? trust(answer) : "";
   $("trust-more").open = false;
-  say(inWords(found, asked));
+  say(inWords(found, asked, index.classes_fit));
 }
 
 /** The next page, after those that are shown; `isAsked`: by the button, so the keyboard goes to the first of them. */
