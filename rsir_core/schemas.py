@@ -126,6 +126,7 @@ LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collecti
 )
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
+RANKED_BY: Final = "ranked_by"
 SAME_PICTURE: Final = "same_picture"
 SCORE: Final = "score"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
@@ -143,7 +144,8 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(CLASS, pa.string()),
         pa.field("probability", pa.float32()),
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
-        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `near_duplicates.Kind`; null: not looked at
+        pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
+        pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
         pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named
     ]
 )  # fmt: skip

@@ -2,6 +2,7 @@ import gc
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -36,6 +37,7 @@ def pytest_collection_finish() -> None:
 
 CHROMIUM_FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL by software
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 ]  # fmt: skip
 
@@ -43,6 +45,13 @@ CHROMIUM_FLAGS = [
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """This machine's own Chromium, whose console can be read."""
+    with browser() as driver:
+        yield driver
+
+
+@contextmanager
+def browser(*flags: str) -> Iterator[Any]:
+    """One of its own, with more flags, while the body runs."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
@@ -50,10 +59,10 @@ def chromium() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in CHROMIUM_FLAGS:
+    for flag in (*CHROMIUM_FLAGS, *flags):
         options.add_argument(flag)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
-        yield browser
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

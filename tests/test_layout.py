@@ -137,6 +137,7 @@ HEAVY = {
 READING = {"numpy", "scipy", "pyarrow", "deltalake"}  # the tables of an index
 LISTING = READING | {"rasterio", "numba", "pystac", "shapely", "rich"}
 SEARCHING = READING | {"numba", "rasterio", "shapely", "PIL", "pandas"}  # Arrow imports the last for any array
+SERVING = {"numpy", "pandas", "pyarrow", "fastapi", "starlette", "httpx", "rich"}  # which Ray Serve imports
 MAY_LOAD: dict[str, set[str]] = {
     "import rsir_core": set(),
     "from jobs.reference import JOBS": set(),  # every entry point with its options
@@ -148,7 +149,11 @@ MAY_LOAD: dict[str, set[str]] = {
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
     "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},
-    "import jobs.serving.deployment as d; d.SearcherWorker(sys.argv[1])": HEAVY - {"torch", "torchvision", "timm"},
+    "import jobs.serving.serve": SERVING | {"ray", "deltalake"},
+    "import rsir_core.endpoint.app": SERVING | {"deltalake", "shapely", "PIL"},
+    "from rsir_core.backend.searcher_worker import SearcherWorker; SearcherWorker(sys.argv[1])": (
+        READING | {"numba", "pandas"}
+    ),
 }
 
 

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from jobs.boxes.options import ProposeBoxesConfig
 from jobs.command import Summary
-from jobs.pipeline.cluster import joined, tables_of
+from jobs.pipeline.cluster import joined
+from jobs.pipeline.rows import tables_of
 from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
 from rsir_core.archive.labels import read_split

@@ -187,7 +187,7 @@ def ask(url: str, query: LabelledImage, k: int) -> Answer:
     """
     name = query.uri.rsplit("/", 1)[-1]
     files = {"image": (name, read_file(query.uri, MAX_BYTES))}
-    response = httpx.post(f"{url}/search", files=files, data={"k": str(k + 1)}, timeout=60)
+    response = httpx.post(f"{url}/search", files=files, data={"k": str(k + 1), "distance": "weighted"}, timeout=60)
     if response.is_error:
         raise RsirError(f"{url}/search answered {response.status_code} to an upload of {query.uri}: {response.text}")
     return Answer.of(query, response.json())

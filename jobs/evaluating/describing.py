@@ -14,7 +14,7 @@ import torch
 from jobs.evaluating.evaluated_index import EvaluatedIndex
 from jobs.evaluating.options import EvaluateConfig
 from jobs.meter import Meter
-from jobs.pipeline.cluster import tables_of
+from jobs.pipeline.rows import tables_of
 from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
 from rsir_core.arrays import Floats, Pixels

@@ -14,7 +14,7 @@ from rsir_core.evaluation.gallery import GalleryImage, GalleryRow
 from rsir_core.evaluation.metrics import Scores, ranked
 from rsir_core.evaluation.paper import FIGURE_5
 from rsir_core.models.regions import Box, Region, whole_image
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 
 QUERIES: Final = 6
 RESULTS: Final = 10

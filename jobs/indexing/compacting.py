@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from jobs.indexing import publishing
-from jobs.pipeline.cluster import rows_of
+from jobs.pipeline.rows import rows_of
 from rsir_core import schemas
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.diff import anti, semi

@@ -14,6 +14,7 @@ from rsir_core.index.no_match import (
     NearestRows,
     NoMatchThreshold,
     Sample,
+    class_agreement,
     get_no_match_threshold,
     has_no_match_threshold,
     nearest_rows,
@@ -68,6 +69,7 @@ def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: in
         false_match_rate=RATE,
         distance=limit,
         false_rejection_rate=None if limit is None else float((other >= limit).mean()),
+        class_agreement=class_agreement(nearest),
     )
     put_no_match_threshold(writer, version, measured)
 

@@ -11,7 +11,7 @@ import ray.data
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import archive_root, has_moved
 from jobs.indexing.replacing import Replacing
-from jobs.pipeline.cluster import rows_of
+from jobs.pipeline.rows import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, rebase_uri
 from rsir_core.errors import TableError
@@ -23,8 +23,8 @@ from rsir_core.index.index import Index
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
-from rsir_core.search.exact import NO_CLASS
-from rsir_core.search.exact import classes as most_probable_classes
+from rsir_core.search.distance import NO_CLASS
+from rsir_core.search.distance import classes as most_probable_classes
 
 FEATURES_PER_FILE = 500_000  # about 70 MB; larger files mean fewer clusters per query
 ROWS_PER_PART = 65_536  # read by one task, file by file

@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 
 from jobs.indexing.publishing import parts_of
-from jobs.pipeline.cluster import rows_of
+from jobs.pipeline.rows import rows_of
 from rsir_core import schemas
 from rsir_core.errors import BundleError
 from rsir_core.index.delta import WrittenFile

@@ -15,7 +15,8 @@ from ray.data import ActorPoolStrategy
 from jobs.indexing.describing import DESCRIBED, write_described
 from jobs.indexing.options import IndexConfig
 from jobs.meter import Meter
-from jobs.pipeline.cluster import joined, tables_of
+from jobs.pipeline.cluster import joined
+from jobs.pipeline.rows import tables_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.imagery.sandbox import JsonObject, Reader, memory_for

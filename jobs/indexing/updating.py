@@ -12,7 +12,8 @@ from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import publish
 from jobs.indexing.run_report import RunReport
 from jobs.indexing.scenes import Scenes
-from jobs.pipeline.cluster import joined, rows_of
+from jobs.pipeline.cluster import joined
+from jobs.pipeline.rows import rows_of
 from jobs.pipeline.stage import actor_count
 from rsir_core import schemas
 from rsir_core.index.diff import Plan

@@ -6,11 +6,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-import pyarrow as pa
 import ray
-from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
 from jobs.pipeline.resources import Needs, is_on_cluster, provided
@@ -32,7 +30,20 @@ _AS_WANTED: Final = {
 
 
 @contextmanager
-def joined(
+def joined(address: str | None, needs: Needs | None = None, verbose: bool = False) -> Iterator[None]:
+    """Connect to Ray to run Ray Data's pipelines; see `connected`, which says what is raised."""
+    from ray.data import DataContext  # noqa: PLC0415 -- which takes a second, and an endpoint does without
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = verbose  # the jobs print their own progress, in images
+    context.execution_no_progress_timeout_s = -1  # spot GPUs may take more than 30 minutes
+    context.raise_original_map_exception = True  # otherwise Ray Data keeps only its text
+    with connected(address, needs, verbose):
+        yield
+
+
+@contextmanager
+def connected(
     address: str | None, needs: Needs | None = None, verbose: bool = False, metrics_port: int = 0
 ) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, so that no worker prints a line after the job's summary.
@@ -49,9 +60,6 @@ def joined(
         ConfigError: no cluster answers at the address, or this machine lacks what is needed.
         RsirError: Ray does not start on this machine; or an error of a worker, without Ray's traceback.
     """
-    DataContext.get_current().enable_progress_bars = verbose  # the jobs print their own progress, in images
-    DataContext.get_current().execution_no_progress_timeout_s = -1  # spot GPUs may take more than 30 minutes
-    DataContext.get_current().raise_original_map_exception = True  # otherwise Ray Data keeps only its text
     level = logging.INFO if verbose else logging.WARNING
     if not verbose:
         _quieten()
@@ -139,33 +147,3 @@ def _is_unforeseen(record: logging.LogRecord) -> bool:
 def _is_news(record: logging.LogRecord) -> bool:
     """Tell whether a warning is about anything but the settings that the jobs chose."""
     return not record.getMessage().startswith(_AS_WANTED[record.name])
-
-
-def tables_of(dataset: Dataset, at_least: int = 1) -> Iterator[pa.Table]:
-    """Yield the tables of a dataset as they come; the calling thread fetches them, and the iterator's end ends it.
-
-    Ray's own iterators prefetch in background threads, which survive when a loop ends by an error. After `joined` has
-    disconnected, the first of them that touches Ray ends this process before the job can report the error (Ray 2.60:
-    "The core worker has already been shutdown ... The process will exit").
-
-    Args:
-        dataset: of Arrow tables.
-        at_least: least number of rows per table, except the last.
-    """
-    gathered: list[pa.Table] = []
-    for bundle in dataset.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            table: pa.Table = ray.get(entry.ref)
-            if len(table):
-                gathered.append(table)
-            if sum(map(len, gathered)) >= at_least:
-                yield pa.concat_tables(gathered)
-                gathered = []
-    if gathered:
-        yield pa.concat_tables(gathered)
-
-
-def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a dataset as they come, see `tables_of`."""
-    for table in tables_of(dataset):
-        yield from table.to_pylist()

@@ -18,7 +18,7 @@ from jobs.pipeline.stage import ReadWorkWrite, Stage, build_dataset, rows_per_fi
 from jobs.querying.options import QueryConfig
 from rsir_core import schemas
 from rsir_core.arrays import Mask
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.reading import Reading, images_of, pictures_of
 from rsir_core.index.index import Index
 from rsir_core.learning.archive_scores import read_scorer
@@ -27,7 +27,7 @@ from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 from rsir_core.storage.filesystem import put_file
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class AnswerRead:
         self._describer = QueryDescriber(served, config.max_pixels, device)
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
-        self._ranking = Ranking.of(config)
+        self._ranking = Ranking.of(config, served)
         self._min_score = config.min_score
         self._scorer = None if config.collection is None else read_scorer(Index(served.index), config.collection)
 
@@ -87,7 +87,7 @@ class AnswerRead:
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
-        _, rows, nearest = self._rows.rank(query, self._ranking, self._allowed)
+        _, rows, nearest, ranked_by = self._rows.rank(query, self._ranking, self._allowed)
         name, probability = most_probable(query.class_probabilities, self._rows.served.classes)
         of_query = {
             schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
@@ -103,6 +103,7 @@ class AnswerRead:
             columns |= {name: rows[name] for name in rows.column_names}
             columns[schemas.RANK] = range(1, length + 1)
             columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
+            columns[schemas.RANKED_BY] = [ranked_by] * length
             if self._scorer is not None:
                 columns[schemas.SCORE] = self._rows.scores_of(self._scorer, rows[schemas.IMAGE_ID].to_pylist())
             if self._ranking.near_duplicates:

@@ -110,7 +110,8 @@ def _answering(
     if is_done_here(config, len(listing)):
         yield answer_here(config, served, listing, out)
         return
-    from jobs.pipeline.cluster import joined, rows_of  # noqa: PLC0415 -- brings Ray
+    from jobs.pipeline.cluster import joined  # noqa: PLC0415 -- brings Ray
+    from jobs.pipeline.rows import rows_of  # noqa: PLC0415
 
     with joined(config.address, config.needs, config.verbose):
         yield rows_of(answer_files(config, served, listing, out))

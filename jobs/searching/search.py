@@ -29,9 +29,9 @@ def search(config: SearchConfig) -> Summary:
     index = rsir.open(config.index, config.version)
     try:
         hits = index.search(
-            config.image, config.k, box=config.box, classes=config.classes, bbox=config.bbox, start=config.start,
-            end=config.end, where=config.where, distance=config.distance, near_duplicates=config.near_duplicates,
-            max_distance=config.max_distance,
+            config.image, config.k, box=config.box, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
+            start=config.start, end=config.end, where=config.where,
+            distance=config.distance, near_duplicates=config.near_duplicates, max_distance=config.max_distance,
         )  # fmt: skip
     except QueryError as error:
         if error.kind == "invalid":

@@ -1,9 +1,12 @@
-"""The endpoint as Ray Serve runs it: ingress → describer → searchers, each a deployment of its own."""
+"""The endpoint as Ray Serve runs it: ingress → describer → searchers, each a deployment of its own.
+
+All processes of an endpoint import this module, the job and Serve's controller too; so each replica imports what it
+needs when it is made, and starts seconds earlier for that.
+"""
 
 import logging
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
@@ -11,19 +14,14 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from jobs.serving.metrics import RequestMetrics
 from jobs.serving.options import ServeConfig
-from rsir_core.backend.batch import BATCH, GPU_BATCH
-from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
-from rsir_core.backend.router import Router
-from rsir_core.backend.versions import LoadedVersions
-from rsir_core.backend.workers import DescriberWorker, SearcherWorker
-from rsir_core.endpoint.app import build_app
-from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.tokens import Tokens
-from rsir_core.models.allocator import keep_activations
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.query import Descriptor
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
+    from rsir_core.retrieval.query import Descriptor, Likeness
 
 HEALTH_TIMEOUT: Final = 60.0  # seconds; the probe queues behind two batches, and a large detector is slow on a CPU
 COMMON: Final[dict[str, Any]] = {
@@ -62,19 +60,19 @@ class Replicas:
 class DescriberReplicas(Replicas):
     """Call a replica of `DescriberReplica`; a `protocol.Describer`."""
 
-    async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
+    async def describe(self, asked: "list[DescribeRequest]") -> "list[Descriptor | Exception]":
         """Let one of them describe pictures."""
         return await _call(self._handle.describe, asked)
 
-    async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
+    async def compare(self, asked: "list[CompareRequest]") -> "list[list[Likeness | None] | Exception]":
         """Let one of them compare pictures."""
         return await _call(self._handle.compare, asked)
 
 
 class SearcherReplicas(Replicas):
-    """Call a replica of `SearcherWorker`; a `protocol.Searcher`."""
+    """Call a replica of `SearcherReplica`; a `protocol.Searcher`."""
 
-    async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
+    async def answer(self, asked: "list[PartitionRequest[T]]") -> list[T | Exception]:
         """Let one of them answer from its rows."""
         return await _call(self._handle.answer, asked)
 
@@ -84,15 +82,55 @@ async def _call(method: DeploymentHandle[T], asked: list[Any]) -> T:
     return answers
 
 
-class DescriberReplica(DescriberWorker):
-    """Run a describer in a process of its own."""
+class DescriberReplica:
+    """Run a `DescriberWorker` in a process of its own."""
 
     def __init__(self, index: str, max_pixels: int, device: str) -> None:
-        import torch  # noqa: PLC0415 -- which ingress and searchers do without
+        import torch  # noqa: PLC0415
+
+        from rsir_core.backend.describer_worker import DescriberWorker  # noqa: PLC0415
+        from rsir_core.models.allocator import keep_activations  # noqa: PLC0415
 
         torch.set_num_threads(1)
         keep_activations()
-        super().__init__(index, max_pixels, device)
+        self._worker = DescriberWorker(index, max_pixels, device)
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Hold these versions."""
+        return await self._worker.hold(versions)
+
+    async def describe(self, asked: "list[DescribeRequest]") -> "list[Descriptor | Exception]":
+        """Describe pictures."""
+        return await self._worker.describe(asked)
+
+    async def compare(self, asked: "list[CompareRequest]") -> "list[list[Likeness | None] | Exception]":
+        """Compare pictures."""
+        return await self._worker.compare(asked)
+
+    async def check_health(self) -> None:
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
+        await self._worker.check_health()
+
+
+class SearcherReplica:
+    """Run a `SearcherWorker` in a process of its own."""
+
+    def __init__(self, index: str, part: int, parts: int) -> None:
+        from rsir_core.backend.searcher_worker import SearcherWorker  # noqa: PLC0415
+
+        self._worker = SearcherWorker(index, part, parts)
+
+    async def hold(self, versions: list[int]) -> dict[int, str]:
+        """Hold these versions."""
+        return await self._worker.hold(versions)
+
+    async def answer(self, asked: "list[PartitionRequest[T]]") -> list[T | Exception]:
+        """Answer from the rows."""
+        return await self._worker.answer(asked)
+
+    async def check_health(self) -> None:
+        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
+        await self._worker.check_health()
 
 
 class Ingress:
@@ -102,7 +140,7 @@ class Ingress:
         config: of the job.
         tokens: who may ask; None: everybody.
         describer: see `DescriberReplica`.
-        searchers: see `SearcherWorker`, of each share of the rows.
+        searchers: see `SearcherReplica`, of each share of the rows.
     """
 
     def __init__(self, config: ServeConfig, tokens: Tokens | None, describer: Handle, searchers: list[Handle]) -> None:
@@ -110,15 +148,24 @@ class Ingress:
         log.addFilter(_is_for_operators)
         self._describer, self._searchers = DescriberReplicas(describer), [SearcherReplicas(one) for one in searchers]
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> "FastAPI":
         """Build the application in the replica; called by Ray Serve."""
+        from jobs.serving.metrics import RequestMetrics  # noqa: PLC0415
+        from rsir_core.backend.batch import BATCH, GPU_BATCH  # noqa: PLC0415
+        from rsir_core.backend.router import Router  # noqa: PLC0415
+        from rsir_core.backend.versions import LoadedVersions  # noqa: PLC0415
+        from rsir_core.endpoint.app import build_app  # noqa: PLC0415
+        from rsir_core.endpoint.page_files import PageSettings  # noqa: PLC0415
+        from rsir_core.endpoint.reading import Limits  # noqa: PLC0415
+
         config = self._config
         calls = DESCRIPTIONS * config.max_describers, SEARCHES * config.max_replicas
         pictures = GPU_BATCH if config.num_gpus else BATCH
         router = Router(self._describer, self._searchers, *calls, pictures)
         versions = LoadedVersions(config.index, router, config.refresh)
         limits = Limits(config.max_k, config.max_bytes, config.max_pixels, config.max_labels)
-        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, config.open_in)
+        page = PageSettings(config.open_in, config.basemap)
+        return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, page)
 
 
 def build(config: ServeConfig) -> Application:
@@ -143,7 +190,7 @@ def build(config: ServeConfig) -> Application:
             ray_actor_options=half,
             max_ongoing_requests=config.max_concurrency,
             **_scaled(config.max_replicas, SEARCHES),
-        )(SearcherWorker).bind(config.index, part, config.partitions)
+        )(SearcherReplica).bind(config.index, part, config.partitions)
         for part in range(config.partitions)
     ]
     ingress = serve.deployment(

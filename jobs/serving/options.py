@@ -32,6 +32,12 @@ class ServeConfig(RayJobConfig):
         None,
         pattern="^https?://",
     )
+    basemap: str | None = option(
+        "what the page's map lies on: raster tiles, as in https://tiles.example/{z}/{x}/{y}.png, or a MapLibre style "
+        "with all of its sources on the same host; default: nothing, and the page asks no other host",
+        None,
+        pattern="^https?://[^/;, ]+/[^; ]+$",
+    )
     max_k: int = option("most results per query, over all of its pages", 10_000, ge=1)
     max_bytes: int = option("most bytes per upload", 32_000_000, ge=1)
     max_pixels: int = option("most pixels per upload", 100_000_000, ge=1)

@@ -17,7 +17,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from jobs.command import Summary
-from jobs.pipeline.cluster import joined
+from jobs.pipeline.cluster import connected
 from jobs.serving.deployment import build
 from jobs.serving.options import ServeConfig
 from rsir_core.endpoint.tokens import Tokens
@@ -49,7 +49,7 @@ def serve_index(config: ServeConfig) -> Summary:
     port = free_port(config.host, config.port)
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}/"
     logging.getLogger("ray.serve").setLevel(QUIET.log_level)
-    with joined(config.address, config.needs, config.verbose, config.metrics_port):
+    with connected(config.address, config.needs, config.verbose, config.metrics_port):
         if serve.status().proxies:  # it would keep its own host and port
             raise RsirError(
                 "Ray Serve runs on this cluster already; end that endpoint, or `serve shutdown` what is left"

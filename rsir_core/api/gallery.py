@@ -7,9 +7,8 @@ from typing import Final
 
 from rsir_core.api.hit import Hit
 from rsir_core.errors import ImageError
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import Picture, shrink
 from rsir_core.models.regions import Region
-from rsir_core.retrieval.describing import shrink
 from rsir_core.retrieval.near_duplicates import read_here
 from rsir_core.retrieval.query import Descriptor
 

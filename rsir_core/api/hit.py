@@ -10,7 +10,7 @@ from shapely.geometry.base import BaseGeometry
 from rsir_core import schemas
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import Box, DetectedObject, Region
-from rsir_core.retrieval.near_duplicates import Kind
+from rsir_core.retrieval.query import Likeness
 
 FOOTPRINT: Final = "footprint"  # of hits: the outline, which rows call geometry
 
@@ -25,7 +25,7 @@ class Hit:
         uri: where the image lies.
         class_name: its most probable class.
         probability: of that class, 0 to 1.
-        weighted_distance: what the default order is by.
+        weighted_distance: what the order by distance `weighted` is by (see `SearchHits.ranked_by`).
         distance: Euclidean distance of the features.
         query_weight: 1 − probability that the query is of this image's class (eq. 6).
         candidate_weight: 1 − probability that this image is of the query's class (eq. 7).
@@ -59,7 +59,7 @@ class Hit:
     footprint: BaseGeometry | None
     crs: str | None
     window: Region | None
-    same_picture: Kind | None
+    same_picture: Likeness | None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:

@@ -16,7 +16,7 @@ from rsir_core.export.rows import ranked_rows
 from rsir_core.extras import require
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 
 if TYPE_CHECKING:
     import geopandas
@@ -40,7 +40,7 @@ class SearchHits(Sequence[Hit]):
     @property
     def ranked_by(self) -> RankedBy:
         """Name the column that orders the results."""
-        return self.ranking.ranked_by(self.query)
+        return self.ranked.ranked_by
 
     @property
     def no_match(self) -> bool | None:

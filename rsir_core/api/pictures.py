@@ -8,7 +8,8 @@ from PIL import Image, ImageOps
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import QueryError
-from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.imagery.decode import decode, read_picture
+from rsir_core.imagery.picture import Picture
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

@@ -21,13 +21,13 @@ from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
 from rsir_core.api.pictures import FORMS, is_image_like, read_image
 from rsir_core.errors import QueryError
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import THUMBNAIL_SIDE, QueryDescriber, check_box, shrink
+from rsir_core.retrieval.describing import QueryDescriber, check_box
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
@@ -90,10 +90,11 @@ class SearchIndex:
         box: Sequence[float] | None = None,
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
+        polygon: Sequence[Sequence[float]] | None = None,
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         where: Sequence[tuple[str, str, Any]] = (),
-        distance: DistanceName = "weighted",
+        distance: DistanceName = "auto",
         near_duplicates: bool = False,
         max_distance: float | None = None,
     ) -> SearchHits:
@@ -107,11 +108,12 @@ class SearchIndex:
             box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
+            polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
             start: only images taken then or later (a datetime, or ISO 8601).
             end: only images taken then or earlier.
             where: only rows for which all of these hold, (column, operator, value) each.
-            distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the query's class
-                is at least 99 % probable, else plain).
+            distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the
+                classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
             max_distance: only results up to this distance, of the one that ranks them.
 
@@ -119,11 +121,12 @@ class SearchIndex:
             ImageError: the query cannot become a picture.
             QueryError: the query or a filter is not one that this index can answer.
         """
-        asked = {"classes": classes, "bbox": bbox, "start": start, "end": end, "where": where,
+        asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates,
                  "max_distance": max_distance}  # fmt: skip
         try:
-            ranking = Ranking.of(RankingOptions(**{name: _plain(value) for name, value in asked.items()}))
+            options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
+            ranking = Ranking.of(options, self._served)
             given = None if box is None else Box(*box)
         except ValidationError as error:
             raise in_words(error) from error

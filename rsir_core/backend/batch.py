@@ -76,3 +76,14 @@ async def alone(function: Callable[[list[A]], Awaitable[Sequence[B | Exception]]
     if isinstance(value, Exception):
         raise value
     return value
+
+
+def each(function: Callable[[A], B], asked: list[A]) -> list[B | Exception]:
+    """Call a function for each request; where it raises, the exception stands in place of the result."""
+    results: list[B | Exception] = []
+    for request in asked:
+        try:
+            results.append(function(request))
+        except Exception as error:
+            results.append(error)
+    return results

@@ -5,15 +5,18 @@ exception in place of its answer; it is returned, not raised, because it concern
 backend.
 """
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.partition_search import ImagesPage, Match, PartitionSearch, RowsSummary
-from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
+from rsir_core.retrieval.density import CellCounts
+from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
 from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
+
+if TYPE_CHECKING:  # brings the search, which only searchers need
+    from rsir_core.retrieval.partition_search import PartitionSearch
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -43,7 +46,7 @@ class PartitionRequest(Protocol[T_co]):
     def version(self) -> int:
         """Version of the index that is asked."""
 
-    def answer(self, rows: PartitionSearch) -> T_co:
+    def answer(self, rows: "PartitionSearch") -> T_co:
         """Compute the answer of a share of the rows."""
 
 
@@ -55,12 +58,23 @@ class RankRequest(NamedTuple):
     ranking: Ranking
     resolve: bool = False  # first look for the row that the query names or equals, and rank by its descriptor
 
-    def answer(self, rows: PartitionSearch) -> Ranked | None:
+    def answer(self, rows: "PartitionSearch") -> Ranked | None:
         """Rank a share of the rows; None if the query names a row that is not among them."""
         query = rows.as_indexed(self.query) if self.resolve else self.query
         if query is None or isinstance(query, ImageName):
             return None
         return rows.rank(query, self.ranking, rows.passing(self.ranking.filter))
+
+
+class NeighboursRequest(NamedTuple):
+    """Ask for the rows nearest to a query, by which an open ranking is settled."""
+
+    version: int
+    query: Descriptor
+
+    def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
+        """Find the nearest of a share of the rows."""
+        return rows.neighbours(self.query)
 
 
 class ResolveRequest(NamedTuple):
@@ -69,7 +83,7 @@ class ResolveRequest(NamedTuple):
     version: int
     queries: list[Query]
 
-    def answer(self, rows: PartitionSearch) -> list[Match | None]:
+    def answer(self, rows: "PartitionSearch") -> list[Match | None]:
         """Find each query's row in a share of the rows; None if it is not among them."""
         return [rows.resolve(query) for query in self.queries]
 
@@ -83,7 +97,7 @@ class ImagesRequest(NamedTuple):
     offset: int
     limit: int
 
-    def answer(self, rows: PartitionSearch) -> ImagesPage:
+    def answer(self, rows: "PartitionSearch") -> ImagesPage:
         """List the first `offset` + `limit` images of a share of the rows."""
         return rows.images(self.contains, self.of_class, self.offset + self.limit)
 
@@ -115,9 +129,20 @@ class SummaryRequest(NamedTuple):
 
     version: int
 
-    def answer(self, rows: PartitionSearch) -> RowsSummary:
+    def answer(self, rows: "PartitionSearch") -> RowsSummary:
         """Return the summary of a share of the rows."""
         return rows.summary
+
+
+class CellsRequest(NamedTuple):
+    """Ask how many footprints lie in each cell of a grid."""
+
+    version: int
+    degrees: float  # side of a cell
+
+    def answer(self, rows: "PartitionSearch") -> CellCounts:
+        """Count those of a share of the rows."""
+        return rows.cells(self.degrees)
 
 
 class VersionHolder(Protocol):
@@ -133,7 +158,7 @@ class Describer(VersionHolder, Protocol):
     async def describe(self, asked: list[DescribeRequest]) -> list[Descriptor | Exception]:
         """Describe each requested picture; an exception in place of a descriptor is that request's."""
 
-    async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
+    async def compare(self, asked: list[CompareRequest]) -> list[list[Likeness | None] | Exception]:
         """Compare each requested picture with its others; an exception in place of an answer is that request's."""
 
 

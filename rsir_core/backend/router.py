@@ -6,16 +6,19 @@ what is asked at the same time goes in one call.
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
 from rsir_core.backend.batch import BATCH, Batcher, alone
 from rsir_core.backend.protocol import (
+    CellsRequest,
     CompareRequest,
     Describer,
     DescribeRequest,
     ImagesRequest,
+    NeighboursRequest,
     PartitionRequest,
     RankRequest,
     ResolveRequest,
@@ -25,9 +28,8 @@ from rsir_core.backend.protocol import (
     SummaryRequest,
 )
 from rsir_core.errors import QueryError
-from rsir_core.retrieval.describing import PROBE, shrink
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.partition_search import (
+from rsir_core.imagery.picture import PROBE, shrink
+from rsir_core.retrieval.answers import (
     ImagesPage,
     Match,
     RowsSummary,
@@ -35,7 +37,8 @@ from rsir_core.retrieval.partition_search import (
     merge_ranked,
     merge_summaries,
 )
-from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
+from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking
 from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
 
 T = TypeVar("T")
@@ -84,7 +87,7 @@ class Router:
         is_slow = isinstance(request.source, str) or len(request.source) > SMALL
         return await (alone(self._describer.describe, request) if is_slow else self._describe(request))
 
-    async def compare(self, request: CompareRequest) -> list[Kind | None]:
+    async def compare(self, request: CompareRequest) -> list[Likeness | None]:
         """Compare pictures; see `QueryDescriber.compare`.
 
         Raises:
@@ -110,6 +113,9 @@ class Router:
         if request.resolve and len(self._searchers) > 1:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
+        if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
+            near = await self._ask(NeighboursRequest(request.version, request.query))
+            request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]
         if not found and isinstance(request.query, ImageName):
@@ -139,6 +145,13 @@ class Router:
     async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""
         return merge_summaries(await self._ask(SummaryRequest(version), is_light=False))
+
+    async def density(self, version: int) -> CellCounts | None:
+        """Count all footprints by cells of a grid; None: there are no footprints."""
+        bounds = (await self.summary(version)).bounds
+        if bounds is None:
+            return None
+        return merge_cells(await self._ask(CellsRequest(version, cell_size(bounds)), is_light=False))
 
     async def probe(self, version: int) -> None:
         """Run a tiny query; raises where it fails."""

@@ -4,11 +4,14 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from rsir_core.index.index import Index
 from rsir_core.models.allocator import give_back
 
 T = TypeVar("T")
+
+MAX_VERSIONS_TRIED: Final = 4  # newest versions among which a loadable one is looked for
 
 log = logging.getLogger("ray.serve")  # whose lines are kept where the endpoint is run by Ray Serve
 
@@ -65,3 +68,18 @@ class VersionCache(Generic[T]):
         if has_less:
             give_back()  # the allocators keep as much as a version takes
         return refused
+
+
+def load_newest(versions: VersionCache[Any], index: str) -> None:
+    """Load the newest loadable version at start-up; later the router decides which versions are held.
+
+    A worker that replaces another must start even if the newest version is broken and an older one is served.
+
+    Raises:
+        Exception: the newest version's error, if none of the last versions can be loaded.
+    """
+    newest = Index(index).version()
+    for version in range(newest, max(newest - MAX_VERSIONS_TRIED, 0), -1):
+        if not versions.hold([version]):
+            return
+    versions.get(newest)

@@ -1,7 +1,7 @@
-"""One line per request, and the headers that every answer has."""
+"""One line per request, and headers that every answer has."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,10 +9,6 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SECURITY: Final = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 GONE: Final = 499  # the client left before it was answered
 
 
@@ -54,10 +50,16 @@ Record = Callable[[Entry], None]
 
 
 class AccessLog:
-    """Record each request once it is answered. Handlers find their entry in `request.state.entry`."""
+    """Record each request once it is answered. Handlers find their entry in `request.state.entry`.
 
-    def __init__(self, app: ASGIApp, record: Record) -> None:
-        self._app, self._record = app, record
+    Args:
+        app: what answers.
+        record: called with each entry.
+        headers: that every answer has.
+    """
+
+    def __init__(self, app: ASGIApp, record: Record, headers: Mapping[str, str]) -> None:
+        self._app, self._record, self._headers = app, record, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an ASGI request; see the class."""
@@ -70,7 +72,7 @@ class AccessLog:
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 entry.status = message["status"]
-                MutableHeaders(scope=message).update(SECURITY)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         try:

@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Final
 
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi import FastAPI, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from rsir_core.backend.protocol import ImagesRequest
@@ -19,19 +17,25 @@ from rsir_core.endpoint.collections import add_collections
 from rsir_core.endpoint.downloads import add_downloads
 from rsir_core.endpoint.errors import add_refusals
 from rsir_core.endpoint.guard import add_tokens
-from rsir_core.endpoint.messages import ErrorJson, HealthJson, ImagesJson, IndexJson, bounds_json
+from rsir_core.endpoint.messages import (
+    DensityJson,
+    ErrorJson,
+    HealthJson,
+    ImagesJson,
+    IndexJson,
+    bounds_json,
+    density_json,
+)
+from rsir_core.endpoint.page_files import ALONE, PageSettings, add_page, page_files
 from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.scorers import add_scorers
 from rsir_core.endpoint.search import add_search
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
-from rsir_core.imagery.decode import read_picture
-from rsir_core.imagery.surroundings import read_surroundings
-from rsir_core.retrieval.describing import THUMBNAIL_SIDE, shrink
+from rsir_core.imagery.picture import THUMBNAIL_SIDE, shrink
 from rsir_core.retrieval.query import ImageName
 
 IMAGE_SIDE: Final = 2048
-PAGE: Final = Path(__file__).parent / "page"
 DRAWN_AT_ONCE: Final = 2  # each reads an image of up to `max_pixels`
 
 
@@ -56,7 +60,7 @@ def build_app(
     limits: Limits,
     record: Record,
     tokens: Tokens | None = None,
-    open_in: str | None = None,
+    page: PageSettings = ALONE,
 ) -> FastAPI:
     """Build the endpoint and its page.
 
@@ -66,7 +70,7 @@ def build_app(
         limits: of queries.
         record: called with each request once it is answered.
         tokens: who may ask; None: everybody.
-        open_in: template of a link from a result to another viewer; None: there is none.
+        page: what the page shows from elsewhere.
     """
 
     @asynccontextmanager
@@ -85,20 +89,22 @@ def build_app(
         responses={status: {"model": ErrorJson} for status in (401, 404, 422, 502, 503)},
     )
     add_search(app, router, versions, limits)
-    _add_state(app, router, versions, limits, open_in)
+    _add_state(app, router, versions, limits, tokens, page)
     _add_browse(app, router, versions, limits.max_pixels)
     add_collections(app, router, versions, limits)
     add_downloads(app, router, versions, limits)
     add_scorers(app, router, versions, limits)
     if tokens is not None:
-        add_tokens(app, tokens, {"/healthz", *map(_address, PAGE.iterdir())})
-    _add_page(app)
-    app.add_middleware(AccessLog, record=record)
+        add_tokens(app, tokens, {"/healthz", *page_files()})
+    add_page(app)
+    app.add_middleware(AccessLog, record=record, headers=page.security_headers)
     add_refusals(app)
     return app
 
 
-def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits, open_in: str | None) -> None:
+def _add_state(
+    app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits, tokens: Tokens | None, page: PageSettings
+) -> None:
     probes: dict[int, asyncio.Task[None]] = {}  # under way, by version: strangers may ask, and all get one answer
 
     @app.get("/healthz", summary="Run a tiny query")
@@ -129,9 +135,12 @@ def _add_state(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
             "dimensions": served.dimensions,
             "bundle": served.bundle,
             "pca": served.pca,
+            "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
             "tau": served.tau,
-            "open_in": open_in,
+            "open_in": page.open_in,
+            "basemap": page.basemap,
+            "needs_token": tokens is not None,
             "max_k": limits.max_k,
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
@@ -153,9 +162,15 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
             page = await router.images(ImagesRequest(served.version, contains, of_class, offset, limit))
         return {"total": page.total, "images": page.images.to_pylist()}
 
+    @app.get("/density", summary="Where the index has images: how many footprints in each cell of a grid")
+    async def density() -> DensityJson:
+        """Count the footprints of the newest version that is loaded, in at most 65 × 65 cells."""
+        async with versions.lend(None) as served:
+            return density_json(served.version, await router.density(served.version))
+
     @app.get("/thumbnail/{image_id:image_id}", response_class=Response, summary="A small JPEG of an indexed image")
     async def thumbnail(image_id: str) -> Response:
-        return await draw(image_id, lambda uri: shrink(read_picture(uri, max_pixels), THUMBNAIL_SIDE))
+        return await draw(image_id, lambda uri: _jpeg_of(uri, 0, max_pixels, THUMBNAIL_SIDE))
 
     @app.get("/image/{image_id:image_id}", response_class=Response, summary="An indexed image as a JPEG")
     async def image(
@@ -166,7 +181,7 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
         ] = 0,
     ) -> Response:
         """Return an indexed image as a JPEG of at most 2,048 × 2,048 pixels; a larger image is made smaller."""
-        return await draw(image_id, lambda uri: shrink(read_surroundings(uri, around, max_pixels), IMAGE_SIDE))
+        return await draw(image_id, lambda uri: _jpeg_of(uri, around, max_pixels, IMAGE_SIDE))
 
     async def draw(image_id: str, jpeg_of: Callable[[str], bytes]) -> Response:
         async with versions.lend(None) as served:
@@ -175,22 +190,10 @@ def _add_browse(app: FastAPI, router: Router, versions: LoadedVersions, max_pixe
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
-def _add_page(app: FastAPI) -> None:
-    """Add a route for each file of the page: a mount at `/` would answer other methods by 404 instead of 405."""
-    files = StaticFiles(directory=PAGE)
-    for file in PAGE.iterdir():
+def _jpeg_of(uri: str, around: float, max_pixels: int, side: int) -> bytes:
+    from rsir_core.imagery.surroundings import read_surroundings  # noqa: PLC0415 -- brings rasterio
 
-        async def serve(request: Request, name: str = file.name) -> Response:
-            response = await files.get_response(name, request.scope)
-            response.headers["Cache-Control"] = "no-cache"  # asked for anew each time: files of two releases do not mix
-            return response
-
-        app.add_route(_address(file), serve, include_in_schema=False)
-
-
-def _address(file: Path) -> str:
-    """Map a file of the page to its path on the endpoint."""
-    return "/" if file.name == "index.html" else f"/{file.name}"
+    return shrink(read_surroundings(uri, around, max_pixels), side)
 
 
 def _draw(jpeg_of: Callable[[str], bytes], uri: str) -> bytes:

@@ -71,8 +71,8 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
         Footprints are in degrees of longitude and latitude (EPSG:4326).
         """
         asked, upload = await read_search(request, larger)
-        ranking = Ranking.of(asked, asked.offset)
         async with versions.lend(asked.version) as served:
+            ranking = Ranking.of(asked, served, asked.offset)
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
         return await files.respond(ranked_rows(ranked.rows, ranking.offset), "results", kind)
 

@@ -10,13 +10,12 @@ from shapely.geometry import mapping
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from rsir_core import schemas
-from rsir_core.archive.stac import item_of
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.models.regions import DetectedObject
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
+from rsir_core.retrieval.density import CellCounts
+from rsir_core.retrieval.query import Descriptor, Likeness, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import most_probable
+from rsir_core.search.distance import most_probable
 
 
 class RegionJson(TypedDict):
@@ -97,7 +96,7 @@ class ResultJson(RowJson):
     query_weight: float
     candidate_weight: float
     probability: float
-    same_picture: NotRequired[Kind | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
+    same_picture: NotRequired[Likeness | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
 
 
 class AnswerJson(TypedDict):
@@ -134,13 +133,26 @@ class IndexJson(TypedDict):
     problem: str | None  # why a newer version is not served
     bundle: str
     pca: str
+    classes_fit: bool  # whether the classes mean something in this archive, so that `auto` may rank by them
     has_detector: bool
     tau: float
     open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
+    basemap: (
+        str | None
+    )  # tiles with {z}, {x} and {y}, or a MapLibre style, for the page's map; null: none is configured
+    needs_token: bool  # whether requests without one are refused
     max_k: int
     max_bytes: int
     max_pixels: int
     max_labels: int  # that one request may save; 0: none are saved
+
+
+class DensityJson(TypedDict):
+    """Count the footprints of an index by cells of a grid; each counts where its middle is."""
+
+    version: int
+    degrees: float | None  # side of a cell; null: there are no footprints
+    cells: list[tuple[float, float, int]]  # west and south of each, in degrees, and how many
 
 
 class HealthJson(TypedDict):
@@ -162,7 +174,7 @@ def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> byte
     known = None if no_match is None else served.no_match
     answer: AnswerJson = {
         "version": served.version,
-        "ranked_by": ranking.ranked_by(ranked.query),
+        "ranked_by": ranked.ranked_by,
         "no_match": no_match,
         "false_match_rate": known.false_match_rate if known else None,
         "false_rejection_rate": known.false_rejection_rate if known else None,
@@ -177,8 +189,19 @@ def bounds_json(bbox: BoundingBox) -> BoundingBoxJson:
     return {"xmin": bbox.west, "ymin": bbox.south, "xmax": bbox.east, "ymax": bbox.north}
 
 
+def density_json(version: int, found: CellCounts | None) -> DensityJson:
+    """Convert counts."""
+    if found is None:
+        return {"version": version, "degrees": None, "cells": []}
+    west, south = found.column * found.degrees - 180, found.row * found.degrees - 90
+    cells = list(zip(west.tolist(), south.tolist(), found.images.tolist(), strict=True))
+    return {"version": version, "degrees": found.degrees, "cells": cells}
+
+
 def item_collection(ranking: Ranking, ranked: Ranked) -> bytes:
     """Encode the same results as a STAC item collection."""
+    from rsir_core.archive.stac import item_of  # noqa: PLC0415 -- brings pystac and rasterio
+
     features = [item_of(dict(result)) for result in _results(ranking, ranked.rows)]
     return orjson.dumps({"type": "FeatureCollection", "features": features})
 

@@ -48,8 +48,8 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
     async def search(request: Request) -> Response:
         """Rank, and answer in the form that the client accepts."""
         asked, upload = await read_search(request, limits)
-        ranking = Ranking.of(asked, asked.offset)
         async with versions.lend(asked.version) as served:
+            ranking = Ranking.of(asked, served, asked.offset)
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(ranking, ranked), media_type=GEOJSON)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.errors import LabelError
-from rsir_core.search import exact as search
+from rsir_core.search import distance as search
 
 PRECISION_AT: Final = (1, 5, 10, 20, 50)
 RECALL_LEVELS: Final = tuple(i / 10 for i in range(11))  # of the 11-point curve

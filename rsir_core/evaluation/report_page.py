@@ -14,7 +14,6 @@ from rsir_core.evaluation.findings import confused, findings, subject
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, thumbnail
 from rsir_core.evaluation.plots import compared
 from rsir_core.evaluation.tables import Cells, PaperTable, Tables
-from rsir_core.search.exact import CONFIDENT
 
 TWINS: Final = 6  # pairs of one picture that are shown
 FINDINGS: Final = ("unseen", "no_match", "calibration", "duplicates")
@@ -56,7 +55,6 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         compared=[arms[arm] for arm in compared(evaluation)],
         confused=confused(evaluation),
         found={name: evaluation.findings.get(name) for name in FINDINGS},
-        confident=CONFIDENT,
         twins=_twins(evaluation.findings.get("duplicates")),
         seed=evaluation.runs[0].seed if len(evaluation.runs) > 1 else None,
         arms=list(arms.values()),

@@ -214,8 +214,8 @@ class Tables:
         groups = {name: name for name in ("plain", "weighted", "auto")}
         rows = [
             (f"{words} ({found[kind]['queries']:.0f} queries)", self._unseen(kind, groups))
-            for kind, words in (("unseen", "classes never seen"), ("known", "classes trained on"))
-            if found[kind] is not None
+            for kind, words in (("unseen", "classes never seen"), ("known", "classes trained on"), ("mixed", "both"))
+            if found.get(kind) is not None
         ]
         return PaperTable("unseen", "Classes that the classifier has never seen", "images of", groups, rows)
 

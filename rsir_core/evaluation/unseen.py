@@ -1,6 +1,7 @@
 """Images of classes that the classifier has never seen: do the weights harm them?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +9,10 @@ import numpy as np
 from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.search.exact import CONFIDENT
+from rsir_core.index.no_match import FITTING
+from rsir_core.retrieval.query import NEIGHBOURS, SURE
+from rsir_core.search.distance import classes as classes_of
+from rsir_core.search.exact import Searcher
 
 DISTANCES: Final = ("weighted", "plain")
 
@@ -16,10 +20,10 @@ DISTANCES: Final = ("weighted", "plain")
 def score_unseen(
     feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Score images whose label is no class of the classifier, and the others; None: there are not both.
+    """Score images whose label is no class of the classifier, the others, and all; None: there are not both.
 
-    Each kind is ranked among its own (unseen among unseen), by the weighted distance, by the distance alone, and by
-    `auto`.
+    Each kind is ranked among its own (unseen among unseen, all as `mixed`), by the weighted distance, by the distance
+    alone, and by `auto`: by mAP, ANMRR and precision.
 
     Args:
         feature: (n, K), by image id.
@@ -30,7 +34,7 @@ def score_unseen(
     known: Mask = np.isin(labels, classes)
     if known.all() or not known.any():  # none is known of an index without classes
         return None
-    kinds = {"unseen": ~known, "known": known}
+    kinds = {"unseen": ~known, "known": known, "mixed": np.ones(len(known), bool)}
     found: dict[str, Any] = {"labels": sorted(set(np.asarray(labels)[~known].tolist()))}
     for kind, chosen in kinds.items():
         of_kind = [label for label, mine in zip(labels, chosen, strict=True) if mine]
@@ -43,12 +47,30 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    confident = class_probabilities.max(axis=1)[scores[0].queries] >= CONFIDENT
-    result: dict[str, Any] = {"queries": len(confident), "sure": float(confident.mean())}
+    auto = _weighted_by_auto(feature, class_probabilities)[scores[0].queries]
+    result: dict[str, Any] = {"queries": len(auto), "sure": float(auto.mean())}
     for name in (*DISTANCES, "auto"):
-        chosen = confident if name == "auto" else np.full(len(confident), name == "weighted")
-        precision, nmrr = (
-            np.where(chosen, getattr(scores[0], key), getattr(scores[1], key)) for key in ("average_precision", "nmrr")
+        chosen = auto if name == "auto" else np.full(len(auto), name == "weighted")
+        merged = replace(
+            scores[0],
+            average_precision=np.where(chosen, scores[0].average_precision, scores[1].average_precision),
+            nmrr=np.where(chosen, scores[0].nmrr, scores[1].nmrr),
+            precision=np.where(chosen[:, None], scores[0].precision, scores[1].precision),
         )
-        result[name] = {"map": float(precision.mean()), "anmrr": float(nmrr.mean())}
+        result[name] = {"map": merged.map, "anmrr": merged.anmrr, "precision_at": merged.precision_at}
     return result
+
+
+def _weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
+    """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
+    n = len(feature)
+    order, searcher = Searcher.of([f"{row:012}" for row in range(n)], feature, class_probabilities)
+    assigned = classes_of(class_probabilities)
+    agrees, probability = np.zeros(n, bool), np.zeros(n)
+    for row in range(n):
+        near = order[searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True).rows]
+        others = near[near != row][:NEIGHBOURS]
+        agrees[row] = assigned[others[0]] == assigned[row]
+        probability[row] = class_probabilities[others, assigned[row]].mean()
+    weighted: Mask = (probability >= SURE) & (agrees.mean() >= FITTING)
+    return weighted

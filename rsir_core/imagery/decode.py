@@ -9,8 +9,7 @@ import io
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Final, Self
 
@@ -25,14 +24,14 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import PhotometricInterp
-from rasterio.windows import Window
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
-from rsir_core.geo.footprint import Footprint, footprint_of
+from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import (
     GDAL,
     MAX_PIXELS,
@@ -62,17 +61,6 @@ _OTHER_KINDS: Final = {
     b"<": "HTML or XML",
 }
 Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Hold a decoded image."""
-
-    pixels: Pixels  # H×W×3 uint8, RGB, upright; C-contiguous and writable
-    notes: str | None  # decisions made while reading (stretch, first page, bands, transparent pixels); None: none
-    time: datetime | None = None  # of acquisition, UTC; None: not in the file
-    footprint: Footprint | None = None  # None: the file is not georeferenced
-    window: Window | None = None  # of a tile, in pixels of its scene; None: a whole image
 
 
 def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -12,7 +12,8 @@ from rsir_core import schemas
 from rsir_core.arrays import Pixels
 from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_in
-from rsir_core.imagery.decode import Picture, read_in_turn
+from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.sandbox import Reader, ReadFunction, memory_for
 
 IMAGES_AT_ONCE: Final = 4  # read for a batch before their size is known

@@ -28,7 +28,7 @@ from rsir_core.arrays import Pixels
 from rsir_core.errors import FailureKind, FailureStage, ImageError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.geo.footprint import Footprint
-from rsir_core.imagery.decode import Picture
+from rsir_core.imagery.picture import Picture
 
 Request = Sequence[Any]  # positional arguments of the reading function, JSON values; the first is the URI
 JsonObject = dict[str, Any]  # of JSON values

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from rasterio.windows import Window
 
-from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.orientation import turned
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS, check_size
 from rsir_core.imagery.tile_uri import Tile, open_scene, orientation_of_scene, read_tile
 

@@ -17,12 +17,16 @@ from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.index.index import Index
 from rsir_core.index.layout import no_match_uri
 from rsir_core.index.writer import IndexWriter
-from rsir_core.search import exact as search
+from rsir_core.search import distance as search
 from rsir_core.storage.filesystem import get_file, names_in
 
 RATE: Final = 0.01  # share of such queries that still get a match
 QUERIES: Final = 1000
 MAX_CHANGED: Final = 0.01  # share of changed rows up to which a threshold is kept
+# Share of rows that have their class in common with the nearest other row, from which the classes fit the archive: 0.98
+# or more where the classifier was trained on the archive's classes, and 0.96 or less where every fifth image is of
+# another class. See docs/results/accuracy.md.
+FITTING: Final = 0.975
 BLOCK: Final = 4096  # rows at a time: 35 MB for `QUERIES` queries
 
 
@@ -46,6 +50,8 @@ class NoMatchThreshold(NamedTuple):
         changed: number of rows added or removed since it was measured.
         false_rejection_rate: share of the sampled rows whose nearest other row is too far to be a match; None: an
             earlier version did not measure it, or nothing is promised.
+        class_agreement: share of the sampled rows whose nearest other row was assigned to the same class; None: an
+            earlier version did not measure it.
     """
 
     bundle: str
@@ -56,6 +62,12 @@ class NoMatchThreshold(NamedTuple):
     distance: float | None
     changed: int = 0
     false_rejection_rate: float | None = None
+    class_agreement: float | None = None
+
+    @property
+    def classes_fit(self) -> bool:
+        """Tell whether the classes mean something in this archive, so that its rows can be ranked by them."""
+        return self.class_agreement is None or self.class_agreement >= FITTING
 
     def to_json(self) -> bytes:
         """Encode for storage."""
@@ -117,6 +129,11 @@ def nearest_rows(sample: Sample, feature: Floats, class_probabilities: Floats) -
         distance[asked[:, None] == classes[block]] = np.inf
         found = NearestRows(np.minimum(found.of_other_classes, distance.min(axis=1)), of_any)
     return found
+
+
+def class_agreement(nearest: NearestRows) -> float:
+    """Compute the share of queries, each of them a row, whose nearest other row is of their class; ties count."""
+    return float((nearest.of_any[:, 1] <= nearest.of_other_classes).mean())
 
 
 def _two_smallest(distance: Doubles) -> Doubles:

@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
-from scipy.linalg import eigh
 
 from rsir_core.arrays import Doubles, Floats
 from rsir_core.errors import TableError
@@ -84,6 +83,8 @@ class Moments:
         Raises:
             TableError: fewer rows or dimensions than components.
         """
+        from scipy.linalg import eigh  # noqa: PLC0415 -- which only fitting needs
+
         most = min(self.count - 1, len(self.mean))
         if not 1 <= components <= most:
             raise TableError(

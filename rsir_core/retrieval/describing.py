@@ -1,24 +1,19 @@
 """From a query's pixels to what it is ranked by: the same code, bundle and PCA that made the index's rows."""
 
-import io
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import numpy as np
-from PIL import Image
-
 from rsir_core.errors import ImageError, QueryError
-from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.imagery.decode import decode, read_picture
+from rsir_core.imagery.picture import Picture, shrink
 from rsir_core.index.index import Index
 from rsir_core.models.regions import GIVEN, Box, DetectedObject
-from rsir_core.retrieval.near_duplicates import Kind, kinds_of, read_here
-from rsir_core.retrieval.query import Descriptor
+from rsir_core.retrieval.near_duplicates import kinds_of, read_here
+from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import ServedVersion
 
 PREVIEW_SIDE: Final = 512
-THUMBNAIL_SIDE: Final = 256
-PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)  # to see that pictures are described
 
 
 class QueryDescriber:
@@ -44,7 +39,7 @@ class QueryDescriber:
             check_box(picture, box)
         return picture
 
-    def compare(self, source: bytes | str, uris: list[str]) -> list[Kind | None]:
+    def compare(self, source: bytes | str, uris: list[str]) -> list[Likeness | None]:
         """Compare the pictures of indexed images with that of an upload (bytes) or of one of them (its URI).
 
         None: one of the two cannot be read any more, or it is beyond the first that are looked at.
@@ -126,12 +121,3 @@ def check_box(picture: Picture, box: Box) -> None:
 def with_preview(descriptor: Descriptor, picture: Picture) -> Descriptor:
     """Add a picture of what was described, for browsers that cannot show the file itself, or not as it was read."""
     return replace(descriptor, preview=shrink(picture, PREVIEW_SIDE))
-
-
-def shrink(picture: Picture, side: int) -> bytes:
-    """Encode the picture as a JPEG of at most side × side pixels; a smaller one keeps its size."""
-    image = Image.fromarray(picture.pixels)
-    image.thumbnail((side, side))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    return out.getvalue()

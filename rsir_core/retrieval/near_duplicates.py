@@ -7,26 +7,20 @@ images than they move when they are saved at JPEG quality 75.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
-from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS
+from rsir_core.retrieval.query import Likeness
+from rsir_core.search.distance import NEAR
 from rsir_core.search.ranking_options import COMPARED
 
-# How far, at most, embeddings of unit length move where each entry falls on the other side of a float16 rounding, as
-# happens between batches of different sizes.
-ROUNDING: Final = 2.0**-10
-# On UC Merced, saving an image at JPEG quality 75 or at 80 % of its size moves 95 % of the features by less than 0.2;
-# the nearest other image is at 0.1 in the median. So this finds candidates for the same picture; pixels decide.
-NEAR: Final = 0.2
 NEIGHBOURS: Final = 100  # nearest images that are considered, per image
 SIDE: Final = 32  # of the thumbnails that are compared, in pixels
 # Grey levels, root mean square, at most: on UC Merced, quality 75 at 80 % of the size moves 98 % of such small pictures
@@ -34,7 +28,6 @@ SIDE: Final = 32  # of the thumbnails that are compared, in pixels
 SAME: Final = 4.0
 READERS: Final = 4  # threads: reading is mostly waiting, or decoding outside the interpreter's lock
 
-Kind = Literal["identical", "re-encoded", "different"]
 Read = Callable[[Sequence[str]], Iterable[Picture | ImageError]]  # of URIs, in their order
 
 
@@ -50,7 +43,7 @@ class Pair(NamedTuple):
 
     first: int
     second: int
-    kind: Kind
+    kind: Likeness
     difference: float  # grey levels, root mean square, at SIDE×SIDE; 0: identical
 
 
@@ -65,6 +58,8 @@ def signature_of(pixels: Pixels) -> PictureSignature:
 
 def near_pairs(feature: Floats) -> list[tuple[int, int]]:
     """Find rows (i < j) of (n, K) that may be one picture: at most NEAR apart, of each row the NEIGHBOURS nearest."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 -- whoever compares a query's pictures does without
+
     within = np.nextafter(NEAR, np.inf)  # the tree leaves its bound out
     _, near = cKDTree(feature).query(feature, NEIGHBOURS + 1, distance_upper_bound=within)
     rows = np.repeat(np.arange(len(feature)), NEIGHBOURS + 1).reshape(near.shape)
@@ -93,7 +88,7 @@ def signatures_of(uris: Sequence[str], read: Read = read_here) -> Iterator[Pictu
         yield found if isinstance(found, ImageError) else signature_of(found.pixels)
 
 
-def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float]:
+def compare(one: PictureSignature, other: PictureSignature) -> tuple[Likeness, float]:
     """Compare two pictures: what they are to each other, and how far apart, see `Pair`."""
     if one.digest == other.digest:
         return "identical", 0.0
@@ -101,7 +96,7 @@ def compare(one: PictureSignature, other: PictureSignature) -> tuple[Kind, float
     return "re-encoded" if difference <= SAME else "different", difference
 
 
-def kinds_of(pixels: Pixels, uris: Sequence[str], read: Read) -> list[Kind | None]:
+def kinds_of(pixels: Pixels, uris: Sequence[str], read: Read) -> list[Likeness | None]:
     """Compare each of the images with a picture, H×W×3; `read` reads them.
 
     None: it cannot be read any more, or is behind the first `COMPARED`, which are not looked at.
@@ -126,6 +121,9 @@ def same_pictures(pairs: Sequence[tuple[int, int]], looks: Mapping[int, PictureS
 
 def groups(pairs: Sequence[Pair]) -> list[list[int]]:
     """Group rows that are one picture, through any number of pairs; each group and all of them in order."""
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
     if not pairs:
         return []
     ends = np.array([(pair.first, pair.second) for pair in pairs])

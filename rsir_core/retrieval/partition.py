@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from rsir_core import schemas
 from rsir_core.arrays import Floats, Ints, Mask
-from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
+from rsir_core.retrieval.served_version import widths
 from rsir_core.search.clusters import Clusters, Ranges, make_clusters
-from rsir_core.search.exact import Hits, Searcher, classes, complements
+from rsir_core.search.distance import classes, complements
+from rsir_core.search.exact import Hits, Searcher
 from rsir_core.search.filters import Filter
 from rsir_core.search.hash_index import HashIndex, hashes_of
 
@@ -117,14 +118,6 @@ def in_runs(table: pa.Table) -> tuple[pa.Table, Clusters]:
         schemas.to_matrix(table[schemas.FEATURE]), classes(probabilities), complements(probabilities), Ranges.of(table)
     )
     return table.take(pa.array(order)), clusters
-
-
-def widths(index: Index, file: TableFile) -> tuple[int, int]:
-    """Return K and C of a file that has rows."""
-    one = index.first_row(file)
-    return schemas.to_matrix(one[schemas.FEATURE]).shape[1], schemas.to_matrix(one[schemas.CLASS_PROBABILITIES]).shape[
-        1
-    ]
 
 
 def _clustered(table: pa.Table, clusters: Clusters | None) -> tuple[pa.Table, Clusters]:

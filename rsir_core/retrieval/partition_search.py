@@ -1,10 +1,9 @@
-"""Answer queries from the rows of a version or a share of them, and merge the answers of all shares."""
+"""Answer queries from the rows of a version or a share of them."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,13 @@ from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
 from rsir_core.learning.scorer import Scorer
 from rsir_core.models.regions import Box, DetectedObject, Region
-from rsir_core.retrieval.near_duplicates import NEAR, ROUNDING
+from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
+from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.partition import SCHEMA, Partition
-from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.distance import NEAR, ROUNDING
 from rsir_core.search.filters import Filter, columns_to_ask
 
 # Rows within rounding of each other, as of open sea, among which a query's own is looked for.
@@ -46,30 +47,6 @@ IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, sch
 Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
 
 
-class Match(NamedTuple):
-    """Hold the indexed row that a query names or equals up to rounding."""
-
-    distance: float  # between the two, Euclidean
-    image_id: str  # of the row
-    query: Descriptor  # with the row's descriptor
-
-
-class ImagesPage(NamedTuple):
-    """Hold a page of the images of an index."""
-
-    total: int  # images on all pages
-    images: pa.Table  # of schema `IMAGES`, by image id
-
-
-class RowsSummary(NamedTuple):
-    """Summarise rows."""
-
-    classes: dict[str, int]  # images of each class that there is
-    columns: list[str]  # that a predicate can be about
-    times: tuple[datetime, datetime] | None  # first and last; None: no row has one
-    bounds: BoundingBox | None  # of all footprints; None: no row has one
-
-
 class PartitionSearch:
     """Answer queries from rows in memory.
 
@@ -84,6 +61,7 @@ class PartitionSearch:
         self._rows = Partition(Index(served.index), served.version, part, parts)
         self.scores = RowScores(Index(served.index), served.version, self._rows.table[schemas.IMAGE_ID])
         self.summary = self._summarise()
+        self._cells: dict[float, CellCounts] = {}  # by their size, of which there is one for a version
 
     def resolve(self, query: Query) -> Match | None:
         """Find the row that a query names or equals up to rounding; None if it is not among these rows.
@@ -122,19 +100,35 @@ class PartitionSearch:
         return self._rows.passing(wanted, self.served.classes)
 
     def rank(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Ranked:
-        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first."""
-        is_plain = ranking.ranked_by(query) == "distance"
+        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first.
+
+        A ranking that is still open is settled by these rows; where they are a share, settle it by all of them before.
+        """
+        if ranking.is_open:
+            ranking = ranking.settled(self.neighbours(query))
+        is_plain = ranking.ranked_by == "distance"
         ask = query.feature, query.class_probabilities
         hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
         if ranking.max_distance is not None:
-            hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by(query)) <= ranking.max_distance))
+            hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by) <= ranking.max_distance))
         nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
         rows = self._take(hits.rows)
         for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
             rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])
-        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf)
+        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf, ranking.ranked_by)
+
+    def neighbours(self, query: Descriptor) -> list[Neighbour]:
+        """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
+        near = self._rows.search(query.feature, query.class_probabilities, NEIGHBOURS + 1, None, plain=True)
+        rows = self._rows.take(near.rows)
+        p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
+        of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
+        columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
+        found = [Neighbour(*row) for row in zip(*columns, strict=True)]
+        own = next((one for one in found if query.image_id in (None, one.image_id) and one.distance == 0), None)
+        return [one for one in found if one is not own]
 
     def rows_of(self, image_ids: Sequence[str]) -> pa.Table:
         """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
@@ -184,6 +178,12 @@ class PartitionSearch:
         images = self._rows.take(rows).select(IMAGES.names)
         return ImagesPage(len(found), images)
 
+    def cells(self, degrees: float) -> CellCounts:
+        """Count footprints in cells of so many degrees; computed once."""
+        if degrees not in self._cells:
+            self._cells = {degrees: count_cells(self._rows.table[schemas.BBOX], degrees)}
+        return self._cells[degrees]
+
     def probe(self) -> None:
         """Run a tiny query, if there is a row; raises where it fails."""
         if len(self._rows):
@@ -211,34 +211,6 @@ class PartitionSearch:
             (_time(low), _time(high)) if low <= high else None,
             BoundingBox(*edges) if edges else None,
         )
-
-
-def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
-    """Merge the best rows of all shares for one query, and keep the page that is wanted."""
-    query, rows, _ = parts[0]
-    if len(parts) > 1:
-        by = [(ranking.ranked_by(query), "ascending"), (schemas.IMAGE_ID, "ascending")]
-        rows = pa.concat_tables(part.rows for part in parts).sort_by(by)
-    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts))
-
-
-def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:
-    """Merge the first images of all shares, and keep the page that is wanted."""
-    images = pa.concat_tables(part.images for part in parts).sort_by(schemas.IMAGE_ID)
-    return ImagesPage(sum(part.total for part in parts), images.slice(offset, limit))
-
-
-def merge_summaries(parts: Sequence[RowsSummary]) -> RowsSummary:
-    """Summarise the rows of all shares."""
-    times = [time for part in parts for time in part.times or ()]
-    bounds = [part.bounds for part in parts if part.bounds]
-    edges = [f(found) for f, found in zip((min, min, max, max), zip(*bounds, strict=True), strict=False)]
-    return RowsSummary(
-        dict(sum((Counter(part.classes) for part in parts), Counter[str]())),
-        parts[0].columns,
-        (min(times), max(times)) if times else None,
-        BoundingBox(*edges) if bounds else None,
-    )
 
 
 def _time(microseconds: np.int64) -> datetime:

@@ -1,6 +1,8 @@
 """Queries, rankings and ranked results."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
@@ -10,13 +12,17 @@ import pyarrow as pa
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import DetectedObject, Region
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.exact import CONFIDENT
 from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
+NEIGHBOURS: Final = 5  # nearest rows whose probabilities decide whether `auto` weights
+# Mean probability of the query's class among them from which it does. A class that the classifier was not trained on is
+# often taken for the same other one, so it does not suffice that the neighbours' classes agree.
+SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
+Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
 RankedBy = Literal["weighted_distance", "distance"]
 
 
@@ -67,6 +73,14 @@ class Descriptor:
 Query = ImageName | Descriptor
 
 
+class Neighbour(NamedTuple):
+    """Hold a row near a query."""
+
+    distance: float  # Euclidean
+    image_id: str
+    probability: float  # of the query's class
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Say which rows are ranked, and which of the best are wanted."""
@@ -75,14 +89,16 @@ class Ranking:
     offset: int = 0  # better ones to leave out
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
-    distance: DistanceName = "weighted"
+    distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
 
     @classmethod
-    def of(cls, options: RankingOptions, offset: int = 0) -> Self:
-        """Build the ranking that options or a request ask for."""
-        return cls(options.k, offset, Filter.of(options), options.near_duplicates, options.distance,
-                   options.max_distance)  # fmt: skip
+    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0) -> Self:
+        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
+        distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
+        return cls(
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance
+        )  # fmt: skip
 
     @property
     def first(self) -> int:
@@ -94,12 +110,25 @@ class Ranking:
         """Tell whether a ranking may share a call with others: few rows, and no filter, which reads whole columns."""
         return self.first <= LIGHT_ROWS and self.filter == EVERYTHING
 
-    def ranked_by(self, query: Descriptor) -> RankedBy:
-        """Return the column that orders that query's results; ties go to the smaller image id."""
-        if self.near_duplicates or self.distance == "plain":
-            return "distance"
-        is_weighted = self.distance == "weighted" or query.class_probabilities.max(initial=0) >= CONFIDENT
-        return "weighted_distance" if is_weighted else "distance"
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the order depends on the query's neighbours, see `settled`."""
+        return self.distance == "auto" and not self.near_duplicates
+
+    def settled(self, neighbours: Iterable[Neighbour]) -> Self:
+        """Replace `auto`: weighted if the nearest rows are surely of the query's class, else plain.
+
+        Args:
+            neighbours: the nearest of all rows, in any order.
+        """
+        nearest = sorted(neighbours)[:NEIGHBOURS]
+        is_sure = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= SURE
+        return replace(self, distance="weighted" if is_sure else "plain")
+
+    @property
+    def ranked_by(self) -> RankedBy:
+        """Return the column that orders the results of a settled ranking; ties go to the smaller image id."""
+        return "distance" if self.near_duplicates or self.distance == "plain" else "weighted_distance"
 
 
 class Ranked(NamedTuple):
@@ -108,17 +137,18 @@ class Ranked(NamedTuple):
     query: Descriptor  # as it was ranked: of an image of the index, that row's
     rows: pa.Table  # of schema `partition_search.RANKED`, best first
     nearest: float  # smallest Euclidean distance among all rows that could be ranked; infinite: there was none
+    ranked_by: RankedBy
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows as an IPC stream: Arrow's own way takes ten times as long for few rows of many columns."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
-        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest)
+        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest, self.ranked_by)
 
 
-def _ranked(query: Descriptor, rows: bytes, nearest: float) -> Ranked:
-    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest)
+def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy) -> Ranked:
+    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by)
 
 
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:

@@ -86,7 +86,8 @@ class RowScores:
         places = pc.index_in(self._ids.cast(pa.large_string()), ids.cast(pa.large_string()).combine_chunks())
         if places.null_count:
             raise TableError(f"{self._index.uri} has no embedding of some images; index its archive again")
-        return scores[places.to_numpy()]
+        found: Floats = scores[places.to_numpy()]
+        return found
 
 
 def in_order(scores: Floats, order: Order, threshold: float, first: int, left_out: Ints) -> tuple[Ints, int]:

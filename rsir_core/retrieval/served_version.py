@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from rsir_core import schemas
 from rsir_core.errors import TableError
+from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold
-from rsir_core.retrieval.partition import widths
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class ServedVersion:
     has_detector: bool
     tau: float
     no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
+
+    @property
+    def classes_fit(self) -> bool:
+        """Tell whether the classes mean something in this archive; an index that has not measured it is trusted."""
+        return self.no_match is None or self.no_match.classes_fit
 
 
 def open_version(uri: str, version: int | None = None) -> ServedVersion:
@@ -58,3 +64,12 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
         settings.classes, dimensions, settings.detector is not None, settings.tau,
         get_no_match_threshold(index, version, bundle, pca),
     )  # fmt: skip
+
+
+def widths(index: Index, file: TableFile) -> tuple[int, int]:
+    """Return K and C of a file that has rows."""
+    one = index.first_row(file)
+    dimensions, classes = (
+        schemas.to_matrix(one[name]).shape[1] for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES)
+    )
+    return dimensions, classes

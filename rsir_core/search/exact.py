@@ -1,93 +1,17 @@
-"""Exact search by the class-weighted distance (paper section 2.3, equations 6 to 8).
-
-WD(q, r) = (1 − p_q[c_r]) · (1 − p_r[c_q]) · ‖f_q − f_r‖, where c is an image's most probable class. Ties go to the
-smaller image id. Distances come from differences, never from ‖a‖² + ‖b‖² − 2ab, so that an identical image is at
-distance exactly 0; weights, distances and products are float64, so that nothing underflows.
-"""
+"""Exact search of rows in memory by the class-weighted distance (see `distance`); ties go to the smaller image id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.spatial.distance import cdist
 
 from rsir_core.arrays import Doubles, Floats, Ints, Mask
 from rsir_core.search.clusters import Clusters, make_clusters
+from rsir_core.search.distance import classes, complements
 from rsir_core.search.kernel import ClusterTree, candidates
-
-SMALLEST: Final = np.finfo(np.float32).tiny
-# Calibrated class probability from which distance `auto` uses the weights. Of 5 classes of UC Merced that training
-# never saw, images lose 6.2 points of mAP by the weights; with 0.5, 0.9 and 0.99 here they lose 5.4, 2.3 and 0.7.
-CONFIDENT: Final = 0.99
-NO_CLASS: Final = ""  # the class of every image of an index without classes
-
-
-def complements(class_probabilities: Floats) -> Floats:
-    """Compute 1 − p of every class without collapse: as the sum of the other classes' probabilities.
-
-    A confident softmax rounds to 1 in float32, and `1 - p` would put its whole class at distance 0. If even the other
-    probabilities have underflowed to 0, the smallest normal number replaces their sum: it is below every other
-    complement, and rows are still ordered by distance.
-
-    Args:
-        class_probabilities: (n, C) float32, softmax.
-
-    Returns:
-        (n, C) float32, each at least `SMALLEST`. Without classes (C = 0): (n, 1) ones, since every weight is then 1 and
-        the weighted distance is the Euclidean one.
-    """
-    n = len(class_probabilities)
-    if not class_probabilities.shape[1]:
-        return np.ones((n, 1), np.float32)
-    total = class_probabilities.sum(axis=1, dtype=np.float64)  # (n,)
-    result = np.empty_like(class_probabilities, dtype=np.float32)
-    # For all but the top class a complement is at least ~1/2, so this float64 difference does not cancel.
-    np.subtract(total[:, None], class_probabilities, out=result, dtype=np.float64, casting="same_kind")
-    top = classes(class_probabilities)
-    others = class_probabilities.copy()
-    others[np.arange(n), top] = 0
-    result[np.arange(n), top] = others.sum(axis=1, dtype=np.float64)
-    return np.maximum(result, SMALLEST, out=result)
-
-
-def classes(class_probabilities: Floats) -> Ints:
-    """Find the most probable class of each row, (n,); ties go to the first; all 0 without classes."""
-    if not class_probabilities.shape[1]:
-        return np.zeros(len(class_probabilities), np.int64)
-    top: Ints = class_probabilities.argmax(axis=1)
-    return top
-
-
-def most_probable(class_probabilities: Floats, names: Sequence[str]) -> tuple[str, float]:
-    """Return the name and the probability of the most probable class of one image; `NO_CLASS` and 0 without classes.
-
-    Args:
-        class_probabilities: (C,).
-        names: C names.
-    """
-    if not names:
-        return NO_CLASS, 0.0
-    top = int(class_probabilities.argmax())
-    return names[top], float(class_probabilities[top])
-
-
-def distances(queries: Floats, rows: Floats) -> Doubles:
-    """Compute ‖f_q − f_r‖ for each query and row: (q, K) and (n, K) to (q, n) float64."""
-    result: Doubles = cdist(queries, rows)
-    return result
-
-
-def query_weights(query_complements: Floats, row_classes: Ints) -> Doubles:
-    """Compute W_r = 1 − p_q[c_r] (equation 6): (q, C) and (n,) to (q, n) float64."""
-    return query_complements.astype(np.float64)[:, row_classes]
-
-
-def candidate_weights(row_complements: Floats, query_classes: Ints) -> Doubles:
-    """Compute W_q = 1 − p_r[c_q] (equation 7): (n, C) and (q,) to (q, n) float64."""
-    return row_complements.T[query_classes].astype(np.float64)
 
 
 @dataclass(frozen=True)

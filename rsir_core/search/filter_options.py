@@ -44,6 +44,15 @@ def _not_upside_down(bbox: tuple[float, float, float, float]) -> tuple[float, fl
     return bbox
 
 
+def _simple(corners: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Check that corners are those of a polygon."""
+    from shapely import Polygon  # noqa: PLC0415 -- the command line does without
+
+    if not Polygon(corners).is_valid:
+        raise ValueError("the edges of the polygon cross or touch each other; give its corners in order")
+    return corners
+
+
 def _time(value: Any) -> Any:
     """Parse a time by ISO 8601 alone: pydantic's own parser would take 2020 for so many seconds since 1970."""
     try:
@@ -66,6 +75,12 @@ Latitude = Annotated[FiniteFloat, Field(ge=-90, le=90)]
 Bounds = Annotated[
     tuple[Longitude, Latitude, Longitude, Latitude], BeforeValidator(_edges), AfterValidator(_not_upside_down)
 ]
+Corners = Annotated[
+    tuple[tuple[Longitude, Latitude], ...],
+    Field(min_length=3, max_length=1000),
+    JsonText,
+    AfterValidator(_simple),
+]
 Value = str | int | float | bool | Annotated[list[str | int | float], Field(max_length=LONGEST)]
 
 
@@ -85,6 +100,11 @@ class FilterOptions(BaseModel):
     bbox: Bounds | None = Field(
         default=None,
         description="only footprints that meet west,south,east,north (degrees; west > east crosses the antimeridian)",
+    )
+    polygon: Corners | None = Field(
+        default=None,
+        description="only footprints that meet the polygon of these corners, as JSON: [[longitude, latitude], …]; its "
+        "edges are straight in degrees and do not cross the antimeridian",
     )
     where: Annotated[tuple[tuple[str, Operator, Value], ...], JsonText] = Field(
         default=(),

@@ -15,6 +15,7 @@ from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox, arcs, meets
+from rsir_core.geo.polygon import Corners, bounds_of, meet_polygon
 from rsir_core.search.clusters import Clusters, Ranges
 from rsir_core.search.filter_options import FilterOptions, Operator
 
@@ -42,6 +43,7 @@ class Filter:
         start: acquired then or later.
         end: acquired then or earlier.
         bbox: its footprint meets this one.
+        polygon: its outline meets the polygon of these corners, longitude and latitude each.
         where: (column, operator, value) of any column of single values; a time is a datetime or ISO 8601.
     """
 
@@ -50,12 +52,13 @@ class Filter:
     end: datetime | None = None
     bbox: BoundingBox | None = None
     where: tuple[tuple[str, Operator, Any], ...] = ()
+    polygon: Corners | None = None
 
     @classmethod
     def of(cls, options: FilterOptions) -> Self:
         """Build the filter that options or a request ask for."""
         bbox = None if options.bbox is None else BoundingBox(*options.bbox)
-        return cls(options.classes, options.start, options.end, bbox, options.where)
+        return cls(options.classes, options.start, options.end, bbox, options.where, options.polygon)
 
     def rows(self, table: pa.Table, clusters: Clusters, class_names: tuple[str, ...]) -> Mask | None:
         """Find which rows of a table pass, (n,) bool; None: all. Clusters that cannot have one are not looked at.
@@ -74,11 +77,16 @@ class Filter:
         mask = np.zeros(len(table), np.bool_)
         spans = _spans(clusters.count, self._possible(clusters, class_names))
         for start, stop in spans or [(0, 0)]:  # of no row at least, to know whether it can be tested
-            mask[start:stop] = _evaluate(table.slice(start, stop - start), test)
+            part = table.slice(start, stop - start)
+            passed = _evaluate(part, test)
+            if self.polygon is not None and passed.any():
+                places = part.select([schemas.GEOMETRY, schemas.BBOX]).filter(pa.array(passed))
+                passed[passed] = meet_polygon(self.polygon, places[schemas.GEOMETRY], places[schemas.BBOX])
+            mask[start:stop] = passed
         return mask
 
     def expression(self, schema: pa.Schema, class_names: tuple[str, ...]) -> pc.Expression | None:
-        """Build one expression of all conditions; None: there are none.
+        """Build one expression of all conditions, but of a polygon only its bounds; None: there are none.
 
         Raises:
             QueryError: 422, see `rows`.
@@ -95,8 +103,8 @@ class Filter:
             tests.append(pc.field(schemas.TIME) >= pa.scalar(self.start, schemas.UTC))
         if self.end is not None:
             tests.append(pc.field(schemas.TIME) <= pa.scalar(self.end, schemas.UTC))
-        if self.bbox is not None:
-            tests.append(meets(self.bbox, *(pc.field(schemas.BBOX, name) for name in schemas.BBOX_FIELDS)))
+        edges = [pc.field(schemas.BBOX, name) for name in schemas.BBOX_FIELDS]
+        tests += [meets(bounds, *edges) for bounds in self._bounds]
         tests += [_holds(schema.field(column), asked, value) for column, asked, value in self.where]
         return functools.reduce(operator.and_, tests) if tests else None
 
@@ -110,11 +118,16 @@ class Filter:
             mask &= ranges.time[:, 1] >= _microseconds(self.start)
         if self.end is not None:
             mask &= ranges.time[:, 0] <= _microseconds(self.end)
-        if self.bbox is not None:
-            west, south, east, north = ranges.bbox.T
-            mask &= (south <= self.bbox.north) & (north >= self.bbox.south)
-            mask &= np.any([(west <= high) & (east >= low) for low, high in arcs(self.bbox)], axis=0)
+        west, south, east, north = ranges.bbox.T
+        for bounds in self._bounds:
+            mask &= (south <= bounds.north) & (north >= bounds.south)
+            mask &= np.any([(west <= high) & (east >= low) for low, high in arcs(bounds)], axis=0)
         return mask
+
+    @property
+    def _bounds(self) -> list[BoundingBox]:
+        """Bounding boxes that a footprint must meet."""
+        return [*([self.bbox] if self.bbox else []), *([bounds_of(self.polygon)] if self.polygon else [])]
 
 
 EVERYTHING: Final = Filter()

@@ -6,7 +6,7 @@ from pydantic import Field, FiniteFloat
 
 from rsir_core.search.filter_options import FilterOptions
 
-DistanceName = Literal["weighted", "plain", "auto"]  # auto: weighted for a query whose class is sure, else plain
+DistanceName = Literal["weighted", "plain", "auto"]  # auto: see `Ranking.settled`
 COMPARED: Final = 20  # nearest results whose pixels are compared
 
 
@@ -25,9 +25,9 @@ class RankingOptions(FilterOptions):
         DistanceName,
         Field(
             description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
-            "query's class is at least 99 % probable, else plain)"
+            "classes fit the archive and the query's nearest rows are surely of its class, else plain)"
         ),
-    ] = "weighted"
+    ] = "auto"
     max_distance: Annotated[
         FiniteFloat | None, Field(ge=0, description="only results up to this distance, of the one that ranks them")
     ] = None

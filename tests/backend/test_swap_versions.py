@@ -17,8 +17,8 @@ import pytest
 from rsir_core import schemas
 from rsir_core.backend import versions as versions_room
 from rsir_core.backend.protocol import DescribeRequest, ResolveRequest
+from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.version_cache import VersionCache
-from rsir_core.backend.workers import SearcherWorker
 from rsir_core.errors import QueryError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import put_no_match_threshold

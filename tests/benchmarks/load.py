@@ -18,7 +18,8 @@ from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval.partition import Partition, in_runs
-from rsir_core.search.exact import Searcher, classes
+from rsir_core.search.distance import classes
+from rsir_core.search.exact import Searcher
 from tests.support.drawn_rows import CLASSES, DIMENSIONS, drawn, feature_rows, made_up
 from tests.support.writing import writer_of
 

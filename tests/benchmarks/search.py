@@ -21,7 +21,8 @@ import pyarrow as pa
 from jobs.indexing.publishing import FEATURES_PER_FILE
 from rsir_core.arrays import Floats
 from rsir_core.search.clusters import Clusters, make_clusters
-from rsir_core.search.exact import Searcher, classes, complements, distances, query_weights
+from rsir_core.search.distance import classes, complements, distances, query_weights
+from rsir_core.search.exact import Searcher
 from rsir_core.search.kernel import ClusterTree, candidates
 from tests.support.drawn_rows import CLASSES, DIMENSIONS, drawn, made_up, rows_of
 

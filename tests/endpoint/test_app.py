@@ -24,8 +24,8 @@ from starlette.types import Message
 
 from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
-from rsir_core.endpoint.app import PAGE
 from rsir_core.endpoint.messages import AnswerJson
+from rsir_core.endpoint.page_files import PAGE
 from rsir_core.endpoint.reading import read_search
 from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import QueryError

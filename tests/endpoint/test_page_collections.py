@@ -21,7 +21,8 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.endpoint.test_page import Page, opened, pressed
+from tests.endpoint.test_page import pressed
+from tests.support.page import Page, opened
 
 pytestmark = pytest.mark.slow
 

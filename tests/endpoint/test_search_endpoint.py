@@ -14,13 +14,14 @@ import pytest
 from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
 from rsir_core.backend.protocol import RankRequest
-from rsir_core.backend.workers import SearcherWorker
+from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.partition import Partition
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import ImageName, Ranking
 from rsir_core.retrieval.served_version import open_version
+from rsir_core.search.ranking_options import RankingOptions
 from tests.support.serving import FARTHEST, LIMITS, ONE, Rows, check_finds_itself, upload
 
 # The same way for the index and for a query
@@ -110,7 +111,7 @@ def brute_force(stored: Rows, query: dict[str, Any]) -> list[tuple[float, str]]:
 
 def test_results_are_the_weighted_distances_of_the_paper(client: httpx.Client, stored: Rows) -> None:
     for query in stored[::5]:
-        results = client.post("/search", json={"uri": query["uri"], "k": 50}).json()["results"]
+        results = client.post("/search", json={"uri": query["uri"], "k": 50, "distance": "weighted"}).json()["results"]
         expected = brute_force(stored, query)
         assert [r["rank"] for r in results] == list(range(1, len(stored) + 1))
         assert [r["image_id"] for r in results] == [image_id for _, image_id in expected]
@@ -151,6 +152,16 @@ def test_the_class_filter_keeps_the_order_of_the_rest(client: httpx.Client) -> N
 # What ranks, and whether anything is like the query
 
 
+def test_auto_never_weights_where_the_classes_do_not_fit_the_archive(index: str) -> None:
+    served = open_version(index)
+    assert served.classes_fit and served.no_match is not None
+    assert Ranking.of(RankingOptions(), served).distance == "auto"
+    for agreement, expected in ((0.98, "auto"), (0.97, "plain"), (None, "auto")):
+        measured = replace(served, no_match=served.no_match._replace(class_agreement=agreement))
+        assert Ranking.of(RankingOptions(), measured).distance == expected
+        assert Ranking.of(RankingOptions(distance="weighted"), measured).distance == "weighted"
+
+
 def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client, stored: Rows) -> None:
     row = stored[0]
     uniform = [1 / len(CLASSES)] * len(CLASSES)
@@ -158,14 +169,18 @@ def test_the_distance_that_was_asked_for_ranks_and_is_named(client: httpx.Client
         (row["class_probabilities"], "weighted", "weighted_distance"),
         (row["class_probabilities"], "plain", "distance"),
         (uniform, "weighted", "weighted_distance"),
-        (uniform, "auto", "distance"),
-        ([1.0] + [0.0] * (len(CLASSES) - 1), "auto", "weighted_distance"),
+        (uniform, "auto", "distance"),  # of each class there are two rows, so no neighbours are of one class
     ):
         asked = {"feature": row["feature"], "class_probabilities": p, "distance": distance, "k": 50}
         answer = client.post("/search", json=asked).json()
         assert answer["ranked_by"] == by
         keys = [result[by] for result in answer["results"]]
         assert keys == sorted(keys) and len(keys) > 10
+        same = {"auto": {"distance": "plain", "weighted_distance": "weighted"}[by]}.get(distance, distance)
+        assert answer["results"] == client.post("/search", json={**asked, "distance": same}).json()["results"]
+        if distance == "auto":
+            by_default = {name: value for name, value in asked.items() if name != "distance"}
+            assert client.post("/search", json=by_default).json() == answer
     refused = client.post("/search", json={**asked, "distance": "euclidean"})
     assert refused.status_code == 422 and "euclidean" in refused.json()["detail"]
 

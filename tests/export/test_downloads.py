@@ -25,7 +25,7 @@ from rsir_core.errors import ConfigError
 from rsir_core.export.formats import FORMATS, MEDIA_TYPES, Format
 from rsir_core.index.index import Index
 from rsir_core.index.labels import save_labels
-from tests.endpoint.test_page import place_rows
+from tests.support.page import place_rows
 from tests.support.serving import ONE, copy_of, local_app, serving
 
 FACTORS = ["weighted_distance", "distance", "query_weight", "candidate_weight", "probability"]

@@ -8,7 +8,7 @@ from rsir_core.arrays import Doubles
 from rsir_core.models.describe import Describer, Descriptions
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.models.regions import ObjectRule, Region
-from rsir_core.search.exact import candidate_weights, classes, complements, distances, query_weights
+from rsir_core.search.distance import candidate_weights, classes, complements, distances, query_weights
 from tests.gpu.report import Report
 from tests.gpu.setting import Setting
 

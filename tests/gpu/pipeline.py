@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rsir_core.arrays import Pixels
-from rsir_core.imagery.decode import Picture, read_in_turn, read_picture
+from rsir_core.imagery.decode import read_in_turn, read_picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.reading import Reading, images_of, listing_of
 from rsir_core.models.bundle import load_bundle
 from rsir_core.models.describe import Describer
@@ -99,7 +100,7 @@ def on_ray(setting: Setting, arrangement: Arrangement, count: int) -> float:
     """Describe files with the jobs' own stage; images per second from the moment that the models are loaded."""
     import ray  # noqa: PLC0415 -- it may be missing
 
-    from jobs.pipeline.cluster import rows_of  # noqa: PLC0415 -- as Ray
+    from jobs.pipeline.rows import rows_of  # noqa: PLC0415 -- as Ray
     from jobs.pipeline.stage import Pool, Stage, build_dataset  # noqa: PLC0415
 
     assert setting.models

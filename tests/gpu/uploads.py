@@ -16,11 +16,11 @@ from rsir_core.models.describe import Describer
 from tests.gpu.report import Report
 from tests.gpu.setting import Setting
 
-CONCURRENT_DECODES = 2  # as in `rsir_core.backend.workers`, which needs an index
+CONCURRENT_DECODES = 2  # as in `rsir_core.backend.describer_worker`, which needs an index
 
 
 class UploadDescriber:
-    """Describe uploads as `rsir_core.backend.workers.DescriberWorker` does: those that come together in one batch."""
+    """Describe uploads as `describer_worker.DescriberWorker` does: those that come together in one batch."""
 
     def __init__(self, describer: Describer, largest: int) -> None:
         self._describer = describer

@@ -23,7 +23,8 @@ from rsir_core.errors import ImageError
 from rsir_core.geo.bounding_box import BoundingBox, meets
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
-from rsir_core.imagery.decode import Picture, decode, read_picture
+from rsir_core.imagery.decode import decode, read_picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.tile_grid import Tiling
 from rsir_core.imagery.tile_survey import survey
 from rsir_core.imagery.tile_uri import Recipe, Tile

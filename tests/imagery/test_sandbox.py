@@ -15,7 +15,8 @@ from affine import Affine
 from PIL import Image
 
 from rsir_core.errors import ImageError
-from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.sandbox import Reader, memory_for
 from tests.support.poison import KINDS, read_poisoned
 from tests.support.rasters import gdal_file, scene

@@ -123,11 +123,11 @@ def test_the_two_nearest_are_those_of_brute_force_also_in_parts(seed: int, n: in
 
 
 def test_a_threshold_of_an_earlier_version_is_read() -> None:
-    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25, 3, 0.1)
+    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25, 3, 0.1, 0.97)
     stored = json.loads(known.to_json())
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known
-    for name in ("false_rejection_rate", "changed"):
+    for name in ("false_rejection_rate", "class_agreement", "changed"):
         del stored[name]
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known._replace(
-        changed=0, false_rejection_rate=None
+        changed=0, false_rejection_rate=None, class_agreement=None
     )

@@ -15,7 +15,7 @@ from rsir_core.index.lease import Lease
 from rsir_core.index.no_match import NoMatchThreshold, get_no_match_threshold, has_no_match_threshold
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.retrieval.partition import in_runs
-from rsir_core.search.exact import distances
+from rsir_core.search.distance import distances
 from tests.index.test_tables import feature_rows, ids_of
 from tests.support.writing import writer_of
 
@@ -97,6 +97,11 @@ def test_rejected_falsely_are_rows_whose_nearest_other_row_is_too_far(cluster: N
     distance = np.sort(distances(feature, feature), axis=1)[:, 1]
     expected = float((distance >= found.distance).mean())
     assert found.false_rejection_rate == pytest.approx(expected) and 0 < expected < 1
+    between = distances(feature, feature)
+    np.fill_diagonal(between, np.inf)
+    assigned = np.array(index.features()[schemas.CLASS].to_pylist())
+    agreeing = float((assigned[between.argmin(axis=1)] == assigned).mean())
+    assert found.class_agreement == pytest.approx(agreeing) and 0 < agreeing < 1
 
 
 def test_leaving_ids_that_are_nowhere_change_no_file(cluster: None, index: Index) -> None:

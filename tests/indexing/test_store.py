@@ -16,7 +16,8 @@ import pytest
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConflictError, ImageError, LeaseError, StorageError, TableError
-from rsir_core.imagery.decode import Picture, read_in_turn
+from rsir_core.imagery.decode import read_in_turn
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.sandbox import Reader, memory_for
 from rsir_core.imagery.tile_grid import Tiling, with_tiles
 from rsir_core.imagery.tile_survey import survey_files, survey_scene

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 import ray.data
 
-from jobs.pipeline.cluster import joined, rows_of, tables_of
+from jobs.pipeline.cluster import joined
 from jobs.pipeline.resources import Needs, provided
+from jobs.pipeline.rows import rows_of, tables_of
 from rsir_core.errors import ConfigError, ImageError, StorageError
 from tests.quiet_runs import noise_in
 from tests.support import forks

@@ -7,7 +7,6 @@ from PIL import Image
 
 from rsir_core.errors import ImageError
 from rsir_core.retrieval.near_duplicates import (
-    NEAR,
     Pair,
     PictureSignature,
     groups,
@@ -16,6 +15,7 @@ from rsir_core.retrieval.near_duplicates import (
     signature_of,
     signatures_of,
 )
+from rsir_core.search.distance import NEAR
 
 UC_MERCED = Path(__file__).parents[3] / "shared" / "data" / "ucmerced"
 

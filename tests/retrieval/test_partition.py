@@ -2,6 +2,7 @@
 
 import gc
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ from rsir_core.errors import TableError
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval import partition as resident
+from rsir_core.retrieval import query
 from rsir_core.retrieval.partition import SCHEMA, Partition, in_runs
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Descriptor, Ranking
+from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.clusters import Clusters
 from rsir_core.search.filters import EVERYTHING, Filter
 from tests.support.writing import writer_of
 
 NAMES = ("beach", "forest", "river")
 K, SIZES = 4, (40, 1, 23)  # rows of each file
+SURE = 0.6  # as no neighbours of so few random rows are surer
 
 
 def feature_rows(first: int, count: int, seed: int = 0) -> pa.Table:
@@ -174,3 +180,33 @@ def test_a_stranger_may_rewrite_it_all(index: Index) -> None:
 def test_a_version_that_is_not_there(index: Index) -> None:
     with pytest.raises(TableError, match="no version 99"):
         Partition(index, 99)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_auto_weights_where_the_five_nearest_others_are_surely_of_the_querys_class(
+    index: Index, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
+    monkeypatch.setattr(query, "SURE", SURE)
+    found = [PartitionSearch(served, part, parts) for part in range(parts)]
+    table = index.features()
+    feature, p = (schemas.to_matrix(table[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
+    ids, assigned = table[schemas.IMAGE_ID].to_pylist(), p.argmax(axis=1)
+    distance = np.linalg.norm(feature[:, None].astype(float) - feature[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    orders = set()
+    for i, near in enumerate(distance.argsort(axis=1)[:, :5]):
+        is_sure = p[near, assigned[i]].mean() >= SURE
+        orders.add(expected := "weighted_distance" if is_sure else "distance")
+        for image_id in (ids[i], None):  # the row itself, and an upload of the same picture
+            asked = Descriptor(image_id, None, feature[i], p[i])
+            settled = Ranking(3).settled(chain.from_iterable(share.neighbours(asked) for share in found))
+            assert settled.ranked_by == expected
+            if parts == 1:
+                ranked, same = (found[0].rank(asked, ranking, None) for ranking in (Ranking(3), settled))
+                assert ranked.ranked_by == settled.ranked_by and ranked.rows == same.rows
+    assert len(orders) == 2  # else the test could not fail
+
+
+def test_a_row_without_neighbours_is_ranked_by_looks() -> None:
+    assert Ranking(1).settled([]).ranked_by == "distance"

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir_core.search.clusters import make_clusters
-from rsir_core.search.exact import SMALLEST, Hits, Searcher, classes, complements
+from rsir_core.search.distance import SMALLEST, classes, complements
+from rsir_core.search.exact import Hits, Searcher
 from tests.support.rankings import Rows, reference, reference_complement, some_rows
 
 

@@ -21,14 +21,17 @@ TEXTS = {
     "end": "2024-01-15T10:00+02:00",
     "bbox": "170,-5,-170,5",
     "where": '[["width", ">=", 3], ["class", "in", ["a", "b"]]]',
+    "polygon": "[[10, 40], [20, 40], [15.5, 50]]",
 }
-VALUES = {**TEXTS, "classes": ["beach", "river"], "bbox": [170, -5, -170, 5], "where": json.loads(TEXTS["where"])}
+VALUES = {**TEXTS, "classes": ["beach", "river"], "bbox": [170, -5, -170, 5], "where": json.loads(TEXTS["where"]),
+          "polygon": json.loads(TEXTS["polygon"])}  # fmt: skip
 MEANT = Filter(
     ("beach", "river"),
     datetime(2024, 1, 15, tzinfo=UTC),
     datetime(2024, 1, 15, 8, tzinfo=UTC),
     BoundingBox(170, -5, -170, 5),
     (("width", ">=", 3), ("class", "in", ["a", "b"])),
+    ((10.0, 40.0), (20.0, 40.0), (15.5, 50.0)),
 )
 
 
@@ -63,6 +66,11 @@ def test_boxes_are_taken_where_south_lies_south_of_north(edges: tuple[float, flo
         {"bbox": "0,0,1,91"},
         {"bbox": "0,0,1,nan"},
         {"bbox": "a,0,1,1"},
+        {"polygon": "[[0, 0], [1, 1]]"},
+        {"polygon": "[[0, 0], [1, 1], [2, 2]]"},  # a line
+        {"polygon": "[[0, 0], [1, 1], [1, 0], [0, 1]]"},  # crosses itself
+        {"polygon": "[[0, 0], [181, 0], [0, 1]]"},
+        {"polygon": "0,0,1,1,1,0"},
         {"start": "2020"},  # not so many seconds since 1970
         {"start": 2020},
         {"start": 20_240_115},

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,16 +47,30 @@ longitudes = st.integers(-18, 18).map(lambda n: n * 10.0)  # so coarse that edge
 latitudes = st.lists(st.integers(-9, 9).map(lambda n: n * 10.0), min_size=2, max_size=2).map(sorted)
 footprints = st.builds(lambda w, ns, e: BoundingBox(w, ns[0], e, ns[1]), longitudes, latitudes, longitudes)
 times = st.none() | VALUES["time"]
+edges_of_rows = footprints.map(lambda f: dict(zip(("xmin", "ymin", "xmax", "ymax"), f, strict=True)))
+corners = st.lists(st.tuples(longitudes, latitudes.map(lambda ns: ns[0])), min_size=3, max_size=5).map(tuple)
+polygons = corners.filter(lambda c: shapely.Polygon(c).is_valid)
+
+
+def with_outline(row: Row) -> Row:
+    """Half of the footprints are known by their outlines: here triangles that fill half of the bounds."""
+    box = row["bbox"]
+    if box is None or box["xmin"] > box["xmax"] or row["height"] % 2:
+        return row
+    outline = shapely.Polygon([(box["xmin"], box["ymin"]), (box["xmax"], box["ymin"]), (box["xmin"], box["ymax"])])
+    return {**row, "geometry": shapely.to_wkb(outline)}
+
+
 stored_rows = st.fixed_dictionaries(
     {
         "class": st.sampled_from(CLASSES),
         "time": times,
-        "bbox": st.none() | footprints.map(lambda f: dict(zip(("xmin", "ymin", "xmax", "ymax"), f, strict=True))),
+        "bbox": st.none() | edges_of_rows,
         "height": st.integers(0, 3),
         "object_score": st.none() | st.sampled_from([0.1, 0.5]).map(lambda x: float(np.float32(x))),
         "notes": st.none() | VALUES["notes"],
     }
-)
+).map(with_outline)
 
 
 @st.composite
@@ -73,6 +88,7 @@ some_filters = st.builds(
     end=times,
     bbox=st.none() | footprints,
     where=st.lists(predicates(), max_size=3).map(tuple),
+    polygon=st.none() | polygons,
 )
 
 
@@ -84,8 +100,17 @@ def passes(row: Row, wanted: Filter) -> bool:
         and (wanted.start is None or (time is not None and time >= wanted.start))
         and (wanted.end is None or (time is not None and time <= wanted.end))
         and (wanted.bbox is None or (bbox is not None and meet(BoundingBox(*bbox.values()), wanted.bbox)))
+        and (wanted.polygon is None or (bbox is not None and meets_polygon(row, wanted.polygon)))
         and all(row[c] is not None and TESTS[asked](row[c], value) for c, asked, value in wanted.where)
     )
+
+
+def meets_polygon(row: Row, corners: tuple[tuple[float, float], ...]) -> bool:
+    if row.get("geometry"):
+        return bool(shapely.Polygon(corners).intersects(shapely.from_wkb(row["geometry"])))
+    west, south, east, north = row["bbox"].values()
+    parts = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+    return any(shapely.Polygon(corners).intersects(shapely.box(w, south, e, north)) for w, e in parts)
 
 
 def meet(a: BoundingBox, b: BoundingBox) -> bool:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from rsir_core import schemas
 from rsir_core.arrays import Floats
 from rsir_core.index.index import Index
-from rsir_core.search.exact import classes
+from rsir_core.search.distance import classes
 
 CLASSES = 21
 DIMENSIONS = 19

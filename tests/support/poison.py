@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rsir_core.errors import FailureKind, ImageError
-from rsir_core.imagery.decode import Picture, read_picture
+from rsir_core.imagery.decode import read_picture
+from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.sandbox import JsonObject
 from rsir_core.imagery.tile_survey import survey_scene
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rsir_core.arrays import Floats
-from rsir_core.search.exact import SMALLEST
+from rsir_core.search.distance import SMALLEST
 
 MARGINS = {"uniform": 0.0, "mixed": 1.0, "confident": 8.0, "saturated": 40.0, "underflowed": 500.0}  # of the top logit
 

@@ -18,20 +18,24 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
+from rasterio.windows import Window
 
 from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
+from rsir_core.backend.describer_worker import DescriberWorker
 from rsir_core.backend.router import Router
+from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.versions import LoadedVersions
-from rsir_core.backend.workers import DescriberWorker, SearcherWorker
 from rsir_core.endpoint.access_log import Record
 from rsir_core.endpoint.app import build_app
+from rsir_core.endpoint.page_files import ALONE, PageSettings
 from rsir_core.endpoint.reading import Limits
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.reading import Reading, read_files
+from rsir_core.imagery.tile_uri import fragment
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatchThreshold, put_no_match_threshold
 from rsir_core.index.writer import write_rows
@@ -41,6 +45,7 @@ from rsir_core.models.detector import build_detector
 from rsir_core.models.pca import Moments
 from rsir_core.models.settings import DetectorSettings
 from rsir_core.retrieval.partition import in_runs
+from tests.support.mosaics import CELL, write_mosaic
 from tests.support.writing import writer_of
 
 Rows = list[dict[str, Any]]
@@ -50,15 +55,16 @@ FARTHEST = 0.5  # as if the rows had said so: the distance from which on nothing
 LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
 
 
-def build_index(folder: Path, per_class: int) -> str:
-    """Draw an archive and index it; returns the index's URI."""
+def build_index(folder: Path, per_class: int, scene_side: int = 0) -> str:
+    """Draw an archive and index it, with the tiles of a scene of so many pixels a side; returns the index's URI."""
     torch.set_num_threads(1)
     write_archive(folder / "archive", per_class, seed=0)
     files = list(list_images(str(folder / "archive")))
     write_models(str(folder / "models"), [file.uri for file in files])
     index = Index(str(folder / "index"))
     writer_of(index).adopt_bundle(str(folder / "models"))
-    listing = pa.Table.from_pylist([file._asdict() for file in files], schemas.LISTING)
+    rows = [file._asdict() for file in files] + tiles_of_scene(folder / "scene.tif", [f.uri for f in files], scene_side)
+    listing = pa.Table.from_pylist(rows, schemas.LISTING)
     read = read_files(listing, Reading(LIMITS.max_pixels, 120))
     described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS.names)
     writer_of(index).commit("embeddings", [write_rows(index.uri, "embeddings", described)], "append")
@@ -81,6 +87,18 @@ def build_index(folder: Path, per_class: int) -> str:
         ),
     )
     return index.uri
+
+
+def tiles_of_scene(file: Path, images: list[str], side: int) -> Rows:
+    """Rows of a listing: the tiles of a georeferenced scene, made of pictures side by side, in UTM zone 33."""
+    if side:
+        write_mosaic(file, images, side, (500_000, 5_300_000))
+    places = [Window(x, y, CELL, CELL) for y in range(0, side, CELL) for x in range(0, side, CELL)]
+    of_all: dict[str, Any] = {schemas.ETAG: "1", schemas.SIZE: 1, schemas.TIME: None}
+    return [
+        {schemas.IMAGE_ID: f"{file.name}{fragment(place)}", schemas.URI: f"{file}{fragment(place)}", **of_all}
+        for place in places
+    ]
 
 
 def write_models(uri: str, images: list[str]) -> None:
@@ -116,11 +134,11 @@ def local_app(
     tokens: Tokens | None = None,
     record: Record = lambda _: None,
     refresh: float = 3600,
-    open_in: str | None = None,
+    page: PageSettings = ALONE,
 ) -> FastAPI:
     """The endpoint's app over an index, without Ray."""
     backend = LocalBackend(index, parts, refresh)
-    return build_app(backend.router, backend.versions, LIMITS, record, tokens, open_in)
+    return build_app(backend.router, backend.versions, LIMITS, record, tokens, page)
 
 
 @contextmanager

@@ -5,21 +5,22 @@ import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { resultCard } from "./cards.js";
 import { setUpCollection } from "./collection.js";
-import { copy } from "./copy.js";
 import { setUpDownload } from "./download.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
-import { focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
 import { setUpLearning } from "./learn.js";
-import { showOnMap } from "./map.js";
+import { setUpMap, showOnMap } from "./map.js";
 import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
 import { drawFile, showQuery, sourceOf } from "./picture.js";
-import { blank, fromAddress, isAsking, toAddress, unfiltered, withoutFile } from "./query.js";
+import { blank, fromAddress, isAsking, toAddress, unfiltered } from "./query.js";
 import { closeResult } from "./result.js";
 import { addPage, keep, recall } from "./results.js";
+import { recallUpload, remember, setUpRecent } from "./recent.js";
 import { setUpSettings } from "./settings.js";
+import { share } from "./share.js";
 import { complain, isBusy, say } from "./status.js";
 import { askForToken, setUpToken } from "./token.js";
 import { $, lightTogether } from "./view.js";
@@ -52,7 +53,7 @@ function leave() {
 function go(changes) {
   leave();
   asked = { ...asked, ...changes };
-  const number = asked.file && ([...files].find(([, file]) => file === asked.file)?.[0] ?? files.size);
+  const number = asked.file && ([...files].find(([, file]) => file === asked.file)?.[0] ?? Date.now());
   if (asked.file) files.set(number, asked.file);
   const method = history.state?.open ? "replaceState" : "pushState";
   history[method](asked.file && { file: number }, "", toAddress(asked));
@@ -67,8 +68,9 @@ function follow() {
   leave();
   const { file, open: opened, browse } = history.state ?? {};
   if (!opened) closeResult();
-  asked = { ...fromAddress(location.search, index), file: files.get(file) ?? null };
-  const lost = file !== undefined && asked.file === null;
+  const kept = file === undefined || files.has(file) ? null : recallUpload(file, location.search);
+  asked = kept ?? { ...fromAddress(location.search, index), file: files.get(file) ?? null };
+  const lost = file !== undefined && asked.file === null && !kept;
   if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
   if (browse) return showArchive();
   const before = found?.key === keyOf() ? found : recall(keyOf());
@@ -131,7 +133,9 @@ async function search(words = "") {
   keepVersion(version);
   found = { ...into, key: keyOf(), answer: got.answer, query, rankedBy, seconds: (performance.now() - began) / 1000 };
   found.bars = { scale: longest(found.shown, rankedBy), rankedBy };
+  if (asked.upload) query.preview ??= asked.upload.picture;
   keep(found);
+  remember(asked, found, history.state?.file);
   showFound();
   showOpened();
   if (document.activeElement?.closest(".controls")) return;  // who filters goes on filtering
@@ -146,15 +150,14 @@ function showFound() {
   document.body.classList.add("asking");
   showVersion();
   showBox(showQuery(query, asked, index.has_detector), query, asked.box, index.has_detector);
-  $("grid").replaceChildren();
-  add(shown);
+  add(shown, true);
   show("results");
   const words = shown.length ? unlike(answer, asked) : "";
   $("unlike").hidden = !words;
   $("unlike-says").textContent = words;
   $("trust").textContent = words ? trust(answer) : "";
   $("trust-more").open = false;
-  say(inWords(found, asked));
+  say(inWords(found, asked, index.classes_fit));
 }
 
 /** The next page, after those that are shown; `isAsked`: by the button, so the keyboard goes to the first of them. */
@@ -177,16 +180,17 @@ function furtherBelow() {
   if ($("further").getBoundingClientRect().top < 1.5 * window.innerHeight) further(false);
 }
 
-function add(results) {
+function add(results, isNew) {
   const actions = { onOpen: open, onMark: toggleMark };
-  $("grid").append(...results.map((result) => resultCard(result, found.bars, actions)));
+  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, () => {
+    keepTabStop();
+    showMarks();
+  });
   $("further").hidden = found.isDone;
-  keepTabStop();
-  showOnMap(found.shown);
-  showMarks();
+  showOnMap(found.shown, isNew);
 }
 
-const NEW = { version: null, file: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
+const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
 
 /** Search from an image of the index. */
 function pick(imageId) {
@@ -230,12 +234,6 @@ async function lookAgain() {
   showVersion();
 }
 
-async function share() {
-  const lacks = asked.file ? " It searches as the uploaded picture did, and does not show it." : "";
-  const copied = await copy(new URL(toAddress(withoutFile(asked, found.query, index.class_names)), location.href).href, $("link"));
-  $("link-says").textContent = `${copied ? "The link is copied." : "Copy the link from here."}${lacks}`;
-}
-
 /** The images to pick from, with a way back to the results. */
 function showArchive() {
   say("");
@@ -265,7 +263,10 @@ async function start() {
   asked = blank(index);
   $("about").textContent = about(index);
   $("objects-switch").hidden = !index.has_detector;
-  setUpFilters(index, () => go(readFilters()));
+  const filtered = () => go(readFilters());
+  setUpFilters(index, filtered);
+  if (index.bounds) setUpMap({ index, onChange: filtered, onOpen: open, onSearch: pick });
+  setUpRecent(index, (query) => go({ ...NEW, ...query }));
   follow();
   setUpArchive(index, pick, complain);
   setUpCollection(index, { marked: marksOfSearch, onChange: showMarks, onUndo: setMark, onError: complain });
@@ -293,7 +294,7 @@ setUpMarks(go);
 setUpLearning({ onPick: pick, onError: complain, show: (isShown) => (isShown ? show("learned") : showFound()) });
 setUpDownload(() => ({ asked, found, index }), complain);
 $("newest").addEventListener("click", () => go({ version: null }));
-$("share").addEventListener("click", share);
-lightTogether(document.body);
+$("share").addEventListener("click", () => share(asked, found.query, index.class_names));
+lightTogether();
 window.addEventListener("popstate", follow);
 start();

@@ -2,6 +2,7 @@
 
 import { nearness } from "./factors.js";
 import { picture, thumbnail } from "./picture.js";
+import { centreOf, nameOf, placeInWords } from "./place.js";
 import { heard, make, readable } from "./view.js";
 
 export const KINDS = {  // what a result may be to the query's picture, where that was looked at
@@ -39,8 +40,9 @@ export function resultCard(result, bars, { onOpen, onMark }) {
     ),
     bar(result, bars),
     ...(kind ? [make("span", { className: `kind ${isSamePicture(result) ? "same" : ""}`, textContent: kind })] : []),
-    make("span", { className: "name", textContent: result.image_id }),
+    make("span", { className: "name", textContent: nameOf(result.image_id) }),
     ...(result.time ? [make("span", { className: "time", textContent: result.time.slice(0, 10) })] : []),
+    ...(result.bbox ? [make("span", { className: "place", textContent: placeInWords(centreOf(result.bbox), 3) })] : []),
   );
   card.setAttribute("aria-haspopup", "dialog");
   card.setAttribute("aria-keyshortcuts", "G B");
@@ -65,7 +67,7 @@ export function markButtons(imageId, onMark) {
 
 /** One image of the index: a button that searches from it. */
 export function imageCard(image, onPick) {
-  const name = image.image_id.split("/").at(-1);
+  const name = nameOf(image.image_id.split("/").at(-1));
   const card = make(
     "button",
     { type: "button", className: "card", title: `${image.image_id}\nSearch from this image`, onclick: () => onPick(image.image_id) },

@@ -1,6 +1,6 @@
 // Which images are ranked, and how many are shown: the form's fields.
 
-import { chosenBbox, setBbox, setUpMap } from "./map.js";
+import { chosenArea, setArea, setUpArea } from "./area.js";
 import { isFiltered } from "./query.js";
 import { $, make, readable } from "./view.js";
 
@@ -34,7 +34,7 @@ export function setUpFilters(index, onChange) {
     };
     for (const id of ["from", "to"]) $(id).addEventListener("change", later);
   }
-  if (index.bounds) setUpMap(index.bounds, changed);
+  if (index.bounds) setUpArea(changed);
   setUpFlyouts();
 }
 
@@ -65,7 +65,7 @@ export const readFilters = () => ({
   classes: boxes().filter((box) => box.checked).map((box) => box.value),
   from: $("from").value,
   to: $("to").value,
-  bbox: chosenBbox(),
+  ...chosenArea(),
   copies: $("copies").checked,
   order: $("order").value,
 });
@@ -75,7 +75,7 @@ export function showFilters(query) {
   for (const id of ["k", "order", "from", "to"]) $(id).value = query[id];
   tick(query.classes);
   $("copies").checked = query.copies;
-  setBbox(query.bbox);
+  setArea(query);
   say();
 }
 

@@ -20,6 +20,32 @@ export function setUpGrid() {
   });
 }
 
+const SLICE = 100;  // cards that are drawn without a pause
+let round = 0;  // counts searches, so that cards of an earlier one are not drawn any more
+let filling = null;  // until the cards are drawn that were given
+
+/** Draw the cards of results, made by `toCard`, after those that are there or, `isNew`, in their stead; `onDrawn` is called with each slice. */
+export function fillGrid(results, toCard, isNew, onDrawn) {
+  if (isNew) {
+    round += 1;
+    filling = null;
+    $("grid").replaceChildren();
+  }
+  const mine = round;
+  const fill = async () => {
+    for (let i = 0; i < results.length; i += SLICE) {
+      if (i) await new Promise((go) => { setTimeout(go); });
+      if (mine !== round) return;
+      $("grid").append(...results.slice(i, i + SLICE).map(toCard));
+      onDrawn();
+    }
+    if (mine === round) filling = null;
+  };
+  if (filling) filling = filling.then(fill);
+  else if (results.length > SLICE) filling = fill();
+  else fill();
+}
+
 /** Make the first card the tab stop, unless one is. */
 export function keepTabStop() {
   if (!$("grid").querySelector('.card[tabindex="0"]')) cards()[0]?.setAttribute("tabindex", "0");

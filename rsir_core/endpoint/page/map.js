@@ -1,164 +1,150 @@
-// A small map: the graticule, what the archive spans, the results' footprints, and a box that filters them.
+// The map: where the archive has images, where the results are, and tools to search within an area.
 
-import { drawable } from "./drag.js";
-import { extentOf, projection, spans, ticks } from "./geo.js";
-import { $, makeSvg } from "./view.js";
+import { areaFeatures, resultFiles } from "./layers.js";
+import { chosenArea, setArea } from "./area.js";
+import { useTool } from "./drawing.js";
+import { extentOf, wrapped } from "./geo.js";
+import { feed, openMap } from "./mapview.js";
+import { nameOf } from "./place.js";
+import { popupOf } from "./popup.js";
+import { $, light } from "./view.js";
 
-const [WIDTH, HEIGHT] = [320, 220];
-const LEAST = 7;  // units that a footprint is shown with at least
-const FIELDS = ["west", "south", "east", "north"];
+const WORDS = { rectangle: "Drag a rectangle on the map; Escape gives it up.", polygon: "Click the corners of a polygon; Enter, or this button again, closes it." };
+const DRAWN = 2000;  // best results that are drawn, so that any number of them lets the page go on
+const TOOLS = { rectangle: "draw-rectangle", polygon: "draw-polygon" };
 
-let archive = null;  // its bounds
+let page = null;  // { index, onChange, onOpen, onSearch }
+let map = null;  // MapLibre's, once it is loaded
+let opening = null;  // a promise of it
 let results = [];
-let view = null;  // what the map shows
-let bbox = null;  // the filter
-let projected = null;
+let writing = new AbortController();
+let feeding = Promise.resolve();  // until the map has read what it was given
+let lit = null;  // rank of the result that is lit
+let popup = null;
 
-/** Set up once, for an archive that has footprints. `onChange` is called when another box is chosen. */
-export function setUpMap(bounds, onChange) {
-  archive = view = bounds;
-  $("place").hidden = false;
-  drawable($("map"), {
-    onDraw: (drawn) => {
-      $("map").querySelector(".chosen")?.remove();
-      $("map").append(makeSvg("g", { class: "chosen" }, rect(drawn)));
-    },
-    onDone: (drawn) => {
-      if (drawn) setBbox(degrees(drawn));
-      else draw();
-      if (drawn) onChange();
-    },
-  });
-  $("map").addEventListener("keydown", walk);
-  $("map").addEventListener("click", (event) => toCard(event.target.closest(".footprint")));
-  for (const name of FIELDS) $(name).addEventListener("change", () => fromFields() && onChange());
-  $("unplace").addEventListener("click", () => {
-    setBbox(null);
-    onChange();
-  });
-  $("see-archive").addEventListener("click", () => look(archive));
+/** Set up once, for an archive that has footprints. `given`: what is served, and what to do with an area or a result. */
+export function setUpMap(given) {
+  page = given;
+  $("map-setting").hidden = false;
+  $("show-map").addEventListener("change", showPanel);
+  document.addEventListener("area", drawArea);
+  document.addEventListener("light", (event) => lightUp(rankOf(event.detail)));
+  for (const [tool, id] of Object.entries(TOOLS)) $(id).addEventListener("click", () => useTool(tool));
+  $("within-view").addEventListener("click", () => choose(viewCorners()));
+  $("see-archive").addEventListener("click", () => look(page.index.bounds));
   $("see-results").addEventListener("click", () => look(extentOf(placed().map((result) => result.bbox))));
-  setBbox(null);
+  showPanel();
 }
 
-export const chosenBbox = () => bbox;
-
-export function setBbox(chosen) {
-  bbox = chosen;
-  FIELDS.forEach((name, i) => { $(name).value = chosen ? chosen[i] : ""; });
-  $("unplace").hidden = !chosen;
-  $("place-says").textContent = chosen ? inWords(chosen) : "anywhere";
-  if (archive) draw();
+async function showPanel() {
+  $("map-panel").hidden = !$("show-map").checked;
+  document.body.classList.toggle("mapped", $("show-map").checked);
+  if ($("map-panel").hidden || opening) return;
+  try {
+    opening = openMap(page.index, { onTool: showTool, onDrawn, onPoint: (rank) => light(rank && `result-${rank}`), onRank, onProblem: sayProblem });
+    map = await opening;
+  } catch {
+    $("map-tools").hidden = $("legend").hidden = $("map").hidden = true;
+    sayProblem("This browser cannot draw the map: it needs WebGL. An area can be given by its edges, under Place.");
+    return;
+  }
+  drawArea();
+  drawResults(true);
 }
 
-/** Show where results are. */
-export function showOnMap(shown) {
+const sayProblem = (words) => { $("map-problem").textContent = words; };
+
+/** Show where results are; `isNew`: of another search, so that they are looked at. */
+export function showOnMap(shown, isNew) {
   results = shown;
-  if (archive) draw();
+  const [places, all] = [placed().length, results.length];
+  $("see-results").hidden = places === 0;
+  const limit = places > DRAWN ? ` The best ${DRAWN.toLocaleString("en")} are drawn.` : "";
+  $("map-says").textContent = all ? `${places.toLocaleString("en")} of ${all.toLocaleString("en")} results have a place.${limit}` : "";
+  if (map) drawResults(isNew);
 }
 
 const placed = () => results.filter((result) => result.bbox);
 
-function look(extent) {
-  view = extent;
-  draw();
+async function drawResults(isNew) {
+  writing.abort();
+  writing = new AbortController();
+  if (isNew) popup?.remove();
+  const found = placed().slice(0, DRAWN);
+  const { signal } = writing;
+  const files = await resultFiles(found, signal);
+  if (!files) return;
+  feeding = feeding.then(() => signal.aborted || feed(map, files));
+  const { bbox, polygon } = chosenArea();
+  if (isNew && found.length && !bbox && !polygon) look(extentOf(found.map((result) => result.bbox)));
 }
 
-/** The box of the fields, once all four are given. */
-function fromFields() {
-  const values = FIELDS.map((name) => $(name).valueAsNumber);
-  $("north").setCustomValidity(values[3] < values[1] ? "North must not be less than south" : "");
-  if (values.some(Number.isNaN) || !FIELDS.every((name) => $(name).reportValidity())) return false;
-  setBbox(values);
-  return true;
+function look({ xmin, ymin, xmax, ymax }) {
+  map?.fitBounds([[xmin, ymin], [xmin > xmax ? xmax + 360 : xmax, ymax]], { padding: 30, maxZoom: 16, animate: false });
 }
 
-function degrees({ x0, y0, x1, y1 }) {
-  const [corner, opposite] = [projected.from(x0, y1), projected.from(x1, y0)];
-  return [corner.lon, corner.lat, opposite.lon, opposite.lat].map((value) => Number(value.toFixed(projected.digits)));
+function drawArea() {
+  map?.getSource("area").setData(areaFeatures(chosenArea()));
 }
 
-function inWords([west, south, east, north]) {
-  const side = (value, [positive, negative]) => `${Math.abs(value)}°${value ? ` ${value < 0 ? negative : positive}` : ""}`;
-  return `${side(west, "EW")} to ${side(east, "EW")}, ${side(south, "NS")} to ${side(north, "NS")}`;
+/** Corners of what the map shows, in pixels. */
+const viewCorners = () => [[0, 0], [map.getContainer().clientWidth, map.getContainer().clientHeight]];
+
+/** Degrees of a place on the map, as exact as a pixel. */
+function degrees(pixel) {
+  const { lng, lat } = map.unproject(pixel);
+  const digits = Math.max(0, Math.ceil(Math.log10((512 * 2 ** map.getZoom()) / 360)));
+  return [Number(lng.toFixed(digits)), Number(lat.toFixed(digits))];
 }
 
-function draw() {
-  projected = projection(view, WIDTH, HEIGHT);
-  const lit = $("map").querySelector(".footprint.lit")?.dataset.same;
-  const { lines, labels } = graticule();
-  const groups = [lines, boxes("archive", archive)];
-  if (bbox) groups.push(boxes("chosen", { xmin: bbox[0], ymin: bbox[1], xmax: bbox[2], ymax: bbox[3] }));
-  const footprints = placed().map(footprint).reverse();  // the best on top
-  footprints.at(-1)?.setAttribute("tabindex", "0");
-  $("map").replaceChildren(...groups, labels, ...footprints);
-  if (lit) $("map").querySelector(`[data-same="${lit}"]`)?.classList.add("lit");
-  $("see-results").hidden = placed().length === 0;
-  $("map-says").textContent = results.length ? `${placed().length} of ${results.length} results have a place.` : "";
+/** Search within the rectangle of two corners in pixels. */
+function choose([upperLeft, lowerRight]) {
+  const [[west, north], [east, south]] = [degrees(upperLeft), degrees(lowerRight)];
+  const sides = east - west >= 360 ? [-180, 180] : [wrapped(west), wrapped(east)];
+  setArea({ bbox: [sides[0], south, sides[1], north] });
+  page.onChange();
 }
 
-function graticule() {
-  const [low, high] = [projected.from(0, HEIGHT), projected.from(WIDTH, 0)];
-  const [lines, labels] = [makeSvg("g"), makeSvg("g", { "aria-hidden": "true" })];
-  const label = (x, y, text, anchor) => {
-    const element = makeSvg("text", { x, y, "text-anchor": anchor });
-    element.textContent = text;
-    labels.append(element);
-  };
-  for (const { value, label: text } of ticks(low.lon, high.lon, "EW")) {
-    const { x } = projected.at(value, 0);
-    lines.append(makeSvg("line", { x1: x, x2: x, y1: 0, y2: HEIGHT }));
-    if (x > 40 && x < WIDTH - 16) label(x, HEIGHT - 4, text, "middle");
+function onDrawn(tool, corners) {
+  if (tool === "rectangle") return choose(corners);
+  const polygon = corners.map(degrees);
+  const turns = Math.round(polygon[0][0] / 360);  // the map may show the earth several times, side by side
+  for (const corner of polygon) corner[0] -= 360 * turns;
+  if (polygon.some(([lon]) => Math.abs(lon) > 180)) {
+    $("map-says").textContent = "A polygon cannot go across 180° of longitude; draw a rectangle.";
+    return;
   }
-  for (const { value, label: text } of ticks(low.lat, high.lat, "NS")) {
-    const { y } = projected.at(0, value);
-    lines.append(makeSvg("line", { x1: 0, x2: WIDTH, y1: y, y2: y }));
-    if (y > 12 && y < HEIGHT - 16) label(3, y - 3, text, "start");
+  setArea({ polygon });
+  page.onChange();
+}
+
+/** Say on the tools which of them is in use, and of a polygon whether it can be closed. */
+function showTool(tool, corners) {
+  for (const [name, id] of Object.entries(TOOLS)) $(id).setAttribute("aria-pressed", String(name === tool));
+  $("draw-polygon").textContent = corners >= 3 ? "Close the polygon" : "Draw a polygon";
+  $("map-says").textContent = WORDS[tool] ?? "";
+}
+
+const rankOf = (same) => Number(same?.match(/^result-(\d+)$/)?.[1]) || null;
+
+function lightUp(rank) {
+  if (!map || rank === lit) return;
+  for (const source of ["footprints", "middles"]) {
+    if (lit) map.removeFeatureState({ source, id: lit });
+    if (rank) map.setFeatureState({ source, id: rank }, { lit: true });
   }
-  return { lines, labels };
+  lit = rank;
 }
 
-function boxes(name, box) {
-  return makeSvg("g", { class: name }, ...spans(box).map(([west, east]) => {
-    const [a, b] = [projected.at(west, box.ymax), projected.at(east, box.ymin)];
-    return rect({ x0: a.x, y0: a.y, x1: b.x, y1: b.y });
-  }));
-}
-
-function rect({ x0, y0, x1, y1 }, least = 0) {
-  const [width, height] = [Math.max(x1 - x0, least), Math.max(y1 - y0, least)];
-  return makeSvg("rect", { x: (x0 + x1 - width) / 2, y: (y0 + y1 - height) / 2, width, height });
-}
-
-function footprint(result) {
-  const group = boxes("footprint", result.bbox);
-  group.replaceChildren(...[...group.children].map((one) => {
-    const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(one.getAttribute(name)));
-    return rect({ x0: x, y0: y, x1: x + width, y1: y + height }, LEAST);
-  }));
-  const name = `Rank ${result.rank}: ${result.image_id}. Go to it`;
-  for (const [key, value] of Object.entries({ role: "button", tabindex: "-1", "aria-label": name })) group.setAttribute(key, value);
-  group.dataset.same = `result-${result.rank}`;
-  const title = makeSvg("title");
-  title.textContent = `${result.rank}: ${result.image_id}`;
-  group.append(title);
-  return group;
-}
-
-/** Arrows go from footprint to footprint in order of rank, Enter to the result's card. */
-function walk(event) {
-  const footprints = [...$("map").querySelectorAll(".footprint")].reverse();
-  const here = footprints.indexOf(document.activeElement);
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (here < 0 || (!step && event.key !== "Enter")) return;
-  event.preventDefault();
-  if (!step) return toCard(footprints[here]);
-  const next = footprints[(here + step + footprints.length) % footprints.length];
-  footprints[here].setAttribute("tabindex", "-1");
-  next.setAttribute("tabindex", "0");
-  next.focus();
-}
-
-function toCard(group) {
-  if (group) document.querySelector(`#grid [data-same="${group.dataset.same}"] .card`)?.focus();
+/** Show what a result is, where it is: one that is clicked (its rank), or the next (by 1) or previous one (-1) in order. */
+function onRank({ rank, by }) {
+  const found = placed();
+  const here = found.findIndex((result) => result.rank === (rank ?? lit));
+  const result = found[by ? (Math.max(here, by < 0 ? 0 : -1) + by + found.length) % found.length : here];
+  popup?.remove();
+  if (!result) return;
+  popup = popupOf(result, page).addTo(map);
+  $("map-says").textContent = `Result ${result.rank}: ${nameOf(result.image_id)}`;
+  if (by && !map.getBounds().contains(popup.getLngLat())) map.panTo(popup.getLngLat(), { animate: false });
+  light(`result-${result.rank}`);
 }

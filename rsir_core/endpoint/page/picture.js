@@ -1,5 +1,6 @@
 // An image with its key region and objects drawn over it, and what a query was taken for.
 
+import { nameOf } from "./place.js";
 import { $, count, make, makeSvg, percent, readable } from "./view.js";
 
 const TRIES = 3;
@@ -57,11 +58,11 @@ function queryCaption(query, asked, hasDetector) {
     region && objectList(query.objects, asked.box, hasDetector),
     line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
     line(query.notes && `Reading it: ${query.notes}`),
-    nameLine(query.image_id ?? asked.file?.name) ?? line(asked.descriptor && "An uploaded picture, which a link does not hold"),
+    nameLine(query.image_id ?? (asked.file ?? asked.upload)?.name) ?? line(asked.descriptor && "An uploaded picture, which a link does not hold"),
   ].filter(Boolean);
 }
 
-const nameLine = (name) => name && make("p", { className: "soft one-line", textContent: name, title: name });
+const nameLine = (name) => name && make("p", { className: "soft one-line", textContent: nameOf(name), title: name });
 
 function objectList(objects, drawn, hasDetector) {
   const none = hasDetector ? "No object found" : "No detector";

@@ -1,4 +1,4 @@
-// Where a result is.
+// Where a result is, and what it is called.
 
 /** The middle of a bounding box in degrees; across ±180° xmin > xmax. */
 export function centreOf({ xmin, ymin, xmax, ymax }) {
@@ -7,7 +7,13 @@ export function centreOf({ xmin, ymin, xmax, ymax }) {
 }
 
 /** 47.85000° N, 15.01000° E */
-export function placeInWords({ lat, lon }) {
-  const side = (value, [positive, negative]) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? negative : positive}`;
+export function placeInWords({ lat, lon }, digits = 5) {
+  const side = (value, [positive, negative]) => `${Math.abs(value).toFixed(digits)}°\u00a0${value < 0 ? negative : positive}`;
   return `${side(lat, "NS")}, ${side(lon, "EW")}`;
+}
+
+/** An image's id for people: of a tile, its scene and where in that it lies. */
+export function nameOf(imageId) {
+  const [, scene, x, y] = imageId.match(/^(.*)#xywh=(\d+),(\d+),\d+,\d+/s) ?? [];
+  return scene === undefined ? imageId : `${scene}, tile at ${x}, ${y}`;
 }

@@ -7,6 +7,7 @@ export const blank = (index) => ({
   file: null,  // an upload, or
   image_id: null,  // an image of the index, or
   descriptor: null,  // what an upload was ranked by, of a link: { feature, class_probabilities }
+  upload: null,  // of a descriptor that was an upload's: { id, name, picture }, see `remember`
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
   good: [],  // image ids that are what is looked for
   bad: [],
@@ -16,6 +17,7 @@ export const blank = (index) => ({
   from: "",  // days, YYYY-MM-DD
   to: "",
   bbox: null,  // [west, south, east, north] in degrees; across ±180° west > east
+  polygon: null,  // corners, [lon, lat] each
   copies: false,
   order: "auto",  // `distance` of the API: weights where the query's class is sure, as they harm unknown classes
   version: null,  // the newest; once it is answered, the one that answered
@@ -23,17 +25,21 @@ export const blank = (index) => ({
 
 export const isAsking = (query) => query.file !== null || query.image_id !== null || query.descriptor !== null || query.good.length > 0;
 
-export const isFiltered = ({ classes, from, to, bbox, copies }) => classes.length > 0 || Boolean(from || to || bbox || copies);
+export const isFiltered = ({ classes, from, to, bbox, polygon, copies }) => classes.length > 0 || Boolean(from || to || bbox || polygon || copies);
 
-const NO_FILTER = { classes: [], from: "", to: "", bbox: null, copies: false };
+const NO_FILTER = { classes: [], from: "", to: "", bbox: null, polygon: null, copies: false };
 export const unfiltered = (query) => ({ ...query, ...NO_FILTER });
 
 /** The search with what an upload was ranked by in its stead, so that an address can say it. */
 export function withoutFile(query, answered, classNames) {
   if (query.file === null) return query;
-  const class_probabilities = classNames.map((name) => answered.class_probabilities[name]);
-  const descriptor = { feature: answered.feature, class_probabilities };  // moved by the examples already
+  const descriptor = descriptorOf(answered, classNames);  // moved by the examples already
   return { ...query, file: null, box: null, good: [], bad: [], hide: query.bad, descriptor };
+}
+
+/** What a query was ranked by. */
+export function descriptorOf({ feature, class_probabilities: probabilities }, classNames) {
+  return { feature, class_probabilities: classNames.map((name) => probabilities[name]) };
 }
 
 /** The images that are not among the results: the query itself, and those marked bad. */
@@ -66,7 +72,7 @@ function descriptorFromText(text) {
 export function toAddress(query) {
   const address = new URLSearchParams();
   if (query.image_id !== null) address.set("image_id", query.image_id);
-  if (query.box && query.image_id !== null) address.set("box", query.box.join(","));
+  if (query.box) address.set("box", query.box.join(","));
   if (query.descriptor) address.set("descriptor", descriptorToText(query.descriptor));
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
@@ -74,6 +80,7 @@ export function toAddress(query) {
   for (const id of query.hide) address.append("hide", id);
   for (const name of ["from", "to"]) if (query[name]) address.set(name, query[name]);
   if (query.bbox) address.set("bbox", query.bbox.join(","));
+  if (query.polygon) address.set("polygon", query.polygon.join(";"));
   if (query.copies) address.set("copies", "1");
   if (query.order !== "auto") address.set("order", query.order);
   address.set("k", query.k);
@@ -99,6 +106,7 @@ export function fromAddress(search, index) {
     from: address.get("from") ?? "",
     to: address.get("to") ?? "",
     bbox: numbers("bbox"),
+    polygon: address.get("polygon")?.split(";").map((corner) => corner.split(",").map(Number)) ?? null,
     copies: address.get("copies") === "1",
     order: ORDERS.includes(address.get("order")) ? address.get("order") : query.order,
     version: Number(address.get("version") ?? NaN) || query.version,
@@ -112,13 +120,14 @@ export function toRequest(query, offset, k) {
     ...query.descriptor,
     ...(query.version !== null && { version: query.version }),
     ...(offset && { offset }),
-    ...(query.box && { box: query.box }),
+    ...(query.box && !query.descriptor && { box: query.box }),  // else it is described already
     ...(query.good.length && { positive: query.good }),
     ...(query.bad.length && { negative: query.bad }),
     ...(query.classes.length && { classes: query.classes }),
     ...(query.from && { start: `${query.from}T00:00:00Z` }),
     ...(query.to && { end: `${query.to}T23:59:59.999999Z` }),
     ...(query.bbox && { bbox: query.bbox }),
+    ...(query.polygon && { polygon: query.polygon }),
     ...(query.copies && { near_duplicates: true }),
     distance: query.order,
     ...(offset === 0 && (query.file || query.image_id !== null) && { preview: true }),

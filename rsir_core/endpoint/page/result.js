@@ -4,7 +4,7 @@ import { boxesOf, KINDS, markButtons } from "./cards.js";
 import { copy } from "./copy.js";
 import { factorBar, factorWords } from "./factors.js";
 import { markByKey, showMarks, toggleMark } from "./marks.js";
-import { centreOf, placeInWords } from "./place.js";
+import { centreOf, nameOf, placeInWords } from "./place.js";
 import { fullImage, picture, thumbnail } from "./picture.js";
 import { $, make, percent, readable } from "./view.js";
 
@@ -46,7 +46,7 @@ export function openResult(found) {
   opened = found;
   const { result, place: { number, of, isLast } } = found;
   $("result-place").textContent = `${number} of ${of}`;
-  $("result-title").textContent = readable(result.class || result.image_id);
+  $("result-title").textContent = readable(result.class || nameOf(result.image_id));
   $("previous").disabled = number === 1;
   $("next").disabled = isLast;
   $("around").hidden = !result.window;

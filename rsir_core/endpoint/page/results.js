@@ -3,6 +3,7 @@
 import { ask } from "./ask.js";
 import { hidden, toRequest } from "./query.js";
 
+const AT_ONCE = 1000;  // results of a request, however many are wanted at a time: more come as one scrolls
 const KEPT = 20;  // answers that Back returns to without asking again
 const kept = new Map();  // by what was asked
 
@@ -21,10 +22,11 @@ export function keep(answer) {
  */
 export async function addPage(into, asked, maxK, signal, onWait) {
   const out = hidden(asked);
-  const k = Math.min(asked.k + out.length, maxK - into.next);
+  const wanted = Math.min(asked.k, AT_ONCE);
+  const k = Math.min(wanted + out.length, maxK - into.next);
   const answer = await ask("search", { ...toRequest(asked, into.next, k), signal }, onWait);
   const rows = answer.results.filter(({ image_id }) => !out.includes(image_id));
-  const taken = rows.slice(0, asked.k).map((row, i) => ({ ...row, place: row.rank, rank: into.shown.length + i + 1 }));
+  const taken = rows.slice(0, wanted).map((row, i) => ({ ...row, place: row.rank, rank: into.shown.length + i + 1 }));
   const isAll = taken.length === rows.length;
   into.next = isAll ? into.next + answer.results.length : taken.at(-1).place;
   into.isDone = (isAll && answer.results.length < k) || into.next >= maxK;

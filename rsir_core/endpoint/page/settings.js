@@ -1,12 +1,13 @@
-// How the page looks: theme, size of the cards, boxes; kept in this browser.
+// How the page looks: theme, size of the cards, boxes, map; kept in this browser.
 
 import { $ } from "./view.js";
 
 const KEY = "rsir.look";
+const broad = window.matchMedia("(min-width: 80rem)");  // where the map has a place beside the results
 
 /** Set up once, from what was chosen before. */
 export function setUpSettings() {
-  const chosen = { theme: "auto", size: null, boxes: true, ...read() };
+  const chosen = { theme: "auto", size: null, boxes: true, map: broad.matches, ...read() };
   const change = (changes) => {
     Object.assign(chosen, changes);
     apply(chosen);
@@ -16,9 +17,10 @@ export function setUpSettings() {
   $("theme").addEventListener("change", () => change({ theme: $("theme").value }));
   $("size").addEventListener("input", () => change({ size: $("size").valueAsNumber }));
   $("boxes").addEventListener("change", () => change({ boxes: $("boxes").checked }));
+  $("show-map").addEventListener("change", () => change({ map: $("show-map").checked }));
 }
 
-function apply({ theme, size, boxes }) {
+function apply({ theme, size, boxes, map }) {
   const root = document.documentElement;
   root.style.colorScheme = theme === "auto" ? "" : theme;
   if (size) root.style.setProperty("--card", `${size}rem`);
@@ -26,6 +28,7 @@ function apply({ theme, size, boxes }) {
   $("theme").value = theme;
   if (size) $("size").value = size;
   $("boxes").checked = boxes;
+  $("show-map").checked = map;
 }
 
 function read() {

@@ -34,13 +34,18 @@ export const number = (value) => (value > 0 && value < 0.0005 ? "less than 0.001
 /** Text for those who hear the page. */
 export const heard = (textContent) => make("span", { className: "heard", textContent });
 
-/** What is pointed at or focused, and all that stands for the same (`data-same`), is lit. */
-export function lightTogether(root) {
-  const sameAs = (element) => element?.closest?.("[data-same]")?.dataset.same;
-  const light = (event) => {
-    const same = sameAs(event.target) ?? sameAs(document.activeElement);
-    for (const element of root.querySelectorAll("[data-same]")) element.classList.toggle("lit", element.dataset.same === same);
-  };
-  root.addEventListener("pointerover", light);
-  root.addEventListener("focusin", light);
+const sameAs = (element) => element?.closest?.("[data-same]")?.dataset.same;
+
+/** Light all that stands for the same (`data-same`); null: what is focused. */
+export function light(given) {
+  const same = given ?? sameAs(document.activeElement);
+  for (const element of document.querySelectorAll(".lit")) if (element.dataset.same !== same) element.classList.remove("lit");
+  if (same) for (const element of document.querySelectorAll(`[data-same="${same}"]`)) element.classList.add("lit");
+  document.dispatchEvent(new CustomEvent("light", { detail: same }));
+}
+
+/** What is pointed at or focused, and all that stands for the same, is lit. */
+export function lightTogether() {
+  document.addEventListener("pointerover", (event) => event.target.closest("#map") || light(sameAs(event.target)));
+  document.addEventListener("focusin", (event) => light(sameAs(event.target)));
 }

@@ -17,14 +17,14 @@ export function added(before, total) {
 }
 
 /** How many are found, how fast, in which order. */
-export function inWords({ shown, query, rankedBy, seconds }, asked) {
+export function inWords({ shown, query, rankedBy, seconds }, asked, classesFit) {
   if (!shown.length && asked.copies) return noCopy(query, asked);
   if (!shown.length) return isFiltered(asked) ? "No image passes the filters." : "The index has no other image.";
-  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, query, asked)}.`;
+  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, query, asked, classesFit)}.`;
 }
 
 /** That the class was left out of it, where it was the page's choice; an index without classes says so itself. */
-const order = (rankedBy, query, asked) => (query.class && asked.order === "auto" && !asked.copies && rankedBy === "distance" ? " by looks alone, as the class is unsure" : "");
+const order = (rankedBy, query, asked, classesFit) => (query.class && asked.order === "auto" && !asked.copies && rankedBy === "distance" ? ` by looks alone, as ${classesFit ? "the class is unsure" : "the classes do not fit these images"}` : "");
 
 /** How many of what may be a copy are one, told from pixels. */
 function copies(shown, query, asked) {

@@ -1,44 +1,21 @@
-"""The backend itself: versions of an index in this process, their models or their rows."""
+"""The describing half of the backend: models of an index's versions in this process."""
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher
-from rsir_core.backend.protocol import CompareRequest, DescribeRequest, PartitionRequest
-from rsir_core.backend.version_cache import VersionCache
-from rsir_core.imagery.decode import Picture
-from rsir_core.index.index import Index
+from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher, each
+from rsir_core.backend.protocol import CompareRequest, DescribeRequest
+from rsir_core.backend.version_cache import VersionCache, load_newest
+from rsir_core.imagery.picture import PROBE, Picture
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import PROBE, QueryDescriber, with_preview
-from rsir_core.retrieval.near_duplicates import Kind
-from rsir_core.retrieval.partition_search import PartitionSearch
-from rsir_core.retrieval.query import Descriptor
+from rsir_core.retrieval.describing import QueryDescriber, with_preview
+from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import read_version
-
-A = TypeVar("A")
-T = TypeVar("T")
 
 CONCURRENT_DECODES: Final = 2  # each may briefly take 55 bytes per allowed pixel: 4 bands of float32 in one block
 LARGE_PICTURE: Final = 12_000_000  # bytes of pixels; few of these may wait at the same time
-MAX_VERSIONS_TRIED: Final = 4  # newest versions among which a loadable one is looked for
-
-
-def load_newest(versions: VersionCache[Any], index: str) -> None:
-    """Load the newest loadable version at start-up; later the router decides which versions are held.
-
-    A worker that replaces another must start even if the newest version is broken and an older one is served.
-
-    Raises:
-        Exception: the newest version's error, if none of the last versions can be loaded.
-    """
-    newest = Index(index).version()
-    for version in range(newest, max(newest - MAX_VERSIONS_TRIED, 0), -1):
-        if not versions.hold([version]):
-            return
-    versions.get(newest)
 
 
 class DescriberLoader:
@@ -97,7 +74,7 @@ class DescriberWorker:
         """Describe images, each as well as it can be; those that come at the same time are described together."""
         return await asyncio.gather(*(self._describe(request) for request in asked))
 
-    async def compare(self, asked: list[CompareRequest]) -> list[list[Kind | None] | Exception]:
+    async def compare(self, asked: list[CompareRequest]) -> list[list[Likeness | None] | Exception]:
         """Compare pictures; see `QueryDescriber.compare`."""
         return await asyncio.get_running_loop().run_in_executor(self._comparer, each, self._compare, asked)
 
@@ -121,39 +98,8 @@ class DescriberWorker:
         describer = self._versions.get(request.version)
         return ReadPicture(describer, describer.read(request.source, request.box), request.box, request.preview)
 
-    def _compare(self, request: CompareRequest) -> list[Kind | None]:
+    def _compare(self, request: CompareRequest) -> list[Likeness | None]:
         return self._versions.get(request.version).compare(request.source, request.uris)
 
     async def _describe_together(self, read: list[ReadPicture]) -> list[Descriptor]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, describe_together, read)
-
-
-class SearcherWorker:
-    """Search the rows of an index or a share of them; a `protocol.Searcher`."""
-
-    def __init__(self, index: str, part: int = 0, parts: int = 1) -> None:
-        self._versions = VersionCache(lambda version: PartitionSearch(read_version(index, version), part, parts))
-        load_newest(self._versions, index)
-
-    async def hold(self, versions: list[int]) -> dict[int, str]:
-        """Hold these versions; see `VersionCache.hold`."""
-        return await asyncio.to_thread(self._versions.hold, versions)
-
-    async def answer(self, asked: list[PartitionRequest[T]]) -> list[T | Exception]:
-        """Answer from the rows."""
-        return await asyncio.to_thread(each, lambda request: request.answer(self._versions.get(request.version)), asked)
-
-    async def check_health(self) -> None:
-        """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
-        await asyncio.to_thread(self._versions.newest.probe)
-
-
-def each(function: Callable[[A], T], asked: list[A]) -> list[T | Exception]:
-    """Call a function for each request; where it raises, the exception stands in place of the result."""
-    results: list[T | Exception] = []
-    for request in asked:
-        try:
-            results.append(function(request))
-        except Exception as error:
-            results.append(error)
-    return results
