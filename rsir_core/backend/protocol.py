@@ -108,7 +108,7 @@ class RowsRequest(NamedTuple):
     version: int
     image_ids: list[str]
 
-    def answer(self, rows: PartitionSearch) -> pa.Table:
+    def answer(self, rows: "PartitionSearch") -> pa.Table:
         """Return the rows of those images that are in a share of the rows."""
         return rows.rows_of(self.image_ids)
 
@@ -119,7 +119,7 @@ class ScoredRequest(NamedTuple):
     version: int
     wanted: ScoredQuery
 
-    def answer(self, rows: PartitionSearch) -> ScoredPage:
+    def answer(self, rows: "PartitionSearch") -> ScoredPage:
         """Score a share of the rows."""
         return rows.scored(self.wanted)
 
