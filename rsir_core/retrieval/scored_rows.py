@@ -12,7 +12,6 @@ from rsir_core import schemas
 from rsir_core.arrays import Floats, Ints
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
-from rsir_core.learning.archive_scores import score_index
 from rsir_core.learning.scorer import Scorer
 
 KEPT: Final = 4  # scorers whose probabilities stay in memory, 4 bytes per row each
@@ -80,6 +79,8 @@ class RowScores:
         return self._scores[key]
 
     def _read(self, scorer: Scorer) -> Floats:
+        from rsir_core.learning.archive_scores import score_index  # noqa: PLC0415 -- brings what lists archives
+
         pieces = list(score_index(self._index, self._version, scorer))
         scores = np.concatenate([np.empty(0, np.float32), *(found for _, found in pieces)])
         ids = pa.chunked_array([a for ids, _ in pieces for a in ids[schemas.IMAGE_ID].chunks], pa.string())
