@@ -70,7 +70,7 @@ def openapi() -> dict[str, Any]:
     from rsir_core.endpoint.tokens import Tokens  # noqa: PLC0415
 
     served = ServeConfig(index="index")
-    limits = Limits(served.max_k, served.max_bytes, served.max_pixels)
+    limits = Limits(served.max_k, served.max_bytes, served.max_pixels, served.max_labels)
     nothing: Any = None  # no request is made
     return build_app(nothing, nothing, limits, lambda _: None, Tokens({})).openapi()
 

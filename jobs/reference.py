@@ -11,6 +11,7 @@ from jobs.evaluate import evaluate
 from jobs.finetune_classifier import finetune
 from jobs.finetune_detector import finetune_detector
 from jobs.index import index_archive
+from jobs.labels import labels
 from jobs.propose_boxes import propose_boxes
 from jobs.query import answer_queries
 from jobs.search import search
@@ -19,7 +20,7 @@ from jobs.serve import serve_index
 # In the order in which an archive meets them.
 _ALL: Final[tuple[Job[Any], ...]] = (
     demo, convert_boxes, propose_boxes, finetune_detector, finetune, index_archive, evaluate, search,
-    answer_queries, serve_index, doctor,
+    answer_queries, serve_index, labels, doctor,
 )  # fmt: skip
 JOBS: Final = {job.name: job for job in _ALL}
 

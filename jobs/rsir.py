@@ -23,6 +23,7 @@ NAMES: Final = {  # as they are typed, in the order of the overview, and the job
     "search": "search",
     "query": "query",
     "serve": "serve",
+    "labels": "labels",
     "doctor": "doctor",
 }
 TOKEN: Final = "token"  # noqa: S105 -- a command

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from rsir_core.api.collection import Collection
     from rsir_core.api.hit import Hit
     from rsir_core.api.hits import SearchHits
     from rsir_core.api.scoring import RetrievalScores
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
     from rsir_core.models.regions import Box
     from rsir_core.retrieval.query import Descriptor
 
-__all__ = ["Box", "Descriptor", "Hit", "RetrievalScores", "RsirError", "SearchHits", "SearchIndex", "open"]
+__all__ = [
+    "Box",
+    "Collection",
+    "Descriptor",
+    "Hit",
+    "RetrievalScores",
+    "RsirError",
+    "SearchHits",
+    "SearchIndex",
+    "open",
+]
 _PLACES: Final = {
     "Box": "rsir_core.models.regions",
+    "Collection": "rsir_core.api.collection",
     "Descriptor": "rsir_core.retrieval.query",
     "Hit": "rsir_core.api.hit",
     "RetrievalScores": "rsir_core.api.scoring",

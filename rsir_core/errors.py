@@ -96,6 +96,10 @@ class StorageError(RsirError):
     """A store cannot be opened, read or written: it is full, out of reach, or refuses access."""
 
 
+class ReadOnlyError(StorageError):
+    """A store lets an index be read and not be written, as labels would have to be."""
+
+
 class QueryError(RsirError):
     """Report that a query cannot be answered as asked.
 

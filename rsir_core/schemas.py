@@ -37,6 +37,9 @@ OBJECT_BOX: Final = "object_box"
 STAGE: Final = "stage"
 KIND: Final = "kind"
 MESSAGE: Final = "message"
+COLLECTION: Final = "collection"
+LABEL: Final = "label"
+BY: Final = "by"
 
 FAILURE_COLUMNS: Final = (URI, STAGE, KIND, MESSAGE)  # what is told of a file that cannot be described
 FAILURE: Final = [pa.field(name, pa.string()) for name in (STAGE, KIND, MESSAGE)]  # all null: no failure
@@ -112,10 +115,20 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
         pa.field("skipped", pa.int32()),  # tiles that are mostly nodata
     ]
 )
+LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collection the newest counts
+    [
+        pa.field(COLLECTION, pa.string(), nullable=False),
+        *_KEY[:2],
+        pa.field(LABEL, pa.string()),  # null: the image's label is withdrawn
+        pa.field(BY, pa.string()),  # who labelled it; null: unknown
+        pa.field(TIME, UTC, nullable=False),  # of labelling
+    ]
+)
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
 RANKED_BY: Final = "ranked_by"
 SAME_PICTURE: Final = "same_picture"
+SCORE: Final = "score"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
     [
         *(pa.field(f"query_{name}", kind) for name, kind in (
@@ -133,6 +146,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
         pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
+        pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])

@@ -13,6 +13,7 @@ TINY = {
     "index": "--images 24",
     "listing": "--images 300",
     "load": "--rows 1000",
+    "marks": "--repeats 1",
     "memory": "--few 24 --many 30",
     "metrics": "--rows 200",
     "nodes": "--images 24 --watch-seconds 0.1",
@@ -28,6 +29,7 @@ TINY = {
 KEYS = {  # that others rely on
     "index": {"images", "ratio_plain_loop", "ratio_user_script", "cpu_ms_outside_models"},
     "memory": {"ratio_100k_10k"},
+    "marks": {"average_precision", "fit_1000_marks_seconds"},
     "metrics": {"seconds", "peak_bytes"},
     "pca": {"ratio_incremental_pca", "max_angle"},
     "startup": {"help_seconds", "open_and_search_seconds", "search_image_seconds", "unchanged_index_seconds"},

@@ -26,12 +26,17 @@ MAY_IMPORT = {
     "models": {"arrays", "errors", "extras", "storage"},
     "search": {"arrays", "errors", "schemas", "geo"},
     "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
-    "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index"},
+    "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index", "learning"},
+    "learning": {"arrays", "errors", "schemas", "storage", "index"},
+    "export": {"errors", "schemas", "geo", "storage", "index"},
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
-    "endpoint": {"errors", "schemas", "geo", "archive", "imagery", "models", "search", "retrieval", "backend"},
+    "endpoint": {
+        *("errors", "schemas", "geo", "archive", "imagery", "models", "search", "index", "retrieval"),
+        *("backend", "export", "learning"),
+    },
     "api": {
         *("arrays", "errors", "extras", "schemas", "geo", "storage", "imagery", "archive"),
-        *("models", "search", "index", "retrieval", "evaluation"),
+        *("models", "search", "index", "retrieval", "export", "learning", "evaluation"),
     },
     "boxes": {"arrays", "errors", "storage", "imagery", "archive", "models"},
     "training": {"arrays", "errors", "schemas", "storage", "imagery", "archive", "models", "boxes"},
@@ -90,6 +95,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "querying": {"pipeline"},
         "searching": set[str](),
         "checking": set[str](),
+        "labelling": set[str](),
         "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -139,6 +145,7 @@ MAY_LOAD: dict[str, set[str]] = {
     "import jobs.rsir": set(),
     f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
     "import jobs.searching.search": SEARCHING | {"rich"},
+    "import jobs.labelling.labels": READING | {"numba"},
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
     "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},

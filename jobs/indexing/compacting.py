@@ -11,15 +11,17 @@ from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.diff import anti, semi
 from rsir_core.index.embedding_files import FILE, by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.labels import merge_label_files
 from rsir_core.index.writer import IndexWriter, write_rows
 
 EMBEDDINGS_PER_FILE = 16_384  # about 42 MB at 1,280 dimensions; a worker holds twice that
 
 
 def compact(writer: IndexWriter) -> None:
-    """Compact both tables, each in one atomic commit, unless there is nothing to merge."""
+    """Compact the tables, each in one atomic commit, unless there is nothing to merge."""
     compact_features(writer)
     compact_embeddings(writer)
+    merge_label_files(writer.index)
 
 
 def compact_features(writer: IndexWriter) -> None:

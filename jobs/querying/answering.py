@@ -20,6 +20,8 @@ from rsir_core import schemas
 from rsir_core.arrays import Mask
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.reading import Reading, images_of, pictures_of
+from rsir_core.index.index import Index
+from rsir_core.learning.archive_scores import read_scorer
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.near_duplicates import kinds_of
 from rsir_core.retrieval.partition_search import PartitionSearch
@@ -61,6 +63,8 @@ class AnswerRead:
         self._read = partial(pictures_of, reading=Reading.of(config))
         self._rows = PartitionSearch(served)
         self._ranking = Ranking.of(config, served)
+        self._min_score = config.min_score
+        self._scorer = None if config.collection is None else read_scorer(Index(served.index), config.collection)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one batch."""
@@ -75,7 +79,11 @@ class AnswerRead:
     @cached_property
     def _allowed(self) -> Mask | None:
         """The same for all queries."""
-        return self._rows.passing(self._ranking.filter)
+        allowed = self._rows.passing(self._ranking.filter)
+        if self._scorer is None:
+            return allowed
+        likely = self._rows.scores.of(self._scorer) >= self._min_score
+        return likely if allowed is None else allowed & likely
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
@@ -96,6 +104,8 @@ class AnswerRead:
             columns[schemas.RANK] = range(1, length + 1)
             columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
             columns[schemas.RANKED_BY] = [ranked_by] * length
+            if self._scorer is not None:
+                columns[schemas.SCORE] = self._rows.scores_of(self._scorer, rows[schemas.IMAGE_ID].to_pylist())
             if self._ranking.near_duplicates:
                 columns[schemas.SAME_PICTURE] = kinds_of(picture.pixels, rows[schemas.URI].to_pylist(), self._read)
         return _table(columns, length)

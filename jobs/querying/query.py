@@ -18,6 +18,8 @@ from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, QueryError, RsirError
 from rsir_core.index.diff import listing_table
+from rsir_core.index.index import Index
+from rsir_core.learning.archive_scores import read_scorer
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.retrieval.served_version import ServedVersion, open_version
 from rsir_core.search.filters import Filter
@@ -69,6 +71,7 @@ def answer_queries(config: QueryConfig) -> Summary:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
     served = open_version(config.index)
     _check_filter(config, served)
+    _check_scorer(config, served)
     listing = listing_table(list_images(config.queries))
     log.info("%d queries, %d images in version %d", len(listing), served.images, served.version)
     tally = QueryProgress(len(listing))
@@ -119,6 +122,20 @@ def _check_filter(config: QueryConfig, served: ServedVersion) -> None:
         Filter.of(config).expression(SCHEMA, served.classes)
     except QueryError as error:
         raise ConfigError(f"--{error}") from error
+
+
+def _check_scorer(config: QueryConfig, served: ServedVersion) -> None:
+    """Refuse a collection from which nothing is learned, before anything is described."""
+    if config.collection is None:
+        if config.min_score:
+            raise ConfigError("--min-score: name the collection whose scorer it is about by --collection")
+        return
+    scorer = read_scorer(Index(served.index), config.collection)
+    if scorer is None or scorer.bundle != served.bundle:
+        why = "nobody has learned from it yet" if scorer is None else "it was learned with another model"
+        raise ConfigError(
+            f"--collection {config.collection}: {why}; learn from it by POST /collections/NAME/learn, or from Python"
+        )
 
 
 def _move(fs: Any, unfinished: str, out: str) -> None:

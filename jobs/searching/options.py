@@ -20,4 +20,7 @@ class SearchConfig(RankingOptions, JobConfig):
         "x0,y0,x1,y1 in pixels: the object to centre the key region on; default: the detector's", None
     )
     geojson: bool = option("print the results as a STAC item collection (GeoJSON)", False)
+    out: str | None = option(
+        "file to write the results to: NAME.csv, NAME.geojson, NAME.gpkg or NAME.parquet (GeoParquet)", None
+    )
     open: bool = option("show query and results as pictures in the browser", False)

@@ -31,17 +31,19 @@ def search(config: SearchConfig) -> Summary:
         hits = index.search(
             config.image, config.k, box=config.box, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
             start=config.start, end=config.end, where=config.where,
-            distance=config.distance, near_duplicates=config.near_duplicates,
+            distance=config.distance, near_duplicates=config.near_duplicates, max_distance=config.max_distance,
         )  # fmt: skip
     except QueryError as error:
         if error.kind == "invalid":
             raise ConfigError(str(error)) from error
         raise
+    if config.out:
+        hits.to_file(config.out)
     if config.open:
         _show(hits)
     if config.as_json or config.geojson:
         return _encoded(config, hits)
-    if not config.open:
+    if not config.open and not config.out:
         _print(hits)
     return {}
 

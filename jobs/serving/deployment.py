@@ -163,7 +163,7 @@ class Ingress:
         pictures = GPU_BATCH if config.num_gpus else BATCH
         router = Router(self._describer, self._searchers, *calls, pictures)
         versions = LoadedVersions(config.index, router, config.refresh)
-        limits = Limits(config.max_k, config.max_bytes, config.max_pixels)
+        limits = Limits(config.max_k, config.max_bytes, config.max_pixels, config.max_labels)
         page = PageSettings(config.open_in, config.basemap)
         return build_app(router, versions, limits, RequestMetrics(versions), self._tokens, page)
 

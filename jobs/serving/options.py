@@ -41,4 +41,5 @@ class ServeConfig(RayJobConfig):
     max_k: int = option("most results per query, over all of its pages", 10_000, ge=1)
     max_bytes: int = option("most bytes per upload", 32_000_000, ge=1)
     max_pixels: int = option("most pixels per upload", 100_000_000, ge=1)
+    max_labels: int = option("most labels that one request may save in a collection; 0: none are saved", 1000, ge=0)
     max_concurrency: int = option("queries under way at once; as many again may wait, more are answered 503", 64, ge=1)

@@ -1,5 +1,6 @@
 """The ranked results of a search: iterated, as a table, or as pictures in a notebook."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
@@ -10,6 +11,8 @@ import shapely
 from rsir_core import schemas
 from rsir_core.api.gallery import gallery_html
 from rsir_core.api.hit import FOOTPRINT, Hit
+from rsir_core.export.formats import export_rows
+from rsir_core.export.rows import ranked_rows
 from rsir_core.extras import require
 from rsir_core.retrieval.query import Descriptor, Ranked, RankedBy, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
@@ -86,6 +89,18 @@ class SearchHits(Sequence[Hit]):
         import geopandas  # noqa: PLC0415 -- an extra
 
         return geopandas.GeoDataFrame(self.to_pandas(), geometry=FOOTPRINT, crs="EPSG:4326")
+
+    def to_file(self, path: str | os.PathLike[str]) -> None:
+        """Write the results as a file for GIS and tables, with ranks, scores, times and footprints.
+
+        Args:
+            path: path or URI; its suffix says the format: `.csv`, `.geojson`, `.gpkg` or `.parquet` (GeoParquet).
+
+        Raises:
+            ConfigError: another suffix.
+            StorageError: it cannot be written.
+        """
+        export_rows(ranked_rows(self.ranked.rows), os.fspath(path))
 
     @property
     def _caption(self) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from rsir_core import schemas
+from rsir_core.api.collection import Collection
 from rsir_core.api.hit import Hit
 from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
@@ -23,6 +24,7 @@ from rsir_core.errors import QueryError
 from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
+from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.describing import QueryDescriber, check_box
@@ -94,6 +96,7 @@ class SearchIndex:
         where: Sequence[tuple[str, str, Any]] = (),
         distance: DistanceName = "auto",
         near_duplicates: bool = False,
+        max_distance: float | None = None,
     ) -> SearchHits:
         """Rank the rows of the index for a query.
 
@@ -112,13 +115,15 @@ class SearchIndex:
             distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the
                 classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
+            max_distance: only results up to this distance, of the one that ranks them.
 
         Raises:
             ImageError: the query cannot become a picture.
             QueryError: the query or a filter is not one that this index can answer.
         """
         asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
-                 "k": k, "distance": distance, "near_duplicates": near_duplicates}  # fmt: skip
+                 "k": k, "distance": distance, "near_duplicates": near_duplicates,
+                 "max_distance": max_distance}  # fmt: skip
         try:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
             ranking = Ranking.of(options, self._served)
@@ -167,6 +172,18 @@ class SearchIndex:
         from rsir_core.api.scoring import COLUMNS, score  # noqa: PLC0415 -- brings the evaluation
 
         return score(Index(self.uri).features(self.version, COLUMNS), labels, weighted)
+
+    def collections(self) -> list[str]:
+        """List the names of the collections that have labels."""
+        return [collection.name for collection in read_collections(Index(self.uri))]
+
+    def collection(self, name: str) -> Collection:
+        """Open a collection of labels, which need not have any yet.
+
+        Raises:
+            QueryError: the name is not allowed.
+        """
+        return Collection(Index(self.uri), name, self._rows)
 
     def to_geoparquet(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as one GeoParquet file: QGIS, GeoPandas and DuckDB read its footprints.

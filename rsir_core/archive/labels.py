@@ -121,10 +121,19 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
 
 def split_to_csv(images: Iterable[LabelledImage]) -> str:
     """Format the split as CSV text with the header `uri,label,split`."""
+    return _to_csv(LabelledImage._fields, images)
+
+
+def labels_to_csv(pairs: Iterable[tuple[str, str]]) -> str:
+    """Format (uri, label) pairs as CSV text with the header `uri,label`, which `label_images` reads."""
+    return _to_csv(("uri", "label"), pairs)
+
+
+def _to_csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LabelledImage._fields)
-    writer.writerows(images)
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -7,10 +7,13 @@ backend.
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
+
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
 from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
     from rsir_core.retrieval.partition_search import PartitionSearch
@@ -97,6 +100,28 @@ class ImagesRequest(NamedTuple):
     def answer(self, rows: "PartitionSearch") -> ImagesPage:
         """List the first `offset` + `limit` images of a share of the rows."""
         return rows.images(self.contains, self.of_class, self.offset + self.limit)
+
+
+class RowsRequest(NamedTuple):
+    """Ask for the rows of images; see `PartitionSearch.rows_of`."""
+
+    version: int
+    image_ids: list[str]
+
+    def answer(self, rows: "PartitionSearch") -> pa.Table:
+        """Return the rows of those images that are in a share of the rows."""
+        return rows.rows_of(self.image_ids)
+
+
+class ScoredRequest(NamedTuple):
+    """Ask for the first rows by what a scorer gives them; the first time it reads all stored embeddings."""
+
+    version: int
+    wanted: ScoredQuery
+
+    def answer(self, rows: "PartitionSearch") -> ScoredPage:
+        """Score a share of the rows."""
+        return rows.scored(self.wanted)
 
 
 class SummaryRequest(NamedTuple):

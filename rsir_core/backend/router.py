@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, TypeVar
 
+import pyarrow as pa
+
 from rsir_core.backend.batch import BATCH, Batcher, alone
 from rsir_core.backend.protocol import (
     CellsRequest,
@@ -20,6 +22,8 @@ from rsir_core.backend.protocol import (
     PartitionRequest,
     RankRequest,
     ResolveRequest,
+    RowsRequest,
+    ScoredRequest,
     Searcher,
     SummaryRequest,
 )
@@ -34,7 +38,8 @@ from rsir_core.retrieval.answers import (
     merge_summaries,
 )
 from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Query, Ranked, Ranking
+from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
 
 T = TypeVar("T")
 
@@ -96,7 +101,7 @@ class Router:
         Raises:
             QueryError: one names an image that is not in the index.
         """
-        parts = await self._ask(ResolveRequest(version, queries))
+        parts = await self._ask(ResolveRequest(version, queries), len(queries) <= LIGHT_ROWS)
         return [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
 
     async def rank(self, request: RankRequest) -> Ranked:
@@ -124,6 +129,18 @@ class Router:
             QueryError: the index does not know the class.
         """
         return merge_images(await self._ask(request, is_light=False), request.offset, request.limit)
+
+    async def rows(self, request: RowsRequest) -> pa.Table:
+        """Return the rows of images; those that are not in the index are left out."""
+        return pa.concat_tables(await self._ask(request, is_light=False))
+
+    async def scored(self, request: ScoredRequest, offset: int, limit: int) -> ScoredPage:
+        """Return a page of the rows by what a scorer gives them; `first` of the request covers it.
+
+        Raises:
+            LabelError: the scorer is of another model bundle.
+        """
+        return merge_scored(await self._ask(request, is_light=False), request.wanted.order, offset, limit)
 
     async def summary(self, version: int) -> RowsSummary:
         """Summarise all rows."""

@@ -13,6 +13,8 @@ from rsir_core.backend.protocol import ImagesRequest
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import AccessLog, Record
+from rsir_core.endpoint.collections import add_collections
+from rsir_core.endpoint.downloads import add_downloads
 from rsir_core.endpoint.errors import add_refusals
 from rsir_core.endpoint.guard import add_tokens
 from rsir_core.endpoint.messages import (
@@ -26,6 +28,7 @@ from rsir_core.endpoint.messages import (
 )
 from rsir_core.endpoint.page_files import ALONE, PageSettings, add_page, page_files
 from rsir_core.endpoint.reading import Limits
+from rsir_core.endpoint.scorers import add_scorers
 from rsir_core.endpoint.search import add_search
 from rsir_core.endpoint.tokens import Tokens
 from rsir_core.errors import ImageError, QueryError
@@ -88,6 +91,9 @@ def build_app(
     add_search(app, router, versions, limits)
     _add_state(app, router, versions, limits, tokens, page)
     _add_browse(app, router, versions, limits.max_pixels)
+    add_collections(app, router, versions, limits)
+    add_downloads(app, router, versions, limits)
+    add_scorers(app, router, versions, limits)
     if tokens is not None:
         add_tokens(app, tokens, {"/healthz", *page_files()})
     add_page(app)
@@ -138,6 +144,7 @@ def _add_state(
             "max_k": limits.max_k,
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
+            "max_labels": limits.max_labels,
         }
 
 

@@ -7,7 +7,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from rsir_core.errors import BundleError, ImageError, QueryError, RsirError, StorageError, TableError
+from rsir_core.errors import (
+    BundleError,
+    ImageError,
+    LabelError,
+    QueryError,
+    ReadOnlyError,
+    RsirError,
+    StorageError,
+    TableError,
+)
 
 INVALID: Final = 422  # any other kind
 STATUS: Final[Mapping[str | type[RsirError], int]] = {
@@ -19,6 +28,7 @@ STATUS: Final[Mapping[str | type[RsirError], int]] = {
     "busy": 503,
     TableError: 404,  # a version that a worker had not loaded, and cannot any more
     BundleError: 404,
+    ReadOnlyError: 403,
     StorageError: 503,  # it may answer again
 }
 
@@ -31,7 +41,7 @@ def status_of(error: RsirError) -> int:
 
 def add_refusals(app: FastAPI) -> None:
     """Let an application answer errors by their status and in words."""
-    for kind in (QueryError, ImageError, TableError, BundleError, StorageError):
+    for kind in (QueryError, ImageError, LabelError, TableError, BundleError, StorageError):
         app.exception_handler(kind)(_refuse)
     app.exception_handler(RequestValidationError)(_refuse_parameters)
 

@@ -144,6 +144,7 @@ class IndexJson(TypedDict):
     max_k: int
     max_bytes: int
     max_pixels: int
+    max_labels: int  # that one request may save; 0: none are saved
 
 
 class CellJson(TypedDict):
@@ -240,12 +241,17 @@ def _query(served: ServedVersion, query: Descriptor) -> QueryJson:
 
 def _results(ranking: Ranking, rows: pa.Table) -> list[ResultJson]:
     """Convert rows (see `Ranked`) to what is encoded; orjson formats their times."""
-    results: list[Any] = []
-    for rank, row in enumerate(rows.to_pylist(), ranking.offset + 1):
+    results: list[Any] = [{"rank": rank, **row} for rank, row in enumerate(plain_rows(rows), ranking.offset + 1)]
+    return results
+
+
+def plain_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Convert rows to what orjson encodes; outlines become GeoJSON."""
+    found: list[dict[str, Any]] = rows.to_pylist()
+    for row in found:
         if row[schemas.GEOMETRY] is not None:
             row[schemas.GEOMETRY] = mapping(shapely.from_wkb(row[schemas.GEOMETRY]))
-        results.append({"rank": rank, **row})
-    return results
+    return found
 
 
 def _object(found: DetectedObject) -> ObjectJson:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -17,16 +17,27 @@ from rsir_core.errors import QueryError
 from rsir_core.search.filter_options import in_words
 
 SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
+JSON: Final = "application/json"
 JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limit what a query may ask for."""
+    """Limit what a request may ask for.
+
+    Attributes:
+        max_k: results of a query.
+        max_bytes: of an upload.
+        max_pixels: of an upload.
+        max_labels: labels that one request may save; 0: none are saved.
+    """
 
     max_k: int
     max_bytes: int
     max_pixels: int
+    max_labels: int = 1000
 
 
 async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, bytes | None]:
@@ -35,11 +46,11 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
     Raises:
         QueryError: it is too large, in no such form, or asks for what cannot be.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(request)
     try:
         if kind == "multipart/form-data":
             asked, upload = await _read_form(limited(request, limits.max_bytes, "send a smaller image"))
-        elif kind == "application/json":
+        elif kind == JSON:
             body = await limited(request, min(limits.max_bytes, JSON_BYTES), "ask for less at once").body()
             asked, upload = SearchRequest.model_validate_json(body), None
         else:
@@ -52,6 +63,24 @@ async def read_search(request: Request, limits: Limits) -> tuple[SearchRequest, 
         raise in_words(error) from error
     _check(asked, upload, limits)
     return asked, upload
+
+
+async def read_json(request: Request, model: type[M], max_bytes: int = JSON_BYTES) -> M:
+    """Parse a JSON body. It must say that it is JSON: other sites' pages cannot send that without asking first.
+
+    Raises:
+        QueryError: it is too large, says that it is something else, or does not fit the model.
+    """
+    if (kind := _content_type(request)) != JSON:
+        raise QueryError(f"Content-Type is {kind!r}; send {JSON}", "unsupported")
+    try:
+        return model.model_validate_json(await limited(request, max_bytes, "send less at once").body())
+    except ValidationError as error:
+        raise in_words(error) from error
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:

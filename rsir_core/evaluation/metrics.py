@@ -64,6 +64,21 @@ class Scores:
         part = (self.average_precision[chosen], self.nmrr[chosen], self.precision[chosen], self.interpolated[chosen])
         return Scores(self.queries[chosen], *part, 0)
 
+    def where(self, chosen: Mask, others: "Scores") -> "Scores":
+        """Keep the scores of the chosen queries, a (q,) mask, and take those of the others from another ranking."""
+
+        def either(mine: Doubles, other: Doubles) -> Doubles:
+            return np.where(chosen.reshape(-1, *[1] * (mine.ndim - 1)), mine, other)
+
+        return Scores(
+            self.queries,
+            either(self.average_precision, others.average_precision),
+            either(self.nmrr, others.nmrr),
+            either(self.precision, others.precision),
+            either(self.interpolated, others.interpolated),
+            self.excluded,
+        )
+
     def per_label(self, labels: Sequence[str]) -> dict[str, "Scores"]:
         """Split scores by label of the query, in the order of names; `labels` are those of all rows."""
         of_query = np.asarray(labels)[self.queries]

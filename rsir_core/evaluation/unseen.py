@@ -1,7 +1,6 @@
 """Images of classes that the classifier has never seen: do the weights harm them?"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -47,21 +46,16 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    auto = _weighted_by_auto(feature, class_probabilities)[scores[0].queries]
+    auto = weighted_by_auto(feature, class_probabilities)[scores[0].queries]
     result: dict[str, Any] = {"queries": len(auto), "sure": float(auto.mean())}
     for name in (*DISTANCES, "auto"):
         chosen = auto if name == "auto" else np.full(len(auto), name == "weighted")
-        merged = replace(
-            scores[0],
-            average_precision=np.where(chosen, scores[0].average_precision, scores[1].average_precision),
-            nmrr=np.where(chosen, scores[0].nmrr, scores[1].nmrr),
-            precision=np.where(chosen[:, None], scores[0].precision, scores[1].precision),
-        )
+        merged = scores[0].where(chosen, scores[1])
         result[name] = {"map": merged.map, "anmrr": merged.anmrr, "precision_at": merged.precision_at}
     return result
 
 
-def _weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
+def weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
     """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
     n = len(feature)
     order, searcher = Searcher.of([f"{row:012}" for row in range(n)], feature, class_probabilities)

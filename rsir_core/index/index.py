@@ -220,7 +220,7 @@ class Index:
 
     def keys(self, name: TableName, more: Sequence[str] = ()) -> pa.Table:
         """Read columns `image_id`, `etag` and `more` of a table; no rows if the table does not exist yet."""
-        return self._rows(name, [*KEY, *more])
+        return self.rows(name, [*KEY, *more])
 
     @contextmanager
     def reading(self, name: TableName) -> Iterator[None]:
@@ -244,9 +244,9 @@ class Index:
 
     def scenes(self, tiling: str) -> pa.Table:
         """Read how scenes are cut by a tiling, schema `schemas.SCENES`, one row per scene and etag."""
-        return self._rows("scenes", schemas.SCENES.names, pc.field("tiling") == tiling)
+        return self.rows("scenes", schemas.SCENES.names, pc.field("tiling") == tiling)
 
-    def _rows(self, name: TableName, columns: Sequence[str], wanted: pc.Expression | None = None) -> pa.Table:
+    def rows(self, name: TableName, columns: Sequence[str], wanted: pc.Expression | None = None) -> pa.Table:
         """Read columns of the rows that pass a filter; no rows if the table does not exist yet."""
         if not self.has_table(name):
             return pa.schema([SCHEMAS[name].field(column) for column in columns]).empty_table()

@@ -4,8 +4,10 @@ features/     what is published: one row per image of the archive, changed in on
 embeddings/   append-only cache of described images, keyed by image id and etag
 failures/     files that should be images but cannot be read or described
 scenes/       how large rasters are cut into tiles
+labels/       labels of images in named collections, which people append at any time
 pca/          fitted PCAs by fingerprint
 no_match/     no-match thresholds, by version of features
+scorers/      what was learned from the labels of collections
 bundle/       the model bundle that described all rows
 lease/        the run that may change the index
 runs/         a report of each run
@@ -18,14 +20,15 @@ import pyarrow as pa
 
 from rsir_core import schemas
 
-TableName = Literal["features", "embeddings", "failures", "scenes"]
+TableName = Literal["features", "embeddings", "failures", "scenes", "labels"]
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "features": schemas.FEATURES,
     "embeddings": schemas.EMBEDDINGS,
     "failures": schemas.FAILURES,
     "scenes": schemas.SCENES,
+    "labels": schemas.LABELS,
 }
-KEY: Final = [schemas.IMAGE_ID, schemas.ETAG]  # what identifies a row of every table
+KEY: Final = [schemas.IMAGE_ID, schemas.ETAG]  # what identifies a row of every table but `labels`
 
 CLUSTERS: Final = b"rsir.clusters"  # key in the footer of files of `features`; its value is `Clusters.to_bytes`, base64
 GEO: Final = {  # value of `geo` in the same footers, which makes them GeoParquet; lon/lat is its default
@@ -50,6 +53,11 @@ def bundle_uri(index: str) -> str:
 def no_match_uri(index: str) -> str:
     """Return the URI of an index's no-match thresholds, one file per version."""
     return f"{index}/no_match"
+
+
+def scorer_uri(index: str, name: str) -> str:
+    """Return the URI of a scorer of an index."""
+    return f"{index}/scorers/{name}.json"
 
 
 def pca_uri(index: str, fingerprint: str) -> str:

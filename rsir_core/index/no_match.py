@@ -132,8 +132,8 @@ def nearest_rows(sample: Sample, feature: Floats, class_probabilities: Floats) -
 
 
 def class_agreement(nearest: NearestRows) -> float:
-    """Compute the share of queries, each of them a row, whose nearest other row is of their class; ties count."""
-    return float((nearest.of_any[:, 1] <= nearest.of_other_classes).mean())
+    """Compute the share of queries, each of them a row, whose nearest other row is nearer than any of other classes."""
+    return float((nearest.of_any[:, 1] < nearest.of_other_classes).mean())
 
 
 def _two_smallest(distance: Doubles) -> Doubles:

@@ -1,5 +1,6 @@
 """Answer queries from the rows of a version or a share of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -10,14 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir_core import schemas
+from rsir_core.arrays import Floats, Ints
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
+from rsir_core.learning.scorer import Scorer
 from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.distance import NEAR, ROUNDING
 from rsir_core.search.filters import Filter, columns_to_ask
@@ -37,6 +41,7 @@ RANKED: Final = pa.schema(
         pa.field(PROBABILITY, pa.float32()),  # of the row's class
     ]
 )  # fmt: skip
+ROW_COLUMNS: Final = [name for name in RANKED.names if name in SCHEMA.names]  # without what a query brings
 IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, schemas.CLASS)])
 
 Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
@@ -54,6 +59,7 @@ class PartitionSearch:
     def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.served = served
         self._rows = Partition(Index(served.index), served.version, part, parts)
+        self.scores = RowScores(Index(served.index), served.version, self._rows.table[schemas.IMAGE_ID])
         self.summary = self._summarise()
         self._cells: dict[float, CellCounts] = {}  # by their size, of which there is one for a version
 
@@ -105,12 +111,12 @@ class PartitionSearch:
         hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
         if ranking.near_duplicates:
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
+        if ranking.max_distance is not None:
+            hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by) <= ranking.max_distance))
         nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
-        found = self._rows.take(hits.rows)
-        columns: dict[str, Any] = {name: found[name] for name in RANKED.names if name in SCHEMA.names}
-        columns |= {name: getattr(hits, name) for name in FACTORS}
-        columns[PROBABILITY] = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
-        rows = pa.table([columns[name] for name in RANKED.names], RANKED)
+        rows = self._take(hits.rows)
+        for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
+            rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])
         return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf, ranking.ranked_by)
 
     def neighbours(self, query: Descriptor) -> list[Neighbour]:
@@ -123,6 +129,33 @@ class PartitionSearch:
         found = [Neighbour(*row) for row in zip(*columns, strict=True)]
         own = next((one for one in found if query.image_id in (None, one.image_id) and one.distance == 0), None)
         return [one for one in found if one is not own]
+
+    def rows_of(self, image_ids: Sequence[str]) -> pa.Table:
+        """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
+        return self._take(np.array([place for place in places if place is not None], np.int64))
+
+    def scored(self, wanted: ScoredQuery) -> ScoredPage:
+        """Find the first rows by what a scorer gives them; see `ScoredQuery`."""
+        scores = self.scores.of(wanted.scorer)
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in wanted.left_out]
+        left_out = np.array([place for place in places if place is not None], np.int64)
+        found, total = in_order(scores, wanted.order, wanted.threshold, wanted.first, left_out)
+        counts = np.histogram(scores, BINS, (0, 1))[0].tolist()
+        rows = self._take(found).append_column(schemas.RESULTS.field(schemas.SCORE), [scores[found]])
+        return ScoredPage(counts, total, rows)
+
+    def scores_of(self, scorer: Scorer, image_ids: Sequence[str]) -> Floats:
+        """Return what a scorer gives to images (n,), which must be among these rows."""
+        places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
+        return self.scores.of(scorer)[np.array(places, np.int64)]
+
+    def _take(self, places: Ints) -> pa.Table:
+        """Return rows as answers have them: `ROW_COLUMNS` and the probability of their class."""
+        found = self._rows.take(places)
+        probability = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
+        rows = found.select(ROW_COLUMNS).cast(pa.schema([RANKED.field(name) for name in ROW_COLUMNS]))
+        return rows.append_column(RANKED.field(PROBABILITY), [probability])
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesPage:
         """List the first images by id whose id contains a text (whatever its case), of one class or of all.

@@ -90,12 +90,15 @@ class Ranking:
     filter: Filter = EVERYTHING
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "auto"  # until it is `settled`
+    max_distance: float | None = None  # of the distance that ranks; None: any
 
     @classmethod
     def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0) -> Self:
         """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
-        return cls(options.k, offset, Filter.of(options), options.near_duplicates, distance)
+        return cls(
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance
+        )  # fmt: skip
 
     @property
     def first(self) -> int:

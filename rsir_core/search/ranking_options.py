@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from rsir_core.search.filter_options import FilterOptions
 
@@ -28,3 +28,6 @@ class RankingOptions(FilterOptions):
             "classes fit the archive and the query's nearest rows are surely of its class, else plain)"
         ),
     ] = "auto"
+    max_distance: Annotated[
+        FiniteFloat | None, Field(ge=0, description="only results up to this distance, of the one that ranks them")
+    ] = None

@@ -45,7 +45,10 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert {target for target in targets if "=" not in target} <= set(rules)
         case ["curl", *_]:
-            paths = [re.escape(path).replace(r"\{image_id\}", ".+") for path in openapi()["paths"]]
+            paths = [
+                re.escape(path).replace(r"\{image_id\}", ".+").replace(r"\{name\}", "[^/]+")
+                for path in openapi()["paths"]
+            ]
             (url,) = (word for word in words if word.startswith("http"))
             assert any(re.fullmatch(rf"http://127\.0\.0\.1:8000{path}(\?.*)?", url) for path in paths), url
         case [program, *_]:

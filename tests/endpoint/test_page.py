@@ -101,7 +101,7 @@ def test_an_image_is_picked_and_a_result_searched_from_with_the_keyboard(page: P
     names = page.names()
     assert "beach/beach000.jpg" not in names  # the query
     assert focused(page) == "results-title"
-    press(page, *[Keys.TAB] * 4)  # boxes, size, link, the grid
+    press(page, *[Keys.TAB] * 6)  # boxes, size, link, download, collection, the grid
     assert current_card(page) == names[0]
     press(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     assert current_card(page) == names[1]

@@ -99,7 +99,7 @@ def test_rejected_falsely_are_rows_whose_nearest_other_row_is_too_far(cluster: N
     assert found.false_rejection_rate == pytest.approx(expected) and 0 < expected < 1
     between = distances(feature, feature)
     np.fill_diagonal(between, np.inf)
-    assigned = np.array(index.features()[schemas.CLASS].to_pylist())
+    assigned = schemas.to_matrix(index.features()[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
     agreeing = float((assigned[between.argmin(axis=1)] == assigned).mean())
     assert found.class_agreement == pytest.approx(agreeing) and 0 < agreeing < 1
 

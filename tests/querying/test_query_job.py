@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import rsir_core as rsir
 from jobs.command import parse
 from jobs.demo.scenes import draw_scene
 from jobs.query import answer_queries
@@ -25,7 +26,7 @@ from rsir_core.index.diff import listing_table
 from rsir_core.retrieval.served_version import open_version
 from tests.support import forks
 from tests.support.options import replaced
-from tests.support.serving import Rows, upload
+from tests.support.serving import Rows, copy_of, upload
 
 K = 5
 ray_test = pytest.mark.ray
@@ -204,3 +205,26 @@ def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     for name in ("queries", "index", "out", "k", "classes", "near-duplicates", "batch-size", "actors", "num-gpus"):
         assert f"--{name}" in shown
+
+
+def test_what_was_learned_from_a_collection_scores_and_filters_results(
+    config: QueryConfig, index: str, tmp_path: Path
+) -> None:
+    copy = copy_of(index, tmp_path / "index")
+    names = copy.features(columns=[schemas.IMAGE_ID])[schemas.IMAGE_ID].to_pylist()
+    water = rsir.open(copy.uri).collection("water")
+    water.label({name: "good" if name.startswith(("beach", "river")) else "bad" for name in names})
+    config = replaced(config, index=copy.uri, collection="water")
+    with pytest.raises(ConfigError, match="learn"):
+        answer_queries(config)
+    water.learn()
+    scores = dict(zip(*(water.scored(len(names))[name].to_pylist() for name in ("image_id", "score")), strict=True))
+    answer_queries(config)
+    results, _ = tables(config.out)
+    found = results.select(["image_id", "score"]).drop_null().to_pylist()
+    assert len(found) == 6 * K and all(row["score"] == pytest.approx(scores[row["image_id"]]) for row in found)
+    answer_queries(replaced(config, min_score=0.5, out=str(tmp_path / "likely")))
+    likely, _ = tables(str(tmp_path / "likely"))
+    assert set(likely["image_id"].drop_null().to_pylist()) <= {n for n, s in scores.items() if s >= 0.5}
+    with pytest.raises(ConfigError, match="--collection"):
+        answer_queries(replaced(config, collection=None, min_score=0.5, out=str(tmp_path / "none")))

@@ -4,12 +4,15 @@ import { setUpArchive } from "./archive.js";
 import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { resultCard } from "./cards.js";
+import { setUpCollection } from "./collection.js";
+import { setUpDownload } from "./download.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { setUpLearning } from "./learn.js";
 import { setUpMap, showOnMap } from "./map.js";
-import { marks, setMarks, showMarks, toggleMark } from "./marks.js";
+import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
 import { drawFile, showQuery, sourceOf } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered } from "./query.js";
@@ -34,6 +37,7 @@ let waiting = null;  // a file that was chosen before the index was known
 function show(view) {
   $("results").hidden = view !== "results";
   $("archive").hidden = view !== "archive";
+  $("learned").hidden = view !== "learned";
   $("unlike").hidden ||= view !== "results";
 }
 
@@ -265,6 +269,7 @@ async function start() {
   setUpRecent(index, (query) => go({ ...NEW, ...query }));
   follow();
   setUpArchive(index, pick, complain);
+  setUpCollection(index, { marked: marksOfSearch, onChange: showMarks, onUndo: setMark, onError: complain });
   take(waiting);
 }
 
@@ -285,12 +290,9 @@ $("dismiss").addEventListener("click", () => complain(null));
 $("reset").addEventListener("click", () => go(unfiltered(asked)));
 $("further").addEventListener("click", () => further(true));
 window.addEventListener("scroll", furtherBelow, { passive: true });
-$("refine").addEventListener("click", () => go(marks()));
-$("unmark").addEventListener("click", () => {
-  const refined = asked.good.length + asked.bad.length > 0;
-  setMarks({ good: [], bad: [] });
-  if (refined) go(marks());
-});
+setUpMarks(go);
+setUpLearning({ onPick: pick, onError: complain, show: (isShown) => (isShown ? show("learned") : showFound()) });
+setUpDownload(() => ({ asked, found, index }), complain);
 $("newest").addEventListener("click", () => go({ version: null }));
 $("share").addEventListener("click", () => share(asked, found.query, index.class_names));
 lightTogether();

@@ -24,7 +24,8 @@ async function reach(path, options) {
   }
 }
 
-async function refusal(response) {
+/** What a refusal says, as an Error. */
+export async function refusal(response) {
   const body = await response.json().catch(() => ({}));
   const failed = response.status === 503 ? "is still busy; try again later" : `failed (status ${response.status}); its log says why`;
   const words = body.detail ?? `The endpoint ${failed}.`;

@@ -1,5 +1,6 @@
-// Results that are marked good or bad: kept over pages, until a search is refined by them or they are cleared.
+// Results that are marked good or bad: kept over pages, until they are cleared; and in a collection, if one is chosen.
 
+import { keepLabel, savedLabel } from "./collection.js";
 import { $, heard, make } from "./view.js";
 
 let marked = new Map();  // image id → "good" or "bad"
@@ -16,10 +17,32 @@ export function setMarks({ good, bad }) {
   showMarks();
 }
 
+/** Set up once. `go` is called with the marks to search again with. */
+export function setUpMarks(go) {
+  $("refine").addEventListener("click", () => go(marks()));
+  $("unmark").addEventListener("click", () => {
+    const refined = applied.size > 0;
+    setMarks({ good: [], bad: [] });
+    if (refined) go(marks());
+  });
+}
+
+/** The marks of this search, image id → label; a collection may have more. */
+export const marksOfSearch = () => marked;
+
+const kindOf = (imageId) => marked.get(imageId) ?? savedLabel(imageId);
+
 /** Mark an image, or take that mark away again. */
 export function toggleMark(imageId, kind) {
-  if (marked.get(imageId) === kind) marked.delete(imageId);
-  else marked.set(imageId, kind);
+  const label = kindOf(imageId) === kind ? null : kind;
+  setMark(imageId, label);
+  keepLabel(imageId, label);
+}
+
+/** Mark an image in this search alone, or take that mark away (null). */
+export function setMark(imageId, kind) {
+  if (kind === "good" || kind === "bad") marked.set(imageId, kind);
+  else marked.delete(imageId);
   showMarks();
 }
 
@@ -40,7 +63,7 @@ export function showMarks() {
   $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
   for (const button of document.querySelectorAll(".mark")) {
     const { kind, imageId } = button.dataset;
-    button.setAttribute("aria-pressed", String(marked.get(imageId) === kind));
+    button.setAttribute("aria-pressed", String(kindOf(imageId) === kind));
   }
 }
 

@@ -1,0 +1,104 @@
+// What was learned from the marks of a collection: images by their probability, or those that are worth most to mark next.
+
+import { ask } from "./ask.js";
+import { markButtons } from "./cards.js";
+import { chosenCollection } from "./collection.js";
+import { showMarks, toggleMark } from "./marks.js";
+import { picture, thumbnail } from "./picture.js";
+import { say } from "./status.js";
+import { $, count, heard, make, percent, readable } from "./view.js";
+
+const PAGE = 24;
+
+let page = null;
+let shown = 0;
+let asking = 0;  // counts requests, so that a late answer does not overwrite a newer
+
+/** Set up once. `page`: { onPick, onError, show }; `show` is called before the images are shown and, with false, to go back. */
+export function setUpLearning(given) {
+  page = given;
+  for (const id of ["learn", "learn-again"]) $(id).addEventListener("click", learn);
+  $("learned-order").addEventListener("change", () => list());
+  $("threshold").addEventListener("input", sayThreshold);
+  $("threshold").addEventListener("change", () => list());
+  $("learned-format").addEventListener("change", linkOut);
+  $("learned-more").addEventListener("click", () => list(true));
+  $("unlearn").addEventListener("click", () => page.show(false));
+}
+
+const address = () => `collections/${encodeURIComponent(chosenCollection())}`;
+
+async function learn() {
+  say("Learning from the marks …", true);
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const learned = await ask(`${address()}/learn`, { method: "POST", headers, body: "{}" }, (wait) => say(wait, true));
+    $("estimate").textContent = inWords(learned);
+    $("learned-title").textContent = `Learned from ${chosenCollection()}`;
+    page.show(true);
+    await list();
+    $("learned-title").focus();
+  } catch (error) {
+    say("");
+    page.onError(error);
+  }
+}
+
+function inWords({ positives, negatives, estimate }) {
+  const from = `From ${positives} good and ${negatives} other images.`;
+  if (!estimate) return `${from} Too few to say how well it does: at least 5 of either kind are needed, from different places.`;
+  const n = (rate) => Math.round(100 * rate);
+  const right = estimate.precision === null ? "it took none for good" : `of 100 that it takes for good, about ${n(estimate.precision)} are`;
+  const apart = estimate.separated_by === "cells" ? "of places" : "of scenes";
+  return `${from} Tried on marked images ${apart} that it had not learned from: ${right}; of 100 good ones it finds about ${n(estimate.recall)}.`;
+}
+
+/** From the first or further on. */
+async function list(further = false) {
+  const mine = ++asking;
+  const isBest = $("learned-order").value === "best";
+  const offset = further ? shown : 0;
+  // Whose answer is sure needs no mark, so the threshold is about the best alone.
+  const parameters = new URLSearchParams({ order: $("learned-order").value, threshold: isBest ? $("threshold").value : 0, labelled: isBest, offset, limit: PAGE });
+  say("Scoring the images …", true);
+  try {
+    const answer = await ask(`${address()}/scored?${parameters}`, {}, (wait) => say(wait, true));
+    if (mine !== asking) return;
+    const cards = answer.results.map(card);
+    if (further) $("learned-grid").append(...cards);
+    else $("learned-grid").replaceChildren(...cards);
+    shown = offset + cards.length;
+    $("learned-more").hidden = shown >= answer.total;
+    say(`${shown} of ${count(answer.total, "image")}${isBest ? `, which score at least ${percent(Number($("threshold").value))}` : ", the least certain first"}.`);
+    showMarks();
+  } catch (error) {
+    if (mine !== asking) return;
+    say("");
+    page.onError(error);
+  }
+  sayThreshold();
+}
+
+function sayThreshold() {
+  $("threshold-says").textContent = percent(Number($("threshold").value));
+  linkOut();
+}
+
+function linkOut() {
+  const format = $("learned-format").value;
+  $("learned-download").href = `${address()}/scored/download?format=${format}&threshold=${$("threshold").value}`;
+}
+
+function card(row) {
+  const part = make("i");
+  part.style.width = `${100 * row.score}%`;
+  const button = make(
+    "button",
+    { type: "button", className: "card", title: `${row.image_id}\nSearch from this image`, onclick: () => page.onPick(row.image_id) },
+    picture(thumbnail(row.image_id), ""),
+    make("span", { className: "line" }, heard("Search from "), `${percent(row.score)} good${row.class ? `, ${readable(row.class)}` : ""}`),
+    make("span", { className: "bar" }, part),
+    make("span", { className: "name", textContent: row.image_id }),
+  );
+  return make("li", {}, button, make("span", { className: "judge" }, ...markButtons(row.image_id, toggleMark)));
+}
