@@ -147,12 +147,20 @@ class IndexJson(TypedDict):
     max_labels: int  # that one request may save; 0: none are saved
 
 
+class CellJson(TypedDict):
+    """Count the footprints in a cell whose south-western corner is given in degrees."""
+
+    west: float
+    south: float
+    images: int
+
+
 class DensityJson(TypedDict):
     """Count the footprints of an index by cells of a grid; each counts where its middle is."""
 
     version: int
     degrees: float | None  # side of a cell; null: there are no footprints
-    cells: list[tuple[float, float, int]]  # west and south of each, in degrees, and how many
+    cells: list[CellJson]
 
 
 class HealthJson(TypedDict):
@@ -194,7 +202,8 @@ def density_json(version: int, found: CellCounts | None) -> DensityJson:
     if found is None:
         return {"version": version, "degrees": None, "cells": []}
     west, south = found.column * found.degrees - 180, found.row * found.degrees - 90
-    cells = list(zip(west.tolist(), south.tolist(), found.images.tolist(), strict=True))
+    places = zip(west.tolist(), south.tolist(), found.images.tolist(), strict=True)
+    cells = [CellJson(west=w, south=s, images=n) for w, s, n in places]
     return {"version": version, "degrees": found.degrees, "cells": cells}
 
 

@@ -5,7 +5,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
 
 from rsir_core.arrays import Mask
 from rsir_core.geo.bounding_box import BoundingBox
@@ -31,6 +30,8 @@ def meet_polygon(corners: Corners, outlines: pa.ChunkedArray, bounds: pa.Chunked
         outlines: WKB; null: the bounds are taken in its stead.
         bounds: structs of west, south, east and north, in this order; west > east: across the antimeridian.
     """
+    import shapely  # noqa: PLC0415 -- only searches within a polygon need it
+
     polygon = shapely.Polygon(corners)
     shapely.prepare(polygon)
     shapes = shapely.from_wkb(outlines.to_numpy())
@@ -42,7 +43,9 @@ def meet_polygon(corners: Corners, outlines: pa.ChunkedArray, bounds: pa.Chunked
     return found
 
 
-def _meet_boxes(polygon: shapely.Polygon, west: Any, south: Any, east: Any, north: Any) -> Mask:
+def _meet_boxes(polygon: Any, west: Any, south: Any, east: Any, north: Any) -> Mask:
+    import shapely  # noqa: PLC0415
+
     over = west > east
     first = shapely.box(west, south, np.where(over, 180.0, east), north)
     second = shapely.box(np.where(over, -180.0, west), south, east, north)

@@ -251,8 +251,8 @@ def test_the_keyboard_goes_over_the_map_from_result_to_result(page: Page) -> Non
 def test_the_archive_is_counted_by_cells(page: Page, placed: Placed) -> None:
     answer = httpx.get(f"{placed.url}/density").json()
     size, with_place = answer["degrees"], [row for row in placed.rows if row[schemas.BBOX]]
-    assert sum(count for *_, count in answer["cells"]) == len(with_place)
-    for west, south, count in answer["cells"]:
+    assert sum(cell["images"] for cell in answer["cells"]) == len(with_place)
+    for west, south, count in (cell.values() for cell in answer["cells"]):
         middles = [(180.0, middle(row)[1]) if row is placed.rows[-1] else middle(row) for row in with_place]
         here = [
             1 for lon, lat in middles if west <= (lon + 180) % 360 - 180 < west + size and south <= lat < south + size
@@ -261,9 +261,9 @@ def test_the_archive_is_counted_by_cells(page: Page, placed: Placed) -> None:
     page.click("#see-archive")
     settle(page)
     shown = page.driver.execute_script(
-        "return made.queryRenderedFeatures({layers: ['density']}).map(f => f.properties.count)"
+        "return made.queryRenderedFeatures({layers: ['density']}).map(f => f.properties.images)"
     )
-    assert set(shown) == {count for *_, count in answer["cells"]}
+    assert set(shown) == {cell["images"] for cell in answer["cells"]}
 
 
 def test_without_webgl_the_edges_are_given_by_fields(placed: Placed) -> None:

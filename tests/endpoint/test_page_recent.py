@@ -22,6 +22,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def fresh(page: Page) -> Iterator[Page]:
     """The page in a browser that has kept nothing."""
+    page.driver.execute_script("localStorage.clear()")
+    page.driver.refresh()
+    page.until("document.querySelectorAll('#images .card').length > 0")
     yield page
     page.driver.execute_script("localStorage.clear()")
 

@@ -278,3 +278,18 @@ def test_columns_of_one_value_can_be_asked_for() -> None:
     assert columns_to_ask(SCHEMA) == [
         "image_id", "uri", "height", "width", "notes", "time", "object_class", "object_score", "class", "crs",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polygon_keeps_the_footprints_that_meet_it_and_no_others(seed: int) -> None:
+    """Small footprints all around: many meet the polygon's bounds alone."""
+    rng = np.random.default_rng(seed)
+    found: list[Row] = []
+    for i, (west, south) in enumerate(rng.uniform((-180, -80), (180, 80), (400, 2))):
+        east = west + 8 if west < 172 else west + 8 - 360
+        box = dict(zip(("xmin", "ymin", "xmax", "ymax"), (west, south, east, south + 8), strict=True))
+        found.append(with_outline({"class": "beach", "bbox": box, "time": None, "height": i}))
+    polygon = tuple((float(x), float(y)) for x, y in rng.uniform((-180, -80), (180, 80), (3, 2)))
+    got, expected = answer(found, Filter(polygon=polygon))
+    assert got == expected == [meets_polygon(row, polygon) for row in stored(found)[0]]
+    assert 0 < sum(got) < len(got)

@@ -50,8 +50,8 @@ export function areaFeatures({ bbox, polygon }) {
 
 /** Counts by cells, as squares that are the denser the more images there are, by their logarithm. */
 export function densityFeatures({ degrees, cells }) {
-  const most = Math.log1p(Math.max(...cells.map(([, , count]) => count)));
-  const square = ([west, south, count]) => feature("Polygon", [ring(west, south, west + degrees, south + degrees)], { count, opacity: 0.12 + (0.48 * Math.log1p(count)) / most });
+  const most = Math.log1p(Math.max(...cells.map(({ images }) => images)));
+  const square = ({ west, south, images }) => feature("Polygon", [ring(west, south, west + degrees, south + degrees)], { images, opacity: 0.12 + (0.48 * Math.log1p(images)) / most });
   return { type: "FeatureCollection", features: cells.map(square) };
 }
 
