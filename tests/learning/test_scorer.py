@@ -143,6 +143,8 @@ def test_learning_by_http(marked: tuple[Index, httpx.Client], tmp_path: Path) ->
     assert next_ones["total"] == 14
     doubts = [abs(row["score"] - 0.5) for row in next_ones["results"]]
     assert doubts == sorted(doubts)
+    few = client.get("/collections/water/scored", params={"order": "uncertain", "labelled": False, "limit": 3}).json()
+    assert few["results"] == next_ones["results"][:3]
     threshold = sorted(scores.values())[-5]
     above = client.get("/collections/water/scored", params={"threshold": threshold}).json()
     assert above["total"] == 5 and min(row["score"] for row in above["results"]) >= threshold
