@@ -20,6 +20,7 @@ from rsir_core.index.layout import scorer_uri
 from rsir_core.index.vacuum import vacuum
 from rsir_core.learning.archive_scores import _groups, learn, read_scorer, score_index
 from rsir_core.learning.scorer import FEWEST, LabelledEmbeddings, Scorer, fit_scorer
+from rsir_core.retrieval.scored_rows import Order, in_order
 from tests.support.serving import ONE, copy_of, local_app, serving
 from tests.support.writing import writer_of
 
@@ -143,6 +144,8 @@ def test_learning_by_http(marked: tuple[Index, httpx.Client], tmp_path: Path) ->
     assert next_ones["total"] == 14
     doubts = [abs(row["score"] - 0.5) for row in next_ones["results"]]
     assert doubts == sorted(doubts)
+    few = client.get("/collections/water/scored", params={"order": "uncertain", "labelled": False, "limit": 3}).json()
+    assert few["results"] == next_ones["results"][:3]
     threshold = sorted(scores.values())[-5]
     above = client.get("/collections/water/scored", params={"threshold": threshold}).json()
     assert above["total"] == 5 and min(row["score"] for row in above["results"]) >= threshold
@@ -173,3 +176,14 @@ def test_a_scorer_of_another_model_and_a_damaged_one_are_told(marked: tuple[Inde
     file.write_text("{}")
     with pytest.raises(TableError, match="damaged"):
         read_scorer(index, "water")
+
+
+@pytest.mark.parametrize("order", ["best", "uncertain"])
+def test_the_first_rows_are_those_of_a_full_sort(order: Order) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(200).astype(np.float32)
+    left_out = rng.choice(200, 20, replace=False)
+    rows, total = in_order(scores, order, 0.2, 15, left_out)
+    kept = [i for i in range(200) if scores[i] >= 0.2 and i not in left_out]
+    key = {"best": lambda i: -scores[i], "uncertain": lambda i: abs(scores[i] - 0.5)}[order]
+    assert rows.tolist() == sorted(kept, key=key)[:15] and total == len(kept)
