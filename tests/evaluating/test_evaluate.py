@@ -179,13 +179,14 @@ def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -
     metrics = report_of(made_up, tmp_path / "report", split=split)
     features = Index(made_up).features()
     feature, p = (schemas.to_matrix(features[c]) for c in ("feature", "class_probabilities"))
-    assert metrics["unseen"] == score_unseen(feature, p, labels, CLASSES)
+    assert metrics["unseen"] == json.loads(json.dumps(score_unseen(feature, p, labels, CLASSES)))
     assert metrics["unseen"]["labels"] == ["lake"]
     assert metrics["calibration"] == score_calibration(p, labels, CLASSES, 1.0)
     assert metrics["calibration"]["images"] == 16
-    (unseen, known) = csv.DictReader((tmp_path / "report" / "unseen.csv").read_text().splitlines())
+    (unseen, known, mixed) = csv.DictReader((tmp_path / "report" / "unseen.csv").read_text().splitlines())
     assert float(unseen["auto_map"]) == metrics["unseen"]["unseen"]["auto"]["map"]
     assert float(known["weighted_anmrr"]) == metrics["unseen"]["known"]["weighted"]["anmrr"]
+    assert float(mixed["plain_map"]) == metrics["unseen"]["mixed"]["plain"]["map"]
     assert score(made_up, tmp_path / "all")["unseen"] is None
 
 
