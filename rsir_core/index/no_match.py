@@ -80,13 +80,15 @@ class NoMatchThreshold(NamedTuple):
         return cls(**{name: stored[name] for name in cls._fields if name in stored or name not in cls._field_defaults})
 
     def after(self, changed: int) -> Self | None:
-        """Keep the threshold for a version with some changed rows; None if too many have changed, so measure it again.
+        """Keep the threshold for a version with some changed rows; None: measure it again.
+
+        That is so if too many have changed, or an earlier release measured it, which left the agreement of classes out.
 
         A query's nearest row is a changed one with the probability that any row is. While at most `MAX_CHANGED` of the
         rows have changed, at most that share of the queries has another nearest row than when it was measured.
         """
         known = self._replace(changed=self.changed + changed)
-        return known if known.changed <= MAX_CHANGED * known.rows else None
+        return known if known.changed <= MAX_CHANGED * known.rows and known.class_agreement is not None else None
 
     def is_too_far(self, nearest: float) -> bool | None:
         """Tell whether a query has no match, by the distance of its nearest row; None if nothing can be promised."""

@@ -103,10 +103,11 @@ def test_of_few_labelled_images_or_unknown_labels_nothing_is_said() -> None:
 
 
 def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured() -> None:
-    measured = NoMatchThreshold("bundle", "pca", 1000, 10_000, 0.01, 0.5)
+    measured = NoMatchThreshold("bundle", "pca", 1000, 10_000, 0.01, 0.5, class_agreement=0.99)
     once = measured.after(60)
     assert once == measured._replace(changed=60)
     assert once is not None and once.after(40) == measured._replace(changed=100) and once.after(41) is None
+    assert measured._replace(class_agreement=None).after(1) is None  # as an earlier release measured it
     assert NoMatchThreshold.from_json(once.to_json()) == once
     stored = json.loads(measured.to_json())
     del stored["changed"]  # as versions before wrote it
