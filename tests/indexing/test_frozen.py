@@ -180,7 +180,7 @@ def test_from_no_labels_to_the_weighted_distance(tmp_path: Path, monkeypatch: py
     for row in itertools.islice(after.to_pylist(), 0, None, 7):  # as they would be described
         (fresh,) = found.describe(row["uri"])
         assert fresh.class_probabilities == pytest.approx(row["class_probabilities"], abs=2e-3)
-        hits = found.search(Path(row["uri"]).read_bytes(), k=5)
+        hits = found.search(Path(row["uri"]).read_bytes(), k=5, distance="weighted")
         assert hits.ranked_by == "weighted_distance" and (hits[0].image_id, hits[0].distance) == (row["image_id"], 0)
     assert any(hit.query_weight < 1 for hit in hits)
     assert (
