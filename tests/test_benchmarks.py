@@ -16,6 +16,7 @@ TINY = {
     "marks": "--repeats 1",
     "memory": "--few 24 --many 30",
     "metrics": "--rows 200",
+    "mixed": "",  # of a made-up index
     "nodes": "--images 24 --watch-seconds 0.1",
     "pca": "--rows 1000 --dimensions 32 --components 4",
     "refit": "--rows 200",
@@ -31,6 +32,7 @@ KEYS = {  # that others rely on
     "memory": {"ratio_100k_10k"},
     "marks": {"average_precision", "fit_1000_marks_seconds"},
     "metrics": {"seconds", "peak_bytes"},
+    "mixed": {"archives", "auto_behind_the_better"},
     "pca": {"ratio_incremental_pca", "max_angle"},
     "startup": {"help_seconds", "open_and_search_seconds", "search_image_seconds", "unchanged_index_seconds"},
     "search": {"rows", "queries", "ours_ms", "faiss_flat_ms", "matrix_product_ms", "identical"},
