@@ -10,7 +10,7 @@ from typing_extensions import TypedDict  # pydantic refuses typing's before Pyth
 from rsir_core import schemas
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
-from rsir_core.endpoint.messages import ErrorJson
+from rsir_core.endpoint.messages import refusals
 from rsir_core.endpoint.reading import JSON, Limits, read_json
 from rsir_core.errors import QueryError, ReadOnlyError
 from rsir_core.index.index import Index
@@ -21,17 +21,14 @@ MAX_PAGE: Final = 10_000  # labels in one answer
 BYTES_PER_LABEL: Final = 5000  # of a request; a file name has up to 4,096
 CollectionName = Annotated[str, Path(pattern=NAME, max_length=LONGEST, description="name of the collection")]
 LabelText = Annotated[str, StringConstraints(pattern=LABEL, max_length=LONGEST)]
-REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorJson, "description": text}
-    for status, text in {
-        403: "the index may not be written to, or this endpoint saves no labels",
-        404: "an image that is not in the index",
-        413: "too many bytes",
-        415: "not JSON",
-        422: "a name, a label or a number of labels that is not allowed",
-        503: "the store fails, or too many queries are under way; try again after the seconds in Retry-After",
-    }.items()
-}
+REFUSALS: Final = refusals({
+    403: "the index may not be written to, or this endpoint saves no labels",
+    404: "an image that is not in the index",
+    413: "too many bytes",
+    415: "not JSON",
+    422: "a name, a label or a number of labels that is not allowed",
+    503: "the store fails, or too many queries are under way; try again after the seconds in Retry-After",
+})  # fmt: skip
 
 
 class GivenLabel(BaseModel):

@@ -1,6 +1,7 @@
 """The JSON that the endpoint gives."""
 
 import base64
+from collections.abc import Mapping
 from typing import Any, NotRequired
 
 import orjson
@@ -174,6 +175,11 @@ class ErrorJson(TypedDict):
     """Say in words what is wrong with a request."""
 
     detail: str
+
+
+def refusals(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Describe for /openapi.json what each status of a refusal means."""
+    return {status: {"model": ErrorJson, "description": text} for status, text in texts.items()}
 
 
 def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bytes:

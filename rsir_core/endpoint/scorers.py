@@ -74,9 +74,13 @@ class ScoredJson(TypedDict):
 
 def add_scorers(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
     """Add the routes to an application."""
+    _add_learning(app, versions, limits)
+    _add_scored(app, router, versions)
+
+
+def _add_learning(app: FastAPI, versions: LoadedVersions, limits: Limits) -> None:
     body = {"required": True, "content": {JSON: {"schema": LearnRequest.model_json_schema()}}}
     fitting = asyncio.Lock()  # each may hold 100 MB
-    files = FileWriter()
 
     @app.post(
         "/collections/{name}/learn",
@@ -95,6 +99,10 @@ def add_scorers(app: FastAPI, router: Router, versions: LoadedVersions, limits: 
     async def scorer(name: CollectionName) -> ScorerJson:
         return _json(await asyncio.to_thread(_kept, versions.newest.index, name))
 
+
+def _add_scored(app: FastAPI, router: Router, versions: LoadedVersions) -> None:
+    files = FileWriter()
+
     @app.get(
         "/collections/{name}/scored",
         response_model=ScoredJson,
@@ -109,7 +117,7 @@ def add_scorers(app: FastAPI, router: Router, versions: LoadedVersions, limits: 
         offset: Annotated[int, Query(ge=0, le=100_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 24,
     ) -> Response:
-        """The first time, all stored embeddings are read: half a minute for a million."""
+        """The first time, all stored embeddings are read, which takes a while."""
         version, page = await find(name, ScoredQuery(await of(name), order, threshold), labelled, (offset, limit))
         answer = {"version": version, "total": page.total, "counts": page.counts, "results": plain_rows(page.rows)}
         return Response(orjson.dumps(answer), media_type=JSON)

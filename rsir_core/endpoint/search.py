@@ -1,7 +1,7 @@
 """The route `/search`: from a request to the rows that are ranked for it."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from fastapi import FastAPI, Request, Response
@@ -11,7 +11,7 @@ from rsir_core.backend.protocol import CompareRequest, DescribeRequest, RankRequ
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import Entry
-from rsir_core.endpoint.messages import AnswerJson, ErrorJson, answer_json, item_collection
+from rsir_core.endpoint.messages import AnswerJson, answer_json, item_collection, refusals
 from rsir_core.endpoint.reading import Limits, read_search, request_body
 from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import RsirError, StorageError
@@ -20,18 +20,15 @@ from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.relevance_feedback import Example, refine
 
 GEOJSON: Final = "application/geo+json"
-REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorJson, "description": text}
-    for status, text in {
-        401: "this endpoint wants a token",
-        404: "a name or a version that is not there",
-        413: "too many bytes or pixels",
-        415: "neither a form nor JSON, or an image that has no 8-bit RGB meaning",
-        422: "anything else that cannot be answered as asked",
-        502: "the archive's store refuses or fails",
-        503: "too many queries under way; try again after the seconds in Retry-After",
-    }.items()
-}
+REFUSALS: Final = refusals({
+    401: "this endpoint wants a token",
+    404: "a name or a version that is not there",
+    413: "too many bytes or pixels",
+    415: "neither a form nor JSON, or an image that has no 8-bit RGB meaning",
+    422: "anything else that cannot be answered as asked",
+    502: "the archive's store refuses or fails",
+    503: "too many queries under way; try again after the seconds in Retry-After",
+})  # fmt: skip
 
 
 def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:

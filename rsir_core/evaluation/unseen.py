@@ -9,7 +9,7 @@ from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.index.no_match import FITTING
-from rsir_core.retrieval.query import NEIGHBOURS, SURE
+from rsir_core.retrieval.query import NEIGHBOURS, Neighbour, Ranking
 from rsir_core.search.distance import classes as classes_of
 from rsir_core.search.exact import Searcher
 
@@ -57,14 +57,14 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
 
 def weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
     """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
-    n = len(feature)
-    order, searcher = Searcher.of([f"{row:012}" for row in range(n)], feature, class_probabilities)
+    ids = [f"{row:012}" for row in range(len(feature))]
+    order, searcher = Searcher.of(ids, feature, class_probabilities)
     assigned = classes_of(class_probabilities)
-    agrees, probability = np.zeros(n, bool), np.zeros(n)
-    for row in range(n):
-        near = order[searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True).rows]
-        others = near[near != row][:NEIGHBOURS]
-        agrees[row] = assigned[others[0]] == assigned[row]
-        probability[row] = class_probabilities[others, assigned[row]].mean()
-    weighted: Mask = (probability >= SURE) & (agrees.mean() >= FITTING)
-    return weighted
+    agrees, weighted = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
+    for row, of_class in enumerate(assigned):
+        hits = searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True)
+        near = zip(order[hits.rows].tolist(), hits.distance.tolist(), strict=True)
+        others = [(Neighbour(at, ids[i], float(class_probabilities[i, of_class])), i) for i, at in near if i != row]
+        agrees[row] = assigned[others[0][1]] == of_class
+        weighted[row] = Ranking(1).settled(other for other, _ in others).ranked_by == "weighted_distance"
+    return weighted if agrees.mean() >= FITTING else np.zeros_like(weighted)

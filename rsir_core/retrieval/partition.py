@@ -1,7 +1,7 @@
 """The rows of an index in memory, ready to be searched: what ranks them in arrays, the rest in a mapped file."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -76,16 +76,16 @@ class Partition:
     def __len__(self) -> int:
         return len(self.feature)
 
-    def take(self, positions: Ints) -> pa.Table:
+    def take(self, positions: Ints, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
         """Take rows of `table` in this order. Arrow's own `take` would first put together all of a column's chunks."""
         batch_of = np.searchsorted(self._starts, positions, side="right") - 1
         parts, places = [], []
         for b in np.unique(batch_of):
             mine = np.flatnonzero(batch_of == b)
-            parts.append(self._batches[b].take(pa.array(positions[mine] - self._starts[b])))
+            parts.append(self._batches[b].select(columns).take(pa.array(positions[mine] - self._starts[b])))
             places.append(mine)
         if not parts:
-            return self.table.schema.empty_table()
+            return self.table.select(columns).schema.empty_table()
         return pa.Table.from_batches(parts).combine_chunks().take(pa.array(np.argsort(np.concatenate(places))))
 
     def find(self, column: str, text: str) -> int | None:

@@ -122,7 +122,7 @@ class PartitionSearch:
     def neighbours(self, query: Descriptor) -> list[Neighbour]:
         """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
         near = self._rows.search(query.feature, query.class_probabilities, NEIGHBOURS + 1, None, plain=True)
-        rows = self._rows.take(near.rows)
+        rows = self._rows.take(near.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
         p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
         of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
         columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
@@ -175,7 +175,7 @@ class PartitionSearch:
         if len(found):  # of none, Arrow before 26 cannot select
             best = pc.select_k_unstable(found, min(first, len(found)), [(schemas.IMAGE_ID, "ascending")])
             rows = found["row"].to_numpy()[best.to_numpy()]
-        images = self._rows.take(rows).select(IMAGES.names)
+        images = self._rows.take(rows, IMAGES.names)
         return ImagesPage(len(found), images)
 
     def cells(self, degrees: float) -> CellCounts:

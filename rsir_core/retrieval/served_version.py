@@ -26,8 +26,8 @@ class ServedVersion:
 
     @property
     def classes_fit(self) -> bool:
-        """Tell whether the classes mean something in this archive; an index that has not measured it is trusted."""
-        return self.no_match is None or self.no_match.classes_fit
+        """Tell whether there are classes that mean something in this archive; where nobody measured it, they do."""
+        return bool(self.classes) and (self.no_match is None or self.no_match.classes_fit)
 
 
 def open_version(uri: str, version: int | None = None) -> ServedVersion:

@@ -21,6 +21,7 @@ from rsir_core.arrays import Floats, Mask
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.evaluation.unseen import weighted_by_auto
 from rsir_core.index.index import Index
+from rsir_core.index.no_match import Sample, class_agreement, nearest_rows
 from rsir_core.models.pca import Moments
 from tests.support.made_up import write_index
 
@@ -47,10 +48,13 @@ def _with(chosen: Mask, labels: npt.NDArray[np.str_], added: Sequence[str], n: i
     return chosen | more
 
 
-def scored(embedding: Floats, p: Floats, labels: Sequence[str]) -> dict[str, list[float]]:
+def reduced(embedding: Floats) -> Floats:
+    """Features by a PCA of these alone."""
+    return Moments.of(embedding).fit(min(DIMENSIONS, *(n - 1 for n in embedding.shape))).transform(embedding)
+
+
+def scored(feature: Floats, p: Floats, labels: Sequence[str]) -> dict[str, list[float]]:
     """Precision at each of AT and mAP, in percent, by each distance."""
-    components = min(DIMENSIONS, *(n - 1 for n in embedding.shape))
-    feature = Moments.of(embedding).fit(components).transform(embedding)
     scores = {name: score_retrieval(feature, p, labels, name == "weighted") for name in ("plain", "weighted")}
     auto = weighted_by_auto(feature, p)[scores["plain"].queries]
     scores["auto"] = scores["weighted"].where(auto, scores["plain"])
@@ -79,14 +83,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Path(options.split).open(newline="") as file:
             trained = {row["uri"] for row in csv.DictReader(file) if row["split"] == "train"}
         test = np.array([uri not in trained for uri in rows[schemas.URI].to_pylist()])
-    result, worst = {}, [0.0] * len(AT)
+    result, agreement, worst = {}, {}, [0.0] * len(AT)
     for name, chosen in archives(labels, np.isin(labels, classes), test):
         if not chosen.any():
             continue
-        found = result[name] = scored(embedding[chosen], p[chosen], labels[chosen].tolist())
+        feature = reduced(embedding[chosen])
+        found = result[name] = scored(feature, p[chosen], labels[chosen].tolist())
+        rows_here = Sample(feature, p[chosen])
+        agreement[name] = round(100 * class_agreement(nearest_rows(rows_here, *rows_here)), 1)
         best = [max(found["plain"][i], found["weighted"][i]) for i in range(len(AT))]
         worst = [min(w, found["auto"][i] - best[i]) for i, w in enumerate(worst)]
-    print(json.dumps({"at": [*AT, "map"], "archives": result, "auto_behind_the_better": [round(-w, 2) for w in worst]}))
+    behind = [round(-w, 2) for w in worst]
+    found_all = {"at": [*AT, "map"], "archives": result, "class_agreement": agreement, "auto_behind_the_better": behind}
+    print(json.dumps(found_all))
 
 
 if __name__ == "__main__":

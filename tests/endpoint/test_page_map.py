@@ -324,6 +324,7 @@ def test_a_basemap_that_does_not_answer_is_said_and_the_map_works(chromium: Any,
             page.open(f"?image_id={ONE}&k=3")
             page.until("Boolean(window.made?.getSource('middles'))")
             page.until("made.queryRenderedFeatures({layers: ['middles', 'footprints']}).length > 0")
+            assert "127.0.0.1" in page.text("#map-problem") and set(drawn(page)) <= {1, 2, 3}
         chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", kept)
 
 

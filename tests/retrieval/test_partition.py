@@ -1,9 +1,11 @@
 """Rows in memory: those of the table, however many files and shares they come in, whoever wrote them."""
 
+import asyncio
 import gc
 import tempfile
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from deltalake import write_deltalake
 
 from rsir_core import schemas
+from rsir_core.backend.protocol import RankRequest
+from rsir_core.backend.router import Router
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
@@ -20,7 +24,7 @@ from rsir_core.retrieval import partition as resident
 from rsir_core.retrieval import query
 from rsir_core.retrieval.partition import SCHEMA, Partition, in_runs
 from rsir_core.retrieval.partition_search import PartitionSearch
-from rsir_core.retrieval.query import Descriptor, Ranking
+from rsir_core.retrieval.query import Descriptor, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.clusters import Clusters
 from rsir_core.search.filters import EVERYTHING, Filter
@@ -206,6 +210,39 @@ def test_auto_weights_where_the_five_nearest_others_are_surely_of_the_querys_cla
                 ranked, same = (found[0].rank(asked, ranking, None) for ranking in (Ranking(3), settled))
                 assert ranked.ranked_by == settled.ranked_by and ranked.rows == same.rows
     assert len(orders) == 2  # else the test could not fail
+
+
+class InProcess:
+    """A searcher of one share, in this process."""
+
+    def __init__(self, rows: PartitionSearch) -> None:
+        self._rows = rows
+
+    async def hold(self, _: list[int]) -> dict[int, str]:
+        return {}
+
+    async def answer(self, asked: list[Any]) -> list[Any]:
+        return [request.answer(self._rows) for request in asked]
+
+
+def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
+    monkeypatch.setattr(query, "SURE", SURE)
+    whole, *shares = (PartitionSearch(served, part, parts) for part, parts in ((0, 1), (0, 3), (1, 3), (2, 3)))
+    nobody: Any = SimpleNamespace(describe=None)  # what is asked with is described
+    router = Router(nobody, [InProcess(share) for share in shares])
+    table = index.features()
+    feature, p = (schemas.to_matrix(table[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
+
+    async def ranked_by_all() -> list[Ranked]:
+        asked = [Descriptor(None, None, f, of_classes) for f, of_classes in zip(feature, p, strict=True)]
+        return [await router.rank(RankRequest(served.version, one, Ranking(3), resolve=True)) for one in asked]
+
+    together = asyncio.run(ranked_by_all())
+    for found, f, of_classes in zip(together, feature, p, strict=True):
+        alone = whole.rank(Descriptor(None, None, f, of_classes), Ranking(3), None)
+        assert (found.ranked_by, found.rows) == (alone.ranked_by, alone.rows)
+    assert {found.ranked_by for found in together} == {"distance", "weighted_distance"}
 
 
 def test_a_row_without_neighbours_is_ranked_by_looks() -> None:
