@@ -61,7 +61,7 @@ class Collection:
         found = {name: self._find(name) for name in given}
         by_id = {str(image.image_id): given[name] for name, image in found.items()}
         uris = {str(image.image_id): str(image.uri) for image in found.values()}
-        save_labels(self._index, self.name, by_id, uris, by or getpass.getuser())
+        save_labels(self._index, self.name, by_id, uris, by or _user())
 
     def withdraw(self, images: Iterable[Image], by: str = "") -> None:
         """Withdraw the labels of images; raises as `label` does."""
@@ -143,6 +143,14 @@ class Collection:
             if (found := self._rows().as_indexed(by)) is not None:
                 return found
         raise QueryError(f"{name} is no image of {self._index.uri}, by its id or URI; name one that is", "unknown")
+
+
+def _user() -> str | None:
+    """Return the name of the user of this process; None: it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
 
 
 def _name_of(image: Image) -> str:

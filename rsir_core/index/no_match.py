@@ -23,9 +23,9 @@ from rsir_core.storage.filesystem import get_file, names_in
 RATE: Final = 0.01  # share of such queries that still get a match
 QUERIES: Final = 1000
 MAX_CHANGED: Final = 0.01  # share of changed rows up to which a threshold is kept
-# Share of rows that have their class in common with the nearest other row, from which the classes fit the archive: on UC
-# Merced 0.987 where the classifier was trained on all of its classes, 0.945 where every fifth image is of another class,
-# and 0.83 where all are. See docs/results/accuracy.md.
+# Share of rows that have their class in common with the nearest other row, from which the classes fit the archive.
+# UC Merced has 0.987 where the classifier was trained on all classes, 0.945 where every fifth image is of another
+# class, and 0.83 where all are. See docs/results/accuracy.md.
 FITTING: Final = 0.975
 BLOCK: Final = 4096  # rows at a time: 35 MB for `QUERIES` queries
 

@@ -140,7 +140,7 @@ class PartitionSearch:
         scores = self.scores.of(wanted.scorer)
         places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in wanted.left_out]
         left_out = np.array([place for place in places if place is not None], np.int64)
-        found, total = in_order(scores, wanted.order, wanted.threshold, wanted.first, left_out)
+        found, total = in_order(scores, wanted, left_out, self._rows.table[schemas.IMAGE_ID])
         counts = np.histogram(scores, BINS, (0, 1))[0].tolist()
         rows = self._take(found).append_column(schemas.RESULTS.field(schemas.SCORE), [scores[found]])
         return ScoredPage(counts, total, rows)

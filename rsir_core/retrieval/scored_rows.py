@@ -1,5 +1,6 @@
 """Rows in memory with the probabilities that a scorer gives them, and the best or the most uncertain of them."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
@@ -63,6 +64,7 @@ class RowScores:
     def __init__(self, index: Index, version: int, image_ids: pa.ChunkedArray) -> None:
         self._index, self._version, self._ids = index, version, image_ids
         self._scores: OrderedDict[bytes, Floats] = OrderedDict()
+        self._turn = threading.Lock()  # who asks for the same meanwhile waits, and reads nothing
 
     def of(self, scorer: Scorer) -> Floats:
         """Return the probability (n,) float32 of each row.
@@ -72,11 +74,12 @@ class RowScores:
             TableError: an embedding is missing.
         """
         key = scorer.to_bytes()
-        if key not in self._scores:
-            self._scores[key] = self._read(scorer)
-            while len(self._scores) > KEPT:
-                self._scores.popitem(last=False)
-        return self._scores[key]
+        with self._turn:
+            if key not in self._scores:
+                self._scores[key] = self._read(scorer)
+                while len(self._scores) > KEPT:
+                    self._scores.popitem(last=False)
+            return self._scores[key]
 
     def _read(self, scorer: Scorer) -> Floats:
         from rsir_core.learning.archive_scores import score_index  # noqa: PLC0415 -- brings what lists archives
@@ -91,28 +94,40 @@ class RowScores:
         return found
 
 
-def in_order(scores: Floats, order: Order, threshold: float, first: int, left_out: Ints) -> tuple[Ints, int]:
-    """Find the first rows by score, and how many score at least the threshold.
+def in_order(scores: Floats, wanted: ScoredQuery, left_out: Ints, image_ids: pa.ChunkedArray) -> tuple[Ints, int]:
+    """Find the first rows by score, and how many score at least the threshold; ties go to the smaller image id.
+
+    Scores near 1 are often the same float32, so ties are common, and pages would overlap if others broke them.
 
     Args:
         scores: (n,).
-        order: see `ScoredQuery`.
-        threshold: least score.
-        first: how many are wanted.
+        wanted: the order, the threshold and the number of rows.
         left_out: rows to leave out.
+        image_ids: of the n rows.
     """
-    allowed = scores >= threshold
+    allowed = scores >= wanted.threshold
     allowed[left_out] = False
     rows = np.flatnonzero(allowed)
-    key = -scores[rows] if order == "best" else np.abs(scores[rows] - 0.5)
-    return rows[np.argsort(key, kind="stable")[:first]], len(rows)
+    total, key = len(rows), sort_key(scores[rows], wanted.order)
+    if wanted.first < total:
+        near = key <= np.partition(key, wanted.first - 1)[wanted.first - 1]
+        rows, key = rows[near], key[near]
+    ids = [image_ids[row].as_py() for row in rows.tolist()]  # `take` would first put together all chunks
+    keyed = pa.table([key, pa.array(ids, pa.string())], ["key", "id"])
+    best = pc.select_k_unstable(keyed, min(wanted.first, len(rows)), [("key", "ascending"), ("id", "ascending")])
+    return rows[best.to_numpy()], total
+
+
+def sort_key(scores: Floats, order: Order) -> Floats:
+    """Return what rows are sorted by, smallest first."""
+    key: Floats = -scores if order == "best" else np.abs(scores - np.float32(0.5))
+    return key
 
 
 def merge_scored(parts: Sequence[ScoredPage], order: Order, offset: int, limit: int) -> ScoredPage:
     """Merge the first rows of all shares, and keep the page that is wanted; ties go to the smaller image id."""
     rows = pa.concat_tables(part.rows for part in parts)
-    score = rows[schemas.SCORE].to_numpy()
-    key = -score if order == "best" else np.abs(score - 0.5)
+    key = sort_key(rows[schemas.SCORE].to_numpy(), order)
     rows = rows.append_column("key", [key]).sort_by([("key", "ascending"), (schemas.IMAGE_ID, "ascending")])
     counts = np.sum([part.counts for part in parts], axis=0).tolist()
     return ScoredPage(counts, sum(part.total for part in parts), rows.drop_columns(["key"]).slice(offset, limit))

@@ -20,7 +20,7 @@ from rsir_core.index.layout import scorer_uri
 from rsir_core.index.vacuum import vacuum
 from rsir_core.learning.archive_scores import _groups, learn, read_scorer, score_index
 from rsir_core.learning.scorer import FEWEST, LabelledEmbeddings, Scorer, fit_scorer
-from rsir_core.retrieval.scored_rows import Order, in_order
+from rsir_core.retrieval.scored_rows import Order, ScoredQuery, in_order
 from tests.support.serving import ONE, copy_of, local_app, serving
 from tests.support.writing import writer_of
 
@@ -178,12 +178,16 @@ def test_a_scorer_of_another_model_and_a_damaged_one_are_told(marked: tuple[Inde
         read_scorer(index, "water")
 
 
+@pytest.mark.parametrize("first", [15, 1000])
 @pytest.mark.parametrize("order", ["best", "uncertain"])
-def test_the_first_rows_are_those_of_a_full_sort(order: Order) -> None:
+def test_the_first_rows_are_those_of_a_full_sort(order: Order, first: int) -> None:
     rng = np.random.default_rng(0)
-    scores = rng.random(200).astype(np.float32)
+    scores = (rng.integers(0, 9, 200) / 8).astype(np.float32)  # most are tied
+    ids = [f"{i:03}" for i in rng.permutation(200)]
     left_out = rng.choice(200, 20, replace=False)
-    rows, total = in_order(scores, order, 0.2, 15, left_out)
+    scorer = Scorer("good", "bundle", np.zeros(1, np.float32), 0.0, 1, 1, None)
+    wanted = ScoredQuery(scorer, order, 0.2, first)
+    rows, total = in_order(scores, wanted, left_out, pa.chunked_array([ids[:70], ids[70:]]))
     kept = [i for i in range(200) if scores[i] >= 0.2 and i not in left_out]
-    key = {"best": lambda i: -scores[i], "uncertain": lambda i: abs(scores[i] - 0.5)}[order]
-    assert rows.tolist() == sorted(kept, key=key)[:15] and total == len(kept)
+    key = {"best": -scores, "uncertain": abs(scores - 0.5)}[order]
+    assert rows.tolist() == sorted(kept, key=lambda i: (key[i], ids[i]))[:first] and total == len(kept)
