@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rsir_core.archive.kinds import BandChoice
-from rsir_core.archive.listing import ImageFile, list_images
+from rsir_core.archive.listing import ImageFile, list_images, root_of
 from rsir_core.errors import ArchiveError
-from rsir_core.imagery.composite import Channel, Composite, missing_channel
+from rsir_core.imagery.composite import Channel, Composite
 
 _PARTS: Final = re.compile(r"(\{scene\}|\{band\}|\*)")
-_ABSENT: Final = ("missing", -1)  # etag and size
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def list_band_files(archive: str, pattern: str, wanted: BandChoice) -> Iterator[
         raise ArchiveError(f"{archive} has {what}")
     if others:
         log.info("%d files are none of the bands and are left out, for example %s", others, example)
-    yield from (_scene(bands, wanted) for bands in scenes.values())
+    yield from (_scene(bands, matches, wanted) for bands in scenes.values())
 
 
 def composite_file(
@@ -85,15 +84,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _scene(bands: dict[str, ImageFile], wanted: BandChoice) -> ImageFile:
-    def of(part: str) -> list[Channel]:
-        found = [bands.get(name) for name in wanted.names]
-        return [
-            missing_channel(name) if file is None else Channel(getattr(file, part))
-            for name, file in zip(wanted.names, found, strict=True)
-        ]
+def _scene(bands: dict[str, ImageFile], matches: re.Pattern[str], wanted: BandChoice) -> ImageFile:
+    files = [bands.get(name) or _absent(name, next(iter(bands.values())), matches) for name in wanted.names]
+    image_id = Composite(tuple(Channel(file.image_id) for file in files)).template
+    return composite_file(
+        image_id, [Channel(file.uri) for file in files], [(file.etag, file.size) for file in files], wanted
+    )
 
-    files = [bands.get(name) for name in wanted.names]
-    stored = [(file.etag, file.size) if file else _ABSENT for file in files]
-    image_id = Composite(tuple(of("image_id"))).template
-    return composite_file(image_id, of("uri"), stored, wanted)
+
+def _absent(name: str, other: ImageFile, matches: re.Pattern[str]) -> ImageFile:
+    """Name the file that a band would have beside another band's; it becomes a failure when it is read."""
+    found = matches.fullmatch(other.image_id)
+    start, end = found.span("band") if found else (0, 0)
+    image_id = other.image_id[:start] + name + other.image_id[end:]
+    root = root_of(other.uri, other.image_id)
+    uri = f"{root.before}{image_id}{root.chained}" if root else image_id
+    return ImageFile(image_id, uri, "missing", -1)

@@ -79,10 +79,8 @@ class Composite:
         fields["number"] = [str(n) for n in numbers] if set(numbers) != {1} or not any(values) else []
         for name in ("scale", "offset", "nodata"):
             found = [getattr(channel, name) for channel in self.channels]
-            fields[name] = (
-                ["" if x is None else f"{x:.17g}" for x in found] if any(x is not None for x in found) else []
-            )
-        fields["stretch"] = [f"{x:.17g}" for x in self.stretch or ()]
+            fields[name] = ["" if x is None else _number(x) for x in found] if any(x is not None for x in found) else []
+        fields["stretch"] = [_number(x) for x in self.stretch or ()]
         return "#" + "&".join(f"{name}={','.join(texts)}" for name, texts in fields.items() if any(texts))
 
     @property
@@ -135,6 +133,10 @@ class Composite:
 
 def _quoted(value: str) -> str:
     return quote(value, safe=_ALLOWED).replace(".", "%2E")  # so that the URI ends as no file of an image does
+
+
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")  # as short as it can be read back
 
 
 def scene_end(uri: str) -> int:

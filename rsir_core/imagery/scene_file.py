@@ -76,7 +76,7 @@ def open_scene(uri: str) -> Iterator[Any]:
     """
     composite = Composite.parse(uri)
     faults: list[tuple[str, Exception]] = []
-    uris = [uri] if composite is None else list(dict.fromkeys(_present(channel) for channel in composite.channels))
+    uris = [uri] if composite is None else list(dict.fromkeys(_present(channel, uri) for channel in composite.channels))
     with ExitStack() as stack, quiet(), rasterio.Env(**GDAL):
         files = [_file(stack, file_uri, faults) for file_uri in uris]
         try:
@@ -100,10 +100,10 @@ def open_scene(uri: str) -> Iterator[Any]:
             raise refusal(uris[int(named[1])] if named else uri, error, "take smaller tiles") from error
 
 
-def _present(channel: Channel) -> str:
+def _present(channel: Channel, uri: str) -> str:
     if channel.missing is not None:
-        what = "is missing: its item names none of these; choose others with --bands"
-        raise ImageError(f"band {channel.missing} {what}", "read", "missing")
+        what = f"has no band {channel.missing}: when it was listed, there was none; choose others with --bands"
+        raise ImageError(f"{uri} {what}", "read", "missing")
     return channel.uri
 
 

@@ -256,7 +256,7 @@ def test_bands_on_a_store(tmp_path: Path) -> None:
         ("turned", "decode", "unsupported", "turned against each other"),
         ("number", "decode", "unsupported", r"s_B3\.tif has 1 bands, and none with number 2"),
         ("complex", "decode", "unsupported", r"s_B3\.tif has samples of complex64"),
-        ("unnamed", "read", "missing", "band B3 is missing"),
+        ("unnamed", "read", "missing", "has no band B3"),
     ],
 )
 def test_a_broken_band_says_which(tmp_path: Path, harm: str, stage: str, kind: str, words: str) -> None:
