@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from jobs.command import Summary
 from jobs.indexing.frozen import bundle_for
 from jobs.indexing.gone import check_gone
+from jobs.indexing.listed import list_archive
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import is_published
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.scenes import Scenes, cut_scenes
 from rsir_core import schemas
-from rsir_core.archive.listing import list_images
-from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
@@ -87,9 +86,7 @@ def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tupl
         config: the job's options.
         writer: the run's writer; None in a dry run, which writes nothing.
     """
-    wanted = config.item_selection
-    files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
-    scenes = cut_scenes(index, writer, listing_table(files), config)
+    scenes = cut_scenes(index, writer, listing_table(list_archive(config)), config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))

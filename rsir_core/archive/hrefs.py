@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from rsir_core.archive.listing import etag_of
+from rsir_core.imagery.composite import scene_end
 from rsir_core.imagery.tile_uri import Tile
 
 _ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, digits and -._
@@ -49,9 +50,10 @@ def _is_http(href: str) -> bool:
 
 
 def _scene_and_fragment(href: str) -> tuple[str, str]:
-    """Split a tile's href into the scene's href and the fragment, which is empty for other hrefs."""
+    """Split the href of a tile or a composite into the scene's and the fragment, which is empty for other hrefs."""
     tile = Tile.parse(href)
-    return (href, "") if tile is None else (tile.scene, href[len(tile.scene) :])
+    end = scene_end(href if tile is None else tile.scene)
+    return href[:end], href[end:]
 
 
 def _is_there(uri: str) -> bool:

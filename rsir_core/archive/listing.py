@@ -105,7 +105,8 @@ def root_of(uri: str, image_id: str) -> Root | None:
     """Find the root of the archive of an image or tile; None if the URI does not contain the id."""
     place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
     if place < 0 and (place := uri.rfind(image_id)) < 0:
-        return None
+        scene, mark, _ = image_id.rpartition("#xywh=")  # of a composite's tile: its fragment stands between the two
+        return root_of(uri, scene) if mark and "::" not in uri else None
     end = place + len(image_id)
     _, chain, rest = uri[end:].partition("::")
     return Root(uri[:place], chain + rest)
