@@ -26,6 +26,8 @@ BBOX: Final = "bbox"
 GEOMETRY: Final = "geometry"
 CRS: Final = "crs"
 WINDOW: Final = "window"
+CELL: Final = "cell"
+COVERED: Final = "covered"
 EMBEDDING: Final = "embedding"
 FEATURE: Final = "feature"
 CLASS: Final = "class"
@@ -71,6 +73,8 @@ ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older table
     pa.field(GEOMETRY, pa.binary()),  # WKB, lon/lat: the outline; null: not georeferenced
     pa.field(CRS, pa.string()),  # of the file: EPSG:… or WKT
     pa.field(WINDOW, PIXELS),  # of a tile: where in its scene it lies; null: it is a whole image
+    pa.field(CELL, pa.string()),  # of a tile that is a cell of the global grid: its quadkey, see `geo.cells`
+    pa.field(COVERED, pa.float32()),  # of such a tile: share of the cell that has data, 0 to 1
 ]
 
 LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False), pa.field(TIME, UTC)])
@@ -113,6 +117,7 @@ SCENES: Final = pa.schema(  # what the headers of large files said: how each is 
         pa.field("recipe", pa.string()),  # how each tile is read, see `tile_uri`
         pa.field("kept", pa.binary()),  # a bit per tile, row by row; null: all
         pa.field("skipped", pa.int32()),  # tiles that are mostly nodata
+        pa.field("cells", pa.list_(pa.field("element", pa.string()))),  # the tiles, if cells of the global grid
     ]
 )
 LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collection the newest counts

@@ -63,7 +63,7 @@ def _of_unlisted_files(plan: Plan) -> pa.Array:
 
 def _files_of(image_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Map each image to its file: a tile to its scene, others to themselves."""
-    return pc.replace_substring_regex(image_ids, pattern="#xywh=[0-9,]*$", replacement="")
+    return pc.replace_substring_regex(image_ids, pattern="#(xywh|cell)=[0-9,]*$", replacement="")
 
 
 def _place(index: Index) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Range = tuple[FiniteFloat, FiniteFloat]
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
+OVERLAP: Final = 0.25  # default
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
 
 
@@ -54,7 +55,14 @@ class IndexConfig(DescribingConfig):
         None,
         gt=0,
     )
-    overlap: float = option("share of a tile that the next tile covers too", 0.25, ge=0, lt=1)
+    grid: int | None = option(
+        "cut TIFFs and JPEG 2000s along one global grid instead: Web Mercator tiles of this zoom, each read at --tile "
+        "pixels a side (default 256), so that the tiles of all scenes cover the same ground",
+        None,
+        ge=1,
+        le=24,
+    )
+    overlap: float = option("share of a tile that the next tile covers too", OVERLAP, ge=0, lt=1)
     start: Time | None = option("of a catalogue: only items taken at this time (ISO 8601) or later", None)
     end: Time | None = option("of a catalogue: only items taken at this time or earlier", None)
     bbox: Bounds | None = option("of a catalogue: only items that meet west,south,east,north (degrees)", None)
@@ -137,12 +145,14 @@ class IndexConfig(DescribingConfig):
         given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
         if given and not self.is_catalogue:
             raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
+        if self.grid is not None and (self.tile_metres is not None or self.overlap != OVERLAP):
+            raise ValueError("--grid: its cells have a size and do not overlap; omit --tile-metres and --overlap")
         self._check_bands()
 
     def _check_bands(self) -> None:
         apart = self.is_catalogue or self.band_files is not None
         if self.bands is not None and not apart and self.tiling is None:
-            what = "it is about tiles, catalogues and --band-files; give --tile or --tile-metres as well"
+            what = "it is about tiles, catalogues and --band-files; give --tile or --tile-metres or --grid as well"
             raise ValueError(f"--bands {self.bands}: {what}")
         if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
@@ -189,6 +199,6 @@ class IndexConfig(DescribingConfig):
         """Say how scenes are cut; None: they are not cut."""
         from rsir_core.imagery.tile_grid import Tiling  # noqa: PLC0415 -- as above
 
-        if self.tile is None and self.tile_metres is None:
+        if self.tile is None and self.tile_metres is None and self.grid is None:
             return None
-        return Tiling(self.tile or 256, self.overlap, self.tile_metres, self.bands)
+        return Tiling(self.tile or 256, self.overlap, self.tile_metres, self.bands, self.grid)

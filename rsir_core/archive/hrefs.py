@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rsir_core.archive.listing import etag_of
 from rsir_core.imagery.composite import scene_end
-from rsir_core.imagery.tile_uri import Tile
+from rsir_core.imagery.tile_uri import parse_tile
 
 _ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, digits and -._
 
@@ -51,7 +51,7 @@ def _is_http(href: str) -> bool:
 
 def _scene_and_fragment(href: str) -> tuple[str, str]:
     """Split the href of a tile or a composite into the scene's and the fragment, which is empty for other hrefs."""
-    tile = Tile.parse(href)
+    tile = parse_tile(href)
     end = scene_end(href if tile is None else tile.scene)
     return href[:end], href[end:]
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ _ETAGS: Final = (
     "ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated", "mtime", "modify",
     "modificationTime",
 )  # fmt: skip
+_TILE: Final = re.compile(r"#(xywh=[\d,]*|cell=[0-3]*)$")  # what makes a scene's id the id of a tile
 THREADS: Final = 16  # folders listed at once, and listings held ahead
 # Folders without imagery: the log of a Delta table beside the images, and what macOS adds to zip files.
 _SKIPPED: Final = ("_delta_log", "__MACOSX")
@@ -105,8 +107,8 @@ def root_of(uri: str, image_id: str) -> Root | None:
     """Find the root of the archive of an image or tile; None if the URI does not contain the id."""
     place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
     if place < 0 and (place := uri.rfind(image_id)) < 0:
-        scene, mark, _ = image_id.rpartition("#xywh=")  # of a composite's tile: its fragment stands between the two
-        return root_of(uri, scene) if mark and "::" not in uri else None
+        scene = _TILE.sub("", image_id)  # of a composite's tile: its fragment stands between the two
+        return root_of(uri, scene) if scene != image_id and "::" not in uri else None
     end = place + len(image_id)
     _, chain, rest = uri[end:].partition("::")
     return Root(uri[:place], chain + rest)

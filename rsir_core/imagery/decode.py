@@ -30,6 +30,7 @@ from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
+from rsir_core.imagery.cell_tile import read_cell
 from rsir_core.imagery.composite import Composite
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
 from rsir_core.imagery.picture import Picture
@@ -49,7 +50,7 @@ from rsir_core.imagery.rgb import (
     rgb,
 )
 from rsir_core.imagery.scene_file import JPEG_2000, TIFF, open_scene
-from rsir_core.imagery.tile_uri import Tile, orientation_of_scene, read_tile, read_whole
+from rsir_core.imagery.tile_uri import CellTile, orientation_of_scene, parse_tile, read_tile, read_whole
 from rsir_core.storage.reading import read_file
 
 MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Each is a pass over all pixels
@@ -84,7 +85,7 @@ class Pictures:
 
     def read(self, uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
         """Read an image; see `read_picture`."""
-        tile = Tile.parse(uri)
+        tile = parse_tile(uri)
         if tile is None:
             return _read_image(uri, max_pixels)
         if self._scene != tile.scene:
@@ -93,6 +94,9 @@ class Pictures:
             self._orientation = orientation_of_scene(self._dataset, tile.scene)
             self._scene = tile.scene
         try:
+            if isinstance(tile, CellTile):
+                read = read_cell(self._dataset, tile, max_pixels)
+                return replace(_picture(read.decoded), window=read.window, cell=tile.cell, covered=read.covered)
             found = read_tile(self._dataset, tile, max_pixels, self._orientation)
             return replace(_picture(found), window=tile.window)
         except Exception as error:  # reopen for the next tile: the dataset or its connection may be broken

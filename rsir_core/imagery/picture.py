@@ -27,6 +27,8 @@ class Picture:
     time: datetime | None = None  # of acquisition, UTC; None: not in the file
     footprint: "Footprint | None" = None  # None: the file is not georeferenced
     window: "Window | None" = None  # of a tile, in pixels of its scene; None: a whole image
+    cell: str | None = None  # of a tile that is a cell of the global grid: its quadkey
+    covered: float | None = None  # of such a tile: share of the cell that has data
 
 
 PROBE: Final = Picture(np.zeros((32, 32, 3), np.uint8), None)  # to see that pictures are described

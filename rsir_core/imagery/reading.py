@@ -130,6 +130,7 @@ def _columns_of(picture: Picture) -> dict[str, Any]:
     # A copy, which costs 0.02 ms: pyarrow (26.0) never lets go of a memoryview that it has made a value of.
     pixels = picture.pixels.tobytes()
     columns = {schemas.HEIGHT: height, schemas.WIDTH: width, schemas.NOTES: picture.notes, "pixels": pixels}
+    columns |= {schemas.CELL: picture.cell, schemas.COVERED: picture.covered}
     if picture.window is not None:
         columns[schemas.WINDOW] = dict(zip(("x", "y", "width", "height"), picture.window.flatten(), strict=True))
     if picture.footprint is not None:

@@ -75,6 +75,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.filterwarnings("ignore", "Use `@`", PendingDeprecationWarning)  # rasterio's WarpedVRT, of affine 3
         warnings.simplefilter("ignore", NodataShadowWarning)  # both nodata and alpha are honoured, see `alpha_bands`
         yield
 

@@ -159,7 +159,8 @@ def _picture(head: Mapping[str, Any], pixels: Pixels) -> Picture:
     time = head["time"] and datetime.fromisoformat(head["time"])
     bbox, polygon, crs = head["footprint"] or (None, "", "")
     footprint = bbox and Footprint(BoundingBox(*bbox), bytes.fromhex(polygon), crs)
-    return Picture(pixels, head["notes"], time, footprint, head["window"] and Window(*head["window"]))
+    window = head["window"] and Window(*head["window"])
+    return Picture(pixels, head["notes"], time, footprint, window, head["cell"], head["covered"])
 
 
 # Everything below runs in the process.
@@ -220,6 +221,7 @@ def _packed(picture: Picture) -> tuple[JsonObject, memoryview]:
     time = picture.time and picture.time.isoformat()
     head: JsonObject = {"height": height, "width": width, "notes": picture.notes, "time": time}
     head |= {"footprint": None, "window": picture.window and picture.window.flatten()}
+    head |= {"cell": picture.cell, "covered": picture.covered}
     if picture.footprint is not None:
         head["footprint"] = (picture.footprint.bbox, picture.footprint.polygon.hex(), picture.footprint.crs)
     return head, picture.pixels.data

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 from rasterio.windows import Window
 
+from rsir_core.imagery.cell_tile import read_cell
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.orientation import turned
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS, check_size
 from rsir_core.imagery.scene_file import open_scene
-from rsir_core.imagery.tile_uri import Tile, orientation_of_scene, read_tile
+from rsir_core.imagery.tile_uri import CellTile, orientation_of_scene, parse_tile, read_tile
 
 
 def read_surroundings(uri: str, around: float, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -25,9 +26,12 @@ def read_surroundings(uri: str, around: float, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageError: see `read_picture`.
     """
-    tile = Tile.parse(uri)
+    tile = parse_tile(uri)
     if tile is None or around == 0:
         return read_picture(uri, max_pixels)
+    if isinstance(tile, CellTile):
+        with open_scene(tile.scene) as dataset:
+            return Picture(read_cell(dataset, tile, max_pixels, around).decoded.pixels, None)
     with open_scene(tile.scene) as dataset:
         x, y, width, height = tile.window.flatten()
         right, bottom = round(around * width), round(around * height)

@@ -12,9 +12,12 @@ from rasterio.windows import Window
 
 from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
-from rsir_core.imagery.tile_uri import Recipe, Tile, fragment
+from rsir_core.imagery.tile_uri import Recipe, cell_fragment, fragment, recipe_of
 
 EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
+
+MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
+MIN_VALID: Final = 0.5  # share of valid pixels below which a tile is skipped
 
 Size = tuple[int, int]  # width, height, in pixels of the scene
 
@@ -28,15 +31,18 @@ class Tiling:
         overlap: share of a tile that the next one covers too; 0 to less than 1.
         metres: side of a tile on the ground; None: `side` pixels of the scene.
         bands: three or one, by number or name, comma-separated; None: as `rgb.colour_bands` chooses.
+        zoom: of the global grid whose cells are the tiles; None: tiles lie as the scene does.
     """
 
     side: int
     overlap: float
     metres: float | None = None
     bands: str | None = None
+    zoom: int | None = None
 
     def __str__(self) -> str:
-        return f"side={self.side} overlap={self.overlap:g} metres={self.metres} bands={self.bands}"
+        zoom = "" if self.zoom is None else f" zoom={self.zoom}"
+        return f"side={self.side} overlap={self.overlap:g} metres={self.metres} bands={self.bands}{zoom}"
 
 
 class TileGrid(NamedTuple):
@@ -47,6 +53,11 @@ class TileGrid(NamedTuple):
     step: Size
     recipe: Recipe
     kept: Mask | None  # whether each tile is kept, row by row; None: all are
+
+    @property
+    def fragments(self) -> list[str]:
+        """What makes the scene's id the id of each tile that is kept."""
+        return [fragment(window) for window in self.windows]
 
     @property
     def windows(self) -> Iterator[Window]:
@@ -77,13 +88,44 @@ class TileGrid(NamedTuple):
     def of_row(cls, row: dict[str, Any]) -> "TileGrid":
         """Build from columns of `schemas.SCENES`: the inverse of `row`."""
         scene, tile, step = ((row[n]["width"], row[n]["height"]) for n in ("scene", "tile", "step"))
-        parsed = Tile.parse(fragment(Window(0, 0, 0, 0)) + row["recipe"])
-        cut = cls(scene, tile, step, parsed.recipe if parsed else Recipe(), None)
+        cut = cls(scene, tile, step, recipe_of(row["recipe"]), None)
         if row["kept"] is None:
             return cut
         lefts, tops = grid(cut)
         bits = np.unpackbits(np.frombuffer(row["kept"], np.uint8), count=len(lefts) * len(tops))
         return cut._replace(kept=bits.astype(np.bool_))
+
+
+class SceneCells(NamedTuple):
+    """Cut one scene into cells of the global grid.
+
+    Attributes:
+        scene: its size.
+        cells: quadkeys of the cells that are kept.
+        recipe: how each is read.
+        skipped: number of cells that the scene meets, but has data for less than `MIN_VALID` of.
+    """
+
+    scene: Size
+    cells: list[str]
+    recipe: Recipe
+    skipped: int
+
+    @property
+    def fragments(self) -> list[str]:
+        """What makes the scene's id the id of each cell that is kept."""
+        return [cell_fragment(cell) for cell in self.cells]
+
+    def row(self) -> dict[str, Any]:
+        """Return columns of `schemas.SCENES`."""
+        row = {"scene": _sized(self.scene), "recipe": str(self.recipe), "kept": None, "skipped": self.skipped}
+        return {**row, "cells": self.cells}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> "SceneCells":
+        """Build from columns of `schemas.SCENES`: the inverse of `row`."""
+        scene = row["scene"]["width"], row["scene"]["height"]
+        return cls(scene, row["cells"], recipe_of(row["recipe"]), row["skipped"])
 
 
 def _sized(size: Size) -> dict[str, int]:
@@ -125,14 +167,15 @@ def with_tiles(listing: pa.Table, scenes: pa.Table) -> tuple[pa.Table, int]:
         return listing, 0
     pieces, skipped = [listing.filter(pa.array(~is_cut))], 0
     for row in listing.filter(pa.array(is_cut)).to_pylist():
-        cut = TileGrid.of_row(cuts[row[schemas.IMAGE_ID], row[schemas.ETAG]])
+        cut_row = cuts[row[schemas.IMAGE_ID], row[schemas.ETAG]]
+        cut = TileGrid.of_row(cut_row) if cut_row["cells"] is None else SceneCells.of_row(cut_row)
         pieces.append(_tiles(row, cut))
         skipped += cut.skipped
     return pa.concat_tables(pieces), skipped
 
 
-def _tiles(row: dict[str, Any], cut: TileGrid) -> pa.Table:
-    ends, recipe = [fragment(window) for window in cut.windows], str(cut.recipe)
+def _tiles(row: dict[str, Any], cut: TileGrid | SceneCells) -> pa.Table:
+    ends, recipe = cut.fragments, str(cut.recipe)
     n, etag = len(ends), row[schemas.ETAG] + str(cut.recipe._replace(stretch=None))
     columns = {
         schemas.IMAGE_ID: [row[schemas.IMAGE_ID] + end for end in ends],

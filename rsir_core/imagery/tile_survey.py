@@ -14,6 +14,7 @@ from rsir_core import schemas
 from rsir_core.arrays import Doubles, Mask
 from rsir_core.errors import ImageError
 from rsir_core.geo.placement import Placement, placement_of
+from rsir_core.imagery.cell_survey import survey_cells
 from rsir_core.imagery.composite import Composite
 from rsir_core.imagery.rgb import (
     Range,
@@ -27,12 +28,10 @@ from rsir_core.imagery.rgb import (
 )
 from rsir_core.imagery.sandbox import JsonObject, Reader, allow
 from rsir_core.imagery.scene_file import SceneFormatError, open_scene
-from rsir_core.imagery.tile_grid import Size, TileGrid, Tiling, grid
+from rsir_core.imagery.tile_grid import MIN_SIDE, MIN_VALID, SceneCells, Size, TileGrid, Tiling, grid
 from rsir_core.imagery.tile_uri import Recipe, bands_of
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of the overview that gives a scene's sample range and valid parts
-MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
-MIN_VALID: Final = 0.5  # share of valid pixels below which a tile is skipped
 SURVEYED: Final = pa.schema([*schemas.SCENES, *schemas.FAILURE])
 
 
@@ -70,7 +69,8 @@ def survey_scene(uri: str, size: int, tiling: Sequence[Any], max_pixels: int) ->
     size in its header could be wrong.
     """
     allow(1 + max(size, 0) // max_pixels)
-    cut = survey(uri, Tiling(*tiling), max_pixels)
+    wanted = Tiling(*tiling)
+    cut = (survey if wanted.zoom is None else survey_on_grid)(uri, wanted, max_pixels)
     if cut is None:
         return {}
     row = cut.row()
@@ -94,6 +94,22 @@ def survey(uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
         return None
 
 
+def survey_on_grid(uri: str, tiling: Tiling, max_pixels: int) -> SceneCells | None:
+    """Decide from a scene's header which cells of the global grid it shows; None if its format is another.
+
+    Raises:
+        ImageError: as `survey` and `survey_cells`.
+    """
+    try:
+        with open_scene(uri) as dataset:
+            bands, recipe = _recipe(dataset, uri, tiling, (tiling.side, tiling.side), max_pixels)
+            stretch, seen = _sampled(dataset, bands)
+            recipe = recipe._replace(stretch=recipe.stretch or stretch)
+            return survey_cells(dataset, uri, int(tiling.zoom or 0), recipe, seen)
+    except SceneFormatError:
+        return None
+
+
 def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | None:
     scene = dataset.width, dataset.height
     wanted = (tiling.side, tiling.side) if tiling.metres is None else _on_the_ground(dataset, tiling.metres, uri)
@@ -101,15 +117,21 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | 
         return None
     tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
     step = max(1, round(tile[0] * (1 - tiling.overlap))), max(1, round(tile[1] * (1 - tiling.overlap)))
+    read = min(tile[0], tiling.side), min(tile[1], tiling.side)
+    bands, recipe = _recipe(dataset, uri, tiling, None if read == tile else read, max_pixels)
+    stretch, seen = _sampled(dataset, bands)
+    cut = TileGrid(scene, tile, step, recipe._replace(stretch=recipe.stretch or stretch), None)
+    kept = _valid_shares(seen, cut) >= MIN_VALID
+    return cut._replace(kept=None if kept.all() else kept)
+
+
+def _recipe(dataset: Any, uri: str, tiling: Tiling, size: Size | None, max_pixels: int) -> tuple[list[int], Recipe]:
+    """Choose the bands of a scene; returns them with how its tiles are read, but for a sampled stretch."""
     composite = Composite.parse(uri)  # whose bands are chosen already
     chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands and composite is None else ()
     bands = bands_of(dataset, chosen, uri)
     check_blocks(dataset, bands, uri, max_pixels)
-    read = min(tile[0], tiling.side), min(tile[1], tiling.side)
-    cut = TileGrid(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
-    stretch, kept = _sampled(dataset, bands, cut)
-    stretch = (composite and composite.stretch) or stretch
-    return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
+    return bands, Recipe(size, chosen, None if composite is None else composite.stretch)
 
 
 def _on_the_ground(dataset: Any, metres: float, uri: str) -> Size:
@@ -138,21 +160,20 @@ def _metres_per_pixel(placement: Placement, x: float, y: float) -> tuple[float, 
     return float(metres[0]), float(metres[1])
 
 
-def _sampled(dataset: Any, bands: list[int], cut: TileGrid) -> tuple[Range | None, Mask]:
-    """Sample a scene for its sample range (None if it needs none) and for which tiles are not mostly nodata."""
-    lefts, tops = grid(cut)
-    all_kept = np.ones(len(lefts) * len(tops), np.bool_)
+def _sampled(dataset: Any, bands: list[int]) -> tuple[Range | None, Mask]:
+    """Sample a scene for its sample range (None if it needs none) and for which parts are valid.
+
+    The second is a picture of the whole scene, of at most `SAMPLE_SIDE` pixels a side; of one if all of it is valid.
+    """
     palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
     deep = any(dataset.dtypes[band - 1] != "uint8" for band in bands) and not palette
     if not deep and MaskFlags.all_valid in mask_flags(dataset, bands):
-        return None, all_kept
-    scale = min(1.0, SAMPLE_SIDE / max(cut.scene))
-    shape = max(1, round(cut.scene[1] * scale)), max(1, round(cut.scene[0] * scale))
+        return None, np.ones((1, 1), np.bool_)
+    scale = min(1.0, SAMPLE_SIDE / max(dataset.shape))
+    shape = max(1, round(dataset.height * scale)), max(1, round(dataset.width * scale))
     samples, valid = read_samples(dataset, bands, RasterRead(shape=shape if scale < 1 else None, is_mean=False))
     seen: Mask = np.any(valid, axis=0)
-    if not seen.any():
-        return None, ~all_kept
-    return range_of(samples, valid) if deep else None, _valid_shares(seen, cut) >= MIN_VALID
+    return range_of(samples, valid) if deep and seen.any() else None, seen
 
 
 def _valid_shares(seen: Mask, cut: TileGrid) -> Doubles:

@@ -3,6 +3,8 @@
 A tile's URI is the scene's URI with a fragment as W3C Media Fragments defines it for parts of a picture:
 `s3://bucket/scene.tif#xywh=512,0,256,256`. It may be followed by `&size=` (width and height that the window is
 resampled to), `&bands=` and `&stretch=` (the sample range that becomes 0 to 255, the same for all tiles of a scene).
+A tile that is a cell of the global grid (`geo.cells`) is named by that cell in place of a window:
+`s3://bucket/scene.tif#cell=12022233130121&size=256,256`.
 """
 
 import re
@@ -28,12 +30,15 @@ from rsir_core.imagery.rgb import (
 )
 from rsir_core.storage.reading import open_file, reading
 
+CELL_SIZE: Final = (256, 256)  # in pixels, as tiles of web maps have it
+
 _NUMBER: Final = r"[-+.0-9einfa]+"
-_URI: Final = re.compile(
-    r"(?P<scene>.*)#xywh=(?P<window>\d+,\d+,\d+,\d+)(?:&size=(?P<size>\d+,\d+))?(?:&bands=(?P<bands>[\d,]+))?"
-    rf"(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?",
-    re.DOTALL,
+_RECIPE: Final = (
+    r"(?:&size=(?P<size>\d+,\d+))?(?:&bands=(?P<bands>[\d,]+))?"
+    rf"(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?"
 )
+_URI: Final = re.compile(rf"(?P<scene>.*)#xywh=(?P<window>\d+,\d+,\d+,\d+){_RECIPE}", re.DOTALL)
+_CELL_URI: Final = re.compile(rf"(?P<scene>.*)#cell=(?P<cell>[0-3]+){_RECIPE}", re.DOTALL)
 
 
 class Recipe(NamedTuple):
@@ -52,6 +57,16 @@ class Recipe(NamedTuple):
     def __str__(self) -> str:
         parts = {"size": self.size, "bands": self.bands, "stretch": self.stretch}
         return "".join(f"&{name}={','.join(f'{x:.17g}' for x in part)}" for name, part in parts.items() if part)
+
+    @classmethod
+    def of(cls, found: re.Match[str]) -> Self:
+        """Build from a match of `_RECIPE`."""
+        size, bands, stretch = (found[name] and found[name].split(",") for name in ("size", "bands", "stretch"))
+        return cls(
+            (int(size[0]), int(size[1])) if size else None,
+            tuple(int(band) for band in bands or ()),
+            (float(stretch[0]), float(stretch[1])) if stretch else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,13 +92,52 @@ class Tile:
         found = _URI.fullmatch(uri)
         if found is None:
             return None
-        size, bands, stretch = (found[name] and found[name].split(",") for name in ("size", "bands", "stretch"))
-        recipe = Recipe(
-            (int(size[0]), int(size[1])) if size else None,
-            tuple(int(band) for band in bands or ()),
-            (float(stretch[0]), float(stretch[1])) if stretch else None,
-        )
-        return cls(found["scene"], Window(*(int(x) for x in found["window"].split(","))), recipe)
+        return cls(found["scene"], Window(*(int(x) for x in found["window"].split(","))), Recipe.of(found))
+
+
+@dataclass(frozen=True)
+class CellTile:
+    """Name what a scene shows of a cell of the global grid; `parse` is the inverse of `str`.
+
+    Attributes:
+        scene: URI of the scene.
+        cell: quadkey of the cell.
+        recipe: how it is read.
+    """
+
+    scene: str
+    cell: str
+    recipe: Recipe
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that the cell is resampled to."""
+        return self.recipe.size or CELL_SIZE
+
+    def __str__(self) -> str:
+        return f"{self.scene}{cell_fragment(self.cell)}{self.recipe}"
+
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Parse the URI of a cell of a scene; None for other URIs."""
+        found = _CELL_URI.fullmatch(uri)
+        return None if found is None else cls(found["scene"], found["cell"], Recipe.of(found))
+
+
+def recipe_of(text: str) -> Recipe:
+    """Parse what `str` gives of a recipe."""
+    found = re.fullmatch(_RECIPE, text)
+    return Recipe() if found is None else Recipe.of(found)
+
+
+def parse_tile(uri: str) -> Tile | CellTile | None:
+    """Parse the URI of a tile, of either kind; None for other URIs."""
+    return Tile.parse(uri) or CellTile.parse(uri)
+
+
+def cell_fragment(cell: str) -> str:
+    """Format the suffix that makes a scene's id the id of a cell of it."""
+    return f"#cell={cell}"
 
 
 def fragment(window: Window) -> str:

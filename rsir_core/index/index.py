@@ -251,8 +251,13 @@ class Index:
         if not self.has_table(name):
             return pa.schema([SCHEMAS[name].field(column) for column in columns]).empty_table()
         with self.reading(name):
-            found = self.open_table(name).to_pyarrow_dataset().to_table(columns=list(columns), filter=wanted)
-        return _cast(found, SCHEMAS[name])
+            dataset = self.open_table(name).to_pyarrow_dataset()
+            stored = [column for column in columns if column in dataset.schema.names]
+            found = dataset.to_table(columns=stored, filter=wanted)
+        for column in columns:
+            if column not in stored:  # an older table, which a run completes
+                found = found.append_column(column, pa.nulls(len(found), SCHEMAS[name].field(column).type))
+        return _cast(found.select(list(columns)), SCHEMAS[name])
 
     def has_table(self, name: TableName) -> bool:
         """Tell whether a table exists."""
