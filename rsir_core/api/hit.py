@@ -38,6 +38,8 @@ class Hit:
         footprint: outline in degrees of longitude and latitude; None: not georeferenced.
         crs: of the file, EPSG:… or WKT; None: not georeferenced.
         window: of a tile, where in its scene it lies, in pixels; None: a whole image.
+        cell: quadkey of the cell of the global grid that it is; None: it is none.
+        covered: share of that cell that has data; None: it is none.
         same_picture: of near duplicates, what the pixels say; None: they were not compared.
     """
 
@@ -59,6 +61,8 @@ class Hit:
     footprint: BaseGeometry | None
     crs: str | None
     window: Region | None
+    cell: str | None
+    covered: float | None
     same_picture: Likeness | None
 
     @classmethod
@@ -67,7 +71,8 @@ class Hit:
         box, bbox, window, outline = row[schemas.OBJECT_BOX], row[schemas.BBOX], row[schemas.WINDOW], row[FOOTPRINT]
         found = box and DetectedObject(Box(**box), row[schemas.OBJECT_SCORE], row[schemas.OBJECT_CLASS])
         same = ("rank", "image_id", "uri", "probability", "weighted_distance", "distance", "query_weight",
-                "candidate_weight", "height", "width", "time", "crs", "same_picture")  # fmt: skip
+                "candidate_weight", "height", "width", "time", "crs", "cell", "covered",
+                "same_picture")  # fmt: skip
         return cls(
             **{name: row[name] for name in same},
             class_name=row[schemas.CLASS],

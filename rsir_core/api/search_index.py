@@ -31,6 +31,7 @@ from rsir_core.retrieval.describing import QueryDescriber, check_box
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
+from rsir_core.retrieval.same_place import at_its_place, by_time
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import in_words
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
@@ -139,6 +140,23 @@ class SearchIndex:
         if ranking.near_duplicates:
             ranked = self._compared(ranked, picture)
         return SearchHits(self._served, ranking, ranked, b"" if picture is None else shrink(picture, THUMBNAIL_SIDE))
+
+    def same_place(self, tile: "str | os.PathLike[str] | Hit", k: int = 1000) -> SearchHits:
+        """Return what all scenes show of a place, in order of time; their distances are to the tile that is given.
+
+        Args:
+            tile: an indexed tile of the global grid (`jobs.index --grid`): its image id or URI, or a hit.
+            k: most results; where there are more, those nearest to the tile.
+
+        Raises:
+            QueryError: it is not in the index, or no cell of the global grid.
+        """
+        stored, rows = self._stored(tile), self._rows()
+        if stored is None:
+            raise QueryError(f"{tile} is no image of {self.uri}; give the image id or the URI of one", "unknown")
+        ranking = at_its_place(Ranking(k), rows.rows_of([str(stored.image_id)]))
+        ranked = rows.rank(stored, ranking, rows.passing(ranking.filter))
+        return SearchHits(self._served, ranking, by_time(ranked))
 
     def describe(self, images: "ImageLike | Iterable[ImageLike]") -> list[Descriptor]:
         """Describe images as the rows of the index were described: class probabilities, feature, key region, objects.

@@ -84,6 +84,8 @@ RowJson = TypedDict(
         "geometry": dict[str, Any] | None,  # its outline, GeoJSON
         "crs": str | None,  # of the file
         "window": RegionJson | None,  # of a tile: where in its scene it lies
+        "cell": str | None,  # of a tile that is a cell of the global grid: its quadkey
+        "covered": float | None,  # of such a tile: share of the cell that has data
     },
 )
 

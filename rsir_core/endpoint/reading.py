@@ -94,6 +94,8 @@ def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
         raise QueryError("a ready descriptor is `feature` and `class_probabilities`; give both")
     if asked.box is not None and (named == 0 or asked.feature is not None):
         raise QueryError("box: there is no image to draw it on; give one with `image`, `image_id` or `uri`")
+    if asked.same_place and asked.image_id is None and asked.uri is None:
+        raise QueryError("same_place: an upload is at no place; give `image_id` or `uri` of an indexed tile")
     if asked.offset + asked.k > limits.max_k:
         raise QueryError(
             f"k: {asked.k} from offset {asked.offset} reaches beyond this endpoint's {limits.max_k} results; ask for "
@@ -175,13 +177,14 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "bytes with the rest of the request",
     }
     stored = [_body(fields, [name], absent=SOURCES - {name}) for name in ("image_id", "uri")]
-    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "box"})
-    examples = _body(fields, ["positive"], absent=SOURCES | {"box"})
+    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "box", "same_place"})
+    examples = _body(fields, ["positive"], absent=SOURCES | {"box", "same_place"})
     examples["properties"]["positive"] |= {"minItems": 1}
+    upload = _body(fields | {"image": image}, ["image"], absent=SOURCES | {"same_place"})
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": _body(fields | {"image": image}, ["image"], absent=SOURCES)},
+            "multipart/form-data": {"schema": upload},
             "application/json": {"schema": {"oneOf": [*stored, ready, examples]}},
         },
     }

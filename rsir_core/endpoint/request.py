@@ -41,6 +41,13 @@ class SearchRequest(RankingOptions):
             description="x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's"
         ),
     ] = None
+    same_place: Annotated[
+        bool,
+        Field(
+            description="only what other scenes show of the same cell of the global grid as the indexed tile that is "
+            "asked with; the results are in order of their time"
+        ),
+    ] = False
     offset: Annotated[int, Field(ge=0, description="how many of the best results to skip, for the next page")] = 0
     version: Annotated[int | None, Field(ge=0, description="version of the index to search; default: the newest")] = (
         None

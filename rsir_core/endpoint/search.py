@@ -7,7 +7,7 @@ import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 
 from rsir_core import schemas
-from rsir_core.backend.protocol import CompareRequest, DescribeRequest, RankRequest
+from rsir_core.backend.protocol import CompareRequest, DescribeRequest, RankRequest, RowsRequest
 from rsir_core.backend.router import Router
 from rsir_core.backend.versions import LoadedVersions
 from rsir_core.endpoint.access_log import Entry
@@ -16,6 +16,7 @@ from rsir_core.endpoint.reading import Limits, read_search, request_body
 from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import RsirError, StorageError
 from rsir_core.retrieval.query import Descriptor, ImageName, Query, Ranked, Ranking
+from rsir_core.retrieval.same_place import at_its_place, by_time
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.relevance_feedback import Example, refine
 
@@ -67,6 +68,14 @@ class Search:
 
     async def rank(self, asked: SearchRequest, upload: bytes | None, ranking: Ranking) -> Ranked:
         """Describe what is asked with, unless it is in the index, and rank."""
+        name = _named(asked)
+        if not asked.same_place or name is None:
+            return await self._rank(asked, upload, ranking)
+        (stored,) = await self._resolve(name)
+        tile = await self._router.rows(RowsRequest(self._served.version, [str(stored.image_id)]))
+        return by_time(await self._rank(asked, upload, at_its_place(ranking, tile)))
+
+    async def _rank(self, asked: SearchRequest, upload: bytes | None, ranking: Ranking) -> Ranked:
         entry, name = self._entry, _named(asked)
         entry.version, entry.k = self._served.version, asked.k
         if name is not None and asked.is_one_stored_image:

@@ -35,7 +35,7 @@ RANKED: Final = pa.schema(
         *(SCHEMA.field(name) for name in (
             schemas.IMAGE_ID, schemas.URI, schemas.CLASS, schemas.REGION, schemas.OBJECT_CLASS, schemas.OBJECT_SCORE,
             schemas.OBJECT_BOX, schemas.HEIGHT, schemas.WIDTH, schemas.TIME, schemas.BBOX, schemas.GEOMETRY,
-            schemas.CRS, schemas.WINDOW,
+            schemas.CRS, schemas.WINDOW, schemas.CELL, schemas.COVERED,
         )),
         *(pa.field(name, pa.float64()) for name in FACTORS),  # the first is the product of the others
         pa.field(PROBABILITY, pa.float32()),  # of the row's class

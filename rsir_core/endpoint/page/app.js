@@ -276,7 +276,7 @@ setUpSettings();
 setUpToken(() => (index ? search() : start()), complain);
 const showBox = setUpBox((box) => go({ box }));
 setUpGrid();
-setUpOpened({ found: () => found, openIn: () => index.open_in, sourceOf, further: () => further(false), onSearch: pick });
+setUpOpened({ found: () => found, openIn: () => index.open_in, maxK: () => index.max_k, sourceOf, further: () => further(false), onSearch: pick });
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();  // a fragment would be another place in the history, which has no upload
   $("main").focus();

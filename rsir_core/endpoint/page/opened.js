@@ -5,7 +5,7 @@ import { closeResult, openResult, setUpResult } from "./result.js";
 
 let page = null;
 
-/** Set up once. `page`: { found, openIn, sourceOf, further, onSearch }, the first two as functions of nothing. */
+/** Set up once. `page`: { found, openIn, maxK, sourceOf, further, onSearch }, the first three as functions of nothing. */
 export function setUpOpened(given) {
   page = given;
   setUpResult({ onStep: step, onSearch: page.onSearch, onClose: closed });
@@ -31,6 +31,7 @@ export function showOpened() {
     bars: found.bars,
     place: { number: i + 1, of: found.shown.length, isLast: found.isDone && i + 1 === found.shown.length },
     openIn: page.openIn(),
+    maxK: page.maxK(),
   });
 }
 

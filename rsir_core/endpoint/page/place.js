@@ -12,8 +12,10 @@ export function placeInWords({ lat, lon }, digits = 5) {
   return `${side(lat, "NS")}, ${side(lon, "EW")}`;
 }
 
-/** An image's id for people: of a tile, its scene and where in that it lies. */
+/** An image's id for people: of a tile, its scene and where in that, or in which cell, it lies. */
 export function nameOf(imageId) {
   const [, scene, x, y] = imageId.match(/^(.*)#xywh=(\d+),(\d+),\d+,\d+/s) ?? [];
+  const [, ofScene, cell] = imageId.match(/^(.*)#cell=([0-3]+)/s) ?? [];
+  if (cell !== undefined) return `${ofScene}, cell ${cell}`;
   return scene === undefined ? imageId : `${scene}, tile at ${x}, ${y}`;
 }

@@ -2,6 +2,7 @@
 
 import { boxesOf, KINDS, markButtons } from "./cards.js";
 import { copy } from "./copy.js";
+import { dateOf, showDates } from "./dates.js";
 import { factorBar, factorWords } from "./factors.js";
 import { markByKey, showMarks, toggleMark } from "./marks.js";
 import { centreOf, nameOf, placeInWords } from "./place.js";
@@ -11,7 +12,7 @@ import { $, make, percent, readable } from "./view.js";
 const AROUND = 0.5;  // of a tile's size, on each side
 const MOST = 4;  // times: a picture that much smaller than the other is drawn larger, to be seen at all
 
-let opened = null;  // { result, query, source, bars, place, openIn }
+let opened = null;  // { result, query, source, bars, place, openIn, maxK, date }: the last is put in the query's place
 
 /** Set up once. `onStep` is given -1 or 1, `onSearch` an image id, `onClose` that of the result that was open. */
 export function setUpResult({ onStep, onSearch, onClose }) {
@@ -57,6 +58,7 @@ export function openResult(found) {
   $("judge-result").replaceChildren(...markButtons(result.image_id, toggleMark));
   showMarks();
   drawPair();
+  showDates(result, found.maxK, (row) => { opened.date = row; drawPair(); });
   $("facts").replaceChildren(...facts(result).flatMap(([term, text]) => [make("dt", { textContent: term }), make("dd", { textContent: text })]));
   $("why-says").replaceChildren(factorBar(result, found.bars), ...factorWords(result, found.query, found.bars.rankedBy));
   $("whole").href = fullImage(result.image_id);
@@ -72,7 +74,8 @@ export const closeResult = () => $("result").close();
 function drawPair() {
   const { result, query, source } = opened;
   const figures = [resultFigure(result)];
-  if (source && $("show-query").checked) figures.unshift(queryFigure(query, source));
+  if (opened.date) figures.unshift(dateFigure(opened.date));
+  else if (source && $("show-query").checked) figures.unshift(queryFigure(query, source));
   const most = Math.max(...figures.map(({ width }) => width));
   for (const figure of figures) figure.scale = Math.max(1, most / MOST / figure.width);
   const widths = figures.map(({ width, scale }) => width * scale);
@@ -95,7 +98,13 @@ function resultFigure(result) {
   frame.querySelector("svg").setAttribute("viewBox", `${-around * result.width} ${-around * result.height} ${width} ${height}`);
   const image = frame.querySelector("img");
   if (!around) image.style.backgroundImage = `url("${thumbnail(result.image_id)}")`;  // until it is there
-  return { frame, width, height, caption: around ? "Result, with its surroundings" : "Result" };
+  return { frame, width, height, caption: `Result${opened.date ? `, ${dateOf(result)}` : ""}${around ? ", with its surroundings" : ""}` };
+}
+
+function dateFigure(row) {
+  const around = $("show-around").checked ? AROUND : 0;
+  const frame = picture(fullImage(row.image_id, around), `The same place, ${dateOf(row)}`);
+  return { frame, width: row.width * (1 + 2 * around), height: row.height * (1 + 2 * around), caption: dateOf(row) };
 }
 
 function queryFigure(query, source) {
@@ -122,6 +131,7 @@ function facts(result) {
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],
     result.bbox && ["Place", `${placeInWords(centreOf(result.bbox))}${result.crs ? ` (stored in ${result.crs})` : ""}`],
     ["Size", `${result.width}×${result.height} pixels`],
+    result.cell && ["Cell", `${result.cell}, ${percent(result.covered)} of it with data`],
     window && ["Tile", `${window.width}×${window.height} pixels from column ${window.x} and row ${window.y} of its scene`],
     ["Id", result.image_id],
     ["URI", result.uri],
