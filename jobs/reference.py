@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from jobs.changes import changes
 from jobs.command import Job, Option, options_of
 from jobs.convert_boxes import convert_boxes
 from jobs.demo.__main__ import demo
@@ -20,7 +21,7 @@ from jobs.serve import serve_index
 # In the order in which an archive meets them.
 _ALL: Final[tuple[Job[Any], ...]] = (
     demo, convert_boxes, propose_boxes, finetune_detector, finetune, index_archive, evaluate, search,
-    answer_queries, serve_index, labels, doctor,
+    answer_queries, serve_index, labels, changes, doctor,
 )  # fmt: skip
 JOBS: Final = {job.name: job for job in _ALL}
 

@@ -24,6 +24,7 @@ NAMES: Final = {  # as they are typed, in the order of the overview, and the job
     "query": "query",
     "serve": "serve",
     "labels": "labels",
+    "changes": "changes",
     "doctor": "doctor",
 }
 TOKEN: Final = "token"  # noqa: S105 -- a command

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "search": {"arrays", "errors", "schemas", "geo"},
     "index": {"arrays", "errors", "schemas", "storage", "archive", "models", "search"},
     "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index", "learning"},
+    "changes": {"arrays", "schemas"},
     "learning": {"arrays", "errors", "schemas", "storage", "index"},
     "export": {"errors", "schemas", "geo", "storage", "index"},
     "backend": {"errors", "imagery", "models", "index", "retrieval"},
@@ -96,6 +97,7 @@ def test_packages_of_jobs_import_one_way_and_no_entry_point() -> None:
         "searching": set[str](),
         "checking": set[str](),
         "labelling": set[str](),
+        "changing": set[str](),
         "demo": set[str](),
     }
     assert set(below) == {f.parent.name for f in (ROOT / "jobs").glob("*/__init__.py")}, "name the new package here"
@@ -146,6 +148,7 @@ MAY_LOAD: dict[str, set[str]] = {
     f"import rsir_core; rsir_core.open(sys.argv[1]).search({ONE!r}, distance='plain')": SEARCHING,
     "import jobs.searching.search": SEARCHING | {"rich"},
     "import jobs.labelling.labels": READING | {"numba"},
+    "import jobs.changing.changes": READING | {"numba", "shapely"},
     "import jobs.indexing.index": LISTING,  # to find out that nothing is new
     "import jobs.querying.query": SEARCHING,
     "import jobs.indexing.publishing": HEAVY - {"torch", "torchvision", "timm", "ultralytics"},
