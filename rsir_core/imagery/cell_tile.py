@@ -4,6 +4,7 @@ All scenes' tiles of a cell so have the same pixels on the ground, whatever refe
 have. Only the blocks around the cell are read, of the overview that is fine enough.
 """
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.cells import CRS, Bounds, bounds_of, footprint_of_cell
 from rsir_core.geo.footprint import edge
 from rsir_core.geo.placement import Placement, placement_of
-from rsir_core.imagery.rgb import Decoded, RasterRead, check_blocks, check_size, read_samples, refused, rgb
+from rsir_core.imagery.rgb import Decoded, RasterRead, check_blocks, check_size, refused, rgb_and_valid
 from rsir_core.imagery.tile_uri import CellTile, bands_of
 
 MAX_FINER: Final = 64  # times: how much finer than the tile's pixels the scene is resampled before these are averaged
@@ -68,10 +69,9 @@ def read_cell(dataset: Any, tile: CellTile, max_pixels: int, around: float = 0) 
         add_alpha=ColorInterp.alpha not in dataset.colorinterp,
     ) as warped:  # fmt: skip
         view = RasterRead(shape=(height, width) if finer > 1 else None, stretch=tile.recipe.stretch)
-        pixels, notes = rgb(warped, bands, name, view)
-        valid = np.any(read_samples(warped, bands, view)[1], axis=0)  # from GDAL's cache
+        pixels, notes, valid = rgb_and_valid(warped, bands, name, view)
     decoded = Decoded(pixels, notes, time_of(dataset), footprint_of_cell(tile.cell, crs))
-    return CellRead(decoded, _within(window, dataset), float(valid.mean()))
+    return CellRead(decoded, _within(window, dataset), float(np.any(valid, axis=0).mean()))
 
 
 def check_placed(dataset: Any, name: str) -> Placement:
@@ -97,11 +97,16 @@ def to_pixels(dataset: Any, across: Doubles, up: Doubles) -> tuple[Doubles, Doub
 
     Points that the scene's reference system does not reach are infinite.
     """
-    transformer = Transformer.from_crs(CRS, dataset.crs.to_wkt(), always_xy=True)
+    transformer = _from_web(dataset.crs.to_wkt())
     x, y = (np.asarray(values) for values in transformer.transform(across, up, errcheck=False))
     a, b, c, d, e, f, *_ = ~dataset.transform
     with np.errstate(invalid="ignore"):
         return a * x + b * y + c, d * x + e * y + f
+
+
+@lru_cache(64)
+def _from_web(wkt: str) -> Transformer:
+    return Transformer.from_crs(CRS, wkt, always_xy=True)
 
 
 def window_of(dataset: Any, bounds: Bounds) -> Window:

@@ -195,6 +195,14 @@ def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> 
     Raises:
         ImageError: `no_data` if no pixel is valid.
     """
+    pixels, notes, _ = rgb_and_valid(dataset, bands, name, view)
+    return pixels, notes
+
+
+def rgb_and_valid(
+    dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE
+) -> tuple[Pixels, list[str], Mask]:
+    """Read bands like `rgb`, and which samples are valid: bool, broadcasts to bands×H×W."""
     samples, valid = read_samples(dataset, bands, view)
     if not valid.any():
         raise refused(name, "no_data", "has no valid pixel, only nodata; leave it out, or choose one with data")
@@ -216,7 +224,7 @@ def rgb(dataset: Any, bands: list[int], name: str, view: RasterRead = WHOLE) -> 
         MaskFlags.per_dataset,
     }:  # not nodata: in 8-bit rasters its value may be a real colour too
         notes += blacken(pixels, np.any(valid, axis=0), name)
-    return pixels, notes
+    return pixels, notes, valid
 
 
 def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: Mask, stretch: Range | None) -> Noted:

@@ -41,7 +41,7 @@ def mosaic(pictures: Sequence[str], side: int, rng: np.random.Generator) -> Pixe
     ground = np.zeros((side, side, 3), np.uint8)
     for y in range(0, side, PICTURE):
         for x in range(0, side, PICTURE):
-            found = read_picture(pictures[rng.integers(len(pictures))]).pixels[:PICTURE, :PICTURE]
+            found = read_picture(pictures[int(rng.integers(len(pictures)))]).pixels[:PICTURE, :PICTURE]
             part = ground[y : y + found.shape[0], x : x + found.shape[1]]
             part[:] = found[: part.shape[0], : part.shape[1]]
     return ground

@@ -2,7 +2,7 @@
 
 import { ask } from "./ask.js";
 import { picture, thumbnail } from "./picture.js";
-import { $, count, heard, make, number } from "./view.js";
+import { $, count, heard, make } from "./view.js";
 
 const MOST = 100;
 
@@ -20,6 +20,8 @@ export async function showDates({ image_id: imageId, cell }, maxK, onPick) {
   $("same-place-says").textContent = `The same place, ${count(results.length, "image")}`;
   $("same-place-list").replaceChildren(...results.map((row) => make("li", {}, dateButton(row, imageId, onPick))));
   $("same-place").hidden = false;
+  const [list, here] = [$("same-place-list"), $("same-place-list").querySelector(":disabled")];
+  list.scrollLeft = here.offsetLeft - (list.clientWidth - here.clientWidth) / 2;
 }
 
 /** When a row was acquired, in words. */
@@ -27,7 +29,7 @@ export const dateOf = ({ time }) => (time ? time.slice(0, 10) : "no date");
 
 function dateButton(row, imageId, onPick) {
   const isOpen = row.image_id === imageId;
-  const moved = isOpen ? "this one" : `moved ${number(row.distance)}`;
+  const moved = isOpen ? "this one" : `moved ${row.distance.toFixed(2)}`;
   const says = [make("span", { textContent: dateOf(row) }), make("span", { className: "soft", textContent: moved })];
   const button = make("button", { type: "button", className: "card", title: row.image_id, disabled: isOpen }, picture(thumbnail(row.image_id), ""), ...says);
   if (isOpen) return button;

@@ -131,7 +131,7 @@ function facts(result) {
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],
     result.bbox && ["Place", `${placeInWords(centreOf(result.bbox))}${result.crs ? ` (stored in ${result.crs})` : ""}`],
     ["Size", `${result.width}×${result.height} pixels`],
-    result.cell && ["Cell", `${result.cell}, ${percent(result.covered)} of it with data`],
+    result.cell && ["Cell", `${result.cell}${result.covered < 1 ? `, ${percent(result.covered)} of it with data` : ""}`],
     window && ["Tile", `${window.width}×${window.height} pixels from column ${window.x} and row ${window.y} of its scene`],
     ["Id", result.image_id],
     ["URI", result.uri],
