@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from jobs.changing.options import ChangesConfig
 from jobs.command import Summary
 from rsir_core import schemas
-from rsir_core.arrays import Doubles, Ints, Mask
-from rsir_core.changes.threshold import thresholds_of
+from rsir_core.arrays import Ints, Mask
 from rsir_core.changes.tile_pairs import COLUMNS, TilePairs, pair_tiles
 from rsir_core.errors import ConfigError, TableError
 from rsir_core.export.formats import export_rows, format_of
@@ -37,11 +36,11 @@ def find_changes(config: ChangesConfig) -> Summary:
     if config.start is not None and config.end is not None and config.start > config.end:
         raise ConfigError(f"--start: {config.start.isoformat()} is later than --end {config.end.isoformat()}")
     rows = Index(config.index).features(config.version, list(dict.fromkeys([*COLUMNS, *KEPT])))
-    pairs = pair_tiles(rows, config.min_covered)
+    pairs = pair_tiles(rows, config.min_covered, config.last, config.false_alarms)
     if not len(pairs.after):
         what = "has no cell with tiles of two days; index scenes of several dates with --grid"
         raise TableError(f"{config.index} {what}")
-    threshold = thresholds_of(pairs.distance, pairs.group, config.false_alarms)
+    threshold = pairs.threshold
     if unknown := np.count_nonzero(np.isnan(threshold)):
         log.warning("%d pairs have no threshold: there are too few to calibrate one", unknown)
     wanted = _wanted(rows, pairs, config)
@@ -49,7 +48,7 @@ def find_changes(config: ChangesConfig) -> Summary:
     chosen = wanted & changed if config.changed_only else wanted
     moved = np.where(np.isnan(threshold), pairs.distance, pairs.distance / threshold)
     order = np.flatnonzero(chosen)[np.argsort(-moved[chosen], kind="stable")]
-    table = _table(rows, pairs, order, threshold)
+    table = _table(rows, pairs, order)
     if others := _count_other_regions(table):
         log.warning("%d places have key regions at two places of the cell: a bundle without a detector has one", others)
     export_rows(table, config.out)
@@ -86,12 +85,12 @@ def _count_other_regions(table: pa.Table) -> int:
     return int(np.count_nonzero((after != before).any(axis=0)))
 
 
-def _table(rows: pa.Table, pairs: TilePairs, order: Ints, threshold: Doubles) -> pa.Table:
+def _table(rows: pa.Table, pairs: TilePairs, order: Ints) -> pa.Table:
     """Return one row per pair, in the order given: the later tile, the earlier one, and how far they are apart."""
     after, before = (rows.take(pa.array(side[order])) for side in (pairs.after, pairs.before))
     table = after.select(list(KEPT))
     distance = pairs.distance[order]
-    limits = pa.array(threshold[order], from_pandas=True)
+    limits = pa.array(pairs.threshold[order], from_pandas=True)
     more = {
         "distance": pa.array(distance),
         "threshold": limits,

@@ -1,8 +1,8 @@
 """Thresholds of change: from which distance on two tiles of a cell are farther apart than tiles without a change.
 
-Nobody says which pairs are without a change, but most are: a change on the ground is rare. So the distances' spread is
-measured robustly, below their median, where changed pairs hardly are. Distances are positive and skewed; their
-logarithms are close to a normal distribution.
+Nobody says which pairs are without a change, but most are: a change on the ground is rare. So the spread of the
+distances is measured by their quartiles, which a few changed pairs hardly move. Distances are positive and skewed;
+their logarithms are close to a normal distribution.
 """
 
 from statistics import NormalDist
@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from rsir_core.arrays import Doubles, Ints
-from rsir_core.changes.tile_pairs import MIN_PAIRS
 
-_LOWER: Final = 0.159  # quantile one standard deviation below the median of a normal distribution
+MIN_PAIRS: Final = 30  # from which on pairs tell what is usual
+_QUARTILES: Final = 1.349  # distance of the quartiles of a normal distribution, in standard deviations
 
 
 def thresholds_of(distance: Doubles, group: Ints, false_alarms: float) -> Doubles:
@@ -24,7 +24,7 @@ def thresholds_of(distance: Doubles, group: Ints, false_alarms: float) -> Double
 
     Args:
         distance: (n,) of the pairs.
-        group: (n,) as of `TilePairs`.
+        group: (n,) number of each pair's two days; -1: few pairs have these.
         false_alarms: share of pairs without a change that may lie above.
     """
     found = np.full(len(distance), np.nan)
@@ -39,5 +39,5 @@ def threshold_of(distance: Doubles, false_alarms: float) -> float:
     if len(distance) < MIN_PAIRS:
         return np.nan
     log = np.log(np.maximum(distance, np.finfo(np.float64).tiny))
-    middle, low = np.quantile(log, (0.5, _LOWER))
-    return float(np.exp(middle + NormalDist().inv_cdf(1 - false_alarms) * (middle - low)))
+    low, middle, high = np.quantile(log, (0.25, 0.5, 0.75))
+    return float(np.exp(middle + NormalDist().inv_cdf(1 - false_alarms) * (high - low) / _QUARTILES))

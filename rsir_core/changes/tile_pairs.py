@@ -1,4 +1,4 @@
-"""Pair each tile of the global grid with the last one before it of the same cell."""
+"""Pair each tile of the global grid with an earlier one of the same cell, and measure how far it moved."""
 
 from typing import Final, NamedTuple
 
@@ -9,39 +9,43 @@ import pyarrow.compute as pc
 
 from rsir_core import schemas
 from rsir_core.arrays import Doubles, Floats, Ints
+from rsir_core.changes.threshold import MIN_PAIRS, thresholds_of
 
-MIN_PAIRS: Final = 30  # of the same two days, from which on these have a shift and a threshold of their own
 COLUMNS: Final = (schemas.IMAGE_ID, schemas.CELL, schemas.COVERED, schemas.TIME, schemas.FEATURE)  # that are read
 
 Days = npt.NDArray[np.datetime64]
 
 
 class TilePairs(NamedTuple):
-    """Hold pairs of tiles of the same cell, from one day to the next day of that cell.
+    """Hold pairs of tiles of the same cell, in order of cell and of the later tile's day.
 
     Attributes:
         before: (n,) row of the earlier tile.
         after: (n,) row of the later tile.
-        group: (n,) number of the pair's two days, from 0; -1: fewer than `MIN_PAIRS` pairs have them.
-        distance: (n,) Euclidean distance of their features, less the shift that all pairs of the group have in common.
+        distance: (n,) Euclidean distance of their features, less the shift that all pairs of these days have in common.
+        threshold: (n,) distance from which on the place has changed; NaN: there are too few pairs to tell.
     """
 
     before: Ints
     after: Ints
-    group: Ints
     distance: Doubles
+    threshold: Doubles
 
 
-def pair_tiles(rows: pa.Table, min_covered: float) -> TilePairs:
-    """Pair the tiles of each cell in order of their days.
+def pair_tiles(rows: pa.Table, min_covered: float, last: int, false_alarms: float) -> TilePairs:
+    """Pair each tile with that of the last days of its cell to which its acquisition as a whole moved least.
 
-    Of several tiles of a cell on one day, the one that shows most of the cell counts. Where many pairs have the same
-    two days, the median of their differences is taken off each: season, light and sensor move all tiles alike, a change
-    on the ground moves few.
+    That is mostly a day of the same season and light. How far an acquisition moved is the median distance of all pairs
+    of the two days, if these are `MIN_PAIRS` or more; where none of the last days has so many, the last one is taken.
+
+    The median of the differences of all pairs of two days is taken off each: season, light and sensor move all tiles
+    alike, a change on the ground moves few. Of several tiles of a cell on one day, the one that shows most counts.
 
     Args:
         rows: with `COLUMNS`, in any order; those without a cell or a time are left out.
         min_covered: share of the cell from which on a tile counts.
+        last: number of earlier days of a cell that are looked at.
+        false_alarms: see `threshold_of`.
     """
     place = np.flatnonzero(
         pc.and_(rows[schemas.CELL].is_valid(), rows[schemas.TIME].is_valid()).to_numpy()
@@ -49,19 +53,28 @@ def pair_tiles(rows: pa.Table, min_covered: float) -> TilePairs:
     )
     kept = rows.take(pa.array(place))
     days = kept[schemas.TIME].to_numpy().astype("datetime64[D]")
-    cell = pc.rank(kept[schemas.CELL], tiebreaker="dense").to_numpy().astype(np.int64)
-    order = np.lexsort(
-        (pc.rank(kept[schemas.IMAGE_ID]).to_numpy(), -kept[schemas.COVERED].to_numpy(), days, cell)
-    )  # by cell, then day, best first
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = (np.diff(cell[order]) != 0) | (np.diff(days[order]) != np.timedelta64(0, "D"))
-    order = order[is_first]
-    same = np.flatnonzero(np.diff(cell[order]) == 0)
-    before, after = order[same], order[same + 1]
+    before, after = _candidates(kept, days, last)
     group = _groups(days[before], days[after])
     feature = schemas.to_matrix(kept[schemas.FEATURE])
     difference = _without_shift(feature[after] - feature[before], group)
-    return TilePairs(place[before], place[after], group, np.linalg.norm(difference, axis=1).astype(np.float64))
+    distance = np.linalg.norm(difference, axis=1).astype(np.float64)
+    threshold = thresholds_of(distance, group, false_alarms)
+    best = _least_moved(after, distance, group)
+    return TilePairs(place[before[best]], place[after[best]], distance[best], threshold[best])
+
+
+def _candidates(kept: pa.Table, days: Days, last: int) -> tuple[Ints, Ints]:
+    """Pair the tiles of each cell with those of the `last` days before; in order of cell and day, latest first."""
+    cell = pc.rank(kept[schemas.CELL], tiebreaker="dense").to_numpy().astype(np.int64)
+    name = pc.rank(kept[schemas.IMAGE_ID]).to_numpy()
+    order = np.lexsort((name, -kept[schemas.COVERED].to_numpy(), days, cell))  # by cell and day, best first
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (np.diff(cell[order]) != 0) | (np.diff(days[order]) != np.timedelta64(0, "D"))
+    order = order[is_first]
+    place, step = (axis.ravel() for axis in np.mgrid[0 : len(order), 1 : last + 1])
+    place, earlier = place[step <= place], (place - step)[step <= place]
+    same = cell[order[place]] == cell[order[earlier]]
+    return order[earlier[same]], order[place[same]]
 
 
 def _groups(before: Days, after: Days) -> Ints:
@@ -81,3 +94,13 @@ def _without_shift(difference: Floats, group: Ints) -> Floats:
         mine = group == number
         left[mine] -= np.median(difference[mine], axis=0)
     return left
+
+
+def _least_moved(after: Ints, distance: Doubles, group: Ints) -> Ints:
+    """Choose one pair of each later tile: of the group with the smallest median distance, else the first."""
+    medians = [np.median(distance[group == number]) for number in range(group.max(initial=-1) + 1)]
+    moved = np.array([*medians, np.inf])[group]  # the last is of no group, -1
+    tile = np.cumsum(np.diff(after, prepend=-1) != 0)  # the pairs of a tile follow each other
+    order = np.lexsort((np.arange(len(after)), moved, tile))
+    found: Ints = order[np.diff(tile[order], prepend=-1) != 0]
+    return found

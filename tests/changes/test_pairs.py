@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir_core import schemas
-from rsir_core.changes.threshold import threshold_of, thresholds_of
-from rsir_core.changes.tile_pairs import COLUMNS, MIN_PAIRS, pair_tiles
+from rsir_core.changes.threshold import MIN_PAIRS, threshold_of, thresholds_of
+from rsir_core.changes.tile_pairs import COLUMNS, pair_tiles
 
 START = datetime(2024, 1, 1, 10, tzinfo=UTC)
 SCHEMA = pa.schema([schemas.FEATURES.field(name).with_nullable(True) for name in COLUMNS])
@@ -49,7 +49,7 @@ def test_each_tile_is_paired_with_the_last_day_before_it(drawn: list[tuple[str |
                 days.setdefault(one["time"].date(), []).append(one)
         best = [min(days[day], key=lambda one: (-one["covered"], one["image_id"])) for day in sorted(days)]
         expected |= {(a["image_id"], b["image_id"]) for a, b in pairwise(best)}
-    found = pair_tiles(table_of(rows), 0.9)
+    found = pair_tiles(table_of(rows), 0.9, 1, 0.01)
     names = [one["image_id"] for one in rows]
     assert {(names[a], names[b]) for a, b in zip(found.before, found.after, strict=True)} == expected
     assert len(found.before) == len(expected)
@@ -65,7 +65,7 @@ def test_what_all_tiles_of_two_days_have_in_common_is_no_change() -> None:
     rows += [row(f"b{i}", f"{i:08b}", 240, feature=f) for i, f in enumerate(later)]
     rows += [row("c", "3", 0, feature=ground[0]), row("d", "3", 480, feature=ground[1])]  # other days, alone
     shuffled = rng.permutation(len(rows))
-    pairs = pair_tiles(table_of([rows[i] for i in shuffled]), 0.9)
+    pairs = pair_tiles(table_of([rows[i] for i in shuffled]), 0.9, 1, 0.01)
     names = [rows[i]["image_id"] for i in shuffled]
     found = dict(zip((names[i] for i in pairs.after), pairs.distance, strict=True))
     assert found["d"] == pytest.approx(np.linalg.norm(ground[1] - ground[0]), rel=1e-5)
@@ -73,12 +73,27 @@ def test_what_all_tiles_of_two_days_have_in_common_is_no_change() -> None:
     changed = {f"b{i}" for i in range(5)}
     assert changed <= set(sorted(found, key=lambda name: -found[name])[:6])
     assert max(found[f"b{i}"] for i in range(5, n)) < 1
-    thresholds = dict(
-        zip((names[i] for i in pairs.after), thresholds_of(pairs.distance, pairs.group, 0.01), strict=True)
-    )
+    thresholds = dict(zip((names[i] for i in pairs.after), pairs.threshold, strict=True))
     assert np.isnan(thresholds["d"])
     called = {name for name in found if found[name] > thresholds[name]}
     assert changed <= called and len(called) <= 5 + 0.03 * n
+
+
+def test_a_tile_is_compared_with_the_day_that_is_most_alike() -> None:
+    rng = np.random.default_rng(3)
+    n, day = 50, 24
+    ground = rng.normal(size=(n, 8))
+    winter = ground @ rng.normal(size=(8, 8))
+    rows = []
+    for number, season in enumerate((ground, winter, ground, winter)):
+        seen = season + rng.normal(size=(n, 8)) * 0.1
+        rows += [row(f"{number}-{i}", f"{i:06b}", number * day, feature=f) for i, f in enumerate(seen)]
+    rows.append(row("4-0", "0" * 6, 9 * day, feature=ground[0]))  # of a day that has few
+    for last, expected in ((1, [0, 1, 2, 3]), (2, [0, 0, 1, 3]), (4, [0, 0, 1, 3])):
+        pairs = pair_tiles(table_of(rows), 0.9, last, 0.01)
+        names = [(rows[a]["image_id"], rows[b]["image_id"]) for a, b in zip(pairs.before, pairs.after, strict=True)]
+        assert len(names) == 3 * n + 1 and all(a.split("-")[1] == b.split("-")[1] for a, b in names)
+        assert {(int(a[0]), int(b[0])) for a, b in names} == set(zip(expected, (1, 2, 3, 4), strict=True))
 
 
 @pytest.mark.parametrize("share", [0, 0.05, 0.2])
