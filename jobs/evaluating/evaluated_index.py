@@ -94,11 +94,17 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
             f"--arms {','.join(config.arms)}: what described {index.uri} has no detector, so there are no objects to "
             "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
+    arms = plan_arms(sets, own)
+    if not settings.has_backbone and (other := [arm for arm in arms if arm.variation != own.variation]):
+        raise ConfigError(
+            f"--arms {','.join(config.arms)}: {index.uri} was made of embeddings without the model that made them, so "
+            f"no image can be described as {other[0].variation}; pass --arms key_region"
+        )
     frozen = frozen_bundle(trained.backbone, config.weights, trained.image_size) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return EvaluatedIndex(
-        seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol, frozen
+        seed, index, version, features, labels, settings.classifier, own, sets, arms, protocol, frozen
     )
 
 

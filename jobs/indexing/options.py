@@ -6,6 +6,7 @@ from pydantic import FiniteFloat, model_validator
 
 from jobs.command import option
 from jobs.options import DescribingConfig, NumberOfViews
+from rsir_core.archive.vector_columns import parse_columns
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.search.filter_options import Bounds, Names, Time
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rsir_core.archive.stac import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
 
+OF_IMAGES: Final = ("views", "tile", "tile_metres", "bands", "asset", "start", "end", "bbox", "collections")
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
 
@@ -21,14 +23,23 @@ class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
     archive: str = option(
-        "URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json); required, but for "
-        "--versions and --restore",
+        "URI of the images (folder, s3://, gs://, az://, …), of a STAC catalogue (.json), or of vectors (--vectors); "
+        "required, but for --versions and --restore",
         None,
     )
     models: str = option(
         "URI of the model bundle, or frozen:BACKBONE for one without training and classes: efficientnet_lite0, a "
-        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --versions and --restore",
+        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --vectors, --versions and "
+        "--restore",
         None,
+    )
+    vectors: str | None = option(
+        "the archive is a Parquet or GeoParquet file, or a folder of them, of embeddings that were made elsewhere: "
+        "their column, or auto to guess it; no image is read",
+        None,
+    )
+    columns: str | None = option(
+        "of --vectors: id=COLUMN,uri=COLUMN,geometry=COLUMN,time=COLUMN, or none for a COLUMN; default: guessed", None
     )
     weights: str | None = option(
         "with frozen: URI of the backbone's state dict (.safetensors, .pth); default: those it ships", None
@@ -113,8 +124,10 @@ class IndexConfig(DescribingConfig):
         return self
 
     def _check_ordinary(self) -> None:
-        if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
+        needed = ("archive", "models") if self.vectors is None else ("archive",)
+        if missing := [f"--{name}" for name in needed if getattr(self, name) is None]:
             raise ValueError(f"missing: {', '.join(missing)}")
+        self._check_vectors()
         if not self.is_frozen and (of := [n for n in ("weights", "image_size") if getattr(self, n) is not None]):
             raise ValueError(f"--{of[0].replace('_', '-')}: --models {self.models} is no frozen:BACKBONE")
         given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
@@ -124,6 +137,22 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
         if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
+
+    def _check_vectors(self) -> None:
+        if self.vectors is None:
+            if self.columns is not None:
+                raise ValueError(f"--columns {self.columns}: it is about embeddings; give --vectors as well")
+            return
+        parse_columns(self.columns)
+        if self.is_frozen:
+            raise ValueError(f"--vectors {self.vectors}: no image is described; leave out --models {self.models}")
+        if given := [name for name in OF_IMAGES if getattr(self, name) is not None]:
+            raise ValueError(f"--{given[0].replace('_', '-')} has no effect with --vectors, which reads no image")
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The columns of an archive of embeddings that are named, by role."""
+        return parse_columns(self.columns)
 
     @property
     def is_frozen(self) -> bool:
@@ -135,7 +164,7 @@ class IndexConfig(DescribingConfig):
         """Select items of a catalogue; None: the archive is no catalogue."""
         from rsir_core.archive.stac import ItemSelection, is_catalogue  # noqa: PLC0415 -- options are read without it
 
-        if self.archive is None or not is_catalogue(self.archive):
+        if self.archive is None or self.vectors is not None or not is_catalogue(self.archive):
             return None
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
         return ItemSelection(self.start, self.end, bbox, self.collections, self.asset)

@@ -23,8 +23,9 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
 
 
 def archive_root(plan: Plan, config: IndexConfig) -> Root | None:
-    """Find the archive's root; None for a catalogue, whose images may lie anywhere."""
-    first = plan.listing.slice(0, 1).to_pylist() if config.item_selection is None else []
+    """Find the archive's root; None for a catalogue and for vectors, whose images may lie anywhere."""
+    has_root = config.item_selection is None and config.vectors is None
+    first = plan.listing.slice(0, 1).to_pylist() if has_root else []
     return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 

@@ -19,7 +19,7 @@ from rsir_core.api.collection import Collection
 from rsir_core.api.hit import Hit
 from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
-from rsir_core.api.pictures import FORMS, is_image_like, read_image
+from rsir_core.api.pictures import FORMS, is_image_like, is_vector, read_image
 from rsir_core.errors import QueryError
 from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
@@ -27,7 +27,7 @@ from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
 from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import QueryDescriber, check_box
+from rsir_core.retrieval.describing import QueryDescriber, check_box, no_backbone
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
@@ -84,7 +84,7 @@ class SearchIndex:
 
     def search(  # noqa: PLR0913 -- each is one of the endpoint's fields
         self,
-        query: "ImageLike | Descriptor | Hit",
+        query: "ImageLike | Descriptor | Hit | Sequence[float]",
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
@@ -102,8 +102,9 @@ class SearchIndex:
 
         Args:
             query: an image (path, URI, bytes of a file, PIL image, array of H×W×3 uint8), the id or URI of an indexed
-                image, a hit of another search, or a descriptor. A text is first looked for as a URI of the index, then
-                as a file, then as an image id.
+                image, a hit of another search, a descriptor, or an embedding (D numbers, an array or a list) by the
+                model that made the index's. A text is first looked for as a URI of the index, then as a file, then as
+                an image id.
             k: number of results.
             box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
             classes: only results of these classes.
@@ -150,6 +151,8 @@ class SearchIndex:
             ImageError: one of them cannot become a picture.
             QueryError: one of them is no image.
         """
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         remaining = iter([images] if is_image_like(images) else images)
         described: list[Descriptor] = []
         while together := [read_image(image, self._max_pixels) for image in islice(remaining, TOGETHER)]:
@@ -213,10 +216,17 @@ class SearchIndex:
                 raise QueryError("box: a descriptor has no image to draw it on; give the image")
             query.check_fits(self._served)
             return rows.as_indexed(query) or query, None
+        if is_vector(query):
+            if box is not None:
+                raise QueryError("box: an embedding has no image to draw it on; give the image")
+            found = self._describer().of_vector(query)
+            return rows.as_indexed(found) or found, None
         stored = self._stored(query)
         if stored is not None and box is None:
             return stored, None
         source = query if stored is None or stored.uri is None else stored.uri
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         if not is_image_like(source):
             raise QueryError(f"the query is of type {type(query).__name__}; give {FORMS}, an image id, or a descriptor")
         picture = read_image(source, self._max_pixels)

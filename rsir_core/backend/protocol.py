@@ -23,10 +23,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class DescribeRequest(NamedTuple):
-    """Ask for the descriptor of a picture, as the models of a version describe it."""
+    """Ask for the descriptor of a picture, as the models of a version describe it, or of an embedding."""
 
     version: int
-    source: bytes | str  # an upload, or the URI of an indexed image
+    source: bytes | str | tuple[float, ...]  # an upload, the URI of an indexed image, or an embedding
     box: Box | None = None  # the object to centre the key region on; None: the detector's
     preview: bool = False  # whether the picture and all of its objects are wanted too
 

@@ -74,12 +74,13 @@ class Search:
         else:
             with entry.timed("describe"):
                 query = await self._describe(asked, upload)
-        resolve = isinstance(query, ImageName) or (upload is not None and not asked.has_examples)
+        is_new = upload is not None or asked.vector is not None
+        resolve = isinstance(query, ImageName) or (is_new and not asked.has_examples)
         with entry.timed("rank"):
             ranked = await self._router.rank(RankRequest(self._served.version, query, ranking, resolve))
         if upload is not None:
             entry.found_object = ranked.query.object is not None
-        elif asked.preview and ranked.query.uri is not None and not asked.box:
+        elif asked.preview and ranked.query.uri is not None and not asked.box and self._served.has_backbone:
             with entry.timed("describe"):
                 ranked = ranked._replace(query=await self._with_preview(ranked.query))
         source = upload or ranked.query.uri
@@ -93,7 +94,7 @@ class Search:
         base = await self._base(asked, upload)
         if base is not None and not asked.has_examples:
             return base
-        if base is not None and upload is not None:
+        if base is not None and (upload is not None or asked.vector is not None):
             (base,) = await self._resolve(base)
         names = [ImageName("image_id", name) for name in (*asked.positive, *asked.negative)]
         found = [Example(e.feature, e.class_probabilities) for e in await self._resolve(*names)]
@@ -106,6 +107,8 @@ class Search:
         version, box = self._served.version, asked.given_box
         if upload is not None:
             return await self._router.describe(DescribeRequest(version, upload, box, asked.preview))
+        if asked.vector is not None:
+            return await self._router.describe(DescribeRequest(version, tuple(asked.vector)))
         if asked.feature is not None:
             return asked.ready_descriptor(self._served)
         name = _named(asked)

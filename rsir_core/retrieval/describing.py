@@ -1,39 +1,68 @@
 """From a query's pixels to what it is ranked by: the same code, bundle and PCA that made the index's rows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from rsir_core.arrays import Floats
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.imagery.decode import decode, read_picture
 from rsir_core.imagery.picture import Picture, shrink
 from rsir_core.index.index import Index
+from rsir_core.models.head import Head
 from rsir_core.models.regions import GIVEN, Box, DetectedObject
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import ServedVersion
 
+if TYPE_CHECKING:
+    from rsir_core.models.describe import Describer
+
 PREVIEW_SIDE: Final = 512
 
 
 class QueryDescriber:
-    """Describe queries exactly as the rows of a version were described."""
+    """Describe queries exactly as the rows of a version were described.
+
+    Attributes:
+        has_backbone: whether pictures can be described, see `no_backbone`.
+    """
 
     def __init__(self, served: ServedVersion, max_pixels: int, device: str = "cpu") -> None:
         from rsir_core.models.describe import Describer  # noqa: PLC0415 -- brings torch, which thumbnails do not need
 
         index = Index(served.index)
-        self._describer = Describer(index.bundle(served.bundle), device)
+        bundle = index.bundle(served.bundle)
+        self.has_backbone = served.has_backbone
+        self._uri = served.index
+        self._model = Describer(bundle, device) if self.has_backbone else None
+        self._head = Head.of(bundle.classifier, bundle.classifier_state)
         self._pca = index.pca(served.pca)
         self._max_pixels = max_pixels
+
+    @property
+    def _describer(self) -> "Describer":
+        """The model.
+
+        Raises:
+            QueryError: there is none.
+        """
+        if self._model is None:
+            raise no_backbone(self._uri)
+        return self._model
 
     def read(self, source: bytes | str, box: Box | None) -> Picture:
         """Read the picture in an upload (bytes) or behind the URI of an indexed image.
 
         Raises:
             ImageError: it cannot become a picture.
-            QueryError: the box is empty or reaches outside the picture.
+            QueryError: the box is empty or reaches outside the picture; or no picture can be described.
         """
+        if not self.has_backbone:
+            raise no_backbone(self._uri)
         picture = self._read(source)
         if box is not None:
             check_box(picture, box)
@@ -72,6 +101,21 @@ class QueryDescriber:
             found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
         return [found[i] for i in range(len(pictures))]
 
+    def of_vector(self, vector: Sequence[float] | Floats) -> Descriptor:
+        """Return what an embedding (D,) is ranked by: one as the rows' were, before the PCA.
+
+        Raises:
+            QueryError: it has another length, is zero or is not finite.
+        """
+        embedding = np.asarray(vector, np.float32)
+        dimensions = self._head.weight.shape[1]
+        if embedding.shape != (dimensions,):
+            raise QueryError(f"vector: {len(embedding)} numbers; the embeddings of this index have {dimensions}")
+        if not np.isfinite(embedding).all() or not embedding.any():
+            raise QueryError("vector: it is zero, or has numbers that are not finite; give the embedding of an image")
+        feature, p = self._pca.transform(embedding[None])[0], self._head.probabilities(embedding[None])[0]
+        return Descriptor(None, None, feature, p)
+
     def _read(self, source: bytes | str) -> Picture:
         if isinstance(source, bytes):
             return decode(source, "the upload", self._max_pixels)
@@ -102,6 +146,14 @@ class QueryDescriber:
             )
             for i, picture in enumerate(pictures)
         ]  # fmt: skip
+
+
+def no_backbone(index: str) -> QueryError:
+    """Build the error that says why an index describes no image."""
+    return QueryError(
+        f"{index} was made of embeddings without the model that made them, so it cannot describe an image; ask with an "
+        "image of the index (image_id or uri), or with an embedding by the same model (vector)"
+    )
 
 
 def check_box(picture: Picture, box: Box) -> None:

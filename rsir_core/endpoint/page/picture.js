@@ -48,7 +48,7 @@ function retry(image, source) {
 function queryCaption(query, asked, hasDetector) {
   const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
   const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
-  const { region } = query;
+  const region = query.region?.width ? query.region : null;  // of no size where nobody read the image
   const marks = [[asked.good, "good"], [asked.bad, "bad"]].filter(([ids]) => ids.length).map(([ids, kind]) => `${ids.length} ${kind}`);
   const line = (textContent, className = "soft") => textContent && make("p", { textContent, className });
   return [
