@@ -39,6 +39,7 @@ from rsir_core.storage.filesystem import writing
 if TYPE_CHECKING:
     from rsir_core.api.pictures import ImageLike
     from rsir_core.api.scoring import RetrievalScores
+    from rsir_core.arrays import Floats
 
 TOGETHER: Final = 16  # images that are read and described at once
 
@@ -84,7 +85,7 @@ class SearchIndex:
 
     def search(  # noqa: PLR0913 -- each is one of the endpoint's fields
         self,
-        query: "ImageLike | Descriptor | Hit | Sequence[float]",
+        query: "ImageLike | Descriptor | Hit | Sequence[float] | Floats",
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
@@ -202,6 +203,21 @@ class SearchIndex:
             for part in index.feature_files(self.version):
                 writer.write_table(index.read_features(part)[0])
             writer.add_key_value_metadata({"geo": json.dumps(GEO)})
+
+    def to_stac(self, folder: str | os.PathLike[str], *, source: str, licence: str = "proprietary") -> None:
+        """Write the embeddings, before the PCA, as GeoParquet with a STAC item and collection (embedding extension).
+
+        Args:
+            folder: path or URI of the folder: `embeddings.parquet`, `item.json`, `collection.json`.
+            source: URI of the imagery, to which the collection links as `emb:source-data`.
+            licence: of the embeddings: an SPDX identifier, `proprietary` or `various`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        from rsir_core.export.stac import export_stac  # noqa: PLC0415 -- who searches needs none of it
+
+        export_stac(Index(self.uri), self.version, os.fspath(folder), source, licence)
 
     def _describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
         describer = self._describer()
