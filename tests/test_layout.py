@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "retrieval": {"arrays", "errors", "schemas", "geo", "imagery", "models", "search", "index", "learning"},
     "learning": {"arrays", "errors", "schemas", "storage", "index"},
     "export": {"errors", "schemas", "geo", "storage", "index", "models"},
-    "backend": {"errors", "imagery", "models", "index", "retrieval"},
+    "backend": {"arrays", "errors", "imagery", "models", "index", "retrieval"},
     "endpoint": {
         *("errors", "schemas", "geo", "archive", "imagery", "models", "search", "index", "retrieval"),
         *("backend", "export", "learning"),

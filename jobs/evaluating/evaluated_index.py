@@ -81,6 +81,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         "detector": settings.detector.model if settings.detector else None,
         "object": settings.detector.rule if settings.detector else None,
         "pca": pca,
+        "averaged_neighbours": index.pca(pca).neighbours,
         "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
         "tau": settings.tau,
         "temperature": settings.classifier.temperature,

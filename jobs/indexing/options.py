@@ -77,6 +77,13 @@ class IndexConfig(DescribingConfig):
         "describing the same images again; the PCA is fitted as ever",
         None,
     )
+    average_neighbours: int | None = option(
+        "average each feature with those of its N nearest images, and a query's likewise (database-side feature "
+        "augmentation): 3 helps features that are not fine-tuned; 0: do not; default: as the index is, or 0",
+        None,
+        ge=0,
+        le=100,
+    )
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option(
         "merge the small files that many small runs leave, and drop embeddings of images that are gone", False

@@ -18,8 +18,9 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     if has_moved(index, archive_root(plan, config)):
         return False
     current = semi(index.keys("embeddings"), plan.listing)
-    same_size = len(index.pca(published[schemas.PCA][0].as_py()).components) == config.components
-    return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
+    pca = index.pca(published[schemas.PCA][0].as_py())
+    is_alike = len(pca.components) == config.components and config.average_neighbours in (None, pca.neighbours)
+    return is_alike and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
 def archive_root(plan: Plan, config: IndexConfig) -> Root | None:

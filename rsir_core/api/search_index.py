@@ -250,7 +250,7 @@ class SearchIndex:
             check_box(picture, box)
         (found,) = self._describe([picture], [box])
         if stored is not None:  # another key region of an indexed image
-            return replace(found, image_id=stored.image_id, uri=stored.uri), picture
+            return replace(rows.averaged(found), image_id=stored.image_id, uri=stored.uri), picture
         return rows.as_indexed(found) or found, picture
 
     def _stored(self, query: Any) -> Descriptor | None:

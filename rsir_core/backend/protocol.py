@@ -12,7 +12,7 @@ import pyarrow as pa
 from rsir_core.models.regions import Box
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, NearRow, Neighbour, Query, Ranked, Ranking
 from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
@@ -63,6 +63,7 @@ class RankRequest(NamedTuple):
         query = rows.as_indexed(self.query) if self.resolve else self.query
         if query is None or isinstance(query, ImageName):
             return None
+        query = rows.averaged(query)
         return rows.rank(query, self.ranking, rows.passing(self.ranking.filter))
 
 
@@ -75,6 +76,17 @@ class NeighboursRequest(NamedTuple):
     def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
         """Find the nearest of a share of the rows."""
         return rows.neighbours(self.query)
+
+
+class NearRowsRequest(NamedTuple):
+    """Ask for the rows nearest to a query that its feature is averaged with, and how many that are."""
+
+    version: int
+    query: Descriptor
+
+    def answer(self, rows: "PartitionSearch") -> tuple[int, list[NearRow]]:
+        """Find the nearest of a share of the rows."""
+        return rows.served.neighbours, rows.near_rows(self.query)
 
 
 class ResolveRequest(NamedTuple):

@@ -20,6 +20,7 @@ from rsir_core.backend.protocol import (
     Describer,
     DescribeRequest,
     ImagesRequest,
+    NearRowsRequest,
     NeighboursRequest,
     PartitionRequest,
     RankRequest,
@@ -40,7 +41,7 @@ from rsir_core.retrieval.answers import (
     merge_summaries,
 )
 from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
-from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking
+from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking, average
 from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
 from rsir_core.retrieval.served_version import ServedVersion
 
@@ -105,7 +106,8 @@ class Router:
             QueryError: one names an image that is not in the index.
         """
         parts = await self._ask(ResolveRequest(version, queries), len(queries) <= LIGHT_ROWS)
-        return [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
+        found = [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
+        return [await self._averaged(version, query) for query in found]
 
     async def rank(self, request: RankRequest) -> Ranked:
         """Rank the rows for a query; where one searcher has all of them, in one call.
@@ -116,6 +118,8 @@ class Router:
         if request.resolve and len(self._searchers) > 1:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
+        if isinstance(request.query, Descriptor) and len(self._searchers) > 1:
+            request = request._replace(query=await self._averaged(request.version, request.query))
         if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
             near = await self._ask(NeighboursRequest(request.version, request.query))
             request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
@@ -163,6 +167,13 @@ class Router:
         else:
             query = Descriptor(None, None, np.zeros(served.dimensions, np.float32), _even(len(served.classes)))
         await self.rank(RankRequest(served.version, query, Ranking(1)))
+
+    async def _averaged(self, version: int, query: Descriptor) -> Descriptor:
+        """Average a query's feature with the nearest of all rows, where that is yet to be done."""
+        if not query.needs_average:
+            return query
+        parts = await self._ask(NearRowsRequest(version, query))
+        return average(query, chain.from_iterable(near for _, near in parts), parts[0][0])
 
     async def _ask(self, request: PartitionRequest[T], is_light: bool = True) -> Sequence[T]:
         """Return what each searcher answers, with other requests if it is light."""

@@ -100,7 +100,8 @@ class Search:
         found = [Example(e.feature, e.class_probabilities) for e in await self._resolve(*names)]
         own = Example(base.feature, base.class_probabilities) if base else None
         feature, p = refine(own, found[: len(asked.positive)], found[len(asked.positive) :])
-        return replace(base or Descriptor(None, None, feature, p), feature=feature, class_probabilities=p)
+        moved = base or Descriptor(None, None, feature, p)
+        return replace(moved, feature=feature, class_probabilities=p, unaveraged=None, needs_average=False)
 
     async def _base(self, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
         """Describe the image that is asked with; None: there are examples only."""

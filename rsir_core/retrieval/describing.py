@@ -114,7 +114,7 @@ class QueryDescriber:
         if not np.isfinite(embedding).all() or not embedding.any():
             raise QueryError("vector: it is zero, or has numbers that are not finite; give the embedding of an image")
         feature, p = self._pca.transform(embedding[None])[0], self._head.probabilities(embedding[None])[0]
-        return Descriptor(None, None, feature, p)
+        return Descriptor(None, None, feature, p, needs_average=self._pca.neighbours > 0)
 
     def _read(self, source: bytes | str) -> Picture:
         if isinstance(source, bytes):
@@ -143,6 +143,7 @@ class QueryDescriber:
                 None, None, feature[i], described.class_probabilities[i], described.regions[i],
                 tuple(known[i] or filter(None, [described.objects[i]])),
                 picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
+                needs_average=self._pca.neighbours > 0,
             )
             for i, picture in enumerate(pictures)
         ]  # fmt: skip

@@ -20,7 +20,17 @@ from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.partition import SCHEMA, Partition
-from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import (
+    NEIGHBOURS,
+    Descriptor,
+    ImageName,
+    NearRow,
+    Neighbour,
+    Query,
+    Ranked,
+    Ranking,
+    average,
+)
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.distance import NEAR, ROUNDING
@@ -58,7 +68,7 @@ class PartitionSearch:
 
     def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.served = served
-        self._rows = Partition(Index(served.index), served.version, part, parts)
+        self._rows = Partition(Index(served.index), served.version, part, parts, served.neighbours > 0)
         self.scores = RowScores(Index(served.index), served.version, self._rows.table[schemas.IMAGE_ID])
         self.summary = self._summarise()
         self._cells: dict[float, CellCounts] = {}  # by their size, of which there is one for a version
@@ -73,23 +83,44 @@ class PartitionSearch:
         if isinstance(query, ImageName):
             place = self._rows.find(*query)
             return None if place is None else self._match(place, 0.0)
-        nearest = self._rows.search(query.feature, query.class_probabilities, INDISTINGUISHABLE_ROWS, None, plain=True)
+        ask = query.first_feature, query.class_probabilities
+        nearest = self._rows.search_unaveraged(*ask, INDISTINGUISHABLE_ROWS, None)
         for place, distance in zip(nearest.rows.tolist(), nearest.distance.tolist(), strict=True):
             if distance > ROUNDING:
                 return None
             found = self._match(place, distance)
             p = found.query.class_probabilities
             if np.allclose(query.class_probabilities, p, rtol=0, atol=ROUNDING):
-                same = replace(query, feature=found.query.feature, class_probabilities=p)
+                stored = found.query
+                same = replace(
+                    query, feature=stored.feature, class_probabilities=p, unaveraged=stored.unaveraged,
+                    needs_average=False,
+                )  # fmt: skip
                 return found._replace(query=same)
         return None
 
     def as_indexed(self, query: Query) -> Descriptor | None:
-        """Return what a query is ranked by: the row that it names or equals, else itself; None: it names no row."""
+        """Return what a query is ranked by: the row that it names or equals, else itself; None: it names no row.
+
+        Where features are averaged, so is its own; where these are a share of the rows, do that by all of them.
+        """
         match = self.resolve(query)
         if match is not None:
             return match.query
-        return None if isinstance(query, ImageName) else query
+        return None if isinstance(query, ImageName) else self.averaged(query)
+
+    def averaged(self, query: Descriptor) -> Descriptor:
+        """Average a query's feature with its nearest rows, where that is yet to be done."""
+        if not query.needs_average:
+            return query
+        return average(query, self.near_rows(query), self.served.neighbours)
+
+    def near_rows(self, query: Descriptor) -> list[NearRow]:
+        """Find the nearest rows that a query's feature is averaged with."""
+        found = self._rows.search(query.feature, query.class_probabilities, self.served.neighbours, None, plain=True)
+        ids = self._rows.take(found.rows, [schemas.IMAGE_ID])[schemas.IMAGE_ID].to_pylist()
+        features = self._rows.feature[found.rows]
+        return [NearRow(*row) for row in zip(found.distance.tolist(), ids, features, strict=True)]
 
     def passing(self, wanted: Filter) -> Allowed:
         """Find which rows pass a filter, which looks at each row; None: all do.
@@ -108,12 +139,16 @@ class PartitionSearch:
             ranking = ranking.settled(self.neighbours(query))
         is_plain = ranking.ranked_by == "distance"
         ask = query.feature, query.class_probabilities
-        hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
+        first = query.first_feature, query.class_probabilities
         if ranking.near_duplicates:
+            hits = self._rows.search_unaveraged(*first, ranking.first, allowed)
             hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
+        else:
+            hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
         if ranking.max_distance is not None:
             hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by) <= ranking.max_distance))
-        nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
+        is_known = not len(hits.rows) or (is_plain and not self.served.neighbours)
+        nearest = hits if is_known else self._rows.search_unaveraged(*first, 1, allowed)
         rows = self._take(hits.rows)
         for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
             rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])
@@ -195,6 +230,7 @@ class PartitionSearch:
             row[schemas.IMAGE_ID], row[schemas.URI], self._rows.feature[place],
             np.array(row[schemas.CLASS_PROBABILITIES], np.float32), Region(**row[schemas.REGION]),
             _stored_objects(row), row[schemas.HEIGHT], row[schemas.WIDTH], row[schemas.NOTES],
+            self._rows.unaveraged[place] if self.served.neighbours else None,
         )  # fmt: skip
         return Match(distance, row[schemas.IMAGE_ID], descriptor)
 
