@@ -1,5 +1,6 @@
 """An index to evaluate, opened: its labelled rows and the arms that it allows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,17 +97,28 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
             "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
     arms = plan_arms(sets, own)
-    if not settings.has_backbone and (other := [arm for arm in arms if arm.variation != own.variation]):
-        raise ConfigError(
-            f"--arms {','.join(config.arms)}: {index.uri} was made of embeddings without the model that made them, so "
-            f"no image can be described as {other[0].variation}; pass --arms key_region"
-        )
+    if not settings.has_backbone:
+        _check_described(arms, own, index.uri)
     frozen = frozen_bundle(trained.backbone, config.weights, trained.image_size) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return EvaluatedIndex(
         seed, index, version, features, labels, settings.classifier, own, sets, arms, protocol, frozen
     )
+
+
+def _check_described(arms: Sequence[Arm], own: IndexSetup, uri: str) -> None:
+    """Check that arms need no more than what an index of embeddings by others has.
+
+    Raises:
+        ConfigError: an arm's images would have to be described.
+    """
+    for arm in arms:
+        if arm.variation != own.variation:
+            raise ConfigError(
+                f"--arms: {uri} was made of embeddings without the model that made them, so no image can be described "
+                f"as for {arm}; pass --arms key_region"
+            )
 
 
 def of_seed(uri: Any, seed: str | None) -> Any:

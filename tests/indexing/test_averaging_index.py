@@ -29,7 +29,7 @@ D, K, N, R = 80, 6, 150, 3
 def write(folder: Path, rows: range, changed: int | None = None) -> None:
     """Vectors around five centres; of one row another vector."""
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(5, D))[np.arange(200) % 5] + 0.8 * rng.normal(size=(200, D))
+    vectors = rng.normal(size=(5, D))[np.arange(200) % 5] + 2.5 * rng.normal(size=(200, D))
     if changed is not None:
         vectors[changed] = rng.normal(size=D)
     ids = [f"{'abcde'[i % 5]}/{i:03}" for i in rows]
@@ -178,7 +178,7 @@ def test_evaluation_ranks_the_averaged_features(folder: Path, tmp_path: Path) ->
         metrics = json.loads((report / "metrics.json").read_text())
         found[name] = {(arm["pca"], arm["weighted"]): arm["map"] for arm in metrics["arms"]}
         assert metrics["protocol"]["averaged_neighbours"] == (R if name == "index" else 0)
-    assert found["index"][K, True] > found["plain"][K, True]
+    assert found["index"][True, True] > found["plain"][True, True]
     assert {way: score for way, score in found["index"].items() if not way[0]} == {
         way: score for way, score in found["plain"].items() if not way[0]
     }
