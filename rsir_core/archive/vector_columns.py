@@ -97,21 +97,20 @@ def choose_columns(schema: pa.Schema, vector: str, named: Mapping[str, str], pla
 
 def _suits(role: str, kind: pa.DataType) -> bool:
     """Tell whether a column's type can play a role."""
-    types = pa.types
+    types: Any = pa.types
+    is_text: bool = types.is_string(kind) or types.is_large_string(kind)
     match role:
         case "vector":
             is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-            return is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type))
+            return bool(is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
         case "id":
-            return types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)
+            return is_text or bool(types.is_integer(kind))
         case "uri":
-            return types.is_string(kind) or types.is_large_string(kind)
+            return is_text
         case "geometry":
-            return types.is_binary(kind) or types.is_large_binary(kind)
+            return bool(types.is_binary(kind) or types.is_large_binary(kind))
         case _:
-            return (
-                types.is_string(kind) or types.is_large_string(kind) or types.is_date(kind) or types.is_timestamp(kind)
-            )
+            return is_text or bool(types.is_date(kind) or types.is_timestamp(kind))
 
 
 def _listed(schema: pa.Schema) -> str:

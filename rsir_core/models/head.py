@@ -29,7 +29,8 @@ class Head(NamedTuple):
     @classmethod
     def of(cls, settings: ClassifierSettings, state: Mapping[str, Any]) -> "Head":
         """Take the head of a classifier's tensors."""
-        return cls(*(state[f"{PREFIX}{name}"].numpy() for name in ("weight", "bias")), settings.temperature)
+        weight, bias = (state[f"{PREFIX}{name}"].numpy() for name in ("weight", "bias"))
+        return cls(weight, bias, settings.temperature)
 
     def probabilities(self, embedding: npt.NDArray[np.floating]) -> Floats:
         """Compute class probabilities (n, C) float32 of embeddings (n, D); C may be 0."""

@@ -49,7 +49,8 @@ def wanted_features(index: Index) -> tuple[Doubles, Doubles]:
     wide, feature = pca.moments.fit(64).transform(embedding).astype(np.float64), pca.transform(embedding)
     distance = np.linalg.norm(wide[:, None] - wide[None], axis=2)
     near = np.argsort(distance, axis=1, kind="stable")[:, : R + 1]
-    return feature[near].astype(np.float64).mean(axis=1), feature.astype(np.float64)
+    feature = feature.astype(np.float64)
+    return (feature + 0.9 * feature[near[:, 1:]].sum(axis=1)) / (1 + 0.9 * R), feature
 
 
 def check_rows(index: Index) -> None:
@@ -130,11 +131,12 @@ def test_queries_are_averaged_as_rows_are_and_copies_find_themselves(folder: Pat
         near = found.search(ids[i], k=N, near_duplicates=True)
         first = schemas.to_matrix(rows[schemas.UNAVERAGED])[i]
         apart = by_distance(index, first, schemas.UNAVERAGED)[1]
+        assert named[0].image_id == ids[i] and named[1].distance > 0
         assert [hit.distance for hit in near] == pytest.approx(apart[apart <= 0.2], abs=1e-9)
     other = np.random.default_rng(7).normal(size=D).astype(np.float32)
     raw = pca.transform(other[None])[0].astype(np.float64)
     nearest = np.argsort(np.linalg.norm(matrix - raw, axis=1), kind="stable")[:R]
-    query = (raw + matrix[nearest].sum(axis=0)) / (R + 1)
+    query = (raw + 0.9 * matrix[nearest].sum(axis=0)) / (1 + 0.9 * R)
     hits = found.search(other, k=N)
     assert [hit.image_id for hit in hits] == by_distance(index, query)[0]
     assert hits.query.feature == pytest.approx(query, abs=1e-6)
@@ -157,7 +159,7 @@ def test_searchers_of_shares_average_together(folder: Path, tmp_path: Path, part
             answer = client.post("/search", json={**body, "k": 28}).json()
             if "positive" not in body:
                 assert [row["image_id"] for row in answer["results"]] == [hit.image_id for hit in wanted]
-            feature, p = answer["query"]["feature"], []
+            feature, p = answer["query"]["feature"], list[float]()
             same = client.post("/search", json={"feature": feature, "class_probabilities": p, "k": 28}).json()
             assert [row["image_id"] for row in same["results"]] == [row["image_id"] for row in answer["results"]]
         named = client.post("/search", json={"image_id": "a/000", "k": 2}).json()["results"]

@@ -18,8 +18,10 @@ def test_neighbours_are_those_of_brute_force(n: int, count: int, seed: int) -> N
     np.testing.assert_array_equal(found, np.argsort(distance, axis=1, kind="stable")[:, :count])
     assert (found[:, 0] == np.arange(n)).all()
     feature = np.random.default_rng(seed + 1).normal(size=(n, 3)).astype(np.float32)
-    wanted = [np.mean([feature[j].astype(np.float64) for j in near], axis=0) for near in found]
-    np.testing.assert_allclose(mean_of(feature, found), wanted, rtol=1e-6, atol=1e-7)
+    wanted = [
+        (feature[i] + 0.9 * feature[near[1:]].sum(axis=0)) / (1 + 0.9 * (count - 1)) for i, near in enumerate(found)
+    ]
+    np.testing.assert_allclose(mean_of(feature, found), wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_ties_go_to_the_first_rows() -> None:
@@ -30,7 +32,7 @@ def test_ties_go_to_the_first_rows() -> None:
 
 def test_a_query_is_averaged_with_its_rows() -> None:
     rows = np.array([[1, 2], [3, 4]], np.float32)
-    assert averaged_query(np.array([2, 0], np.float32), rows) == pytest.approx([2, 2])
+    assert averaged_query(np.array([2, 0], np.float32), rows) == pytest.approx([(2 + 0.9 * 4) / 2.8, 0.9 * 6 / 2.8])
     assert averaged_query(np.array([2, 0], np.float32), rows[:0]) == pytest.approx([2, 0])
 
 

@@ -77,7 +77,9 @@ def build_index(folder: Path, per_class: int, scene_side: int = 0) -> str:
         schemas.CLASS: pa.array(CLASSES).take(pa.array(top)),
         schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
     }
-    features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
+    columns = {name: described[name] for name in described.column_names} | more
+    columns[schemas.UNAVERAGED] = pa.nulls(len(described), schemas.VECTOR)
+    features = pa.table({name: columns[name] for name in schemas.FEATURES.names}, schemas.FEATURES)
     version = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(features))], "overwrite")
     put_no_match_threshold(
         writer_of(index),
