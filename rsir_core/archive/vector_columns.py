@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rsir_core.errors import ArchiveError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AUTO: Final = "auto"  # in place of the vectors' column: guess it
 NONE: Final = "none"  # in place of a column: use none
@@ -67,7 +68,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
     return found
 
 
-def choose_columns(schema: pa.Schema, vector: str, named: Mapping[str, str], place: str) -> VectorColumns:
+def choose_columns(schema: "pa.Schema", vector: str, named: Mapping[str, str], place: str) -> VectorColumns:
     """Choose the columns of a file: those that are named, else by `GUESSES`.
 
     Args:
@@ -95,8 +96,10 @@ def choose_columns(schema: pa.Schema, vector: str, named: Mapping[str, str], pla
     return VectorColumns(found, **chosen, crs=_crs(geo, chosen["geometry"], place))
 
 
-def _suits(role: str, kind: pa.DataType) -> bool:
+def _suits(role: str, kind: "pa.DataType") -> bool:
     """Tell whether a column's type can play a role."""
+    import pyarrow as pa  # noqa: PLC0415 -- options are read without it
+
     types: Any = pa.types
     is_text: bool = types.is_string(kind) or types.is_large_string(kind)
     match role:
@@ -113,11 +116,11 @@ def _suits(role: str, kind: pa.DataType) -> bool:
             return is_text or bool(types.is_date(kind) or types.is_timestamp(kind))
 
 
-def _listed(schema: pa.Schema) -> str:
+def _listed(schema: "pa.Schema") -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def _geo(schema: pa.Schema) -> dict[str, Any]:
+def _geo(schema: "pa.Schema") -> dict[str, Any]:
     """Return the metadata of GeoParquet; empty: it is none."""
     try:
         found = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
