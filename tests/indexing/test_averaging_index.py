@@ -49,8 +49,8 @@ def wanted_features(index: Index) -> tuple[Doubles, Doubles]:
     wide, feature = pca.moments.fit(64).transform(embedding).astype(np.float64), pca.transform(embedding)
     distance = np.linalg.norm(wide[:, None] - wide[None], axis=2)
     near = np.argsort(distance, axis=1, kind="stable")[:, : R + 1]
-    feature = feature.astype(np.float64)
-    return (feature + 0.9 * feature[near[:, 1:]].sum(axis=1)) / (1 + 0.9 * R), feature
+    before: Doubles = feature.astype(np.float64)
+    return (before + 0.9 * before[near[:, 1:]].sum(axis=1)) / (1 + 0.9 * R), before
 
 
 def check_rows(index: Index) -> None:
