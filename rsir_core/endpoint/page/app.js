@@ -261,6 +261,7 @@ async function start() {
   asked = blank(index);
   $("about").textContent = about(index);
   $("objects-switch").hidden = !index.has_detector;
+  for (const part of [$("file"), ...$("file").labels]) part.hidden = !index.has_backbone;
   const filtered = () => go(readFilters());
   setUpFilters(index, filtered);
   if (index.bounds) setUpMap({ index, onChange: filtered, onOpen: open, onSearch: pick });

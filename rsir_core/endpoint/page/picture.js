@@ -39,7 +39,10 @@ function retry(image, source) {
   if (!/^(thumbnail|image)\//.test(source)) return;
   let tries = 1;
   image.addEventListener("error", () => {
-    if (tries === TRIES) return;
+    if (tries === TRIES) {
+      image.parentElement?.classList.add("missing");
+      return;
+    }
     setTimeout(() => { image.src = `${source}${source.includes("?") ? "&" : "?"}try=${tries}`; }, 1000 * tries++);
   });
 }
