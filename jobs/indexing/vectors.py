@@ -136,6 +136,9 @@ def _described(rows: pa.Table, dimensions: int, head: "Head", bundle: str, crs: 
     filled = np.zeros((n, dimensions), np.float32)
     for i in np.flatnonzero(good):
         filled[i] = vectors[i]
+    p = head.probabilities(filled)
+    for i in np.flatnonzero(good & ~np.isfinite(p).all(axis=1)):
+        good[i], why[i] = False, ("corrupt", "its vector has numbers that are too large for the classifier")
     failed = pa.array(~good)
     words = [reason and f"{uri}: {reason[1]}" for reason, uri in zip(why, rows[schemas.URI].to_pylist(), strict=True)]
     columns: dict[str, Any] = {
@@ -144,7 +147,7 @@ def _described(rows: pa.Table, dimensions: int, head: "Head", bundle: str, crs: 
         schemas.BUNDLE: pa.repeat(bundle, n),
         **{name: pa.repeat(pa.scalar(0, pa.int32()), n) for name in (schemas.HEIGHT, schemas.WIDTH)},
         schemas.REGION: pa.repeat(pa.scalar(UNKNOWN, schemas.PIXELS), n),
-        schemas.CLASS_PROBABILITIES: schemas.to_vectors(head.probabilities(filled)),
+        schemas.CLASS_PROBABILITIES: schemas.to_vectors(p),
         schemas.EMBEDDING: schemas.to_vectors(filled),
         schemas.STAGE: pc.if_else(failed, "describe", None),
         schemas.KIND: pa.array([reason and reason[0] for reason in why], pa.string()),

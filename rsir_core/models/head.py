@@ -33,9 +33,10 @@ class Head(NamedTuple):
         return cls(weight, bias, settings.temperature)
 
     def probabilities(self, embedding: npt.NDArray[np.floating]) -> Floats:
-        """Compute class probabilities (n, C) float32 of embeddings (n, D); C may be 0."""
-        logits = np.asarray(embedding, np.float32) @ self.weight.T + self.bias
-        if not len(self.bias):
-            return logits
-        found: Floats = softmax(logits.astype(np.float64) / self.temperature, axis=1).astype(np.float32)
+        """Compute class probabilities (n, C) float32 of embeddings (n, D); C may be 0. NaN: numbers were too large."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = np.asarray(embedding, np.float32) @ self.weight.T + self.bias
+            if not len(self.bias):
+                return logits
+            found: Floats = softmax(logits.astype(np.float64) / self.temperature, axis=1).astype(np.float32)
         return found  # float64 before: small probabilities matter, as in `describe`

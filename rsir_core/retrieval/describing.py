@@ -107,13 +107,16 @@ class QueryDescriber:
         Raises:
             QueryError: it has another length, is zero or is not finite.
         """
-        embedding = np.asarray(vector, np.float32)
+        with np.errstate(over="ignore"):
+            embedding = np.asarray(vector, np.float32)
         dimensions = self._head.weight.shape[1]
         if embedding.shape != (dimensions,):
             raise QueryError(f"vector: {len(embedding)} numbers; the embeddings of this index have {dimensions}")
         if not np.isfinite(embedding).all() or not embedding.any():
             raise QueryError("vector: it is zero, or has numbers that are not finite; give the embedding of an image")
         feature, p = self._pca.transform(embedding[None])[0], self._head.probabilities(embedding[None])[0]
+        if not (np.isfinite(feature).all() and np.isfinite(p).all()):
+            raise QueryError("vector: its numbers are too large; give the embedding of an image")
         return Descriptor(None, None, feature, p, needs_average=self._pca.neighbours > 0)
 
     def _read(self, source: bytes | str) -> Picture:
