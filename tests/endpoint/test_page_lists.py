@@ -13,7 +13,7 @@ from tests.support.page import Page
 from tests.support.serving import ALONE, LIMITS, LocalBackend, serving
 
 pytestmark = pytest.mark.slow
-ROWS = 2600
+ROWS, RESULTS = 2600, 2000
 RANK = "Number(document.activeElement.querySelector('.rank')?.textContent)"
 
 
@@ -23,7 +23,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uri = str(tmp_path_factory.mktemp("many") / "index")
     write_index(uri, ROWS)
     backend = LocalBackend(uri)
-    limits = replace(LIMITS, max_k=ROWS)
+    limits = replace(LIMITS, max_k=RESULTS + 1)
     with serving(build_app(backend.router, backend.versions, limits, lambda _: None, None, ALONE)) as url:
         yield url
 
