@@ -6,7 +6,7 @@ from pydantic import FiniteFloat, model_validator
 
 from jobs.command import option
 from jobs.options import DescribingConfig, NumberOfViews
-from rsir_core.archive.kinds import BandChoice, is_band_pattern, kind_of
+from rsir_core.archive.kinds import BandChoice, SignerName, is_band_pattern, kind_of
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.search.filter_options import Bounds, JsonText, Names, Time
 
@@ -23,8 +23,9 @@ class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
     archive: str = option(
-        "URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json); required, but for "
-        "--versions and --restore",
+        "URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue: a document (.json), a collection "
+        "or search of an API (https://…/collections/ID, https://…/search), or stac-geoparquet (.parquet); required, "
+        "but for --versions and --restore",
         None,
     )
     models: str = option(
@@ -61,6 +62,11 @@ class IndexConfig(DescribingConfig):
     collections: Names | None = option("of a catalogue, comma-separated: only items of these collections", None)
     asset: str | None = option(
         "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
+    )
+    cql2: str | None = option("of a STAC API: only items that match this filter in CQL2, as text or as JSON", None)
+    max_items: int | None = option("of a catalogue: only so many items, the first that it gives", None, ge=1)
+    sign: SignerName | None = option(
+        "of a catalogue: sign the assets' URLs when they are opened; the index holds them unsigned", None
     )
     bands: str | None = option(
         "three or one, to show as red, green and blue or as grey: of a catalogue, by common name, name or asset key; "
@@ -134,9 +140,17 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"missing: {', '.join(missing)}")
         if not self.is_frozen and (of := [n for n in ("weights", "image_size") if getattr(self, n) is not None]):
             raise ValueError(f"--{of[0].replace('_', '-')}: --models {self.models} is no frozen:BACKBONE")
-        given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
+        given = [
+            name
+            for name in ("start", "end", "bbox", "collections", "asset", "cql2", "max_items", "sign")
+            if getattr(self, name) is not None
+        ]
         if given and not self.is_catalogue:
-            raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
+            name = given[0].replace("_", "-")
+            what = "is none (.json, .parquet, https://…/collections/ID or https://…/search)"
+            raise ValueError(f"--{name}: it is about STAC catalogues; --archive {self.archive} {what}")
+        if self.cql2 is not None and kind_of(self.archive) != "api":
+            raise ValueError(f"--cql2: it is about STAC APIs; --archive {self.archive} is none")
         self._check_bands()
 
     def _check_bands(self) -> None:
@@ -165,7 +179,7 @@ class IndexConfig(DescribingConfig):
     @property
     def is_catalogue(self) -> bool:
         """Tell whether the archive is a STAC catalogue."""
-        return self.archive is not None and kind_of(self.archive) == "items"
+        return self.archive is not None and kind_of(self.archive) != "files"
 
     @property
     def item_selection(self) -> "ItemSelection | None":
@@ -175,7 +189,10 @@ class IndexConfig(DescribingConfig):
         if not self.is_catalogue:
             return None
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
-        return ItemSelection(self.start, self.end, bbox, self.collections, self.asset, self.band_choice)
+        return ItemSelection(
+            self.start, self.end, bbox, self.collections, self.asset, self.band_choice, self.cql2, self.max_items,
+            self.sign,
+        )  # fmt: skip
 
     @property
     def band_choice(self) -> BandChoice | None:

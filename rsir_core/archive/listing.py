@@ -15,6 +15,8 @@ from fsspec.utils import tokenize
 from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.s3_listing import Bucket, quick
+from rsir_core.storage.signed_file import with_renewal
+from rsir_core.storage.signing import SignedUri
 
 EXTENSIONS: Final = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c",
@@ -83,12 +85,21 @@ def etag_of(uri: str) -> tuple[str, int]:
         OSError: the file is missing or denied; stores may raise other errors.
         StorageError: the protocol is unknown, or not installed.
     """
-    fs, path = file_system(uri, use_listings_cache=False)
-    info = fs.info(path)
+    signed = SignedUri.parse(uri)
+    if signed is not None:
+        fs, info = with_renewal(signed, _info_of)
+        info = {**info, "name": signed.url, "url": signed.url}  # which its etag may be made of
+    else:
+        fs, info = _info_of(uri)
     if info["type"] == "directory":
         raise IsADirectoryError(uri)
-    file = _image_file(fs, uri, path.rpartition("/")[0], _followed(fs, info))
+    file = _image_file(fs, uri, info["name"].rpartition("/")[0], _followed(fs, info))
     return file.etag, file.size
+
+
+def _info_of(uri: str) -> tuple[Any, Mapping[str, Any]]:
+    fs, path = file_system(uri, use_listings_cache=False)
+    return fs, fs.info(path)
 
 
 class Root(NamedTuple):

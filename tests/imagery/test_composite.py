@@ -128,7 +128,8 @@ def write(folder: Path, *bands: npt.NDArray[Any], places: Any = (PLACE,) * 3, **
 
 def smooth(side: int, top: float) -> npt.NDArray[np.uint16]:
     y, x = np.mgrid[0:side, 0:side] / side
-    return (1 + top * (x + 2 * y) / 3).astype(np.uint16)
+    found: npt.NDArray[np.uint16] = (1 + top * (x + 2 * y) / 3).astype(np.uint16)
+    return found
 
 
 def test_coarser_bands_are_interpolated_alike_in_windows(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_one_stretch_holds_for_all_tiles_of_a_scene(tmp_path: Path) -> None:
     cut = survey(uri, Tiling(64, 0.0), MAX)
     assert cut and cut.recipe.stretch == pytest.approx(np.percentile(smooth(200, 4000), (2, 98)), rel=0.01)
     fixed = survey(str(Composite(Composite.parse(uri).channels, (0, 9999))), Tiling(64, 0.0), MAX)  # type: ignore[union-attr]
-    assert fixed and fixed.recipe.stretch == (0, 9999) and len(list(fixed.windows)) == 16
+    assert fixed and fixed.recipe.stretch == (0.0, 9999.0) and len(list(fixed.windows)) == 16
 
 
 def test_bands_of_one_file_by_number(tmp_path: Path) -> None:
