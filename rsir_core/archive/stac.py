@@ -16,7 +16,6 @@ from rsir_core.archive.items import ItemSelection, image_file
 from rsir_core.archive.kinds import kind_of
 from rsir_core.archive.listing import ImageFile
 from rsir_core.archive.stac_api import api_items
-from rsir_core.archive.stac_geoparquet import parquet_items
 from rsir_core.errors import ArchiveError
 
 CONCURRENT_ITEMS: Final = 16  # read at once; each mostly waits for its store
@@ -79,8 +78,13 @@ def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) 
 def _items(catalogue: str, files: _Files, wanted: ItemSelection) -> Iterator[Source]:
     """Yield the items of a catalogue of any kind, or their hrefs."""
     try:
-        if (kind := kind_of(catalogue)) != "document":
-            yield from (api_items if kind == "api" else parquet_items)(catalogue, wanted)
+        if (kind := kind_of(catalogue)) == "api":
+            yield from api_items(catalogue, wanted)
+            return
+        if kind == "geoparquet":
+            from rsir_core.archive.stac_geoparquet import parquet_items  # noqa: PLC0415 -- brings pandas
+
+            yield from parquet_items(catalogue, wanted)
             return
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":

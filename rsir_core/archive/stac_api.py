@@ -80,7 +80,7 @@ def _search_of(url: str, wanted: ItemSelection) -> tuple[str, dict[str, Any]]:
 
 
 def _asked_for(wanted: ItemSelection) -> dict[str, Any]:
-    asked: dict[str, Any] = {"limit": PAGE, "method": "GET"}
+    asked: dict[str, Any] = {"limit": PAGE}
     if wanted.collections is not None:
         asked["collections"] = list(wanted.collections)
     if wanted.bbox is not None:
@@ -88,7 +88,7 @@ def _asked_for(wanted: ItemSelection) -> dict[str, Any]:
     if wanted.start is not None or wanted.end is not None:
         asked["datetime"] = "/".join(time.isoformat() if time else ".." for time in (wanted.start, wanted.end))
     if wanted.cql2 is not None and wanted.cql2.lstrip().startswith("{"):
-        asked |= {"filter": json.loads(wanted.cql2), "filter_lang": "cql2-json", "method": "POST"}
+        asked |= {"filter": json.loads(wanted.cql2), "filter_lang": "cql2-json"}
     elif wanted.cql2 is not None:
-        asked |= {"filter": wanted.cql2, "filter_lang": "cql2-text"}
+        asked |= {"filter": wanted.cql2, "filter_lang": "cql2-text", "method": "GET"}
     return asked

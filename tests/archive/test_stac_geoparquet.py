@@ -103,7 +103,12 @@ def test_many_items_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
             writer.write_table(piece.set_column(piece.schema.get_field_index("id"), "id", ids))
     held: list[int] = []
     plain = stac_geoparquet._item
-    monkeypatch.setattr(stac_geoparquet, "_item", lambda row: (held.append(pa.total_allocated_bytes()), plain(row))[1])
+
+    def counted(row: dict[str, Any]) -> pystac.Item:
+        held.append(pa.total_allocated_bytes())
+        return plain(row)
+
+    monkeypatch.setattr(stac_geoparquet, "_item", counted)
     before = pa.total_allocated_bytes()
     count = sum(1 for _ in stac_geoparquet.parquet_items(str(file), ItemSelection()))
     assert count == groups * rows

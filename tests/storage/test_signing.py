@@ -68,8 +68,8 @@ class Answers(BaseHTTPRequestHandler):
             self.answer(200, data)
             return
         first, last = asked.removeprefix("bytes=").split("-")
-        last = min(int(last or len(data) - 1), len(data) - 1)
-        self.answer(206, data[int(first) : last + 1], **{"Content-Range": f"bytes {first}-{last}/{len(data)}"})
+        end = min(int(last or len(data) - 1), len(data) - 1)
+        self.answer(206, data[int(first) : end + 1], **{"Content-Range": f"bytes {first}-{end}/{len(data)}"})
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)

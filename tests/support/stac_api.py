@@ -41,13 +41,13 @@ class Served:
 
 
 @attr.s
-class _Client(BaseCoreClient):  # type: ignore[misc]
+class _Client(BaseCoreClient):
     served: Served = attr.ib(default=None)
 
     def _find(self, request: Request, limit: int | None, token: str | None, wanted: Callable[[Item], bool]) -> Item:
         found = [item for item in self.served.items if wanted(item)]
         start, size = int(token or 0), limit or 10
-        links = []
+        links: list[Item] = []
         if start + size < len(found):
             query = {**dict(request.query_params), "token": start + size}
             links = [{"rel": "next", "href": f"{request.url.replace(query='')}?{urlencode(query)}"}]
@@ -55,7 +55,7 @@ class _Client(BaseCoreClient):  # type: ignore[misc]
                 links[0] |= {"method": "POST", "body": {"token": str(start + size)}, "merge": True}
         return {"type": "FeatureCollection", "features": found[start : start + size], "links": links}
 
-    def get_search(self, collections: Any = None, ids: Any = None, bbox: Any = None, **more: Any) -> Item:
+    def get_search(self, collections: Any = None, ids: Any = None, bbox: Any = None, **more: Any) -> Item:  # type: ignore[override]
         more.pop("intersects", None)
         expression = cql2.Expr(more["filter_expr"]) if more.get("filter_expr") else None
         first, _, last = (more.get("datetime") or "../..").partition("/")
@@ -65,7 +65,7 @@ class _Client(BaseCoreClient):  # type: ignore[misc]
             return (
                 (not collections or item["collection"] in collections)
                 and (not ids or item["id"] in ids)
-                and (not bbox or shapely.box(*item["bbox"]).intersects(shapely.box(*map(float, bbox))))
+                and (not bbox or overlap(item["bbox"], bbox))
                 and (first in ("", "..") or datetime.fromisoformat(first) <= time)
                 and (last in ("", "..") or time <= datetime.fromisoformat(last))
                 and (expression is None or expression.matches(item))
@@ -73,20 +73,20 @@ class _Client(BaseCoreClient):  # type: ignore[misc]
 
         return self._find(more["request"], more.get("limit"), more.get("token"), wanted)
 
-    def post_search(self, search_request: Any, **more: Any) -> Item:
+    def post_search(self, search_request: Any, **more: Any) -> Item:  # type: ignore[override]
         return self.get_search(**{**search_request.model_dump(), **more})
 
-    def get_item(self, item_id: str, collection_id: str, **_: Any) -> Item:
+    def get_item(self, item_id: str, collection_id: str, **_: Any) -> Item:  # type: ignore[override]
         for item in self.served.items:
             if (item["id"], item["collection"]) == (item_id, collection_id):
                 return item
         raise NotFoundError(item_id)
 
-    def all_collections(self, **_: Any) -> Item:
+    def all_collections(self, **_: Any) -> Item:  # type: ignore[override]
         names = dict.fromkeys(item["collection"] for item in self.served.items)
         return {"collections": [self._collection(name) for name in names], "links": []}
 
-    def get_collection(self, collection_id: str, **_: Any) -> Item:
+    def get_collection(self, collection_id: str, **_: Any) -> Item:  # type: ignore[override]
         return self._collection(collection_id)
 
     def _collection(self, name: str) -> Item:
@@ -96,8 +96,13 @@ class _Client(BaseCoreClient):  # type: ignore[misc]
             "extent": extent, "links": [],
         }  # fmt: skip
 
-    def item_collection(self, collection_id: str, **more: Any) -> Item:
+    def item_collection(self, collection_id: str, **more: Any) -> Item:  # type: ignore[override]
         return self.get_search(**{**more, "collections": [collection_id]})
+
+
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two boxes meet."""
+    return bool(shapely.box(*one).intersects(shapely.box(*other)))
 
 
 @contextmanager
@@ -113,7 +118,7 @@ def stac_api(items: list[Item]) -> Iterator[Served]:
 
     @api.app.middleware("http")
     async def _refuse(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        served.requests.append(str(request.url).removeprefix(str(request.base_url)))
+        served.requests.append(f"{request.url.path}?{request.url.query}{(await request.body()).decode()}")
         if served.busy:
             served.busy -= 1
             return Response("later", 429, {"Retry-After": "1"})
