@@ -20,12 +20,13 @@ from rsir_core.storage.signing import SignedUri
 
 EXTENSIONS: Final = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c",
-    ".jpc", ".jpx", ".jpf", ".gif", ".bmp",
+    ".jpc", ".jpx", ".jpf", ".gif", ".bmp", ".vrt",
 ])  # fmt: skip
 _ETAGS: Final = (
     "ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated", "mtime", "modify",
     "modificationTime",
 )  # fmt: skip
+_CUBES: Final = (".nc", ".nc4", ".zarr", ".hdf", ".hdf5", ".h5", ".he5", ".grib", ".grib2")
 THREADS: Final = 16  # folders listed at once, and listings held ahead
 # Folders without imagery: the log of a Delta table beside the images, and what macOS adds to zip files.
 _SKIPPED: Final = ("_delta_log", "__MACOSX")
@@ -66,6 +67,9 @@ def list_images(archive: str) -> Iterator[ImageFile]:
         ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed. An unreadable
             subfolder of the archive itself is an error too: if it were skipped, its images would count as gone.
     """
+    if archive.lower().rstrip("/").endswith(_CUBES):
+        what = "is a multi-dimensional file, of which no picture is read; translate its bands to GeoTIFF"
+        raise ArchiveError(f"{archive} {what} (gdal_translate, or xarray with rioxarray)")
     fs, root = _open(archive)
     try:
         info = fs.info(root)

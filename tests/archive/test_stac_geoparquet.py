@@ -1,5 +1,9 @@
 """A table of items, as the stac-geoparquet specification lays it out, lists what the same item collection does."""
 
+import json
+import shutil
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,3 +117,13 @@ def test_many_items_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
     count = sum(1 for _ in stac_geoparquet.parquet_items(str(file), ItemSelection()))
     assert count == groups * rows
     assert max(held) - before < pq.read_table(file).nbytes / 4
+
+
+def test_a_table_that_another_program_wrote(tmp_path: Path, items: list[dict[str, Any]]) -> None:
+    rustac = shutil.which("rustac", path=Path(sys.executable).parent)
+    if rustac is None:
+        pytest.skip("rustac is not installed")
+    document = {"type": "FeatureCollection", "features": items[3:], "links": []}
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    subprocess.run([rustac, "translate", "items.json", "items.parquet"], cwd=tmp_path, check=True, timeout=60)
+    assert listed(f"{tmp_path}/items.parquet", {}) == listed(f"{tmp_path}/items.json", {})
