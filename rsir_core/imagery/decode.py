@@ -118,7 +118,7 @@ def _read_image(uri: str, max_pixels: int) -> Picture:
     if composite is None and not is_vrt(uri):
         return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
     with open_scene(uri) as dataset:
-        return _picture(read_whole(dataset, uri, composite and composite.stretch, max_pixels))
+        return _picture(read_whole(dataset, uri, None if composite is None else composite.stretch, max_pixels))
 
 
 @cache
