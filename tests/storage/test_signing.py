@@ -105,7 +105,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 @pytest.fixture
 def bands(store: Store) -> Any:
-    samples = RNG.integers(1, 250, (3, 700, 700)).astype(np.uint8)
+    samples = RNG.integers(1, 250, (3, 1500, 1500)).astype(np.uint8)
     for name, band in zip(("B4", "B3", "B2"), samples, strict=True):
         store.files[f"/scenes/s_{name}.tif"] = gdal_file(band[None], tiled=True, blockxsize=64, blockysize=64)
     return samples.transpose(1, 2, 0)
@@ -145,8 +145,8 @@ def test_an_expired_signature_is_renewed(tmp_path: Path, store: Store, bands: An
     with Pictures() as pictures:  # and while a scene is open
         pictures.read(f"{file.uri}#xywh=0,0,64,64")
         store.good.clear()
-        found = pictures.read(f"{file.uri}#xywh=600,600,64,64").pixels
-    np.testing.assert_array_equal(found, bands[600:664, 600:664])
+        found = pictures.read(f"{file.uri}#xywh=1400,1400,64,64").pixels
+    np.testing.assert_array_equal(found, bands[1400:1464, 1400:1464])
     store.good.clear()
     whole = f"planetary-computer+{HOST}/s_B4.tif"
     np.testing.assert_array_equal(read_picture(whole).pixels[..., 0], bands[..., 0])
