@@ -55,7 +55,7 @@ def _connection() -> Any:
     from pystac_client.stac_api_io import StacApiIO  # noqa: PLC0415 -- as above
     from urllib3.util import Retry  # noqa: PLC0415
 
-    again = Retry(_RETRIES, backoff_factor=0.5, status_forcelist=_TRY_AGAIN, allowed_methods=None)
+    again = Retry(_RETRIES, connect=2, backoff_factor=0.5, status_forcelist=_TRY_AGAIN, allowed_methods=None)
     return StacApiIO(timeout=_SECONDS, max_retries=again)
 
 
