@@ -5,11 +5,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from jobs.command import Summary
 from jobs.indexing.frozen import bundle_for
 from jobs.indexing.gone import check_gone
+from jobs.indexing.listed import list_archive
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import is_published
 from jobs.indexing.restoring import list_versions, restore_version
@@ -17,8 +16,6 @@ from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.scenes import Scenes, cut_scenes
 from jobs.indexing.vectors import VectorSource, list_source, open_archive
 from rsir_core import schemas
-from rsir_core.archive.listing import list_images
-from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
@@ -95,7 +92,8 @@ def _plan(
         writer: the run's writer; None in a dry run, which writes nothing.
         vectors: an archive of embeddings; None: of images.
     """
-    scenes = cut_scenes(index, writer, _listing(config) if vectors is None else vectors.listed.listing, config)
+    listing = listing_table(list_archive(config)) if vectors is None else vectors.listed.listing
+    scenes = cut_scenes(index, writer, listing, config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
@@ -105,12 +103,6 @@ def _plan(
             "--tile, --bands, --max-pixels or --image-seconds", plan.left_out,
         )  # fmt: skip
     return plan, scenes
-
-
-def _listing(config: IndexConfig) -> pa.Table:
-    """List the images of the archive."""
-    wanted = config.item_selection
-    return listing_table(list_images(config.archive) if wanted is None else list_items(config.archive, wanted))
 
 
 def _without_uncommitted(index: Index, plan: Plan, bundle: str, writer: IndexWriter | None) -> Plan:

@@ -1,20 +1,25 @@
 """Options of the index job."""
 
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import FiniteFloat, model_validator
 
 from jobs.command import option
 from jobs.options import DescribingConfig, NumberOfViews
+from rsir_core.archive.kinds import BandChoice, SignerName, is_band_pattern, kind_of
 from rsir_core.archive.vector_columns import parse_columns
 from rsir_core.geo.bounding_box import BoundingBox
-from rsir_core.search.filter_options import Bounds, Names, Time
+from rsir_core.search.filter_options import Bounds, JsonText, Names, Time
 
 if TYPE_CHECKING:
-    from rsir_core.archive.stac import ItemSelection
+    from rsir_core.archive.items import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
 
-OF_IMAGES: Final = ("views", "tile", "tile_metres", "bands", "asset", "start", "end", "bbox", "collections")
+OF_IMAGES: Final = (
+    "views", "tile", "tile_metres", "bands", "band_files", "stretch", "asset", "start", "end", "bbox", "collections",
+    "cql2", "max_items", "sign",
+)  # fmt: skip
+Range = tuple[FiniteFloat, FiniteFloat]
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
 
@@ -23,8 +28,9 @@ class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
     archive: str = option(
-        "URI of the images (folder, s3://, gs://, az://, …), of a STAC catalogue (.json), or of vectors (--vectors); "
-        "required, but for --versions and --restore",
+        "URI of the images (folder, s3://, gs://, az://, …), of a STAC catalogue: a document (.json), a collection "
+        "or search of an API (https://…/collections/ID, https://…/search), or stac-geoparquet (.parquet); or of "
+        "vectors (--vectors); required, but for --versions and --restore",
         None,
     )
     models: str = option(
@@ -71,7 +77,27 @@ class IndexConfig(DescribingConfig):
     asset: str | None = option(
         "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
     )
-    bands: str | None = option("of scenes: three or one, by number or name; default: red, green, blue", None)
+    cql2: str | None = option("of a STAC API: only items that match this filter in CQL2, as text or as JSON", None)
+    max_items: int | None = option("of a catalogue: only so many items, the first that it gives", None, ge=1)
+    sign: SignerName | None = option(
+        "of a catalogue: sign the assets' URLs when they are opened; the index holds them unsigned", None
+    )
+    bands: str | None = option(
+        "three or one, to show as red, green and blue or as grey: of a catalogue, by common name, name or asset key; "
+        "with --band-files, as the files' names say; of scenes that are cut, by number or name; default: red, green, "
+        "blue",
+        None,
+    )
+    band_files: str | None = option(
+        "the archive has a file per band: pattern of their paths below it, such as {scene}_B{band}.TIF (* is anything "
+        "within a name); --bands chooses the bands",
+        None,
+    )
+    stretch: Annotated[Range, JsonText] | None = option(
+        "with --bands of a catalogue or of --band-files: the values, low,high, that become black and white; default: "
+        "percentiles 2 and 98 of each scene",
+        None,
+    )
     refit: str | None = option(
         "URI of an index whose bundle differs in the classifier's head alone: take its stored embeddings in place of "
         "describing the same images again; the PCA is fitted as ever",
@@ -137,13 +163,36 @@ class IndexConfig(DescribingConfig):
         self._check_vectors()
         if not self.is_frozen and (of := [n for n in ("weights", "image_size") if getattr(self, n) is not None]):
             raise ValueError(f"--{of[0].replace('_', '-')}: --models {self.models} is no frozen:BACKBONE")
-        given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
-        if given and self.item_selection is None:
-            raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
-        if self.bands is not None and self.tile is None and self.tile_metres is None:
-            raise ValueError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
+        given = [
+            name
+            for name in ("start", "end", "bbox", "collections", "asset", "cql2", "max_items", "sign")
+            if getattr(self, name) is not None
+        ]
+        if given and not self.is_catalogue:
+            name = given[0].replace("_", "-")
+            what = "is none (.json, .parquet, https://…/collections/ID or https://…/search)"
+            raise ValueError(f"--{name}: it is about STAC catalogues; --archive {self.archive} {what}")
+        if self.cql2 is not None and kind_of(self.archive) != "api":
+            raise ValueError(f"--cql2: it is about STAC APIs; --archive {self.archive} is none")
+        self._check_bands()
+
+    def _check_bands(self) -> None:
+        apart = self.is_catalogue or self.band_files is not None
+        if self.bands is not None and not apart and self.tiling is None:
+            what = "it is about tiles, catalogues and --band-files; give --tile or --tile-metres as well"
+            raise ValueError(f"--bands {self.bands}: {what}")
         if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
+        if self.band_files is not None and self.is_catalogue:
+            raise ValueError(f"--band-files: --archive {self.archive} is a catalogue; its items say where each band is")
+        if self.band_files is not None and not is_band_pattern(self.band_files):
+            raise ValueError(f"--band-files {self.band_files}: give a pattern with {{scene}} and {{band}}")
+        for name in ("band_files", "stretch"):
+            if getattr(self, name) is not None and (self.bands is None or not apart):
+                what = "give --bands as well" if apart else "it is about --bands of a catalogue or of --band-files"
+                raise ValueError(f"--{name.replace('_', '-')}: {what}")
+        if self.stretch is not None and not self.stretch[0] < self.stretch[1]:
+            raise ValueError("--stretch: give the smaller value first")
 
     def _check_vectors(self) -> None:
         if self.vectors is None:
@@ -167,14 +216,29 @@ class IndexConfig(DescribingConfig):
         return self.models is not None and self.models.startswith(FROZEN_PREFIX)
 
     @property
+    def is_catalogue(self) -> bool:
+        """Tell whether the archive is a STAC catalogue."""
+        return self.archive is not None and self.vectors is None and kind_of(self.archive) != "files"
+
+    @property
     def item_selection(self) -> "ItemSelection | None":
         """Select items of a catalogue; None: the archive is no catalogue."""
-        from rsir_core.archive.stac import ItemSelection, is_catalogue  # noqa: PLC0415 -- options are read without it
+        from rsir_core.archive.items import ItemSelection  # noqa: PLC0415 -- options are read without it
 
-        if self.archive is None or self.vectors is not None or not is_catalogue(self.archive):
+        if not self.is_catalogue:
             return None
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
-        return ItemSelection(self.start, self.end, bbox, self.collections, self.asset)
+        return ItemSelection(
+            self.start, self.end, bbox, self.collections, self.asset, self.band_choice, self.cql2, self.max_items,
+            self.sign,
+        )  # fmt: skip
+
+    @property
+    def band_choice(self) -> BandChoice | None:
+        """Say which bands make an image where they lie apart; None: images are read as they are."""
+        if self.bands is None:
+            return None
+        return BandChoice(tuple(name.strip() for name in self.bands.split(",")), self.stretch)
 
     @property
     def tiling(self) -> "Tiling | None":

@@ -8,9 +8,10 @@ import pytest
 from selenium.webdriver import Keys
 
 from rsir_core.endpoint.app import build_app
+from rsir_core.endpoint.page_files import ALONE
 from tests.benchmarks.page import write_index
 from tests.support.page import Page
-from tests.support.serving import ALONE, LIMITS, LocalBackend, serving
+from tests.support.serving import LIMITS, LocalBackend, serving
 
 pytestmark = pytest.mark.slow
 ROWS, RESULTS = 2600, 2000
