@@ -22,6 +22,7 @@ EXTENSION: Final = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.j
 STAC: Final = "1.0.0"  # the version that the extension's schema asks for
 PARQUET: Final = "application/vnd.apache.parquet"
 NAMES: Final = ("embeddings.parquet", "item.json", "collection.json")  # the last is written last
+ROW_GROUP: Final = 8192  # rows: 40 MB of embeddings of 1,280
 PART: Final = 1_000_000  # keys that are held at once
 Span = tuple[str | None, str | None]  # first and last acquisition
 EXPORTED: Final = pa.schema(
@@ -71,10 +72,16 @@ def export_stac(index: Index, version: int, folder: str, source: str, licence: s
 
 
 def _pieces(index: Index, rows: pa.Table) -> Iterator[pa.Table]:
-    """Read the published embeddings; schema `EXPORTED`."""
+    """Read the published embeddings, `ROW_GROUP` or a few more at a time; schema `EXPORTED`."""
+    held: list[pa.Table] = []
     for part in by_file(semi(stored_keys(index), rows.select(KEY)), PART):
         for piece in stored_rows(index, part, EXPORTED.names):
-            yield piece.cast(EXPORTED)
+            held.append(piece.cast(EXPORTED))
+            if sum(map(len, held)) >= ROW_GROUP:
+                yield pa.concat_tables(held)
+                held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _bounds(rows: pa.Table) -> BoundingBox | None:
