@@ -80,7 +80,7 @@ class IndexConfig(DescribingConfig):
     cql2: str | None = option("of a STAC API: only items that match this filter in CQL2, as text or as JSON", None)
     max_items: int | None = option("of a catalogue: only so many items, the first that it gives", None, ge=1)
     sign: SignerName | None = option(
-        "of a catalogue: sign the assets' URLs when they are opened, by planetary-computer; the index holds them unsigned",
+        "of a catalogue: sign the assets' URLs by planetary-computer when they are opened; the index has them unsigned",
         None,
     )
     bands: str | None = option(
