@@ -29,7 +29,7 @@ def search(config: SearchConfig) -> Summary:
     index = rsir.open(config.index, config.version)
     try:
         hits = index.search(
-            config.image, config.k, box=config.box, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
+            config.image, config.k, box=config.box, box_as=config.box_as, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
             start=config.start, end=config.end, where=config.where,
             distance=config.distance, near_duplicates=config.near_duplicates, max_distance=config.max_distance,
         )  # fmt: skip

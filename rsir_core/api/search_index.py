@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import Box, BoxRole, DrawnBox
 from rsir_core.retrieval.describing import QueryDescriber, check_box
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
@@ -88,6 +88,7 @@ class SearchIndex:
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
+        box_as: BoxRole = "object",
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
         polygon: Sequence[Sequence[float]] | None = None,
@@ -105,7 +106,9 @@ class SearchIndex:
                 image, a hit of another search, or a descriptor. A text is first looked for as a URI of the index, then
                 as a file, then as an image id.
             k: number of results.
-            box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
+            box: x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region.
+            box_as: what is described of a box: `object` (a square around it, with a margin), or `centre` (the key
+                region that is centred on it).
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
             polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
@@ -126,15 +129,13 @@ class SearchIndex:
                  "max_distance": max_distance}  # fmt: skip
         try:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
-            ranking = Ranking.of(options, self._served)
-            given = None if box is None else Box(*box)
         except ValidationError as error:
             raise in_words(error) from error
-        except TypeError as error:
-            raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
+        drawn = None if box is None else _drawn(box, box_as)
+        ranking = Ranking.of(options, self._served, drawn=drawn)
         rows = self._rows()
         allowed = rows.passing(ranking.filter)
-        descriptor, picture = self._describe_query(query, given)
+        descriptor, picture = self._describe_query(query, drawn)
         ranked = rows.rank(descriptor, ranking, allowed)
         if ranking.near_duplicates:
             ranked = self._compared(ranked, picture)
@@ -200,12 +201,12 @@ class SearchIndex:
                 writer.write_table(index.read_features(part)[0])
             writer.add_key_value_metadata({"geo": json.dumps(GEO)})
 
-    def _describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
+    def _describe(self, pictures: list[Picture], boxes: list[DrawnBox | None]) -> list[Descriptor]:
         describer = self._describer()
         with self._describing:
             return describer.describe(pictures, boxes)
 
-    def _describe_query(self, query: Any, box: Box | None) -> tuple[Descriptor, Picture | None]:
+    def _describe_query(self, query: Any, box: DrawnBox | None) -> tuple[Descriptor, Picture | None]:
         """Return what a query is ranked by; and its picture, unless it is an indexed image as it is."""
         rows = self._rows()
         if isinstance(query, Descriptor):
@@ -257,6 +258,15 @@ class SearchIndex:
         kinds = [None] * len(uris) if picture is None else kinds_of(picture.pixels, uris, read)
         field = schemas.RESULTS.field(schemas.SAME_PICTURE)
         return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))
+
+
+def _drawn(box: Sequence[float], role: BoxRole) -> DrawnBox:
+    if role not in (roles := get_args(BoxRole)):
+        raise QueryError(f"box_as: {role!r}; give one of {', '.join(roles)}")
+    try:
+        return DrawnBox(Box(*box), role)
+    except TypeError as error:
+        raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
 from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
@@ -27,7 +27,7 @@ class DescribeRequest(NamedTuple):
 
     version: int
     source: bytes | str  # an upload, or the URI of an indexed image
-    box: Box | None = None  # the object to centre the key region on; None: the detector's
+    box: DrawnBox | None = None  # what is described; None: the key region, by the detector
     preview: bool = False  # whether the picture and all of its objects are wanted too
 
 

@@ -46,7 +46,7 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
         """Rank, and answer in the form that the client accepts."""
         asked, upload = await read_search(request, limits)
         async with versions.lend(asked.version) as served:
-            ranking = Ranking.of(asked, served, asked.offset)
+            ranking = Ranking.of(asked, served, asked.offset, asked.given_box)
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(ranking, ranked), media_type=GEOJSON)

@@ -1,7 +1,7 @@
 """Describe images, for the index and for queries alike: detect, crop the key region, embed, classify."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +70,17 @@ class Describer:
             key_region(image.shape[0], image.shape[1], found and found.box, tau)
             for image, found in zip(images, objects, strict=True)
         ]
+        return replace(self.describe_regions(images, regions, views), objects=objects)
+
+    def describe_regions(
+        self, images: Sequence[Pixels], regions: Sequence[Region], views: int | None = None
+    ) -> Descriptions:
+        """Describe a given region of each image; no object is looked for."""
         crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
         embedding, logits = self._classifier.embed(crops, views)
         logits = logits.double() / self.bundle.classifier.temperature
         probabilities = torch.softmax(logits, dim=1).float()  # float64: small probabilities matter (complements)
-        return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
+        return Descriptions(embedding.half().numpy(), probabilities.numpy(), list(regions), [None] * len(regions))
 
     def all_objects(
         self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core.errors import QueryError
-from rsir_core.models.regions import DetectedObject, Region
+from rsir_core.models.regions import DetectedObject, DrawnBox, Region
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
@@ -91,13 +91,17 @@ class Ranking:
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
+    of_object: bool = False  # whether the query is an object's region, in place of a key region
 
     @classmethod
-    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0) -> Self:
+    def of(
+        cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None
+    ) -> Self:
         """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
         return cls(
-            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance,
+            drawn is not None and drawn.role == "object",
         )  # fmt: skip
 
     @property
@@ -154,8 +158,9 @@ def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy)
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
     """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
 
-    None if there is no threshold, no row passed the filter, or near duplicates were asked for.
+    None if there is no threshold, no row passed the filter, near duplicates were asked for, or the query is an object's
+    region: the threshold was measured with key regions.
     """
-    if served.no_match is None or nearest == np.inf or ranking.near_duplicates:
+    if served.no_match is None or nearest == np.inf or ranking.near_duplicates or ranking.of_object:
         return None
     return served.no_match.is_too_far(nearest)
