@@ -12,6 +12,7 @@ from rsir_core.search.filter_options import Bounds, Names, Time
 if TYPE_CHECKING:
     from rsir_core.archive.stac import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
+    from rsir_core.models.bundle import DescribingWays
 
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
@@ -44,6 +45,10 @@ class IndexConfig(DescribingConfig):
     views: NumberOfViews | None = option(
         "rotated views averaged per key region, for rows and queries: 1, 2 or 4; default: the bundle's", None
     )
+    regions: int | None = option(
+        "regions described of each image, at most: the key region, and those around its most confident objects, which "
+        "a search inside a drawn box finds; needs a detector; default: the bundle's, which is 1", None, ge=1, le=100,
+    )  # fmt: skip
     tile: int | None = option(
         "cut TIFFs and JPEG 2000s larger than this many pixels a side into tiles of that side", None, ge=1
     )
@@ -124,6 +129,13 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"--bands {self.bands}: it is about tiles; give --tile or --tile-metres as well")
         if self.bands is not None and len(self.bands.split(",")) not in (1, 3):
             raise ValueError(f"--bands {self.bands}: give three, separated by commas, or one")
+
+    @property
+    def ways(self) -> "DescribingWays":
+        """Say what is done with the bundle otherwise than it says."""
+        from rsir_core.models.bundle import DescribingWays  # noqa: PLC0415 -- options are read without it
+
+        return DescribingWays(self.views, self.regions)
 
     @property
     def is_frozen(self) -> bool:

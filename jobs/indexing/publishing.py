@@ -20,6 +20,7 @@ from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
@@ -80,7 +81,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
         return pa.concat_tables(
             [
                 _features(_under(root, piece), projection, names)
-                for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS.names)
+                for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names)
             ]
         )
 
@@ -107,13 +108,25 @@ def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
     """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are the class names."""
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
-    best = most_probable_classes(schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]))
     columns = {name: described[name] for name in described.column_names if name in schemas.FEATURES.names}
     columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
-    columns[schemas.CLASS] = names.take(pa.array(best, pa.int64()))
+    columns[schemas.CLASS] = _most_probable(described[schemas.CLASS_PROBABILITIES], names)
     columns[schemas.FEATURE] = schemas.to_vectors(feature)
-    table = pa.table([columns[name] for name in schemas.FEATURES.names], schemas.FEATURES)
+    schema = schemas.FEATURES
+    if has_objects(described):
+        lists, schema = ObjectLists.of(described[schemas.OBJECTS]), schemas.FEATURES_WITH_OBJECTS
+        fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+        fields[schemas.CLASS] = _most_probable(fields[schemas.CLASS_PROBABILITIES], names)
+        fields[schemas.FEATURE] = schemas.to_vectors(pca.transform(schemas.to_matrix(fields[schemas.EMBEDDING])))
+        fields[schemas.PLACE] = pa.nulls(len(lists.objects), pa.int32())  # until the file is written
+        columns[schemas.OBJECTS] = lists.to_column(fields, schemas.FEATURE_OBJECTS)
+    table = pa.table([columns[name] for name in schema.names], schema)
     return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
+
+
+def _most_probable(probabilities: pa.ChunkedArray | pa.Array, names: pa.Array) -> pa.Array:
+    """Name the most probable class of each row."""
+    return names.take(pa.array(most_probable_classes(schemas.to_matrix(probabilities)), pa.int64()))
 
 
 def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.embedding_files import stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.settings import ClassifierSettings
@@ -52,7 +54,7 @@ def refit(writer: IndexWriter, source: str, plan: Plan) -> Plan:
         """Write the rows of one part as files of this index; returns what to commit."""
         state: dict[str, torch.Tensor] = ray.get(head)
         written: list[dict[str, Any]] = []
-        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS.names):
+        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names):
             rows = with_probabilities(piece, state, bundle.classifier, bundle.fingerprint)
             written.append(write_rows(target, "embeddings", rows)._asdict())
         return pa.Table.from_pylist(written)
@@ -72,13 +74,25 @@ def with_probabilities(rows: pa.Table, head: State, settings: ClassifierSettings
         settings: of the classifier that the head belongs to.
         fingerprint: of its bundle.
     """
-    embedding = schemas.to_matrix(rows[schemas.EMBEDDING])
-    logits = embedding @ head[f"{HEAD}weight"].numpy().T + head[f"{HEAD}bias"].numpy()
-    p = softmax(logits.astype(np.float64) / settings.temperature, axis=1)  # float64, as in `describe`
-    columns = {schemas.CLASS_PROBABILITIES: schemas.to_vectors(p), schemas.BUNDLE: pa.repeat(fingerprint, len(rows))}
+    probabilities = partial(_probabilities, head=head, settings=settings)
+    columns = {
+        schemas.CLASS_PROBABILITIES: probabilities(rows[schemas.EMBEDDING]),
+        schemas.BUNDLE: pa.repeat(fingerprint, len(rows)),
+    }
+    if has_objects(rows):
+        lists = ObjectLists.of(rows[schemas.OBJECTS])
+        fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+        fields[schemas.CLASS_PROBABILITIES] = probabilities(fields[schemas.EMBEDDING])
+        columns[schemas.OBJECTS] = lists.to_column(fields, schemas.EMBEDDING_OBJECTS)
     for name, values in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), schemas.EMBEDDINGS.field(name), values)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows
+
+
+def _probabilities(embedding: pa.ChunkedArray | pa.Array, head: State, settings: ClassifierSettings) -> pa.Array:
+    """Compute the class probabilities of a column of embeddings."""
+    logits = schemas.to_matrix(embedding) @ head[f"{HEAD}weight"].numpy().T + head[f"{HEAD}bias"].numpy()
+    return schemas.to_vectors(softmax(logits.astype(np.float64) / settings.temperature, axis=1))  # as in `describe`
 
 
 def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
@@ -89,6 +103,7 @@ def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
     """
     differences = {
         "tau": old.tau != new.tau,
+        "number of regions": old.regions != new.regions,
         "detector": old.detector != new.detector or not _equal(old.detector_state, new.detector_state),
         "backbone, image size or views": _without_classes(old.classifier) != _without_classes(new.classifier),
         "backbone's weights": not _equal(_without_head(old.classifier_state), _without_head(new.classifier_state)),

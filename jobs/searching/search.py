@@ -29,9 +29,10 @@ def search(config: SearchConfig) -> Summary:
     index = rsir.open(config.index, config.version)
     try:
         hits = index.search(
-            config.image, config.k, box=config.box, box_as=config.box_as, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
-            start=config.start, end=config.end, where=config.where,
+            config.image, config.k, box=config.box, box_as=config.box_as, classes=config.classes, bbox=config.bbox,
+            polygon=config.polygon, start=config.start, end=config.end, where=config.where,
             distance=config.distance, near_duplicates=config.near_duplicates, max_distance=config.max_distance,
+            regions=config.regions,
         )  # fmt: skip
     except QueryError as error:
         if error.kind == "invalid":

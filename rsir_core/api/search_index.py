@@ -33,7 +33,7 @@ from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import in_words
-from rsir_core.search.ranking_options import DistanceName, RankingOptions
+from rsir_core.search.ranking_options import DistanceName, RankingOptions, RegionsName
 from rsir_core.storage.filesystem import writing
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class SearchIndex:
         distance: DistanceName = "auto",
         near_duplicates: bool = False,
         max_distance: float | None = None,
+        regions: RegionsName = "auto",
     ) -> SearchHits:
         """Rank the rows of the index for a query.
 
@@ -119,6 +120,8 @@ class SearchIndex:
                 classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
             max_distance: only results up to this distance, of the one that ranks them.
+            regions: which regions of the images are searched: `key`, `objects` (of an index made with `--regions`),
+                `all`, or `auto` (all for a box that is described, else key). An image is found once, by its best.
 
         Raises:
             ImageError: the query cannot become a picture.
@@ -126,7 +129,7 @@ class SearchIndex:
         """
         asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates,
-                 "max_distance": max_distance}  # fmt: skip
+                 "max_distance": max_distance, "regions": regions}  # fmt: skip
         try:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
         except ValidationError as error:

@@ -12,7 +12,16 @@ import pyarrow as pa
 from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import (
+    Descriptor,
+    ImageName,
+    Likeness,
+    Neighbour,
+    Query,
+    Ranked,
+    Ranking,
+    SearchedRegions,
+)
 from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
@@ -71,10 +80,11 @@ class NeighboursRequest(NamedTuple):
 
     version: int
     query: Descriptor
+    regions: SearchedRegions = "key"
 
     def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
         """Find the nearest of a share of the rows."""
-        return rows.neighbours(self.query)
+        return rows.neighbours(self.query, self.regions)
 
 
 class ResolveRequest(NamedTuple):

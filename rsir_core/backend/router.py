@@ -114,7 +114,7 @@ class Router:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
         if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
-            near = await self._ask(NeighboursRequest(request.version, request.query))
+            near = await self._ask(NeighboursRequest(request.version, request.query, request.ranking.regions))
             request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]

@@ -137,6 +137,7 @@ def _add_state(
             "pca": served.pca,
             "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
+            "regions": served.regions,
             "tau": served.tau,
             "open_in": page.open_in,
             "basemap": page.basemap,

@@ -23,6 +23,7 @@ SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
+SearchedRegions = Literal["key", "objects", "all"]
 RankedBy = Literal["weighted_distance", "distance"]
 
 
@@ -92,16 +93,28 @@ class Ranking:
     distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
     of_object: bool = False  # whether the query is an object's region, in place of a key region
+    regions: SearchedRegions = "key"
 
     @classmethod
-    def of(
-        cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None
-    ) -> Self:
-        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
+    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None) -> Self:
+        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit.
+
+        Raises:
+            QueryError: objects are to be searched, and the index has key regions alone.
+        """
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
+        of_object = drawn is not None and drawn.role == "object"
+        if options.regions in ("objects", "all") and served.regions == 1:
+            raise QueryError(
+                f"regions: {options.regions}; this index has key regions alone: leave it out, or index the archive "
+                "with --regions"
+            )
+        regions: SearchedRegions = "all" if of_object and served.regions > 1 else "key"
+        if options.regions != "auto":
+            regions = options.regions
         return cls(
-            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance,
-            drawn is not None and drawn.role == "object",
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance, of_object,
+            "key" if options.near_duplicates else regions,  # copies are of whole images
         )  # fmt: skip
 
     @property
@@ -158,9 +171,10 @@ def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy)
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
     """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
 
-    None if there is no threshold, no row passed the filter, near duplicates were asked for, or the query is an object's
-    region: the threshold was measured with key regions.
+    None if there is no threshold, no row passed the filter, near duplicates were asked for, or objects are looked for
+    or among: the threshold was measured with key regions.
     """
-    if served.no_match is None or nearest == np.inf or ranking.near_duplicates or ranking.of_object:
+    is_measured = not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
+    if served.no_match is None or nearest == np.inf or not is_measured:
         return None
     return served.no_match.is_too_far(nearest)

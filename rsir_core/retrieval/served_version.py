@@ -23,6 +23,7 @@ class ServedVersion:
     has_detector: bool
     tau: float
     no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
+    regions: int = 1  # of each image at most: the key region, and those of objects
 
     @property
     def classes_fit(self) -> bool:
@@ -62,7 +63,7 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
     return ServedVersion(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
-        get_no_match_threshold(index, version, bundle, pca),
+        get_no_match_threshold(index, version, bundle, pca), settings.regions,
     )  # fmt: skip
 
 

@@ -107,7 +107,9 @@ def test_a_file_goes_before_an_image_id_of_the_same_name(
     assert opened.search(ONE, k=1)[0].image_id == other["image_id"]
 
 
-def test_a_box_is_described_or_centres_the_key_region(opened: rsir.SearchIndex, client: httpx.Client, stored: Rows) -> None:
+def test_a_box_is_described_or_centres_the_key_region(
+    opened: rsir.SearchIndex, client: httpx.Client, stored: Rows
+) -> None:
     box = [0, 0, 10, 10]
     as_answered(
         opened.search(ONE, 3, box=box), client.post("/search", json={"image_id": ONE, "box": box, "k": 3}).json()
