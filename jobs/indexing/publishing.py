@@ -80,7 +80,7 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
         projection: Pca = ray.get(model)
         return pa.concat_tables(
             [
-                _features(_under(root, piece), projection, names)
+                as_features(_under(root, piece), projection, names)
                 for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names)
             ]
         )
@@ -104,7 +104,7 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
     return described.set_column(described.column_names.index(schemas.URI), schemas.URI, pa.array(now, pa.string()))
 
 
-def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
+def as_features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
     """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are the class names."""
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)

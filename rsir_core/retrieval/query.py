@@ -104,12 +104,11 @@ class Ranking:
         """
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
         of_object = drawn is not None and drawn.role == "object"
-        if options.regions in ("objects", "all") and served.regions == 1:
+        if options.regions == "objects" and served.regions == 1:
             raise QueryError(
-                f"regions: {options.regions}; this index has key regions alone: leave it out, or index the archive "
-                "with --regions"
+                "regions: objects; this index has key regions alone: leave it out, or index the archive with --regions"
             )
-        regions: SearchedRegions = "all" if of_object and served.regions > 1 else "key"
+        regions: SearchedRegions = "all" if of_object else "key"
         if options.regions != "auto":
             regions = options.regions
         return cls(

@@ -33,7 +33,8 @@ class RankingOptions(FilterOptions):
         RegionsName,
         Field(
             description="which regions of the images are searched: key (key regions), objects (those around further "
-            "objects, which an index made with --regions has), all (both), or auto (all for a drawn box, else key)"
+            "objects, which an index made with --regions has), all (both, as far as there are), or auto (all for a "
+            "drawn box, else key)"
         ),
     ] = "auto"
     max_distance: Annotated[
