@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -45,13 +46,19 @@ def parts_of(keys: pa.Table) -> ray.data.Dataset:
 
 
 def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
-    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns)."""
+    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns).
+
+    Those of further objects count as the key regions do: fitted to these alone it loses what tells objects apart.
+    """
 
     def moments_of(part: pa.Table) -> pa.Table:
         """Compute the moments of one part, encoded as bytes for an Arrow column."""
         total = Moments.zero()
-        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
+        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING, schemas.OBJECTS]):
             total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
+            if has_objects(piece):
+                of_objects = ObjectLists.of(piece[schemas.OBJECTS]).column(schemas.EMBEDDING)
+                total = total.merge(Moments.of(schemas.to_matrix(of_objects)) if len(of_objects) else Moments.zero())
         return pa.table({"moments": pa.array([total.to_bytes()], pa.large_binary())})
 
     uri, total = index.uri, Moments.zero()
@@ -112,16 +119,20 @@ def as_features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
     columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
     columns[schemas.CLASS] = _most_probable(described[schemas.CLASS_PROBABILITIES], names)
     columns[schemas.FEATURE] = schemas.to_vectors(feature)
-    schema = schemas.FEATURES
+    schema, errors = schemas.FEATURES, pca.errors(embedding, feature)
     if has_objects(described):
         lists, schema = ObjectLists.of(described[schemas.OBJECTS]), schemas.FEATURES_WITH_OBJECTS
         fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
         fields[schemas.CLASS] = _most_probable(fields[schemas.CLASS_PROBABILITIES], names)
-        fields[schemas.FEATURE] = schemas.to_vectors(pca.transform(schemas.to_matrix(fields[schemas.EMBEDDING])))
+        further = schemas.to_matrix(fields[schemas.EMBEDDING]).reshape(len(lists.objects), embedding.shape[1])
+        projected = pca.transform(further)
+        fields[schemas.FEATURE] = schemas.to_vectors(projected)
+        np.add.at(errors, lists.image, pca.errors(further, projected))
+        errors /= lists.counts + 1  # the mean over an image's regions, as the PCA was fitted to all
         fields[schemas.PLACE] = pa.nulls(len(lists.objects), pa.int32())  # until the file is written
         columns[schemas.OBJECTS] = lists.to_column(fields, schemas.FEATURE_OBJECTS)
     table = pa.table([columns[name] for name in schema.names], schema)
-    return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
+    return table.append_column(ERROR, pa.array(errors))
 
 
 def _most_probable(probabilities: pa.ChunkedArray | pa.Array, names: pa.Array) -> pa.Array:

@@ -18,12 +18,13 @@ class SearchConfig(RankingOptions, JobConfig):
     version: int | None = option("version of the index; default: the newest", None, ge=1)
     k: int = option("number of results", 10, ge=1, le=10_000)
     box: Annotated[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None, JsonText] = option(
-        "x0,y0,x1,y1 in pixels: the object that is looked for, in place of the key region", None
+        "x0,y0,x1,y1 in pixels: the object that is looked for; default: the detector's", None
     )
     box_as: BoxRole = option(
-        "what is described of a box: object (a square around it, with a margin), or centre (the key region that is "
-        "centred on it)",
-        "object",
+        "what is described of a box: object (a square around it, with a margin, which finds single objects), centre "
+        "(the key region that is centred on it, which finds scenes), or auto (object if the index has regions of "
+        "objects, else centre)",
+        "auto",
     )
     geojson: bool = option("print the results as a STAC item collection (GeoJSON)", False)
     out: str | None = option(

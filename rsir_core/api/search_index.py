@@ -88,7 +88,7 @@ class SearchIndex:
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
-        box_as: BoxRole = "object",
+        box_as: BoxRole = "auto",
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
         polygon: Sequence[Sequence[float]] | None = None,
@@ -108,8 +108,9 @@ class SearchIndex:
                 as a file, then as an image id.
             k: number of results.
             box: x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region.
-            box_as: what is described of a box: `object` (a square around it, with a margin), or `centre` (the key
-                region that is centred on it).
+            box_as: what is described of a box: `object` (a square around it, with a margin, which finds single
+                objects), `centre` (the key region that is centred on it, which finds scenes), or `auto` (object if the
+                index has regions of objects, else centre).
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
             polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
@@ -134,7 +135,7 @@ class SearchIndex:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
         except ValidationError as error:
             raise in_words(error) from error
-        drawn = None if box is None else _drawn(box, box_as)
+        drawn = None if box is None else _drawn(box, box_as, self._served.regions)
         ranking = Ranking.of(options, self._served, drawn=drawn)
         rows = self._rows()
         allowed = rows.passing(ranking.filter)
@@ -263,11 +264,11 @@ class SearchIndex:
         return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))
 
 
-def _drawn(box: Sequence[float], role: BoxRole) -> DrawnBox:
+def _drawn(box: Sequence[float], role: BoxRole, regions: int) -> DrawnBox:
     if role not in (roles := get_args(BoxRole)):
         raise QueryError(f"box_as: {role!r}; give one of {', '.join(roles)}")
     try:
-        return DrawnBox(Box(*box), role)
+        return DrawnBox.of(Box(*box), role, regions)
     except TypeError as error:
         raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
 

@@ -42,10 +42,11 @@ class SearchRequest(RankingOptions):
     box_as: Annotated[
         BoxRole,
         Field(
-            description="what is described of a box: object (a square around it, with a margin), or centre (the key "
-            "region that is centred on it)"
+            description="what is described of a box: object (a square around it, with a margin, which finds single "
+            "objects), centre (the key region that is centred on it, which finds scenes), or auto (object if the index "
+            "has regions of objects, else centre)"
         ),
-    ] = "object"
+    ] = "auto"
     offset: Annotated[int, Field(ge=0, description="how many of the best results to skip, for the next page")] = 0
     version: Annotated[int | None, Field(ge=0, description="version of the index to search; default: the newest")] = (
         None
@@ -65,10 +66,9 @@ class SearchRequest(RankingOptions):
         """Tell whether images of the index are marked as good or bad."""
         return bool(self.positive or self.negative)
 
-    @property
-    def given_box(self) -> DrawnBox | None:
-        """The box, and what it is to be."""
-        return None if self.box is None else DrawnBox(Box(*self.box), self.box_as)
+    def drawn_on(self, served: ServedVersion) -> DrawnBox | None:
+        """Return the box, and what is described of it for a version."""
+        return None if self.box is None else DrawnBox.of(Box(*self.box), self.box_as, served.regions)
 
     def ready_descriptor(self, served: ServedVersion) -> Descriptor:
         """Return `feature` and `class_probabilities`, once they are known to fit the served version.

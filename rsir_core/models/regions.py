@@ -6,7 +6,7 @@ TAU = 0.9  # the paper's best reduction threshold (table 3)
 MARGIN = 0.5  # of an object's region, on each side of its box, in longer sides of it
 LEAST_SIDE = 64  # pixels: of an object's region, so that the smallest are not enlarged to a blur
 GIVEN: Final = "given"  # the class of an object that a person drew
-BoxRole = Literal["object", "centre"]  # what a drawn box is: what is described, or the centre of the key region
+BoxRole = Literal["auto", "object", "centre"]  # of a drawn box, see `DrawnBox`
 Views = Literal[1, 2, 4]  # numbers of rotations of a key region that can be averaged, see classifier.py
 VIEWS: Final[tuple[Views, ...]] = get_args(Views)
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # see representative.py
@@ -27,10 +27,26 @@ class Box(NamedTuple):
 
 
 class DrawnBox(NamedTuple):
-    """Hold a box that a person drew on a query, and what it is to be."""
+    """Hold a box that a person drew on a query, and what is described of it.
+
+    Attributes:
+        box: its edges.
+        is_object: whether the region around it is described, see `object_region`; else the key region centred on it.
+    """
 
     box: Box
-    role: BoxRole = "object"
+    is_object: bool
+
+    @classmethod
+    def of(cls, box: Box, role: BoxRole, regions: int) -> "DrawnBox":
+        """Decide what is described: by itself, an object finds other objects, and no whole scenes that show it.
+
+        Args:
+            box: its edges.
+            role: object, centre, or auto: object if the index has regions of objects.
+            regions: of each image that the index has at most.
+        """
+        return cls(box, role == "object" or (role == "auto" and regions > 1))
 
 
 class DetectedObject(NamedTuple):

@@ -115,7 +115,7 @@ class QueryDescriber:
 
 def _way(drawn: DrawnBox | None, known: list[DetectedObject] | None) -> _Way:
     """Say how a picture is described; the describer takes boxes for all of its images or for none."""
-    if drawn is not None and drawn.role == "object":
+    if drawn is not None and drawn.is_object:
         return "box"
     return "detect" if known is None else "key region"
 

@@ -103,7 +103,7 @@ class Ranking:
             QueryError: objects are to be searched, and the index has key regions alone.
         """
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
-        of_object = drawn is not None and drawn.role == "object"
+        of_object = drawn is not None and drawn.is_object
         if options.regions == "objects" and served.regions == 1:
             raise QueryError(
                 "regions: objects; this index has key regions alone: leave it out, or index the archive with --regions"

@@ -115,9 +115,9 @@ def test_a_box_is_described_or_centres_the_key_region(
         opened.search(ONE, 3, box=box), client.post("/search", json={"image_id": ONE, "box": box, "k": 3}).json()
     )
     pixels = np.asarray(Image.open(stored[0]["uri"]).convert("RGB"))
-    found = opened.search(pixels, 3, box=box, box_as="centre")
+    found = opened.search(pixels, 3, box=box)
     assert found.query.region is not None and found.query.region[:2] == (0, 0)
-    around = opened.search(pixels, 3, box=box).query.region
+    around = opened.search(pixels, 3, box=box, box_as="object").query.region
     assert around == object_region(256, 256, Box(*box)) and around != found.query.region
 
 
@@ -182,7 +182,7 @@ def test_an_older_version_can_be_opened(index: str, tmp_path: Path) -> None:
         (ONE, {"where": [("colour", "==", 1)]}, QueryError, "colour"),
         (ONE, {"box": (0, 0, 300, 300)}, QueryError, "256×256"),
         (ONE, {"box": (0, 0)}, QueryError, "x0, y0, x1, y1"),
-        (ONE, {"box": (0, 0, 9, 9), "box_as": "middle"}, QueryError, "object, centre"),
+        (ONE, {"box": (0, 0, 9, 9), "box_as": "middle"}, QueryError, "auto, object, centre"),
         (ONE, {"start": "2021-01-01", "end": "2020-01-01"}, QueryError, "later"),
     ],
 )

@@ -203,7 +203,7 @@ def test_another_box_is_given_by_its_edges(page: Page, index: str) -> None:
     page.until("document.querySelector('#query rect.draft:not(.halo)')?.getAttribute('width') === '56'")
     page.search(lambda: page.driver.find_element(By.ID, "box-right").send_keys(Keys.ENTER))
     region = page.driver.find_element(By.CSS_SELECTOR, "#query rect.region:not(.halo)")
-    assert (region.get_attribute("x"), region.get_attribute("y")) == ("104", "104")  # twice the box, moved inside
+    assert (region.get_attribute("x"), region.get_attribute("y")) == ("26", "26")
 
 
 def test_more_results_come_in_pages_that_keep_the_marks(page: Page, client: httpx.Client) -> None:

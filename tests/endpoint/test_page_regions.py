@@ -1,6 +1,7 @@
 """Search inside a box in the page: what is searched is said and can be switched; results show what was found."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -97,5 +98,7 @@ def test_a_link_to_an_uploads_box_searches_the_same_regions(page: Page) -> None:
 def test_an_index_of_scenes_alone_offers_no_regions(chromium: Any, url: str) -> None:
     for page in opened(chromium, url):
         page.open(f"?image_id={ONE}&box=100,100,140,150")
-        assert page.all("#regions") == []
+        assert page.all("#regions") == [] and "Key region" in page.text("#query figcaption")
+        choose = Select(page.driver.find_element("id", "box-as"))
+        page.search(partial(choose.select_by_value, "object"))
         assert "no regions of single objects" in page.text("#query figcaption")

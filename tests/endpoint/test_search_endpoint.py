@@ -48,8 +48,8 @@ def test_the_descriptor_of_an_indexed_image_is_its_row(client: httpx.Client, sto
 def test_a_batch_of_queries_is_described_as_each_of_them_alone(index: str, stored: Rows) -> None:
     describer = QueryDescriber(open_version(index), LIMITS.max_pixels)
     boxes = [
-        None, DrawnBox(Box(0, 0, 20, 20)), DrawnBox(Box(0, 0, 20, 20), "centre"),
-        DrawnBox(Box(200, 200, 256, 256), "centre"), DrawnBox(Box(200, 200, 256, 256)),
+        None, DrawnBox(Box(0, 0, 20, 20), True), DrawnBox(Box(0, 0, 20, 20), False),
+        DrawnBox(Box(200, 200, 256, 256), False), DrawnBox(Box(200, 200, 256, 256), True),
     ]  # fmt: skip
     pictures = [describer.read(row["uri"], None) for row in stored[:5]]
     together = describer.describe(pictures, boxes)
@@ -60,19 +60,21 @@ def test_a_batch_of_queries_is_described_as_each_of_them_alone(index: str, store
 
 
 def test_a_given_box_replaces_the_detector(client: httpx.Client) -> None:
-    asked = {"image_id": ONE, "box": [0, 0, 10, 10], "box_as": "centre", "k": 1}
+    asked = {"image_id": ONE, "box": [0, 0, 10, 10], "k": 1}
     named = client.post("/search", json=asked).json()["query"]
     assert named["image_id"] == ONE
     assert (named["region"]["x"], named["region"]["y"]) == (0, 0)
     (row,) = client.post("/search", json={"image_id": ONE, "k": 1}).json()["results"]
-    sent = upload(client, Path(row["uri"]).read_bytes(), box="0,0,10,10", box_as="centre", k=1).json()["query"]
+    sent = upload(client, Path(row["uri"]).read_bytes(), box="0,0,10,10", k=1).json()["query"]
     assert sent["feature"] == pytest.approx(named["feature"], abs=1e-6)
     assert sent["region"] != row["region"]
 
 
 def test_a_box_is_described_by_itself(client: httpx.Client, index: str, stored: Rows) -> None:
     box, row = Box(100, 120, 140, 150), stored[0]
-    answer = client.post("/search", json={"image_id": row["image_id"], "box": list(box), "k": 1}).json()
+    answer = client.post(
+        "/search", json={"image_id": row["image_id"], "box": list(box), "box_as": "object", "k": 1}
+    ).json()
     region = Region(**answer["query"]["region"])
     assert region == object_region(row["height"], row["width"], box)
     pixels = np.asarray(Image.open(row["uri"]).convert("RGB"))[

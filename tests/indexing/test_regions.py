@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import rsir_core as rsir
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
+from jobs.indexing.publishing import as_features
 from rsir_core import schemas
 from rsir_core.errors import BundleError
 from rsir_core.imagery.decode import read_picture
@@ -57,14 +59,15 @@ def objects_of(index: Index) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_key_regions_are_those_of_an_index_without_further_regions(indexed: IndexConfig) -> None:
-    without, with_them = Index(indexed.index.replace(str(REGIONS), "None")), Index(indexed.index)
+    without, with_them = Index(str(Path(indexed.index).with_name("indexNone"))), Index(indexed.index)
+    of_models = (schemas.BUNDLE, schemas.PCA, schemas.FEATURE)  # the PCA is fitted to all regions
     for name in ("features", "embeddings"):
         tables = [table_of(index, name) for index in (without, with_them)]
         assert schemas.OBJECTS not in tables[0].column_names and schemas.OBJECTS in tables[1].column_names
-        of_images = [name for name in tables[0].column_names if name not in (schemas.BUNDLE, schemas.PCA)]
+        of_images = [name for name in tables[0].column_names if name not in of_models]
         for column in of_images:
             one, other = (table[column].to_pylist() for table in tables)
-            if column in (schemas.EMBEDDING, schemas.FEATURE, schemas.CLASS_PROBABILITIES):
+            if column in (schemas.EMBEDDING, schemas.CLASS_PROBABILITIES):
                 np.testing.assert_allclose(one, other, rtol=0.01, atol=0.01)
             elif column != schemas.OBJECT_SCORE:
                 assert one == other
@@ -83,6 +86,21 @@ def test_objects_are_what_the_detector_finds_described_by_themselves(indexed: In
         described = describer.describe_regions([pixels] * len(regions), regions)
         stored = np.array([o[schemas.EMBEDDING] for o in objects])
         np.testing.assert_allclose(stored, described.embedding.astype(np.float32), rtol=0.01, atol=0.01)
+
+
+def test_the_pca_is_of_all_regions_and_its_error_is_theirs(indexed: IndexConfig) -> None:
+    index = Index(indexed.index)
+    table = table_of(index, "embeddings")
+    of_images = schemas.to_matrix(table[schemas.EMBEDDING])
+    of_objects = np.array([o[schemas.EMBEDDING] for row in table[schemas.OBJECTS].to_pylist() for o in row])
+    pca = index.pca(table_of(index, "features")[schemas.PCA][0].as_py())
+    embedding = np.concatenate([of_images, of_objects])
+    assert pca.moments.count == len(embedding)
+    errors = pca.errors(embedding, pca.transform(embedding))
+    assert errors.mean() == pytest.approx(pca.mean_error, rel=1e-3, abs=1e-6)
+    names = pa.array(index.bundle_settings().classes)
+    found = as_features(index.open_table("embeddings").to_pyarrow_table(), pca, names)
+    assert len(found) == len(table) and found["error"].to_numpy().mean() == pytest.approx(pca.mean_error, rel=0.3)
 
 
 def test_a_box_finds_the_object_it_was_drawn_around(indexed: IndexConfig) -> None:

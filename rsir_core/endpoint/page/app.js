@@ -190,12 +190,12 @@ function add(results, isNew) {
   showOnMap(found.shown, isNew);
 }
 
-const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, as: "object", good: [], bad: [], hide: [] };
+const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
 
 /** Search from an image of the index, or from what is in a box of it. */
 function pick(imageId, box = null) {
   $("file").value = "";
-  go({ ...NEW, image_id: imageId, box });
+  go({ ...NEW, image_id: imageId, box, ...(box && { as: "object" }) });
 }
 
 /** Search from a file of the user's. */

@@ -1,6 +1,7 @@
 // What is asked, as plain data; as an address that others can open; and as a request.
 
 const ORDERS = ["auto", "weighted", "plain"];
+const ROLES = ["object", "centre"];
 const REGIONS = ["auto", "key", "objects", "all"];
 
 /** Nothing asked of an index yet. */
@@ -10,7 +11,7 @@ export const blank = (index) => ({
   descriptor: null,  // what an upload was ranked by, of a link: { feature, class_probabilities }
   upload: null,  // of a descriptor that was an upload's: { id, name, picture }, see `remember`
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
-  as: "object",  // what the box is: "object", what is looked for; "centre", of the key region
+  as: index.regions > 1 ? "object" : "centre",  // what the box is: what is looked for, or the centre of the scene
   good: [],  // image ids that are what is looked for
   bad: [],
   hide: [],  // image ids that a link's descriptor was moved away from, which are not to be found
@@ -83,7 +84,7 @@ export function toAddress(query) {
   const address = new URLSearchParams();
   if (query.image_id !== null) address.set("image_id", query.image_id);
   if (query.box) address.set("box", query.box.join(","));
-  if (query.box && query.as === "centre") address.set("as", "centre");
+  if (query.box) address.set("as", query.as);
   if (query.descriptor) address.set("descriptor", descriptorToText(query.descriptor));
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
@@ -110,7 +111,7 @@ export function fromAddress(search, index) {
     image_id: address.get("image_id"),
     descriptor: descriptorFromText(address.get("descriptor") ?? ""),
     box: numbers("box"),
-    as: address.get("as") === "centre" ? "centre" : query.as,
+    as: ROLES.includes(address.get("as")) ? address.get("as") : query.as,
     good: address.getAll("good"),
     bad: address.getAll("bad"),
     hide: address.getAll("hide"),

@@ -27,7 +27,7 @@ export function setUpRecent(served, onPick) {
 const storage = () => (index.needs_token ? sessionStorage : localStorage);
 
 /** What stands for an upload: its number in the history, and the box that was drawn on it. */
-const uploadId = (number, { box, as }) => `${number}@${box ? `${box.join(",")}${as === "centre" ? " centre" : ""}` : ""}`;
+const uploadId = (number, { box, as }) => `${number}@${box ? `${box.join(",")} ${as}` : ""}`;
 
 /** Keep a query that was answered: of an upload what it was ranked by, and a small picture. */
 export async function remember(asked, { query }, number) {
