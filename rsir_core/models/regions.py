@@ -3,8 +3,8 @@
 from typing import Final, Literal, NamedTuple, get_args
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
-MARGIN = 0.5  # of an object's region, on each side of its box, in longer sides of it
-LEAST_SIDE = 64  # pixels: of an object's region, so that the smallest are not enlarged to a blur
+MARGIN = 0.1  # of an object's region, on each side of its box, in longer sides of it
+LEAST_SIDE = 32  # pixels: of an object's region, so that the smallest are not enlarged to a blur
 GIVEN: Final = "given"  # the class of an object that a person drew
 BoxRole = Literal["auto", "object", "centre"]  # of a drawn box, see `DrawnBox`
 Views = Literal[1, 2, 4]  # numbers of rotations of a key region that can be averaged, see classifier.py
