@@ -1,8 +1,6 @@
 import gc
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +17,7 @@ from ray._private.parameter import RayParams
 from jobs.pipeline.cluster import known_to_its_workers
 from rsir_core.index.index import Index
 from tests.support import ray_worker
+from tests.support.browser import browser
 from tests.support.forks import parent
 from tests.support.network import block_network
 from tests.support.serving import Rows, build_index, local_app, serving
@@ -35,34 +34,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-CHROMIUM_FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL by software
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-]  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """This machine's own Chromium, whose console can be read."""
     with browser() as driver:
         yield driver
-
-
-@contextmanager
-def browser(*flags: str) -> Iterator[Any]:
-    """One of its own, with more flags, while the body runs."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*CHROMIUM_FLAGS, *flags):
-        options.add_argument(flag)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ TINY = {
     "metrics": "--rows 200",
     "mixed": "",  # of a made-up index
     "nodes": "--images 24 --watch-seconds 0.1",
+    "page": "--rows 3000 --results 100 --rounds 1",
     "pca": "--rows 1000 --dimensions 32 --components 4",
     "refit": "--rows 200",
     "regions": "--images 12",  # drawn

@@ -167,5 +167,13 @@ def test_marks_are_learned_from_and_the_least_certain_are_marked_next(page: Page
     assert Axe().run(page.driver)["violations"] == []
     page.click("#learn-again")
     page.until("document.querySelector('#status').textContent.startsWith('13 of 13 images')")
+    page.click("#learned-grid li:nth-child(3) .card")
+    page.until("document.querySelectorAll('#grid .card').length > 0 && document.querySelector('#learned').hidden")
+    page.driver.back()
+    page.until("!document.querySelector('#learned').hidden")
+    assert page.text("#status").startswith("13 of 13 images")
+    page.driver.refresh()
+    page.until("document.querySelectorAll('#learned-grid .card').length > 0")
+    assert page.text("#learned-title") == "Learned from beaches"
     page.click("#unlearn")
-    assert page.all("#grid .card") and not page.all("#learned")
+    page.until("document.querySelectorAll('#grid .card').length > 0 && document.querySelector('#learned').hidden")

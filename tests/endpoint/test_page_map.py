@@ -14,8 +14,8 @@ from selenium.webdriver.common.by import By
 
 from rsir_core import schemas
 from rsir_core.endpoint.page_files import PageSettings
-from tests.conftest import browser
 from tests.support import serving
+from tests.support.browser import browser
 from tests.support.page import Page, Placed, opened
 from tests.support.serving import ONE
 

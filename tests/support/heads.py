@@ -41,8 +41,10 @@ def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
                f"--dashboard-agent-listen-port={agent}",  # its default is taken by the session's other Ray
                f"--temp-dir={temporary}"]  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
+    # By default it waits half a minute for its last workers to go, which they do not without a second node.
+    at_once = environment | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=at_once, stdout=log, stderr=log)
         try:
             while not answers(address):
                 assert process.poll() is None, (folder / "head.log").read_text()

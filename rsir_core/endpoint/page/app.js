@@ -10,7 +10,7 @@ import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
 import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
-import { setUpLearning } from "./learn.js";
+import { returnToLearned, setUpLearning } from "./learn.js";
 import { setUpMap, showOnMap } from "./map.js";
 import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
@@ -19,6 +19,7 @@ import { blank, fromAddress, isAsking, toAddress, unfiltered } from "./query.js"
 import { closeResult } from "./result.js";
 import { addPage, keep, recall } from "./results.js";
 import { recallUpload, remember, setUpRecent } from "./recent.js";
+import { enter, show } from "./sections.js";
 import { setUpSettings } from "./settings.js";
 import { share } from "./share.js";
 import { complain, isBusy, say } from "./status.js";
@@ -33,13 +34,6 @@ let asked = null;  // see `blank`
 let found = null;  // what is shown: { key, query, rankedBy, answer, seconds, shown, bars, next, isDone, scroll }
 let underWay = new AbortController();
 let waiting = null;  // a file that was chosen before the index was known
-
-function show(view) {
-  $("results").hidden = view !== "results";
-  $("archive").hidden = view !== "archive";
-  $("learned").hidden = view !== "learned";
-  $("unlike").hidden ||= view !== "results";
-}
 
 /** What is asked, as a text: of an upload with its number in the history. */
 const keyOf = () => `${history.state?.file ?? ""}${toAddress(asked)}`;
@@ -66,13 +60,14 @@ function go(changes) {
 /** Do what the address and the place in the history say. */
 function follow() {
   leave();
-  const { file, open: opened, browse } = history.state ?? {};
+  const { file, open: opened, browse, learned } = history.state ?? {};
   if (!opened) closeResult();
   const kept = file === undefined || files.has(file) ? null : recallUpload(file, location.search);
   asked = kept ?? { ...fromAddress(location.search, index), file: files.get(file) ?? null };
   const lost = file !== undefined && asked.file === null && !kept;
   if (lost) Object.assign(asked, { good: [], bad: [] });  // alone they would be another search
   if (browse) return showArchive();
+  if (learned) return returnToLearned(learned);
   const before = found?.key === keyOf() ? found : recall(keyOf());
   if (!before) {
     showFilters(asked);
@@ -242,11 +237,14 @@ function showArchive() {
 }
 
 function browse() {
-  if (isAsking(asked) && !history.state?.browse) {
-    leave();
-    history.pushState({ ...history.state, browse: true }, "", location.href);
-  }
+  leave();
+  if (isAsking(asked)) enter("browse", true);
   showArchive();
+}
+
+function enterLearned(name) {
+  leave();
+  enter("learned", name);
 }
 
 async function start() {
@@ -291,7 +289,7 @@ $("reset").addEventListener("click", () => go(unfiltered(asked)));
 $("further").addEventListener("click", () => further(true));
 window.addEventListener("scroll", furtherBelow, { passive: true });
 setUpMarks(go);
-setUpLearning({ onPick: pick, onError: complain, show: (isShown) => (isShown ? show("learned") : showFound()) });
+setUpLearning({ onPick: pick, onError: complain, onLearned: enterLearned, show: () => show("learned"), onBack: () => history.back() });
 setUpDownload(() => ({ asked, found, index }), complain);
 $("newest").addEventListener("click", () => go({ version: null }));
 $("share").addEventListener("click", () => share(asked, found.query, index.class_names));

@@ -11,10 +11,13 @@ import { $, count, heard, make, percent, readable } from "./view.js";
 const PAGE = 24;
 
 let page = null;
+let learned = null;  // the collection whose images are listed
+let words = "";  // what is said of them
+let scroll = 0;  // where the list was left
 let shown = 0;
 let asking = 0;  // counts requests, so that a late answer does not overwrite a newer
 
-/** Set up once. `page`: { onPick, onError, show }; `show` is called before the images are shown and, with false, to go back. */
+/** Set up once. `page`: { onPick, onError, onLearned, show, onBack }; `onLearned` is told the collection, before `show`. */
 export function setUpLearning(given) {
   page = given;
   for (const id of ["learn", "learn-again"]) $(id).addEventListener("click", learn);
@@ -23,19 +26,34 @@ export function setUpLearning(given) {
   $("threshold").addEventListener("change", () => list());
   $("learned-format").addEventListener("change", linkOut);
   $("learned-more").addEventListener("click", () => list(true));
-  $("unlearn").addEventListener("click", () => page.show(false));
+  $("unlearn").addEventListener("click", () => page.onBack());
 }
 
-const address = () => `collections/${encodeURIComponent(chosenCollection())}`;
+const address = (name) => `collections/${encodeURIComponent(name)}`;
 
-async function learn() {
+function learn() {
+  const name = chosenCollection();
+  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" };
+  return present(name, `${address(name)}/learn`, post, () => page.onLearned(name));
+}
+
+/** Return to what was learned from a collection, as the history says; after a reload it is asked for again. */
+export async function returnToLearned(name) {
+  if (name !== learned) return present(name, `${address(name)}/scorer`);
+  page.show();
+  say(words);
+  window.scrollTo(0, scroll);
+}
+
+async function present(name, path, options = {}, onAnswer = () => {}) {
   say("Learning from the marks …", true);
   try {
-    const headers = { "Content-Type": "application/json" };
-    const learned = await ask(`${address()}/learn`, { method: "POST", headers, body: "{}" }, (wait) => say(wait, true));
-    $("estimate").textContent = inWords(learned);
-    $("learned-title").textContent = `Learned from ${chosenCollection()}`;
-    page.show(true);
+    const answer = await ask(path, options, (wait) => say(wait, true));
+    learned = name;
+    $("estimate").textContent = inWords(answer);
+    $("learned-title").textContent = `Learned from ${name}`;
+    onAnswer();
+    page.show();
     await list();
     $("learned-title").focus();
   } catch (error) {
@@ -62,14 +80,15 @@ async function list(further = false) {
   const parameters = new URLSearchParams({ order: $("learned-order").value, threshold: isBest ? $("threshold").value : 0, labelled: isBest, offset, limit: PAGE });
   say("Scoring the images …", true);
   try {
-    const answer = await ask(`${address()}/scored?${parameters}`, {}, (wait) => say(wait, true));
+    const answer = await ask(`${address(learned)}/scored?${parameters}`, {}, (wait) => say(wait, true));
     if (mine !== asking) return;
     const cards = answer.results.map(card);
     if (further) $("learned-grid").append(...cards);
     else $("learned-grid").replaceChildren(...cards);
     shown = offset + cards.length;
     $("learned-more").hidden = shown >= answer.total;
-    say(`${shown} of ${count(answer.total, "image")}${isBest ? `, which score at least ${percent(Number($("threshold").value))}` : ", the least certain first"}.`);
+    words = `${shown} of ${count(answer.total, "image")}${isBest ? `, which score at least ${percent(Number($("threshold").value))}` : ", the least certain first"}.`;
+    say(words);
     showMarks();
   } catch (error) {
     if (mine !== asking) return;
@@ -86,7 +105,7 @@ function sayThreshold() {
 
 function linkOut() {
   const format = $("learned-format").value;
-  $("learned-download").href = `${address()}/scored/download?format=${format}&threshold=${$("threshold").value}`;
+  $("learned-download").href = `${address(learned)}/scored/download?format=${format}&threshold=${$("threshold").value}`;
 }
 
 function card(row) {
@@ -94,11 +113,16 @@ function card(row) {
   part.style.width = `${100 * row.score}%`;
   const button = make(
     "button",
-    { type: "button", className: "card", title: `${row.image_id}\nSearch from this image`, onclick: () => page.onPick(row.image_id) },
+    { type: "button", className: "card", title: `${row.image_id}\nSearch from this image`, onclick: () => searchFrom(row.image_id) },
     picture(thumbnail(row.image_id), ""),
     make("span", { className: "line" }, heard("Search from "), `${percent(row.score)} good${row.class ? `, ${readable(row.class)}` : ""}`),
     make("span", { className: "bar" }, part),
     make("span", { className: "name", textContent: row.image_id }),
   );
   return make("li", {}, button, make("span", { className: "judge" }, ...markButtons(row.image_id, toggleMark)));
+}
+
+function searchFrom(imageId) {
+  scroll = window.scrollY;
+  page.onPick(imageId);
 }
