@@ -12,10 +12,13 @@ import rsir_core as rsir
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.publishing import as_features
+from jobs.indexing.refitting import with_probabilities
 from rsir_core import schemas
 from rsir_core.errors import BundleError
 from rsir_core.imagery.decode import read_picture
+from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.object_rows import ObjectLists
 from rsir_core.index.stored_objects import read_objects
 from rsir_core.models.describe import Describer
 from rsir_core.models.regions import Box, object_region
@@ -103,6 +106,21 @@ def test_the_pca_is_of_all_regions_and_its_error_is_theirs(indexed: IndexConfig)
     assert len(found) == len(table) and found["error"].to_numpy().mean() == pytest.approx(pca.mean_error, rel=0.3)
 
 
+def test_a_head_classifies_the_stored_embeddings_of_objects_too(indexed: IndexConfig) -> None:
+    index = Index(indexed.index)
+    (part,), bundle = by_file(stored_keys(index), 99), index.bundle()
+    rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS_WITH_OBJECTS.names))
+    found = with_probabilities(rows, bundle.classifier_state, bundle.classifier, "other")
+    before, after = (ObjectLists.of(table[schemas.OBJECTS]) for table in (rows, found))
+    for name in (schemas.REGION, schemas.EMBEDDING, schemas.OBJECT_BOX):
+        assert before.column(name).equals(after.column(name))
+    p = [schemas.to_matrix(lists.column(schemas.CLASS_PROBABILITIES)) for lists in (before, after)]
+    np.testing.assert_allclose(p[0], p[1], atol=0.05)  # it is the same head, on embeddings that were rounded
+    empty = {**bundle.classifier_state, "head.weight": 0 * bundle.classifier_state["head.weight"]}
+    lists = ObjectLists.of(with_probabilities(rows, empty, bundle.classifier, "other")[schemas.OBJECTS])
+    assert np.ptp(schemas.to_matrix(lists.column(schemas.CLASS_PROBABILITIES)), axis=0).max() == 0
+
+
 def test_a_box_finds_the_object_it_was_drawn_around(indexed: IndexConfig) -> None:
     opened = rsir.open(indexed.index)
     for image_id, objects in objects_of(Index(indexed.index)).items():
@@ -136,6 +154,8 @@ def test_later_runs_keep_the_objects_in_step(copied: IndexConfig, tmp_path: Path
     rows = read_objects(index, file)
     assert rows is not None and len(rows.table) == summary["objects"]
     assert sorted(objects_of(index)) == sorted(after)
+    stored = table_of(index, "embeddings")
+    assert sum(map(len, stored[schemas.OBJECTS].to_pylist())) == summary["objects"]  # of images that are gone, no more
     fresh = config_in(tmp_path, Path(copied.models), REGIONS).model_copy(update={"index": str(tmp_path / "fresh")})
     index_archive(fresh)
     one, other = objects_of(index), objects_of(Index(fresh.index))
