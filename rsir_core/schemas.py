@@ -29,6 +29,7 @@ CRS: Final = "crs"
 WINDOW: Final = "window"
 EMBEDDING: Final = "embedding"
 FEATURE: Final = "feature"
+UNAVERAGED: Final = "unaveraged_feature"
 CLASS: Final = "class"
 CLASS_PROBABILITIES: Final = "class_probabilities"
 REGION: Final = "region"
@@ -79,6 +80,9 @@ ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older table
     pa.field(CRS, pa.string()),  # of the file: EPSG:… or WKT
     pa.field(WINDOW, PIXELS),  # of a tile: where in its scene it lies; null: it is a whole image
 ]
+ADDED_TO_FEATURES: Final = [  # likewise, of `features` alone
+    pa.field(UNAVERAGED, VECTOR),  # K, `feature` before it was averaged with its neighbours; null: it was not
+]
 
 LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False), pa.field(TIME, UTC)])
 EMBEDDINGS: Final = pa.schema(
@@ -99,6 +103,7 @@ FEATURES: Final = pa.schema(
         pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class; empty: no classes
         pa.field(FEATURE, VECTOR, nullable=False),  # K, PCA projection of the unit-length embedding; not of unit length
         *ADDED_COLUMNS,
+        *ADDED_TO_FEATURES,
     ]
 )
 # With `--regions` above 1, `embeddings` and `features` have one more column: a list of the image's objects. What the
@@ -174,8 +179,8 @@ QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, U
 
 
 def with_added_columns(table: pa.Table) -> pa.Table:
-    """Add those of `ADDED_COLUMNS` that an older table lacks, as nulls."""
-    return with_missing(table, ADDED_COLUMNS)
+    """Add those of `ADDED_COLUMNS` and `ADDED_TO_FEATURES` that an older table lacks, as nulls."""
+    return with_missing(table, (*ADDED_COLUMNS, *ADDED_TO_FEATURES))
 
 
 def with_missing(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
@@ -204,6 +209,12 @@ def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
             f"a vector column holds lists of different lengths ({len(values)} values in {len(array)} rows)"
         )
     return values.reshape(len(array), d)
+
+
+def unaveraged_features(features: pa.Table) -> Floats:
+    """Return the features (n, K) of rows with the columns `FEATURE` and `UNAVERAGED`, before they were averaged."""
+    name = FEATURE if UNAVERAGED not in features.column_names or features[UNAVERAGED].null_count else UNAVERAGED
+    return to_matrix(features[name])
 
 
 def to_vectors(matrix: npt.NDArray[np.floating]) -> pa.Array:

@@ -28,6 +28,7 @@ TINY = {
     "serve": "--rows 1000 --requests 5 --seconds 0.5 --images 16 --swap-requests 20 --settle-seconds 0",
     "startup": "--rows 100 --repeats 1",
     "training": "--side 32 --steps 1",
+    "vectors": "--rows 300 --dimensions 24",
 }
 KEYS = {  # that others rely on
     "index": {"images", "ratio_plain_loop", "ratio_user_script", "cpu_ms_outside_models"},

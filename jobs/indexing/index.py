@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from jobs.command import Summary
 from jobs.indexing.frozen import bundle_for
 from jobs.indexing.gone import check_gone
+from jobs.indexing.listed import list_archive
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import is_published
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.scenes import Scenes, cut_scenes
+from jobs.indexing.vectors import VectorSource, list_source, open_archive
 from rsir_core import schemas
-from rsir_core.archive.listing import list_images
-from rsir_core.archive.stac import list_items
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
@@ -39,9 +39,10 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        with bundle_for(index, config) as models:
+        archive = open_archive(config)
+        with bundle_for(index, config, archive and archive.dimensions) as models:
             bundle = index.check_bundle(models, config.ways)
-        plan, scenes = _plan(index, config, None)
+        plan, scenes = _plan(index, config, None, list_source(archive))
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
@@ -56,23 +57,24 @@ def index_archive(config: IndexConfig) -> Summary:
 
 def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
-    index = writer.index
-    with bundle_for(index, config) as models:
+    index, archive = writer.index, open_archive(config)
+    with bundle_for(index, config, archive and archive.dimensions) as models:
         bundle = index.bundle_settings(writer.adopt_bundle(models, config.ways), check_weights=True)
     if not bundle.classes:
         log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
-    if bundle.detector is None:
+    if bundle.detector is None and bundle.has_backbone:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan, scenes = _plan(index, config, writer)
+    vectors = list_source(archive)
+    plan, scenes = _plan(index, config, writer, vectors)
     report.planned(plan)
     check_gone(index, plan, config)
     plan = _without_uncommitted(index, plan, bundle.fingerprint, writer)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
-        from jobs.indexing.updating import update  # noqa: PLC0415 -- brings Ray and torch
+        from jobs.indexing.updating import Work, update  # noqa: PLC0415 -- brings Ray and torch
 
-        update(writer, config, (plan, scenes), report)
+        update(writer, config, Work(plan, scenes, vectors), report)
     if config.vacuum:
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", vacuum(writer, config.keep_days),
@@ -80,17 +82,19 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tuple[Plan, Scenes]:
+def _plan(
+    index: Index, config: IndexConfig, writer: IndexWriter | None, vectors: VectorSource | None
+) -> tuple[Plan, Scenes]:
     """List the archive, cut its scenes and compare the listing with the index.
 
     Args:
         index: the index.
         config: the job's options.
         writer: the run's writer; None in a dry run, which writes nothing.
+        vectors: an archive of embeddings; None: of images.
     """
-    wanted = config.item_selection
-    files = list_images(config.archive) if wanted is None else list_items(config.archive, wanted)
-    scenes = cut_scenes(index, writer, listing_table(files), config)
+    listing = listing_table(list_archive(config)) if vectors is None else vectors.listed.listing
+    scenes = cut_scenes(index, writer, listing, config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))

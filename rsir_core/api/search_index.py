@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +19,15 @@ from rsir_core.api.collection import Collection
 from rsir_core.api.hit import Hit
 from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
-from rsir_core.api.pictures import FORMS, is_image_like, read_image
+from rsir_core.api.pictures import FORMS, is_image_like, is_vector, read_image
 from rsir_core.errors import QueryError
 from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
-from rsir_core.models.regions import Box, BoxRole, DrawnBox
-from rsir_core.retrieval.describing import QueryDescriber, check_box
+from rsir_core.models.regions import BoxRole, DrawnBox
+from rsir_core.retrieval.describing import QueryDescriber, check_box, drawn_box, no_backbone
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
@@ -39,6 +39,7 @@ from rsir_core.storage.filesystem import writing
 if TYPE_CHECKING:
     from rsir_core.api.pictures import ImageLike
     from rsir_core.api.scoring import RetrievalScores
+    from rsir_core.arrays import Floats
 
 TOGETHER: Final = 16  # images that are read and described at once
 
@@ -84,7 +85,7 @@ class SearchIndex:
 
     def search(  # noqa: PLR0913 -- each is one of the endpoint's fields
         self,
-        query: "ImageLike | Descriptor | Hit",
+        query: "ImageLike | Descriptor | Hit | Sequence[float] | Floats",
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
@@ -104,8 +105,9 @@ class SearchIndex:
 
         Args:
             query: an image (path, URI, bytes of a file, PIL image, array of H×W×3 uint8), the id or URI of an indexed
-                image, a hit of another search, or a descriptor. A text is first looked for as a URI of the index, then
-                as a file, then as an image id.
+                image, a hit of another search, a descriptor, or an embedding (D numbers, an array or a list) by the
+                model that made the index's. A text is first looked for as a URI of the index, then as a file, then as
+                an image id.
             k: number of results.
             box: x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region.
             box_as: what is described of a box: `object` (a square around it, with a margin, which finds single
@@ -135,7 +137,7 @@ class SearchIndex:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
         except ValidationError as error:
             raise in_words(error) from error
-        drawn = None if box is None else _drawn(box, box_as, self._served.regions)
+        drawn = None if box is None else drawn_box(box, box_as, self._served.regions)
         ranking = Ranking.of(options, self._served, drawn=drawn)
         rows = self._rows()
         allowed = rows.passing(ranking.filter)
@@ -155,6 +157,8 @@ class SearchIndex:
             ImageError: one of them cannot become a picture.
             QueryError: one of them is no image.
         """
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         remaining = iter([images] if is_image_like(images) else images)
         described: list[Descriptor] = []
         while together := [read_image(image, self._max_pixels) for image in islice(remaining, TOGETHER)]:
@@ -205,6 +209,21 @@ class SearchIndex:
                 writer.write_table(index.read_features(part)[0])
             writer.add_key_value_metadata({"geo": json.dumps(GEO)})
 
+    def to_stac(self, folder: str | os.PathLike[str], *, source: str, licence: str = "proprietary") -> None:
+        """Write the embeddings, before the PCA, as GeoParquet with a STAC item and collection (embedding extension).
+
+        Args:
+            folder: path or URI of the folder: `embeddings.parquet`, `item.json`, `collection.json`.
+            source: URI of the imagery, to which the collection links as `emb:source-data`.
+            licence: of the embeddings: an SPDX identifier, `proprietary` or `various`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        from rsir_core.export.stac import export_stac  # noqa: PLC0415 -- who searches needs none of it
+
+        export_stac(Index(self.uri), self.version, os.fspath(folder), source, licence)
+
     def _describe(self, pictures: list[Picture], boxes: list[DrawnBox | None]) -> list[Descriptor]:
         describer = self._describer()
         with self._describing:
@@ -218,10 +237,17 @@ class SearchIndex:
                 raise QueryError("box: a descriptor has no image to draw it on; give the image")
             query.check_fits(self._served)
             return rows.as_indexed(query) or query, None
+        if is_vector(query):
+            if box is not None:
+                raise QueryError("box: an embedding has no image to draw it on; give the image")
+            found = self._describer().of_vector(query)
+            return rows.as_indexed(found) or found, None
         stored = self._stored(query)
         if stored is not None and box is None:
             return stored, None
         source = query if stored is None or stored.uri is None else stored.uri
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         if not is_image_like(source):
             raise QueryError(f"the query is of type {type(query).__name__}; give {FORMS}, an image id, or a descriptor")
         picture = read_image(source, self._max_pixels)
@@ -229,7 +255,7 @@ class SearchIndex:
             check_box(picture, box)
         (found,) = self._describe([picture], [box])
         if stored is not None:  # another key region of an indexed image
-            return replace(found, image_id=stored.image_id, uri=stored.uri), picture
+            return replace(rows.averaged(found), image_id=stored.image_id, uri=stored.uri), picture
         return rows.as_indexed(found) or found, picture
 
     def _stored(self, query: Any) -> Descriptor | None:
@@ -262,15 +288,6 @@ class SearchIndex:
         kinds = [None] * len(uris) if picture is None else kinds_of(picture.pixels, uris, read)
         field = schemas.RESULTS.field(schemas.SAME_PICTURE)
         return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))
-
-
-def _drawn(box: Sequence[float], role: BoxRole, regions: int) -> DrawnBox:
-    if role not in (roles := get_args(BoxRole)):
-        raise QueryError(f"box_as: {role!r}; give one of {', '.join(roles)}")
-    try:
-        return DrawnBox.of(Box(*box), role, regions)
-    except TypeError as error:
-        raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,49 +10,17 @@ from typing import Any, Final
 import fsspec
 import pystac
 from pystac.stac_io import DefaultStacIO
-from pystac.utils import make_absolute_href
 
-from rsir_core.archive.hrefs import as_it_lies, href_of, suffix_of, without_marks
-from rsir_core.archive.listing import EXTENSIONS, ImageFile, etag_of
+from rsir_core.archive.hrefs import href_of
+from rsir_core.archive.items import ItemSelection, image_file
+from rsir_core.archive.kinds import kind_of
+from rsir_core.archive.listing import ImageFile
+from rsir_core.archive.stac_api import api_items
 from rsir_core.errors import ArchiveError
-from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
-from rsir_core.storage.filesystem import links_of
 
 CONCURRENT_ITEMS: Final = 16  # read at once; each mostly waits for its store
 ITEMS_AHEAD: Final = 4 * CONCURRENT_ITEMS  # held, read or not
-MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 Source = pystac.Item | str  # an item, or its href
-ROLES: Final = ("visual", "data", "overview")  # of assets, in order of preference
-
-
-@dataclass(frozen=True)
-class ItemSelection:
-    """Select items of a catalogue, and the asset to read of each; None selects all.
-
-    Attributes:
-        start: earliest acquisition time.
-        end: latest acquisition time.
-        bbox: box that the items' bounds must meet.
-        collections: ids of allowed collections.
-        asset: key of the asset to read; None: `visual`, else the only image of the best role.
-    """
-
-    start: datetime | None = None
-    end: datetime | None = None
-    bbox: BoundingBox | None = None
-    collections: tuple[str, ...] | None = None
-    asset: str | None = None
-
-    def takes(self, item: pystac.Item) -> bool:
-        """Tell whether an item is selected; an item that lacks a property asked for is not."""
-        if self.collections is not None and item.collection_id not in self.collections:
-            return False
-        first, last = _span(item)
-        if self.start is not None and (last is None or last < self.start):
-            return False
-        if self.end is not None and (first is None or first > self.end):
-            return False
-        return self.bbox is None or (item.bbox is not None and bool(meets(self.bbox, *_footprint(item))))
 
 
 class _Files(DefaultStacIO):
@@ -65,13 +32,10 @@ class _Files(DefaultStacIO):
         return text
 
 
-def is_catalogue(archive: str) -> bool:
-    """Tell whether an archive's URI names a STAC document."""
-    return archive.lower().endswith((".json", ".geojson"))
-
-
 def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
-    """List the selected asset of each selected item of a catalogue, collection or item collection, with its time.
+    """List the selected asset, or bands, of each selected item of a catalogue, with its time.
+
+    The catalogue is a document (catalogue, collection or item collection), an API, or stac-geoparquet.
 
     The image id combines the ids of collection and item. The etag is the checksum or time of update in the catalogue,
     else the store's etag. Only a few items are held at a time. An item that several catalogues link to counts once.
@@ -84,15 +48,19 @@ def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
     catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
     seen: set[str] = set()
     files = _Files()
-    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files)):
+    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files, wanted)):
         if file is None:
             continue
         if file.image_id in seen:
             raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
         seen.add(file.image_id)
         yield file
+        if len(seen) == wanted.max_items:
+            return
     if not seen:
-        raise ArchiveError(f"{catalogue} has no item that is wanted; check --start, --end, --bbox and --collections")
+        raise ArchiveError(
+            f"{catalogue} has no item that is wanted; check --start, --end, --bbox, --collections and --cql2"
+        )
 
 
 def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
@@ -107,9 +75,17 @@ def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) 
             yield under_way.popleft().result()
 
 
-def _items(catalogue: str, files: _Files) -> Iterator[Source]:
-    """Yield the items of a document, or their hrefs."""
+def _items(catalogue: str, files: _Files, wanted: ItemSelection) -> Iterator[Source]:
+    """Yield the items of a catalogue of any kind, or their hrefs."""
     try:
+        if (kind := kind_of(catalogue)) == "api":
+            yield from api_items(catalogue, wanted)
+            return
+        if kind == "geoparquet":
+            from rsir_core.archive.stac_geoparquet import parquet_items  # noqa: PLC0415 -- brings pandas
+
+            yield from parquet_items(catalogue, wanted)
+            return
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":
             if any(link.get("rel") == "next" for link in document.get("links", [])):
@@ -157,7 +133,7 @@ def _listed(source: Source, files: _Files, wanted: ItemSelection, catalogue: str
     """Return the selected asset of an item; None if the item is not selected."""
     try:
         item = pystac.Item.from_file(source, files) if isinstance(source, str) else source
-        return _image_file(item, wanted.asset, catalogue) if wanted.takes(item) else None
+        return image_file(item, wanted, catalogue) if wanted.takes(item) else None
     except ArchiveError:
         raise
     except Exception as error:  # as above
@@ -168,84 +144,6 @@ def _unreadable(what: str, error: Exception) -> ArchiveError:
     return ArchiveError(
         f"{what} cannot be read as STAC: {type(error).__name__}: {error}; check the address and the document"
     )
-
-
-def _image_file(item: pystac.Item, key: str | None, catalogue: str) -> ImageFile:
-    asset = _asset(item, key)
-    asset.href = without_marks(asset.href)
-    href = asset.get_absolute_href() if item.get_self_href() else None
-    href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
-    if _is_remote(catalogue) and not all(_is_remote(link) for link in links_of(href)):
-        raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
-    href = as_it_lies(href)
-    name = item.id + suffix_of(href)
-    more = asset.extra_fields
-    said = more.get("file:checksum") or more.get("updated") or item.properties.get("updated")
-    etag, size = (str(said), int(more.get("file:size") or -1)) if said else _as_stored(href)
-    first, _ = _span(item)
-    image_id = f"{item.collection_id}/{name}" if item.collection_id else name
-    return ImageFile(image_id, href, f"{etag}@{first}", size, first)
-
-
-def _is_remote(uri: str) -> bool:
-    return "://" in uri and not uri.startswith(("file:", "local:"))
-
-
-def _as_stored(href: str) -> tuple[str, int]:
-    try:
-        return etag_of(href)
-    except Exception:
-        return "unknown", -1  # missing or denied: it becomes a failure when it is read
-
-
-def _asset(item: pystac.Item, key: str | None) -> pystac.Asset:
-    """Choose the asset to read."""
-    images = {
-        name: asset
-        for name, asset in item.assets.items()
-        if (asset.media_type or "").startswith(MEDIA_TYPES) or suffix_of(asset.href).lower() in EXTENSIONS
-    }
-    if (best := "visual" if key is None else key) in images:
-        return images[best]
-    if key is None:
-        roles = ([name for name, asset in images.items() if role in (asset.roles or [])] for role in ROLES)
-        several = next((names for names in roles if names), list(images))
-        if len(several) == 1:
-            return images[several[0]]
-        if several:  # they may be separate bands, a mask or a DEM; only the user knows
-            raise ArchiveError(f"item {item.id} has {len(several)} images ({', '.join(several)}); choose with --asset")
-    raise ArchiveError(
-        f"item {item.id} has no image asset {key or '`visual`, or of the role data'}; it has {', '.join(item.assets)}; "
-        "choose one with --asset"
-    )
-
-
-def _span(item: pystac.Item) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last acquisition time of an item."""
-    if item.datetime is not None:
-        return _utc(item.datetime), _utc(item.datetime)
-    return _utc(item.common_metadata.start_datetime), _utc(item.common_metadata.end_datetime)
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time and (time if time.tzinfo else time.replace(tzinfo=UTC))
-
-
-def _footprint(item: pystac.Item) -> BoundingBox:
-    """Return the bounds of an item, given as four numbers or six with heights; longitudes may exceed ±180.
-
-    Raises:
-        ArchiveError: the numbers are not degrees.
-    """
-    bbox = list(item.bbox or ())
-    half = len(bbox) // 2
-    try:
-        found = around_the_globe(BoundingBox(bbox[0], bbox[1], bbox[half], bbox[half + 1]))
-    except (IndexError, TypeError):
-        found = None
-    if found is None:
-        raise ArchiveError(f"item {item.id} has the bbox {bbox}, which is none in degrees; correct it, or omit --bbox")
-    return found
 
 
 def item_of(result: dict[str, Any]) -> dict[str, Any]:

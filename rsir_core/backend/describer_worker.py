@@ -80,13 +80,16 @@ class DescriberWorker:
 
     async def check_health(self) -> None:
         """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
-        await self._batch(ReadPicture(self._versions.newest, PROBE))
+        if self._versions.newest.has_backbone:
+            await self._batch(ReadPicture(self._versions.newest, PROBE))
 
     async def _describe(self, request: DescribeRequest) -> Descriptor | Exception:
         loop = asyncio.get_running_loop()
         try:
+            if isinstance(request.source, tuple):
+                return await asyncio.to_thread(self._versions.get(request.version).of_vector, request.source)
             async with self._decoding:  # what a few bytes may become is known once it is decoded
-                read = await loop.run_in_executor(self._decoders, self._read, request)
+                read = await loop.run_in_executor(self._decoders, self._read, request, request.source)
                 is_large = read.picture.pixels.size > LARGE_PICTURE
                 described = await self._batch(read) if is_large else None
             described = described or await self._batch(read)
@@ -94,9 +97,9 @@ class DescriberWorker:
         except Exception as error:  # this request's alone
             return error
 
-    def _read(self, request: DescribeRequest) -> ReadPicture:
+    def _read(self, request: DescribeRequest, source: bytes | str) -> ReadPicture:
         describer = self._versions.get(request.version)
-        return ReadPicture(describer, describer.read(request.source, request.box), request.box, request.preview)
+        return ReadPicture(describer, describer.read(source, request.box), request.box, request.preview)
 
     def _compare(self, request: CompareRequest) -> list[Likeness | None]:
         return self._versions.get(request.version).compare(request.source, request.uris)

@@ -23,7 +23,7 @@ from rsir_core.boxes.find_files import is_hidden_entry
 from rsir_core.boxes.label_files import LabelFiles, PathFinder
 from rsir_core.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.errors import ImageError, LabelError
-from rsir_core.imagery.tile_uri import SceneFormatError, open_scene
+from rsir_core.imagery.scene_file import SceneFormatError, open_scene
 
 log = logging.getLogger(__name__)
 _ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter

@@ -138,6 +138,7 @@ class IndexJson(TypedDict):
     classes_fit: bool  # whether the classes mean something in this archive, so that `auto` may rank by them
     has_detector: bool
     regions: int  # of each image that are searched at most: the key region, and those of objects
+    has_backbone: bool  # false: somebody else made the embeddings, and uploads are refused
     tau: float
     open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
     basemap: (

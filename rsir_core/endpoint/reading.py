@@ -16,7 +16,9 @@ from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import QueryError
 from rsir_core.search.filter_options import in_words
 
-SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
+SOURCES: Final = frozenset(
+    {"image_id", "uri", "feature", "class_probabilities", "vector"}
+)  # of a query, but for an upload
 JSON: Final = "application/json"
 JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it
 
@@ -84,15 +86,15 @@ def _content_type(request: Request) -> str:
 
 
 def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
-    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature))
+    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature, asked.vector))
     if named > 1 or (named == 0 and not asked.positive):
         raise QueryError(
-            "give exactly one of `image` (a file, in a form), `image_id`, `uri` and `feature` (in JSON), or none of "
-            "them and `positive` examples"
+            "give exactly one of `image` (a file, in a form), `image_id`, `uri`, `vector` and `feature` (in JSON), or "
+            "none of them and `positive` examples"
         )
     if (asked.feature is None) != (asked.class_probabilities is None):
         raise QueryError("a ready descriptor is `feature` and `class_probabilities`; give both")
-    if asked.box is not None and (named == 0 or asked.feature is not None):
+    if asked.box is not None and (named == 0 or asked.feature is not None or asked.vector is not None):
         raise QueryError("box: there is no image to draw it on; give one with `image`, `image_id` or `uri`")
     if asked.offset + asked.k > limits.max_k:
         raise QueryError(
@@ -175,14 +177,15 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "bytes with the rest of the request",
     }
     stored = [_body(fields, [name], absent=SOURCES - {name}) for name in ("image_id", "uri")]
-    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "box"})
+    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "vector", "box"})
+    vector = _body(fields, ["vector"], absent=(SOURCES | {"box"}) - {"vector"})
     examples = _body(fields, ["positive"], absent=SOURCES | {"box"})
     examples["properties"]["positive"] |= {"minItems": 1}
     return {
         "required": True,
         "content": {
             "multipart/form-data": {"schema": _body(fields | {"image": image}, ["image"], absent=SOURCES)},
-            "application/json": {"schema": {"oneOf": [*stored, ready, examples]}},
+            "application/json": {"schema": {"oneOf": [*stored, ready, vector, examples]}},
         },
     }
 

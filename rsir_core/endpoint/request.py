@@ -32,6 +32,11 @@ class SearchRequest(RankingOptions):
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
+    vector: Annotated[
+        Annotated[list[Number], MANY] | None,
+        JsonText,
+        Field(description="an embedding (D numbers) by the model that made the index's, before the PCA"),
+    ] = None
     positive: Annotated[Ids, JsonText, Field(description="ids of indexed images that are relevant")] = ()
     negative: Annotated[Ids, JsonText, Field(description="ids of indexed images that are not relevant")] = ()
     box: Annotated[

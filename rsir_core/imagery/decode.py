@@ -30,6 +30,7 @@ from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
+from rsir_core.imagery.composite import Composite
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import (
@@ -47,7 +48,9 @@ from rsir_core.imagery.rgb import (
     refused,
     rgb,
 )
-from rsir_core.imagery.tile_uri import JPEG_2000, TIFF, Tile, open_scene, orientation_of_scene, read_tile
+from rsir_core.imagery.scene_file import JPEG_2000, TIFF, open_scene
+from rsir_core.imagery.tile_uri import Tile, orientation_of_scene, read_tile, read_whole
+from rsir_core.imagery.vrt_file import is_vrt
 from rsir_core.storage.reading import read_file
 
 MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Each is a pass over all pixels
@@ -64,11 +67,11 @@ Decoder = Callable[[bytes, str, int], Decoded]  # of data, name, max_pixels
 
 
 def read_picture(uri: str, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read and decode a file, or the window of a scene that a tile's URI names.
+    """Read and decode a file, a composite, or the window of a scene that a tile's URI names.
 
     Raises:
-        ImageError: as `read_file` (`too_large` above 16 bytes per allowed pixel) and `decode`; for a tile as
-            `open_scene` and `read_tile`.
+        ImageError: as `read_file` (`too_large` above 16 bytes per allowed pixel) and `decode`; for a tile
+            or a composite as `open_scene` and `read_tile`.
     """
     with Pictures() as pictures:
         return pictures.read(uri, max_pixels)
@@ -84,7 +87,7 @@ class Pictures:
         """Read an image; see `read_picture`."""
         tile = Tile.parse(uri)
         if tile is None:
-            return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
+            return _read_image(uri, max_pixels)
         if self._scene != tile.scene:
             self.close()
             self._dataset = self._opened.enter_context(open_scene(tile.scene))
@@ -108,6 +111,14 @@ class Pictures:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _read_image(uri: str, max_pixels: int) -> Picture:
+    composite = Composite.parse(uri)
+    if composite is None and not is_vrt(uri):
+        return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
+    with open_scene(uri) as dataset:
+        return _picture(read_whole(dataset, uri, None if composite is None else composite.stretch, max_pixels))
 
 
 @cache

@@ -223,8 +223,8 @@ def _to_8_bit(dataset: Any, band: int, samples: npt.NDArray[Any], valid: Mask, s
     top = 2 ** int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8)) - 1
     if samples.dtype != np.uint8:
         low, high = stretch or range_of(samples, valid)
-        of = "" if stretch is None else " of the scene"
-        notes = [f"{samples.dtype} {low:g} to {high:g} (percentiles 2 and 98{of}) stretched to 8 bits"]
+        whence = "percentiles 2 and 98" if stretch is None else "range of the scene"
+        notes = [f"{samples.dtype} {low:g} to {high:g} ({whence}) stretched to 8 bits"]
         samples = _stretched(samples, valid, (low, high))
     elif top < 255:
         samples = (np.arange(256).clip(max=top) * 255 // top).astype(np.uint8)[samples]

@@ -9,7 +9,8 @@ from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.orientation import turned
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS, check_size
-from rsir_core.imagery.tile_uri import Tile, open_scene, orientation_of_scene, read_tile
+from rsir_core.imagery.scene_file import open_scene
+from rsir_core.imagery.tile_uri import Tile, orientation_of_scene, read_tile
 
 
 def read_surroundings(uri: str, around: float, max_pixels: int = MAX_PIXELS) -> Picture:

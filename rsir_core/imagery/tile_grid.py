@@ -14,7 +14,7 @@ from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
 from rsir_core.imagery.tile_uri import Recipe, Tile, fragment
 
-EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
+EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".vrt")
 
 Size = tuple[int, int]  # width, height, in pixels of the scene
 

@@ -14,6 +14,7 @@ from rsir_core import schemas
 from rsir_core.arrays import Doubles, Mask
 from rsir_core.errors import ImageError
 from rsir_core.geo.placement import Placement, placement_of
+from rsir_core.imagery.composite import Composite
 from rsir_core.imagery.rgb import (
     Range,
     RasterRead,
@@ -25,8 +26,9 @@ from rsir_core.imagery.rgb import (
     refused,
 )
 from rsir_core.imagery.sandbox import JsonObject, Reader, allow
+from rsir_core.imagery.scene_file import SceneFormatError, open_scene
 from rsir_core.imagery.tile_grid import Size, TileGrid, Tiling, grid
-from rsir_core.imagery.tile_uri import Recipe, SceneFormatError, bands_of, open_scene
+from rsir_core.imagery.tile_uri import Recipe, bands_of
 
 SAMPLE_SIDE: Final = 1024  # pixels, at most, of the overview that gives a scene's sample range and valid parts
 MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
@@ -99,12 +101,14 @@ def _cut(dataset: Any, uri: str, tiling: Tiling, max_pixels: int) -> TileGrid | 
         return None
     tile = min(scene[0], wanted[0]), min(scene[1], wanted[1])
     step = max(1, round(tile[0] * (1 - tiling.overlap))), max(1, round(tile[1] * (1 - tiling.overlap)))
-    chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands else ()
+    composite = Composite.parse(uri)  # whose bands are chosen already
+    chosen = tuple(named_bands(dataset, tiling.bands, uri)) if tiling.bands and composite is None else ()
     bands = bands_of(dataset, chosen, uri)
     check_blocks(dataset, bands, uri, max_pixels)
     read = min(tile[0], tiling.side), min(tile[1], tiling.side)
     cut = TileGrid(scene, tile, step, Recipe(None if read == tile else read, chosen), None)
     stretch, kept = _sampled(dataset, bands, cut)
+    stretch = (composite and composite.stretch) or stretch
     return cut._replace(recipe=cut.recipe._replace(stretch=stretch), kept=None if kept.all() else kept)
 
 

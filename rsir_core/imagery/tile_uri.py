@@ -5,41 +5,28 @@ A tile's URI is the scene's URI with a fragment as W3C Media Fragments defines i
 resampled to), `&bands=` and `&stretch=` (the sample range that becomes 0 to 255, the same for all tiles of a scene).
 """
 
-import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, BinaryIO, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-import rasterio
 from rasterio.enums import PhotometricInterp
 from rasterio.windows import Window
 
-from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.orientation import orientation_in, turned
 from rsir_core.imagery.rgb import (
-    GDAL,
     Decoded,
     Range,
     RasterRead,
     check_blocks,
     check_size,
     colour_bands,
-    quiet,
-    refusal,
     refused,
     rgb,
 )
 from rsir_core.storage.reading import open_file, reading
-
-TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-DRIVERS: Final = ((TIFF, "GTiff"), (JPEG_2000, "JP2OpenJPEG"))  # formats that can be read by windows
 
 _NUMBER: Final = r"[-+.0-9einfa]+"
 _URI: Final = re.compile(
@@ -47,11 +34,6 @@ _URI: Final = re.compile(
     rf"(?:&stretch=(?P<stretch>{_NUMBER},{_NUMBER}))?",
     re.DOTALL,
 )
-_OPENED: Final = "scene"  # the only file name that GDAL can open
-
-
-class SceneFormatError(ImageError):
-    """A file's format cannot be read by windows."""
 
 
 class Recipe(NamedTuple):
@@ -109,80 +91,6 @@ def fragment(window: Window) -> str:
     return "#xywh={},{},{},{}".format(*window.flatten())
 
 
-class _Handle:
-    """Read a file for GDAL's callbacks, with its own position, because GDAL may open it more than once.
-
-    It keeps the exceptions that reading raises; GDAL would only report that reading failed.
-    """
-
-    def __init__(self, file: BinaryIO, faults: list[Exception]) -> None:
-        self._file, self._faults, self._at = file, faults, 0
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            self._file.seek(self._at)
-            data = self._file.read(size)
-        except Exception as error:  # each store has its own family of errors; `open_scene` raises it again
-            self._faults.append(error)
-            return b""
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = self._at + offset if whence == io.SEEK_CUR else self._file.seek(offset, whence)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def close(self) -> None:
-        """Do nothing: `open_scene` closes the file."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@contextmanager
-def open_scene(uri: str) -> Iterator[Any]:
-    """Open a TIFF or JPEG 2000 as a rasterio dataset, to read windows; GDAL may open no other file.
-
-    Raises:
-        ImageError: also for errors in the body. Stage `read` as `reading.open_file` if the store fails; stage `decode`
-            with kind `unsupported` for other formats, or `corrupt`.
-    """
-    faults: list[Exception] = []
-    with open_file(uri) as file:
-        with reading(uri):
-            start = file.read(12)
-        driver = next((driver for signatures, driver in DRIVERS if start.startswith(signatures)), None)
-        if driver is None:
-            what = "is no TIFF or JPEG 2000; only these can be read by windows"
-            raise SceneFormatError(f"{uri} {what}", "decode", "unsupported")
-        try:
-            opener = partial(_handle, file, faults)
-            with quiet(), rasterio.Env(**GDAL), rasterio.open(_OPENED, driver=driver, opener=opener) as dataset:
-                yield dataset
-        except ImageError:
-            raise
-        except MemoryError as error:
-            raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
-        except Exception as error:  # broken files raise nearly every built-in error, and rasterio's own
-            for fault in faults:
-                with reading(uri):
-                    raise fault from error
-            raise refusal(uri, error, "take smaller tiles") from error
-
-
-def _handle(file: BinaryIO, faults: list[Exception], path: str, mode: str = "rb", **_: Any) -> _Handle:
-    """Open the scene by its only name (rasterio first asks for `test`, to probe the callbacks), and no other file."""
-    if path not in (_OPENED, "test"):
-        raise FileNotFoundError(path)
-    return _Handle(file, faults)
-
-
 def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -> Decoded:
     """Read a window, in stored pixels, of an open scene, and rotate it upright by the scene's orientation.
 
@@ -203,6 +111,19 @@ def read_tile(dataset: Any, tile: Tile, max_pixels: int, orientation: int = 1) -
     pixels, notes = rgb(dataset, bands, name, RasterRead(window, shape, recipe.stretch))
     footprint = footprint_of(dataset, window)
     return Decoded(turned(pixels, orientation), notes, time_of(dataset), footprint)
+
+
+def read_whole(dataset: Any, name: str, stretch: Range | None, max_pixels: int) -> Decoded:
+    """Read an open scene that is an image by itself.
+
+    Raises:
+        ImageError: stage `decode`; kind `unsupported`, `too_large`, `no_data` or `corrupt`.
+    """
+    check_size(name, dataset.width * dataset.height, max_pixels)
+    bands = bands_of(dataset, (), name)
+    check_blocks(dataset, bands, name, max_pixels)
+    pixels, notes = rgb(dataset, bands, name, RasterRead(stretch=stretch))
+    return Decoded(pixels, notes, time_of(dataset), footprint_of(dataset))
 
 
 def orientation_of_scene(dataset: Any, uri: str) -> int:

@@ -42,7 +42,7 @@ GEO: Final = {  # value of `geo` in the same footers, which makes them GeoParque
     "columns": {
         schemas.GEOMETRY: {
             "encoding": "WKB",
-            "geometry_types": ["Polygon", "MultiPolygon"],
+            "geometry_types": ["Point", "Polygon", "MultiPolygon"],
             "orientation": "counterclockwise",
             "covering": {"bbox": {name: [schemas.BBOX, name] for name in schemas.BBOX_FIELDS}},
         }

@@ -1,17 +1,25 @@
 """From a query's pixels to what it is ranked by: the same code, bundle and PCA that made the index's rows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
+import numpy as np
+
+from rsir_core.arrays import Floats
 from rsir_core.errors import ImageError, QueryError
 from rsir_core.imagery.decode import decode, read_picture
 from rsir_core.imagery.picture import Picture, shrink
 from rsir_core.index.index import Index
-from rsir_core.models.regions import GIVEN, DetectedObject, DrawnBox, object_region
+from rsir_core.models.head import Head
+from rsir_core.models.regions import GIVEN, Box, BoxRole, DetectedObject, DrawnBox, object_region
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import ServedVersion
+
+if TYPE_CHECKING:
+    from rsir_core.models.describe import Describer
 
 PREVIEW_SIDE: Final = 512
 # The box itself, the key region around an object that is known, or around the one that the detector finds.
@@ -19,23 +27,44 @@ _Way = Literal["box", "key region", "detect"]
 
 
 class QueryDescriber:
-    """Describe queries exactly as the rows of a version were described."""
+    """Describe queries exactly as the rows of a version were described.
+
+    Attributes:
+        has_backbone: whether pictures can be described, see `no_backbone`.
+    """
 
     def __init__(self, served: ServedVersion, max_pixels: int, device: str = "cpu") -> None:
         from rsir_core.models.describe import Describer  # noqa: PLC0415 -- brings torch, which thumbnails do not need
 
         index = Index(served.index)
-        self._describer = Describer(index.bundle(served.bundle), device)
+        bundle = index.bundle(served.bundle)
+        self.has_backbone = served.has_backbone
+        self._uri = served.index
+        self._model = Describer(bundle, device) if self.has_backbone else None
+        self._head = Head.of(bundle.classifier, bundle.classifier_state)
         self._pca = index.pca(served.pca)
         self._max_pixels = max_pixels
+
+    @property
+    def _describer(self) -> "Describer":
+        """The model.
+
+        Raises:
+            QueryError: there is none.
+        """
+        if self._model is None:
+            raise no_backbone(self._uri)
+        return self._model
 
     def read(self, source: bytes | str, drawn: DrawnBox | None) -> Picture:
         """Read the picture in an upload (bytes) or behind the URI of an indexed image.
 
         Raises:
             ImageError: it cannot become a picture.
-            QueryError: the box is empty or reaches outside the picture.
+            QueryError: the box is empty or reaches outside the picture; or no picture can be described.
         """
+        if not self.has_backbone:
+            raise no_backbone(self._uri)
         picture = self._read(source)
         if drawn is not None:
             check_box(picture, drawn)
@@ -76,6 +105,24 @@ class QueryDescriber:
             found |= zip(chosen, described, strict=True)
         return [found[i] for i in range(len(pictures))]
 
+    def of_vector(self, vector: Sequence[float] | Floats) -> Descriptor:
+        """Return what an embedding (D,) is ranked by: one as the rows' were, before the PCA.
+
+        Raises:
+            QueryError: it has another length, is zero or is not finite.
+        """
+        with np.errstate(over="ignore"):
+            embedding = np.asarray(vector, np.float32)
+        dimensions = self._head.weight.shape[1]
+        if embedding.shape != (dimensions,):
+            raise QueryError(f"vector: {len(embedding)} numbers; the embeddings of this index have {dimensions}")
+        if not np.isfinite(embedding).all() or not embedding.any():
+            raise QueryError("vector: it is zero, or has numbers that are not finite; give the embedding of an image")
+        feature, p = self._pca.transform(embedding[None])[0], self._head.probabilities(embedding[None])[0]
+        if not (np.isfinite(feature).all() and np.isfinite(p).all()):
+            raise QueryError("vector: its numbers are too large; give the embedding of an image")
+        return Descriptor(None, None, feature, p, needs_average=self._pca.neighbours > 0)
+
     def _read(self, source: bytes | str) -> Picture:
         if isinstance(source, bytes):
             return decode(source, "the upload", self._max_pixels)
@@ -108,9 +155,18 @@ class QueryDescriber:
                 None, None, feature[i], described.class_probabilities[i], described.regions[i],
                 tuple(known[i] or filter(None, [described.objects[i]])),
                 picture.pixels.shape[0], picture.pixels.shape[1], picture.notes,
+                needs_average=self._pca.neighbours > 0,
             )
             for i, picture in enumerate(pictures)
         ]  # fmt: skip
+
+
+def no_backbone(index: str) -> QueryError:
+    """Build the error that says why an index describes no image."""
+    return QueryError(
+        f"{index} was made of embeddings without the model that made them, so it cannot describe an image; ask with an "
+        "image of the index (image_id or uri), or with an embedding by the same model (vector)"
+    )
 
 
 def _way(drawn: DrawnBox | None, known: list[DetectedObject] | None) -> _Way:
@@ -118,6 +174,20 @@ def _way(drawn: DrawnBox | None, known: list[DetectedObject] | None) -> _Way:
     if drawn is not None and drawn.is_object:
         return "box"
     return "detect" if known is None else "key region"
+
+
+def drawn_box(box: Sequence[float], role: BoxRole, regions: int) -> DrawnBox:
+    """Build a box from what a program gives; see `DrawnBox.of`.
+
+    Raises:
+        QueryError: it has not four edges, or the role is unknown.
+    """
+    if role not in (roles := get_args(BoxRole)):
+        raise QueryError(f"box_as: {role!r}; give one of {', '.join(roles)}")
+    try:
+        return DrawnBox.of(Box(*box), role, regions)
+    except TypeError as error:
+        raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
 
 
 def check_box(picture: Picture, drawn: DrawnBox) -> None:

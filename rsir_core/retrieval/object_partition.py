@@ -26,9 +26,9 @@ class ObjectPartition(Partition):
     schema = SCHEMA.append(schemas.NUMBERED)
     names = ()
 
-    def _load(self, index: Index, share: Sequence[TableFile], shape: tuple[int, int]) -> None:
+    def _load(self, index: Index, share: Sequence[TableFile], shape: tuple[int, int], is_averaged: bool) -> None:
         self._images: list[Ints] = [np.empty(0, np.int64)]
-        super()._load(index, share, shape)
+        super()._load(index, share, shape, is_averaged)
         self.image = np.concatenate(self._images)
         number = self.table[schemas.REGION_NUMBER]
         self.number: Ints = number.to_numpy() if len(number) else np.empty(0, np.int32)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from rsir_core.errors import QueryError
 from rsir_core.models.regions import DetectedObject, DrawnBox, Region
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.averaging import averaged_query
 from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
@@ -47,7 +48,14 @@ class Descriptor:
     height: int | None = None  # pixels
     width: int | None = None  # pixels
     notes: str | None = None  # what reading it had to decide
+    unaveraged: npt.NDArray[np.float32] | None = None  # (K,), `feature` before it was averaged; None: it was not
+    needs_average: bool = False  # whether `feature` is yet to be averaged with its neighbours, as the rows' are
     preview: bytes = b""  # JPEG of what was described; empty: not asked for
+
+    @property
+    def first_feature(self) -> npt.NDArray[np.float32]:
+        """Return the feature before it was averaged."""
+        return self.feature if self.unaveraged is None else self.unaveraged
 
     @property
     def object(self) -> DetectedObject | None:
@@ -72,6 +80,14 @@ class Descriptor:
 
 
 Query = ImageName | Descriptor
+
+
+class NearRow(NamedTuple):
+    """Hold a row that a query's feature is averaged with."""
+
+    distance: float  # Euclidean
+    image_id: str
+    feature: npt.NDArray[np.float32]  # (K,), averaged
 
 
 class Neighbour(NamedTuple):
@@ -151,8 +167,8 @@ class Ranked(NamedTuple):
     """Hold the best rows for a query."""
 
     query: Descriptor  # as it was ranked: of an image of the index, that row's
-    rows: pa.Table  # of schema `partition_search.RANKED`, best first
-    nearest: float  # smallest Euclidean distance among all rows that could be ranked; infinite: there was none
+    rows: pa.Table  # of schema `ranked_rows.RANKED`, best first
+    nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -165,6 +181,20 @@ class Ranked(NamedTuple):
 
 def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy) -> Ranked:
     return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by)
+
+
+def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descriptor:
+    """Average a query's feature with those of the nearest rows.
+
+    Args:
+        query: not averaged yet.
+        near: rows near it, in any order, from all shares of the index.
+        count: how many of them to take.
+    """
+    rows = sorted(near, key=lambda row: (row.distance, row.image_id))[:count]
+    features = np.array([row.feature for row in rows], np.float32).reshape(-1, len(query.feature))
+    feature = averaged_query(query.feature, features)
+    return replace(query, feature=feature, unaveraged=query.feature, needs_average=False)
 
 
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:

@@ -16,8 +16,9 @@ from PIL import Image
 
 from rsir_core import schemas
 from rsir_core.archive.hrefs import href_of
+from rsir_core.archive.items import ItemSelection
 from rsir_core.archive.listing import list_images, root_of
-from rsir_core.archive.stac import ItemSelection, item_of, list_items
+from rsir_core.archive.stac import item_of, list_items
 from rsir_core.errors import ArchiveError
 from rsir_core.geo.acquisition_time import time_in
 from rsir_core.geo.bounding_box import BoundingBox

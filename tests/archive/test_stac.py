@@ -13,8 +13,9 @@ import shapely
 from shapely.geometry import mapping
 
 from jobs.indexing.options import IndexConfig
+from rsir_core.archive.items import ItemSelection
 from rsir_core.archive.listing import ImageFile
-from rsir_core.archive.stac import CONCURRENT_ITEMS, ITEMS_AHEAD, ItemSelection, item_of, list_items
+from rsir_core.archive.stac import CONCURRENT_ITEMS, ITEMS_AHEAD, item_of, list_items
 from rsir_core.errors import ArchiveError, ConfigError
 from rsir_core.geo.bounding_box import BoundingBox
 

@@ -81,7 +81,7 @@ def measured(config: IndexConfig, listing: Listing) -> dict[str, Any]:
             peaks.append(peak())
             replacing["driver_bytes_replacing"] = peaks[-1] - self.start
 
-    with patch("jobs.indexing.index.list_images", listing), patch("jobs.indexing.publishing.Replacing", Watched):
+    with patch("jobs.indexing.listed.list_images", listing), patch("jobs.indexing.publishing.Replacing", Watched):
         began = time.perf_counter()
         summary = index_archive(config)
         seconds = time.perf_counter() - began

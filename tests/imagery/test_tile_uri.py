@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from rsir_core.errors import ImageError
-from rsir_core.imagery import tile_uri
+from rsir_core.imagery import scene_file
 from rsir_core.imagery.decode import Pictures, decode, read_picture
 from rsir_core.imagery.tile_uri import Recipe, Tile
 from rsir_core.storage.reading import open_file
@@ -93,7 +93,7 @@ def test_smaller_sizes_come_from_overviews(tmp_path: Path, monkeypatch: pytest.M
 
         return Counted()
 
-    monkeypatch.setattr(tile_uri, "open_file", counting)
+    monkeypatch.setattr(scene_file, "open_file", counting)
     tile = Tile(str(tmp_path / "s.tif"), Window(0, 512, 512, 512), Recipe(size=(128, 128)))
     found = read_picture(str(tile))
     assert found.pixels.shape == (128, 128, 3)
@@ -160,7 +160,7 @@ def test_a_scene_is_opened_once_and_again_where_a_tile_fails(tmp_path: Path, mon
         opened.append(uri)
         return open_file(uri)
 
-    monkeypatch.setattr(tile_uri, "open_file", noting)
+    monkeypatch.setattr(scene_file, "open_file", noting)
     tile, outside = f"{tmp_path}/s.tif#xywh=64,0,64,64", f"{tmp_path}/s.tif#xywh=250,0,64,64"
     with Pictures() as pictures:
         for uri in (tile, tile, f"{tmp_path}/t.png", tile):
@@ -183,7 +183,7 @@ def test_a_store_that_fails_is_said_to(tmp_path: Path, monkeypatch: pytest.Monke
                 raise PermissionError("token expired")
             return super().read(-1 if size is None else size)
 
-    monkeypatch.setattr(tile_uri, "open_file", lambda uri: Failing(uri, "rb"))
+    monkeypatch.setattr(scene_file, "open_file", lambda uri: Failing(uri, "rb"))
     with pytest.raises(ImageError, match="token expired") as caught:
         read_picture(f"{tmp_path}/s.tif#xywh=0,0,64,64")
     assert (caught.value.stage, caught.value.kind) == ("read", "denied")

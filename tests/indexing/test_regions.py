@@ -21,6 +21,7 @@ from rsir_core.index.index import Index
 from rsir_core.index.object_rows import ObjectLists
 from rsir_core.index.stored_objects import read_objects
 from rsir_core.models.describe import Describer
+from rsir_core.models.head import Head
 from rsir_core.models.regions import Box, object_region
 from tests.indexing.test_index import draw, table_of
 from tests.support.models import write_bundle
@@ -110,14 +111,14 @@ def test_a_head_classifies_the_stored_embeddings_of_objects_too(indexed: IndexCo
     index = Index(indexed.index)
     (part,), bundle = by_file(stored_keys(index), 99), index.bundle()
     rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS_WITH_OBJECTS.names))
-    found = with_probabilities(rows, bundle.classifier_state, bundle.classifier, "other")
+    found = with_probabilities(rows, Head.of(bundle.classifier, bundle.classifier_state), "other")
     before, after = (ObjectLists.of(table[schemas.OBJECTS]) for table in (rows, found))
     for name in (schemas.REGION, schemas.EMBEDDING, schemas.OBJECT_BOX):
         assert before.column(name).equals(after.column(name))
     p = [schemas.to_matrix(lists.column(schemas.CLASS_PROBABILITIES)) for lists in (before, after)]
     np.testing.assert_allclose(p[0], p[1], atol=0.05)  # it is the same head, on embeddings that were rounded
     empty = {**bundle.classifier_state, "head.weight": 0 * bundle.classifier_state["head.weight"]}
-    lists = ObjectLists.of(with_probabilities(rows, empty, bundle.classifier, "other")[schemas.OBJECTS])
+    lists = ObjectLists.of(with_probabilities(rows, Head.of(bundle.classifier, empty), "other")[schemas.OBJECTS])
     assert np.ptp(schemas.to_matrix(lists.column(schemas.CLASS_PROBABILITIES)), axis=0).max() == 0
 
 

@@ -9,10 +9,10 @@ import { setUpDownload } from "./download.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
-import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { fillGrid, focusCard, setUpGrid } from "./grid.js";
 import { returnToLearned, setUpLearning } from "./learn.js";
 import { setUpMap, showOnMap } from "./map.js";
-import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
+import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, showMarksOn, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
 import { drawFile, showQuery, sourceOf } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered } from "./query.js";
@@ -177,10 +177,7 @@ function furtherBelow() {
 
 function add(results, isNew) {
   const actions = { onOpen: open, onMark: toggleMark };
-  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, () => {
-    keepTabStop();
-    showMarks();
-  });
+  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, showMarksOn);
   $("further").hidden = found.isDone;
   showOnMap(found.shown, isNew);
 }
@@ -261,6 +258,7 @@ async function start() {
   asked = blank(index);
   $("about").textContent = about(index);
   $("objects-switch").hidden = !index.has_detector;
+  for (const part of [$("file"), ...$("file").labels]) part.hidden = !index.has_backbone;
   const filtered = () => go(readFilters());
   setUpFilters(index, filtered);
   if (index.bounds) setUpMap({ index, onChange: filtered, onOpen: open, onSearch: pick });

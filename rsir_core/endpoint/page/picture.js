@@ -40,7 +40,10 @@ function retry(image, source) {
   if (!/^(thumbnail|image)\//.test(source)) return;
   let tries = 1;
   image.addEventListener("error", () => {
-    if (tries === TRIES) return;
+    if (tries === TRIES) {
+      image.parentElement?.classList.add("missing");
+      return;
+    }
     setTimeout(() => { image.src = `${source}${source.includes("?") ? "&" : "?"}try=${tries}`; }, 1000 * tries++);
   });
 }
@@ -49,7 +52,7 @@ function retry(image, source) {
 function queryCaption(query, asked, { has_detector: hasDetector, regions }) {
   const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
   const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
-  const { region } = query;
+  const region = query.region?.width ? query.region : null;  // of no size where nobody read the image
   const marks = [[asked.good, "good"], [asked.bad, "bad"]].filter(([ids]) => ids.length).map(([ids, kind]) => `${ids.length} ${kind}`);
   const line = (textContent, className = "soft") => textContent && make("p", { textContent, className });
   return [

@@ -68,6 +68,8 @@ export function openResult(found) {
 
 export const closeResult = () => $("result").close();
 
+const UNKNOWN = 256;  // pixels: the side of an image of which nobody read the size
+
 /** The picture and, beside it, the query's: the same number of pixels of the screen for a pixel of each. */
 function drawPair() {
   const { result, query, source } = opened;
@@ -91,7 +93,7 @@ function drawPair() {
 function resultFigure(result) {
   const around = result.window && $("show-around").checked ? AROUND : 0;
   const frame = picture(fullImage(result.image_id, around), `Result ${result.rank}: ${result.image_id}`, boxesOf(result));
-  const [width, height] = [result.width * (1 + 2 * around), result.height * (1 + 2 * around)];
+  const [width, height] = [(result.width || UNKNOWN) * (1 + 2 * around), (result.height || UNKNOWN) * (1 + 2 * around)];
   frame.querySelector("svg").setAttribute("viewBox", `${-around * result.width} ${-around * result.height} ${width} ${height}`);
   const image = frame.querySelector("img");
   if (!around) image.style.backgroundImage = `url("${thumbnail(result.image_id)}")`;  // until it is there
@@ -100,7 +102,7 @@ function resultFigure(result) {
 
 function queryFigure(query, source) {
   const frame = picture(source, "The query", query);
-  return { frame, width: query.width, height: query.height, caption: "Query" };
+  return { frame, width: query.width || UNKNOWN, height: query.height || UNKNOWN, caption: "Query" };
 }
 
 function showBoxes() {
@@ -129,7 +131,7 @@ function facts(result) {
     KINDS[result.same_picture] && ["To the query", KINDS[result.same_picture]],
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],
     result.bbox && ["Place", `${placeInWords(centreOf(result.bbox))}${result.crs ? ` (stored in ${result.crs})` : ""}`],
-    ["Size", `${result.width}×${result.height} pixels`],
+    result.width && ["Size", `${result.width}×${result.height} pixels`],
     window && ["Tile", `${window.width}×${window.height} pixels from column ${window.x} and row ${window.y} of its scene`],
     ["Id", result.image_id],
     ["URI", result.uri],
