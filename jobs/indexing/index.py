@@ -19,6 +19,7 @@ from rsir_core import schemas
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
+from rsir_core.index.stored_objects import count_objects
 from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter
@@ -40,7 +41,7 @@ def index_archive(config: IndexConfig) -> Summary:
     if config.dry_run:
         archive = open_archive(config)
         with bundle_for(index, config, archive and archive.dimensions) as models:
-            bundle = index.check_bundle(models, config.views)
+            bundle = index.check_bundle(models, config.ways)
         plan, scenes = _plan(index, config, None, list_source(archive))
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
@@ -58,7 +59,7 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
     index, archive = writer.index, open_archive(config)
     with bundle_for(index, config, archive and archive.dimensions) as models:
-        bundle = index.bundle_settings(writer.adopt_bundle(models, config.views), check_weights=True)
+        bundle = index.bundle_settings(writer.adopt_bundle(models, config.ways), check_weights=True)
     if not bundle.classes:
         log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
     if bundle.detector is None and bundle.has_backbone:
@@ -131,7 +132,13 @@ def _summary(index: Index, plan: Plan, scenes: Scenes, progress: "Progress | Non
         "failed": progress.failed if progress else 0,
         "skipped": scenes.skipped,
         "rows": sum(file.row_count for file in index.feature_files()) if version else 0,
+        "objects": count_objects(index, index.feature_files()) if version and _has_regions(index) else 0,
         "seconds": round(time.monotonic() - began, 1),
         "images_per_second": round(progress.rate, 1) if progress else 0.0,
         "version": version,
     }
+
+
+def _has_regions(index: Index) -> bool:
+    """Tell whether further regions of the images are rows of their own."""
+    return index.bundle_settings().regions > 1

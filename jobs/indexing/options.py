@@ -14,8 +14,10 @@ from rsir_core.search.filter_options import Bounds, JsonText, Names, Time
 if TYPE_CHECKING:
     from rsir_core.archive.items import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
+    from rsir_core.models.bundle import DescribingWays
 
 OF_IMAGES: Final = (
+    "regions",
     "views", "tile", "tile_metres", "bands", "band_files", "stretch", "asset", "start", "end", "bbox", "collections",
     "cql2", "max_items", "sign",
 )  # fmt: skip
@@ -61,6 +63,10 @@ class IndexConfig(DescribingConfig):
     views: NumberOfViews | None = option(
         "rotated views averaged per key region, for rows and queries: 1, 2 or 4; default: the bundle's", None
     )
+    regions: int | None = option(
+        "regions described of each image, at most: the key region, and those around its most confident objects, which "
+        "a search inside a drawn box finds; needs a detector; default: the bundle's, which is 1", None, ge=1, le=100,
+    )  # fmt: skip
     tile: int | None = option(
         "cut TIFFs and JPEG 2000s larger than this many pixels a side into tiles of that side", None, ge=1
     )
@@ -175,6 +181,8 @@ class IndexConfig(DescribingConfig):
             raise ValueError(f"--{name}: it is about STAC catalogues; --archive {self.archive} {what}")
         if self.cql2 is not None and kind_of(self.archive) != "api":
             raise ValueError(f"--cql2: it is about STAC APIs; --archive {self.archive} is none")
+        if self.average_neighbours and (self.regions or 1) > 1:
+            raise ValueError(f"--average-neighbours: not with --regions {self.regions}, whose objects are not averaged")
         self._check_bands()
 
     def _check_bands(self) -> None:
@@ -210,6 +218,13 @@ class IndexConfig(DescribingConfig):
     def named_columns(self) -> dict[str, str]:
         """The columns of an archive of embeddings that are named, by role."""
         return parse_columns(self.columns)
+
+    @property
+    def ways(self) -> "DescribingWays":
+        """Say what is done with the bundle otherwise than it says."""
+        from rsir_core.models.bundle import DescribingWays  # noqa: PLC0415 -- options are read without it
+
+        return DescribingWays(self.views, self.regions)
 
     @property
     def is_frozen(self) -> bool:

@@ -18,13 +18,14 @@ from jobs.indexing.replacing import Replacing
 from jobs.pipeline.rows import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, rebase_uri
-from rsir_core.arrays import Floats
+from rsir_core.arrays import Doubles, Floats
 from rsir_core.errors import TableError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
@@ -50,13 +51,19 @@ def parts_of(keys: pa.Table) -> ray.data.Dataset:
 
 
 def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
-    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns)."""
+    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns).
+
+    Those of further objects count as the key regions do: fitted to these alone it loses what tells objects apart.
+    """
 
     def moments_of(part: pa.Table) -> pa.Table:
         """Compute the moments of one part, encoded as bytes for an Arrow column."""
         total = Moments.zero()
-        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
+        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING, schemas.OBJECTS]):
             total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
+            if has_objects(piece):
+                of_objects = ObjectLists.of(piece[schemas.OBJECTS]).column(schemas.EMBEDDING)
+                total = total.merge(Moments.of(schemas.to_matrix(of_objects)) if len(of_objects) else Moments.zero())
         return pa.table({"moments": pa.array([total.to_bytes()], pa.large_binary())})
 
     uri, total = index.uri, Moments.zero()
@@ -97,9 +104,9 @@ def project(
         """Turn keys into rows of `schemas.FEATURES`, each with its reconstruction error."""
         projection, averaged, start = ray.get(model), ray.get(averages), part[START][0].as_py()
         found = []
-        for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS.names):
+        for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names):
             mine = None if averaged is None else averaged[start : (start := start + len(piece))]
-            found.append(_features(_under(root, piece), projection, names, mine))
+            found.append(as_features(_under(root, piece), projection, names, mine))
         return pa.concat_tables(found)
 
     starts = np.cumsum([0, *map(len, parts)]).tolist()
@@ -120,7 +127,7 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
     return described.set_column(described.column_names.index(schemas.URI), schemas.URI, pa.array(now, pa.string()))
 
 
-def _features(described: pa.Table, pca: Pca, names: pa.Array, averaged: Floats | None) -> pa.Table:
+def as_features(described: pa.Table, pca: Pca, names: pa.Array, averaged: Floats | None = None) -> pa.Table:
     """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`.
 
     Args:
@@ -131,15 +138,36 @@ def _features(described: pa.Table, pca: Pca, names: pa.Array, averaged: Floats |
     """
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
-    best = most_probable_classes(schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]))
     columns = {name: described[name] for name in described.column_names if name in schemas.FEATURES.names}
     columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
-    columns[schemas.CLASS] = names.take(pa.array(best, pa.int64()))
+    columns[schemas.CLASS] = _most_probable(described[schemas.CLASS_PROBABILITIES], names)
     columns[schemas.FEATURE] = schemas.to_vectors(feature if averaged is None else averaged)
     nothing = pa.nulls(len(described), schemas.VECTOR)
     columns[schemas.UNAVERAGED] = nothing if averaged is None else schemas.to_vectors(feature)
-    table = pa.table([columns[name] for name in schemas.FEATURES.names], schemas.FEATURES)
-    return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
+    schema, errors = schemas.FEATURES, pca.errors(embedding, feature)
+    if has_objects(described):
+        schema, lists = schemas.FEATURES_WITH_OBJECTS, ObjectLists.of(described[schemas.OBJECTS])
+        columns[schemas.OBJECTS], further = _featured_objects(lists, pca, names)
+        np.add.at(errors, lists.image, further)
+        errors /= lists.counts + 1  # the mean over an image's regions, as the PCA was fitted to all
+    table = pa.table([columns[name] for name in schema.names], schema)
+    return table.append_column(ERROR, pa.array(errors))
+
+
+def _featured_objects(lists: ObjectLists, pca: Pca, names: pa.Array) -> tuple[pa.Array, Doubles]:
+    """Project objects as rows are: the column of their lists (n,), and the reconstruction error of each object (m,)."""
+    fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+    embedding = schemas.to_matrix(fields[schemas.EMBEDDING]).reshape(len(lists.objects), pca.components.shape[1])
+    feature = pca.transform(embedding)
+    fields[schemas.CLASS] = _most_probable(fields[schemas.CLASS_PROBABILITIES], names)
+    fields[schemas.FEATURE] = schemas.to_vectors(feature)
+    fields[schemas.PLACE] = pa.nulls(len(lists.objects), pa.int32())  # until the file is written
+    return lists.to_column(fields, schemas.FEATURE_OBJECTS), pca.errors(embedding, feature)
+
+
+def _most_probable(probabilities: pa.ChunkedArray | pa.Array, names: pa.Array) -> pa.Array:
+    """Name the most probable class of each row."""
+    return names.take(pa.array(most_probable_classes(schemas.to_matrix(probabilities)), pa.int64()))
 
 
 def write_features(index: Index, features: ray.data.Dataset, row_count: int, counted: Any = None) -> Projected:

@@ -17,6 +17,7 @@ from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.embedding_files import stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.head import PREFIX, Head
@@ -50,7 +51,7 @@ def refit(writer: IndexWriter, source: str, plan: Plan) -> Plan:
         """Write the rows of one part as files of this index; returns what to commit."""
         layer: Head = ray.get(head)
         written: list[dict[str, Any]] = []
-        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS.names):
+        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names):
             rows = with_probabilities(piece, layer, fingerprint)
             written.append(write_rows(target, "embeddings", rows)._asdict())
         return pa.Table.from_pylist(written)
@@ -71,8 +72,14 @@ def with_probabilities(rows: pa.Table, head: Head, fingerprint: str) -> pa.Table
     """
     p = head.probabilities(schemas.to_matrix(rows[schemas.EMBEDDING]))
     columns = {schemas.CLASS_PROBABILITIES: schemas.to_vectors(p), schemas.BUNDLE: pa.repeat(fingerprint, len(rows))}
+    if has_objects(rows):
+        lists = ObjectLists.of(rows[schemas.OBJECTS])
+        fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+        embedding = schemas.to_matrix(fields[schemas.EMBEDDING]).reshape(len(lists.objects), head.weight.shape[1])
+        fields[schemas.CLASS_PROBABILITIES] = schemas.to_vectors(head.probabilities(embedding))
+        columns[schemas.OBJECTS] = lists.to_column(fields, schemas.EMBEDDING_OBJECTS)
     for name, values in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), schemas.EMBEDDINGS.field(name), values)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows
 
 
@@ -84,6 +91,7 @@ def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
     """
     differences = {
         "tau": old.tau != new.tau,
+        "number of regions": old.regions != new.regions,
         "detector": old.detector != new.detector or not _equal(old.detector_state, new.detector_state),
         "backbone, image size or views": _without_classes(old.classifier) != _without_classes(new.classifier),
         "backbone's weights": not _equal(_without_head(old.classifier_state), _without_head(new.classifier_state)),

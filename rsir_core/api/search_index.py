@@ -26,14 +26,14 @@ from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
 from rsir_core.index.layout import GEO
-from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import QueryDescriber, check_box, no_backbone
+from rsir_core.models.regions import BoxRole, DrawnBox
+from rsir_core.retrieval.describing import QueryDescriber, check_box, drawn_box, no_backbone
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.partition_search import PartitionSearch
 from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import in_words
-from rsir_core.search.ranking_options import DistanceName, RankingOptions
+from rsir_core.search.ranking_options import DistanceName, RankingOptions, RegionsName
 from rsir_core.storage.filesystem import writing
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class SearchIndex:
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
+        box_as: BoxRole = "auto",
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
         polygon: Sequence[Sequence[float]] | None = None,
@@ -98,6 +99,7 @@ class SearchIndex:
         distance: DistanceName = "auto",
         near_duplicates: bool = False,
         max_distance: float | None = None,
+        regions: RegionsName = "auto",
     ) -> SearchHits:
         """Rank the rows of the index for a query.
 
@@ -107,7 +109,10 @@ class SearchIndex:
                 model that made the index's. A text is first looked for as a URI of the index, then as a file, then as
                 an image id.
             k: number of results.
-            box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
+            box: x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region.
+            box_as: what is described of a box: `object` (a square around it, with a margin, which finds single
+                objects), `centre` (the key region that is centred on it, which finds scenes), or `auto` (object if the
+                index has regions of objects, else centre).
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
             polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
@@ -118,6 +123,8 @@ class SearchIndex:
                 classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
             max_distance: only results up to this distance, of the one that ranks them.
+            regions: which regions of the images are searched: `key`, `objects` (of an index made with `--regions`),
+                `all`, or `auto` (all for a box that is described, else key). An image is found once, by its best.
 
         Raises:
             ImageError: the query cannot become a picture.
@@ -125,18 +132,16 @@ class SearchIndex:
         """
         asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates,
-                 "max_distance": max_distance}  # fmt: skip
+                 "max_distance": max_distance, "regions": regions}  # fmt: skip
         try:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
-            ranking = Ranking.of(options, self._served)
-            given = None if box is None else Box(*box)
         except ValidationError as error:
             raise in_words(error) from error
-        except TypeError as error:
-            raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
+        drawn = None if box is None else drawn_box(box, box_as, self._served.regions)
+        ranking = Ranking.of(options, self._served, drawn=drawn)
         rows = self._rows()
         allowed = rows.passing(ranking.filter)
-        descriptor, picture = self._describe_query(query, given)
+        descriptor, picture = self._describe_query(query, drawn)
         ranked = rows.rank(descriptor, ranking, allowed)
         if ranking.near_duplicates:
             ranked = self._compared(ranked, picture)
@@ -219,12 +224,12 @@ class SearchIndex:
 
         export_stac(Index(self.uri), self.version, os.fspath(folder), source, licence)
 
-    def _describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
+    def _describe(self, pictures: list[Picture], boxes: list[DrawnBox | None]) -> list[Descriptor]:
         describer = self._describer()
         with self._describing:
             return describer.describe(pictures, boxes)
 
-    def _describe_query(self, query: Any, box: Box | None) -> tuple[Descriptor, Picture | None]:
+    def _describe_query(self, query: Any, box: DrawnBox | None) -> tuple[Descriptor, Picture | None]:
         """Return what a query is ranked by; and its picture, unless it is an indexed image as it is."""
         rows = self._rows()
         if isinstance(query, Descriptor):

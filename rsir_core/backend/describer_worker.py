@@ -9,7 +9,7 @@ from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher, each
 from rsir_core.backend.protocol import CompareRequest, DescribeRequest
 from rsir_core.backend.version_cache import VersionCache, load_newest
 from rsir_core.imagery.picture import PROBE, Picture
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.describing import QueryDescriber, with_preview
 from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import read_version
@@ -40,7 +40,7 @@ class ReadPicture(NamedTuple):
 
     describer: QueryDescriber
     picture: Picture
-    box: Box | None = None
+    box: DrawnBox | None = None
     preview: bool = False
 
 

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, NearRow, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import (
+    Descriptor,
+    ImageName,
+    Likeness,
+    NearRow,
+    Neighbour,
+    Query,
+    Ranked,
+    Ranking,
+    SearchedRegions,
+)
 from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
@@ -27,7 +37,7 @@ class DescribeRequest(NamedTuple):
 
     version: int
     source: bytes | str | tuple[float, ...]  # an upload, the URI of an indexed image, or an embedding
-    box: Box | None = None  # the object to centre the key region on; None: the detector's
+    box: DrawnBox | None = None  # what is described; None: the key region, by the detector
     preview: bool = False  # whether the picture and all of its objects are wanted too
 
 
@@ -72,10 +82,11 @@ class NeighboursRequest(NamedTuple):
 
     version: int
     query: Descriptor
+    regions: SearchedRegions = "key"
 
     def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
         """Find the nearest of a share of the rows."""
-        return rows.neighbours(self.query)
+        return rows.neighbours(self.query, self.regions)
 
 
 class NearRowsRequest(NamedTuple):

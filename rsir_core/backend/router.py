@@ -121,7 +121,7 @@ class Router:
         if isinstance(request.query, Descriptor) and len(self._searchers) > 1:
             request = request._replace(query=await self._averaged(request.version, request.query))
         if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
-            near = await self._ask(NeighboursRequest(request.version, request.query))
+            near = await self._ask(NeighboursRequest(request.version, request.query, request.ranking.regions))
             request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]

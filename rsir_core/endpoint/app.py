@@ -137,6 +137,7 @@ def _add_state(
             "pca": served.pca,
             "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
+            "regions": served.regions,
             "has_backbone": served.has_backbone,
             "tau": served.tau,
             "open_in": page.open_in,

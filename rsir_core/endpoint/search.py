@@ -46,7 +46,7 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
         """Rank, and answer in the form that the client accepts."""
         asked, upload = await read_search(request, limits)
         async with versions.lend(asked.version) as served:
-            ranking = Ranking.of(asked, served, asked.offset)
+            ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(ranking, ranked), media_type=GEOJSON)
@@ -105,7 +105,7 @@ class Search:
 
     async def _base(self, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
         """Describe the image that is asked with; None: there are examples only."""
-        version, box = self._served.version, asked.given_box
+        version, box = self._served.version, asked.drawn_on(self._served)
         if upload is not None:
             return await self._router.describe(DescribeRequest(version, upload, box, asked.preview))
         if asked.vector is not None:

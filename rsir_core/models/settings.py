@@ -1,6 +1,6 @@
 """Everything about models but their weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from rsir_core.models.regions import ObjectRule
@@ -63,12 +63,14 @@ class BundleSettings:
         detector: settings of the detector; None: every key region is centred on the image.
         tau: key region's share of height and width.
         fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
+        regions: how many regions of an image are described at most: the key region, and those of its objects.
     """
 
     classifier: ClassifierSettings
     detector: DetectorSettings | None
     tau: float
     fingerprint: str
+    regions: int = field(default=1, kw_only=True)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from rsir_core.imagery.decode import decode, read_picture
 from rsir_core.imagery.picture import Picture, shrink
 from rsir_core.index.index import Index
 from rsir_core.models.head import Head
-from rsir_core.models.regions import GIVEN, Box, DetectedObject
+from rsir_core.models.regions import GIVEN, Box, BoxRole, DetectedObject, DrawnBox, object_region
 from rsir_core.retrieval.near_duplicates import kinds_of, read_here
 from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import ServedVersion
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rsir_core.models.describe import Describer
 
 PREVIEW_SIDE: Final = 512
+# The box itself, the key region around an object that is known, or around the one that the detector finds.
+_Way = Literal["box", "key region", "detect"]
 
 
 class QueryDescriber:
@@ -54,7 +56,7 @@ class QueryDescriber:
             raise no_backbone(self._uri)
         return self._model
 
-    def read(self, source: bytes | str, box: Box | None) -> Picture:
+    def read(self, source: bytes | str, drawn: DrawnBox | None) -> Picture:
         """Read the picture in an upload (bytes) or behind the URI of an indexed image.
 
         Raises:
@@ -64,8 +66,8 @@ class QueryDescriber:
         if not self.has_backbone:
             raise no_backbone(self._uri)
         picture = self._read(source)
-        if box is not None:
-            check_box(picture, box)
+        if drawn is not None:
+            check_box(picture, drawn)
         return picture
 
     def compare(self, source: bytes | str, uris: list[str]) -> list[Likeness | None]:
@@ -85,20 +87,22 @@ class QueryDescriber:
         return kinds_of(own.pixels, uris, partial(read_here, max_pixels=self._max_pixels, readers=1))
 
     def describe(
-        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool] | None = None
+        self, pictures: list[Picture], boxes: list[DrawnBox | None], shown: list[bool] | None = None
     ) -> list[Descriptor]:
         """Describe pictures, one descriptor each.
 
         Args:
             pictures: what to describe.
-            boxes: each, where there is one, stands for the detector's representative object.
+            boxes: each, where there is one, is described by itself with its surroundings (see `object_region`), or
+                stands for the detector's representative object, on which the key region is centred.
             shown: of which all objects are wanted; None: of none.
         """
         known = self._known(pictures, boxes, shown or [False] * len(pictures))
         found: dict[int, Descriptor] = {}
-        for is_known in (False, True):  # the describer takes boxes for all of its images or for none
-            chosen = [i for i, objects in enumerate(known) if (objects is not None) == is_known]
-            found |= zip(chosen, self._describe([pictures[i] for i in chosen], [known[i] for i in chosen]), strict=True)
+        for way in get_args(_Way):
+            chosen = [i for i, ways in enumerate(map(_way, boxes, known)) if ways == way]
+            described = self._describe([pictures[i] for i in chosen], [known[i] or [] for i in chosen], way)
+            found |= zip(chosen, described, strict=True)
         return [found[i] for i in range(len(pictures))]
 
     def of_vector(self, vector: Sequence[float] | Floats) -> Descriptor:
@@ -125,21 +129,26 @@ class QueryDescriber:
         return read_picture(source, self._max_pixels)
 
     def _known(
-        self, pictures: list[Picture], boxes: list[Box | None], shown: list[bool]
+        self, pictures: list[Picture], boxes: list[DrawnBox | None], shown: list[bool]
     ) -> list[list[DetectedObject] | None]:
         """Find the objects of each picture, the representative one first; None: left to the describer."""
-        known = [None if box is None else [DetectedObject(box, 1.0, GIVEN)] for box in boxes]
+        known = [None if drawn is None else [DetectedObject(drawn.box, 1.0, GIVEN)] for drawn in boxes]
         wanted = [i for i, show in enumerate(shown) if show]
         for i, objects in zip(wanted, self._describer.all_objects([pictures[i].pixels for i in wanted]), strict=True):
             known[i] = [*(known[i] or []), *objects]
         return known
 
-    def _describe(self, pictures: list[Picture], known: list[list[DetectedObject] | None]) -> list[Descriptor]:
-        """Describe pictures whose objects are known, or of none of which they are."""
+    def _describe(self, pictures: list[Picture], known: list[list[DetectedObject]], way: _Way) -> list[Descriptor]:
+        """Describe pictures in one way; `known` are their objects, the representative one first."""
         if not pictures:
             return []
-        boxes = None if known[0] is None else [objects[0].box if objects else None for objects in known]
-        described = self._describer.describe([p.pixels for p in pictures], boxes)
+        images, boxes = [p.pixels for p in pictures], [objects[0].box if objects else None for objects in known]
+        if way == "box":
+            drawn = zip(images, filter(None, boxes), strict=True)
+            regions = [object_region(image.shape[0], image.shape[1], box) for image, box in drawn]
+            described = self._describer.describe_regions(images, regions)
+        else:
+            described = self._describer.describe(images, boxes if way == "key region" else None)
         feature = self._pca.transform(described.embedding)
         return [
             Descriptor(
@@ -160,13 +169,34 @@ def no_backbone(index: str) -> QueryError:
     )
 
 
-def check_box(picture: Picture, box: Box) -> None:
+def _way(drawn: DrawnBox | None, known: list[DetectedObject] | None) -> _Way:
+    """Say how a picture is described; the describer takes boxes for all of its images or for none."""
+    if drawn is not None and drawn.is_object:
+        return "box"
+    return "detect" if known is None else "key region"
+
+
+def drawn_box(box: Sequence[float], role: BoxRole, regions: int) -> DrawnBox:
+    """Build a box from what a program gives; see `DrawnBox.of`.
+
+    Raises:
+        QueryError: it has not four edges, or the role is unknown.
+    """
+    if role not in (roles := get_args(BoxRole)):
+        raise QueryError(f"box_as: {role!r}; give one of {', '.join(roles)}")
+    try:
+        return DrawnBox.of(Box(*box), role, regions)
+    except TypeError as error:
+        raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
+
+
+def check_box(picture: Picture, drawn: DrawnBox) -> None:
     """Check that a box lies inside a picture.
 
     Raises:
         QueryError: it is empty or reaches outside.
     """
-    height, width = picture.pixels.shape[:2]
+    (height, width), box = picture.pixels.shape[:2], drawn.box
     if not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
         raise QueryError(
             f"the box {list(box)} is empty or reaches outside the image of {width}×{height} pixels; "

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core.errors import QueryError
-from rsir_core.models.regions import DetectedObject, Region
+from rsir_core.models.regions import DetectedObject, DrawnBox, Region
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.averaging import averaged_query
 from rsir_core.search.filters import EVERYTHING, Filter
@@ -24,6 +24,7 @@ SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
+SearchedRegions = Literal["key", "objects", "all"]
 RankedBy = Literal["weighted_distance", "distance"]
 
 
@@ -107,13 +108,28 @@ class Ranking:
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
+    of_object: bool = False  # whether the query is an object's region, in place of a key region
+    regions: SearchedRegions = "key"
 
     @classmethod
-    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0) -> Self:
-        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
+    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None) -> Self:
+        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit.
+
+        Raises:
+            QueryError: objects are to be searched, and the index has key regions alone.
+        """
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
+        of_object = drawn is not None and drawn.is_object
+        if options.regions == "objects" and served.regions == 1:
+            raise QueryError(
+                "regions: objects; this index has key regions alone: leave it out, or index the archive with --regions"
+            )
+        regions: SearchedRegions = "all" if of_object else "key"
+        if options.regions != "auto":
+            regions = options.regions
         return cls(
-            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance, of_object,
+            "key" if options.near_duplicates else regions,  # copies are of whole images
         )  # fmt: skip
 
     @property
@@ -151,7 +167,7 @@ class Ranked(NamedTuple):
     """Hold the best rows for a query."""
 
     query: Descriptor  # as it was ranked: of an image of the index, that row's
-    rows: pa.Table  # of schema `partition_search.RANKED`, best first
+    rows: pa.Table  # of schema `ranked_rows.RANKED`, best first
     nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
 
@@ -184,8 +200,10 @@ def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descripto
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
     """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
 
-    None if there is no threshold, no row passed the filter, or near duplicates were asked for.
+    None if there is no threshold, no row passed the filter, near duplicates were asked for, or objects are looked for
+    or among: the threshold was measured with key regions.
     """
-    if served.no_match is None or nearest == np.inf or ranking.near_duplicates:
+    is_measured = not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
+    if served.no_match is None or nearest == np.inf or not is_measured:
         return None
     return served.no_match.is_too_far(nearest)

@@ -25,6 +25,7 @@ class ServedVersion:
     no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
     neighbours: int = 0  # nearest rows that each feature, and a query's, is averaged with
     has_backbone: bool = True  # False: somebody else made the embeddings, and no image can be described
+    regions: int = 1  # of each image at most: the key region, and those of objects
 
     @property
     def classes_fit(self) -> bool:
@@ -64,7 +65,7 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
     return ServedVersion(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
-        get_no_match_threshold(index, version, bundle, pca), neighbours, settings.has_backbone,
+        get_no_match_threshold(index, version, bundle, pca), neighbours, settings.has_backbone, settings.regions,
     )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ async function search(words = "") {
   if (!isAsking(asked)) {
     underWay.abort();
     complain(null);
-    $("query").hidden = $("draw").hidden = $("undraw").hidden = true;
+    $("query").hidden = $("draw").hidden = $("boxed").hidden = true;
     say(words);
     show("archive");
     return;
@@ -144,7 +144,7 @@ function showFound() {
   const { answer, query, shown } = found;
   document.body.classList.add("asking");
   showVersion();
-  showBox(showQuery(query, asked, index.has_detector), query, asked.box, index.has_detector);
+  showBox(showQuery(query, asked, index), query, asked, index.has_detector);
   add(shown, true);
   show("results");
   const words = shown.length ? unlike(answer, asked) : "";
@@ -184,10 +184,10 @@ function add(results, isNew) {
 
 const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
 
-/** Search from an image of the index. */
-function pick(imageId) {
+/** Search from an image of the index, or from what is in a box of it. */
+function pick(imageId, box = null) {
   $("file").value = "";
-  go({ ...NEW, image_id: imageId });
+  go({ ...NEW, image_id: imageId, box, ...(box && { as: "object" }) });
 }
 
 /** Search from a file of the user's. */
@@ -272,7 +272,7 @@ async function start() {
 history.scrollRestoration = "manual";  // results come later than the browser would scroll
 setUpSettings();
 setUpToken(() => (index ? search() : start()), complain);
-const showBox = setUpBox((box) => go({ box }));
+const showBox = setUpBox(go);
 setUpGrid();
 setUpOpened({ found: () => found, openIn: () => index.open_in, sourceOf, further: () => further(false), onSearch: pick });
 $("skip").addEventListener("click", (event) => {

@@ -1,6 +1,6 @@
 // One result, opened: the image beside the query's, what is known of it, why it has its rank, and what to do with it.
 
-import { boxesOf, KINDS, markButtons } from "./cards.js";
+import { boxesOf, hitInWords, KINDS, markButtons } from "./cards.js";
 import { copy } from "./copy.js";
 import { factorBar, factorWords } from "./factors.js";
 import { markByKey, showMarks, toggleMark } from "./marks.js";
@@ -13,7 +13,7 @@ const MOST = 4;  // times: a picture that much smaller than the other is drawn l
 
 let opened = null;  // { result, query, source, bars, place, openIn }
 
-/** Set up once. `onStep` is given -1 or 1, `onSearch` an image id, `onClose` that of the result that was open. */
+/** Set up once. `onStep` is given -1 or 1, `onSearch` an image id and a box or null, `onClose` that of the result that was open. */
 export function setUpResult({ onStep, onSearch, onClose }) {
   const dialog = $("result");
   dialog.addEventListener("close", () => {
@@ -30,7 +30,7 @@ export function setUpResult({ onStep, onSearch, onClose }) {
   $("close-result").addEventListener("click", () => dialog.close());
   $("previous").addEventListener("click", () => onStep(-1));
   $("next").addEventListener("click", () => onStep(1));
-  $("search-from").addEventListener("click", () => onSearch(opened.result.image_id));
+  $("search-from").addEventListener("click", () => onSearch(opened.result.image_id, boxOf(opened.result)));
   for (const id of ["show-region", "show-objects"]) $(id).addEventListener("change", showBoxes);
   for (const id of ["show-around", "show-query"]) $(id).addEventListener("change", drawPair);
   for (const [id, text] of [["copy-id", ({ image_id }) => image_id], ["copy-uri", ({ uri }) => uri], ["copy-place", coordinates]]) {
@@ -110,6 +110,13 @@ function showBoxes() {
   $("pair").classList.toggle("no-objects", !$("show-objects").checked);
 }
 
+/** The box of the object that was found, inside the image; null: its key region was found. */
+function boxOf({ region_number: number, object_box: box, width, height }) {
+  if (!number) return null;
+  const inside = (edge, most) => Math.min(Math.max(Math.round(edge), 0), most);
+  return [inside(box.x0, width - 1), inside(box.y0, height - 1), Math.max(inside(box.x1, width), 1), Math.max(inside(box.y1, height), 1)];
+}
+
 const coordinates = ({ bbox }) => {
   const { lat, lon } = centreOf(bbox);
   return `${lat.toFixed(6)}, ${lon.toFixed(6)}`;
@@ -120,6 +127,7 @@ function facts(result) {
   return [
     result.class && ["Class", `${readable(result.class)}, ${percent(result.probability)} sure`],
     objectClass && ["Object", `${readable(objectClass)}, ${percent(result.object_score)} sure`],
+    hitInWords(result) && ["Region", `${hitInWords(result)}, object ${result.region_number} of this image: ${result.region.width}×${result.region.height} pixels`],
     KINDS[result.same_picture] && ["To the query", KINDS[result.same_picture]],
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],
     result.bbox && ["Place", `${placeInWords(centreOf(result.bbox))}${result.crs ? ` (stored in ${result.crs})` : ""}`],
