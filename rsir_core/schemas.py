@@ -4,6 +4,7 @@ Vectors are lists of float32 because Delta Lake knows neither float16 nor fixed-
 float16 first; byte-stream-split and zstd then store the zeroed mantissa bits in next to nothing (see `index.writer`).
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -30,12 +31,16 @@ CELL: Final = "cell"
 COVERED: Final = "covered"
 EMBEDDING: Final = "embedding"
 FEATURE: Final = "feature"
+UNAVERAGED: Final = "unaveraged_feature"
 CLASS: Final = "class"
 CLASS_PROBABILITIES: Final = "class_probabilities"
 REGION: Final = "region"
 OBJECT_CLASS: Final = "object_class"
 OBJECT_SCORE: Final = "object_score"
 OBJECT_BOX: Final = "object_box"
+OBJECTS: Final = "objects"
+REGION_NUMBER: Final = "region_number"
+PLACE: Final = "place"
 STAGE: Final = "stage"
 KIND: Final = "kind"
 MESSAGE: Final = "message"
@@ -57,17 +62,20 @@ _KEY: Final = [
     pa.field(URI, pa.string(), nullable=False),
     pa.field(ETAG, pa.string(), nullable=False),  # changes when the content changes
 ]
+_REGION: Final = [
+    pa.field(REGION, PIXELS, nullable=False),
+    pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
+    pa.field(OBJECT_SCORE, pa.float32()),
+    pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
+    pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax; empty: no classes
+]
 _PICTURE: Final = [
     pa.field(HEIGHT, pa.int32(), nullable=False),  # pixels, after orientation
     pa.field(WIDTH, pa.int32(), nullable=False),
     pa.field(NOTES, pa.string()),  # what reading had to decide (stretch, first page, ...); null: nothing
     pa.field(TIME, UTC),  # of acquisition; null: not known
     pa.field(BBOX, pa.struct([(n, pa.float64()) for n in BBOX_FIELDS])),  # lon/lat; null: not georeferenced
-    pa.field(REGION, PIXELS, nullable=False),
-    pa.field(OBJECT_CLASS, pa.string()),  # null: no object found
-    pa.field(OBJECT_SCORE, pa.float32()),
-    pa.field(OBJECT_BOX, pa.struct([(n, pa.float32()) for n in ("x0", "y0", "x1", "y1")])),
-    pa.field(CLASS_PROBABILITIES, VECTOR, nullable=False),  # C, softmax; empty: no classes
+    *_REGION,
 ]
 ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older tables lack them, see `with_added_columns`
     pa.field(GEOMETRY, pa.binary()),  # WKB, lon/lat: the outline; null: not georeferenced
@@ -75,6 +83,9 @@ ADDED_COLUMNS: Final = [  # add new columns at the end of this list: older table
     pa.field(WINDOW, PIXELS),  # of a tile: where in its scene it lies; null: it is a whole image
     pa.field(CELL, pa.string()),  # of a tile that is a cell of the global grid: its quadkey, see `geo.cells`
     pa.field(COVERED, pa.float32()),  # of such a tile: share of the cell that has data, 0 to 1
+]
+ADDED_TO_FEATURES: Final = [  # likewise, of `features` alone
+    pa.field(UNAVERAGED, VECTOR),  # K, `feature` before it was averaged with its neighbours; null: it was not
 ]
 
 LISTING: Final = pa.schema([*_KEY, pa.field(SIZE, pa.int64(), nullable=False), pa.field(TIME, UTC)])
@@ -96,8 +107,21 @@ FEATURES: Final = pa.schema(
         pa.field(CLASS, pa.string(), nullable=False),  # name of the most probable class; empty: no classes
         pa.field(FEATURE, VECTOR, nullable=False),  # K, PCA projection of the unit-length embedding; not of unit length
         *ADDED_COLUMNS,
+        *ADDED_TO_FEATURES,
     ]
 )
+# With `--regions` above 1, `embeddings` and `features` have one more column: a list of the image's objects. What the
+# image's own columns say of its key region, the fields say of the region around an object, see `object_region`.
+OBJECT: Final = [*_REGION, FEATURES.field(CLASS), FEATURES.field(FEATURE)]
+NUMBERED: Final = pa.field(REGION_NUMBER, pa.int32(), nullable=False)  # 0: the key region; 1, …: objects in their order
+EMBEDDING_OBJECTS: Final = pa.list_(
+    pa.field("element", pa.struct([*_REGION, EMBEDDINGS.field(EMBEDDING)]))
+)  # most confident first
+FEATURE_OBJECTS: Final = pa.list_(
+    pa.field("element", pa.struct([*OBJECT, pa.field(PLACE, pa.int32())]))
+)  # the last: of each among all objects of its file, in the order of their clusters
+EMBEDDINGS_WITH_OBJECTS: Final = EMBEDDINGS.append(pa.field(OBJECTS, EMBEDDING_OBJECTS))
+FEATURES_WITH_OBJECTS: Final = FEATURES.append(pa.field(OBJECTS, FEATURE_OBJECTS))
 FAILURES: Final = pa.schema(
     [
         *_KEY,
@@ -152,14 +176,21 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
         pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
         pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named
+        FEATURES.field(REGION).with_nullable(True),  # that was found
+        NUMBERED.with_nullable(True),
     ]
 )  # fmt: skip
 QUERY_FAILURES: Final = pa.schema([FAILURES.field(name) for name in (IMAGE_ID, URI, STAGE, KIND, MESSAGE)])
 
 
 def with_added_columns(table: pa.Table) -> pa.Table:
-    """Add those of `ADDED_COLUMNS` that an older table lacks, as nulls."""
-    for field in ADDED_COLUMNS:
+    """Add those of `ADDED_COLUMNS` and `ADDED_TO_FEATURES` that an older table lacks, as nulls."""
+    return with_missing(table, (*ADDED_COLUMNS, *ADDED_TO_FEATURES))
+
+
+def with_missing(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
+    """Add those columns that a table lacks, as nulls."""
+    for field in fields:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
@@ -183,6 +214,12 @@ def to_matrix(column: pa.ChunkedArray | pa.Array) -> Floats:
             f"a vector column holds lists of different lengths ({len(values)} values in {len(array)} rows)"
         )
     return values.reshape(len(array), d)
+
+
+def unaveraged_features(features: pa.Table) -> Floats:
+    """Return the features (n, K) of rows with the columns `FEATURE` and `UNAVERAGED`, before they were averaged."""
+    name = FEATURE if UNAVERAGED not in features.column_names or features[UNAVERAGED].null_count else UNAVERAGED
+    return to_matrix(features[name])
 
 
 def to_vectors(matrix: npt.NDArray[np.floating]) -> pa.Array:

@@ -22,12 +22,14 @@ TINY = {
     "page": "--rows 3000 --results 100 --rounds 1",
     "pca": "--rows 1000 --dimensions 32 --components 4",
     "refit": "--rows 200",
+    "regions": "--images 12",  # drawn
     "rerun": "--rows 100 --new 24",
     "scenes": "--side 832 --per-class 1 --queries 3",
     "search": "--rows 2000 --queries 10",
     "serve": "--rows 1000 --requests 5 --seconds 0.5 --images 16 --swap-requests 20 --settle-seconds 0",
     "startup": "--rows 100 --repeats 1",
     "training": "--side 32 --steps 1",
+    "vectors": "--rows 300 --dimensions 24",
 }
 KEYS = {  # that others rely on
     "index": {"images", "ratio_plain_loop", "ratio_user_script", "cpu_ms_outside_models"},
@@ -37,6 +39,7 @@ KEYS = {  # that others rely on
     "mixed": {"archives", "auto_behind_the_better"},
     "pca": {"ratio_incremental_pca", "max_angle"},
     "startup": {"help_seconds", "open_and_search_seconds", "search_image_seconds", "unchanged_index_seconds"},
+    "regions": {"queries", "precision_at_10", "rows", "search_ms", "describe_seconds"},
     "search": {"rows", "queries", "ours_ms", "faiss_flat_ms", "matrix_product_ms", "identical"},
     "serve": {"p50_ratio_noop", "rps_ratio_noop", "swap_requests", "swap_failed"},
 }

@@ -35,7 +35,7 @@ def find_changes(config: ChangesConfig) -> Summary:
     format_of(config.out)
     if config.start is not None and config.end is not None and config.start > config.end:
         raise ConfigError(f"--start: {config.start.isoformat()} is later than --end {config.end.isoformat()}")
-    rows = Index(config.index).features(config.version, list(dict.fromkeys([*COLUMNS, *KEPT])))
+    rows = _read(config)
     pairs = pair_tiles(rows, config.min_covered, config.last, config.false_alarms)
     if not len(pairs.after):
         what = "has no cell with tiles of two days; index scenes of several dates with --grid"
@@ -59,6 +59,15 @@ def find_changes(config: ChangesConfig) -> Summary:
         "written": len(table),
         "other_regions": others,
     }
+
+
+def _read(config: ChangesConfig) -> pa.Table:
+    """Read the rows; features that were averaged with their neighbours as they were before."""
+    rows = Index(config.index).features(config.version, list(dict.fromkeys([*COLUMNS, *KEPT, schemas.UNAVERAGED])))
+    if len(rows) and rows[schemas.UNAVERAGED].null_count == 0:
+        place = rows.schema.get_field_index(schemas.FEATURE)
+        rows = rows.set_column(place, schemas.FEATURE, rows[schemas.UNAVERAGED])
+    return rows
 
 
 def _wanted(rows: pa.Table, pairs: TilePairs, config: ChangesConfig) -> Mask:

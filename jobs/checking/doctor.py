@@ -15,7 +15,7 @@ from rsir_core.errors import RsirError
 
 PACKAGES: Final = (
     "rsir", "ray", "torch", "torchvision", "ultralytics-opencv-headless", "numpy", "numba", "pyarrow",
-    "deltalake", "fsspec", "s3fs", "gcsfs", "adlfs", "rasterio", "pandas", "geopandas",
+    "deltalake", "fsspec", "s3fs", "gcsfs", "adlfs", "planetary-computer", "rasterio", "pandas", "geopandas",
 )  # fmt: skip
 VARIABLES: Final = (
     "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",

@@ -77,7 +77,7 @@ def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
     labels, classifier = subject.labels, subject.classifier
     return {
         "unseen": score_unseen(feature, p, labels, classifier.classes),
-        "no_match": score_no_match(feature, p, labels, classifier.classes),
+        "no_match": score_no_match(schemas.unaveraged_features(subject.features), p, labels, classifier.classes),
         "calibration": score_calibration(p, labels, classifier.classes, classifier.temperature),
     }
 

@@ -1,5 +1,6 @@
 """An index to evaluate, opened: its labelled rows and the arms that it allows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,6 +82,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         "detector": settings.detector.model if settings.detector else None,
         "object": settings.detector.rule if settings.detector else None,
         "pca": pca,
+        "averaged_neighbours": index.pca(pca).neighbours,
         "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
         "tau": settings.tau,
         "temperature": settings.classifier.temperature,
@@ -94,12 +96,29 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
             f"--arms {','.join(config.arms)}: what described {index.uri} has no detector, so there are no objects to "
             "compare; jobs.finetune_detector adds one to a bundle, or leave objects out"
         )
+    arms = plan_arms(sets, own)
+    if not settings.has_backbone:
+        _check_described(arms, own, index.uri)
     frozen = frozen_bundle(trained.backbone, config.weights, trained.image_size) if "frozen" in sets else None
     if frozen is not None:
         protocol["frozen_weights"] = config.weights or "as the backbone ships them"
     return EvaluatedIndex(
-        seed, index, version, features, labels, settings.classifier, own, sets, plan_arms(sets, own), protocol, frozen
+        seed, index, version, features, labels, settings.classifier, own, sets, arms, protocol, frozen
     )
+
+
+def _check_described(arms: Sequence[Arm], own: IndexSetup, uri: str) -> None:
+    """Check that arms need no more than what an index of embeddings by others has.
+
+    Raises:
+        ConfigError: an arm's images would have to be described.
+    """
+    for arm in arms:
+        if arm.variation != own.variation:
+            raise ConfigError(
+                f"--arms: {uri} was made of embeddings without the model that made them, so no image can be described "
+                f"as for {arm}; pass --arms key_region"
+            )
 
 
 def of_seed(uri: Any, seed: str | None) -> Any:

@@ -12,6 +12,7 @@ from rsir_core.index.diff import anti, semi
 from rsir_core.index.embedding_files import FILE, by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.labels import merge_label_files
+from rsir_core.index.stored_objects import read_with_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 
 EMBEDDINGS_PER_FILE = 16_384  # about 42 MB at 1,280 dimensions; a worker holds twice that
@@ -38,7 +39,7 @@ def compact_features(writer: IndexWriter) -> None:
     def read(files: pa.Table) -> pa.Table:
         """Read the rows of one file."""
         (file,) = files.to_pylist()
-        return Index(uri).read_features(TableFile(**file))[0]
+        return read_with_objects(Index(uri), TableFile(**file))[0]
 
     files = ray.data.from_arrow([pa.Table.from_pylist([file._asdict()]) for file in small])
     merged = files.map_batches(read, batch_size=None, batch_format="pyarrow")
@@ -64,7 +65,7 @@ def compact_embeddings(writer: IndexWriter) -> None:
 
     def merge(part: pa.Table) -> pa.Table:
         """Write the rows of several files as one file."""
-        merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS.names))
+        merged = pa.concat_tables(stored_rows(Index(uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names))
         return pa.Table.from_pylist([write_rows(uri, "embeddings", merged)._asdict()])
 
     parts = by_file(published.filter(_is_in(published[FILE], small)), EMBEDDINGS_PER_FILE)

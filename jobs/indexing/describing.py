@@ -15,13 +15,15 @@ from jobs.indexing.options import IndexConfig
 from jobs.indexing.progress import STAGES
 from jobs.pipeline.stage import Stage, build_dataset
 from rsir_core import schemas
+from rsir_core.arrays import Mask, Pixels
 from rsir_core.imagery.decode import read_in_turn
 from rsir_core.imagery.reading import READ, Reading, images_of
 from rsir_core.imagery.sandbox import ReadFunction
 from rsir_core.index.index import Index
 from rsir_core.index.layout import TableName
+from rsir_core.index.object_rows import ObjectLists
 from rsir_core.index.writer import write_rows
-from rsir_core.models.describe import Describer
+from rsir_core.models.describe import DescribedObjects, Describer, Descriptions
 
 WRITTEN: Final = pa.schema(
     [
@@ -37,7 +39,7 @@ WRITTEN: Final = pa.schema(
 )
 DESCRIBED: Final = pa.schema(
     [
-        *(f.with_nullable(True) for f in schemas.EMBEDDINGS),
+        *(f.with_nullable(True) for f in schemas.EMBEDDINGS_WITH_OBJECTS),
         *schemas.FAILURE,
         pa.field("began", pa.float64()),
         pa.field("reading", pa.float64()),  # seconds
@@ -56,23 +58,19 @@ class DescribeRead:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Describe one batch."""
         good, began = batch.filter(batch["pixels"].is_valid()), time.time()
-        found = self.describer.describe(images_of(good))
+        found, lists = self._described(images_of(good))
         each = (time.time() - began) / max(len(good), 1)
         columns = {name: good[name] for name in READ.names if name in DESCRIBED.names}
-        columns |= {
+        columns |= _columns_of(found) | {
             schemas.BUNDLE: pa.repeat(self.describer.bundle.fingerprint, len(good)),
-            schemas.REGION: pa.array([r._asdict() for r in found.regions], DESCRIBED.field(schemas.REGION).type),
-            schemas.OBJECT_CLASS: pa.array([o and o.name for o in found.objects], pa.string()),
-            schemas.OBJECT_SCORE: pa.array([o and o.score for o in found.objects], pa.float32()),
-            schemas.OBJECT_BOX: pa.array(
-                [o and o.box._asdict() for o in found.objects], DESCRIBED.field(schemas.OBJECT_BOX).type
-            ),
-            schemas.CLASS_PROBABILITIES: schemas.to_vectors(found.class_probabilities),
-            schemas.EMBEDDING: schemas.to_vectors(found.embedding),
+            schemas.OBJECTS: pa.nulls(len(good), schemas.EMBEDDING_OBJECTS),
             "describing": pa.repeat(each, len(good)),
         }
+        finite = _finite(found)
+        if lists is not None:
+            columns[schemas.OBJECTS] = _lists_of(lists)
+            finite[np.repeat(np.arange(len(good)), lists.counts)[~_finite(lists.regions)]] = False
         described = pa.table([columns[name] for name in DESCRIBED.names], DESCRIBED)
-        finite = np.isfinite(found.embedding).all(axis=1) & np.isfinite(found.class_probabilities).all(axis=1)
         bad = batch.filter(batch["pixels"].is_null())
         if not finite.all():  # one such row would prevent publishing all others
             described = described.filter(pa.array(finite))
@@ -82,6 +80,38 @@ class DescribeRead:
         failures = {name: bad[name] if name in READ.names else pa.nulls(len(bad)) for name in DESCRIBED.names}
         failures[schemas.BUNDLE] = pa.repeat(self.describer.bundle.fingerprint, len(bad))
         return pa.concat_tables([described, pa.table(failures).cast(DESCRIBED)])
+
+    def _described(self, images: list[Pixels]) -> tuple[Descriptions, DescribedObjects | None]:
+        """Describe the key regions of images, and those of further objects where the bundle says so."""
+        regions = self.describer.bundle.regions
+        if regions == 1:
+            return self.describer.describe(images), None
+        return self.describer.describe_with_objects(images, regions - 1)
+
+
+def _columns_of(found: Descriptions) -> dict[str, pa.Array]:
+    """Convert descriptions of regions to columns."""
+    boxes = [o and o.box._asdict() for o in found.objects]
+    return {
+        schemas.REGION: pa.array([r._asdict() for r in found.regions], DESCRIBED.field(schemas.REGION).type),
+        schemas.OBJECT_CLASS: pa.array([o and o.name for o in found.objects], pa.string()),
+        schemas.OBJECT_SCORE: pa.array([o and o.score for o in found.objects], pa.float32()),
+        schemas.OBJECT_BOX: pa.array(boxes, DESCRIBED.field(schemas.OBJECT_BOX).type),
+        schemas.CLASS_PROBABILITIES: schemas.to_vectors(found.class_probabilities),
+        schemas.EMBEDDING: schemas.to_vectors(found.embedding),
+    }
+
+
+def _lists_of(found: DescribedObjects) -> pa.Array:
+    """Convert the objects of images to a column of lists."""
+    columns = _columns_of(found.regions)
+    lists = ObjectLists(np.array(found.counts, np.int64), pa.StructArray.from_arrays(columns.values(), list(columns)))
+    return lists.to_column(columns, schemas.EMBEDDING_OBJECTS)
+
+
+def _finite(found: Descriptions) -> Mask:
+    finite: Mask = np.isfinite(np.column_stack([found.embedding, found.class_probabilities])).all(axis=1)
+    return finite
 
 
 def _not_finite(read: pa.Table) -> pa.Table:

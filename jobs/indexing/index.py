@@ -14,10 +14,12 @@ from jobs.indexing.published import is_published
 from jobs.indexing.restoring import list_versions, restore_version
 from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.scenes import Scenes, cut_scenes
+from jobs.indexing.vectors import VectorSource, list_source, open_archive
 from rsir_core import schemas
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
+from rsir_core.index.stored_objects import count_objects
 from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter
@@ -37,9 +39,10 @@ def index_archive(config: IndexConfig) -> Summary:
     began = time.monotonic()
     index = Index(config.index)
     if config.dry_run:
-        with bundle_for(index, config) as models:
-            bundle = index.check_bundle(models, config.views)
-        plan, scenes = _plan(index, config, None)
+        archive = open_archive(config)
+        with bundle_for(index, config, archive and archive.dimensions) as models:
+            bundle = index.check_bundle(models, config.ways)
+        plan, scenes = _plan(index, config, None, list_source(archive))
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
         folders = {"to_describe": by_folder(plan.to_describe[schemas.IMAGE_ID]), "gone_from": by_folder(plan.gone)}
@@ -54,23 +57,24 @@ def index_archive(config: IndexConfig) -> Summary:
 
 def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport) -> tuple[Plan, Scenes]:
     """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
-    index = writer.index
-    with bundle_for(index, config) as models:
-        bundle = index.bundle_settings(writer.adopt_bundle(models, config.views), check_weights=True)
+    index, archive = writer.index, open_archive(config)
+    with bundle_for(index, config, archive and archive.dimensions) as models:
+        bundle = index.bundle_settings(writer.adopt_bundle(models, config.ways), check_weights=True)
     if not bundle.classes:
         log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
-    if bundle.detector is None:
+    if bundle.detector is None and bundle.has_backbone:
         log.warning("the bundle has no detector: every key region is centred on its image")
     report.begin("list and compare")
-    plan, scenes = _plan(index, config, writer)
+    vectors = list_source(archive)
+    plan, scenes = _plan(index, config, writer, vectors)
     report.planned(plan)
     check_gone(index, plan, config)
     plan = _without_uncommitted(index, plan, bundle.fingerprint, writer)
     lacks = len(plan.to_describe) or scenes.failures or len(plan.stale_failures)
     if lacks or config.compact or not is_published(index, plan, config):
-        from jobs.indexing.updating import update  # noqa: PLC0415 -- brings Ray and torch
+        from jobs.indexing.updating import Work, update  # noqa: PLC0415 -- brings Ray and torch
 
-        update(writer, config, (plan, scenes), report)
+        update(writer, config, Work(plan, scenes, vectors), report)
     if config.vacuum:
         report.begin("vacuum")
         log.info("%d files removed that no version of %g days refers to", vacuum(writer, config.keep_days),
@@ -78,15 +82,19 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     return plan, scenes
 
 
-def _plan(index: Index, config: IndexConfig, writer: IndexWriter | None) -> tuple[Plan, Scenes]:
+def _plan(
+    index: Index, config: IndexConfig, writer: IndexWriter | None, vectors: VectorSource | None
+) -> tuple[Plan, Scenes]:
     """List the archive, cut its scenes and compare the listing with the index.
 
     Args:
         index: the index.
         config: the job's options.
         writer: the run's writer; None in a dry run, which writes nothing.
+        vectors: an archive of embeddings; None: of images.
     """
-    scenes = cut_scenes(index, writer, listing_table(list_archive(config)), config)
+    listing = listing_table(list_archive(config)) if vectors is None else vectors.listed.listing
+    scenes = cut_scenes(index, writer, listing, config)
     plan = make_plan(index, scenes.listing, config.retry_failed)
     plan = replace(plan, to_describe=anti(plan.to_describe, scenes.unreadable))
     log.info("%d listed: %d new, %d changed, %d gone; %d to describe", *counts_of(plan).values(), len(plan.to_describe))
@@ -124,7 +132,13 @@ def _summary(index: Index, plan: Plan, scenes: Scenes, progress: "Progress | Non
         "failed": progress.failed if progress else 0,
         "skipped": scenes.skipped,
         "rows": sum(file.row_count for file in index.feature_files()) if version else 0,
+        "objects": count_objects(index, index.feature_files()) if version and _has_regions(index) else 0,
         "seconds": round(time.monotonic() - began, 1),
         "images_per_second": round(progress.rate, 1) if progress else 0.0,
         "version": version,
     }
+
+
+def _has_regions(index: Index) -> bool:
+    """Tell whether further regions of the images are rows of their own."""
+    return index.bundle_settings().regions > 1

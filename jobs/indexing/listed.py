@@ -6,6 +6,7 @@ from jobs.indexing.options import IndexConfig
 from rsir_core.archive.bands import list_band_files
 from rsir_core.archive.listing import ImageFile, list_images
 from rsir_core.archive.stac import list_items
+from rsir_core.extras import require
 
 
 def list_archive(config: IndexConfig) -> Iterator[ImageFile]:
@@ -13,7 +14,10 @@ def list_archive(config: IndexConfig) -> Iterator[ImageFile]:
 
     Raises:
         ArchiveError: see `list_images`, `list_band_files` and `list_items`.
+        ConfigError: the signer's package is not installed.
     """
+    if config.sign is not None:
+        require("planetary_computer")  # the package of the only signer
     wanted = config.item_selection
     if wanted is not None:
         return list_items(config.archive, wanted)

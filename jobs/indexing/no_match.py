@@ -23,7 +23,7 @@ from rsir_core.index.no_match import (
 )
 from rsir_core.index.writer import IndexWriter
 
-COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES]
+COLUMNS = [schemas.FEATURE, schemas.CLASS_PROBABILITIES, schemas.UNAVERAGED]
 
 
 def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: int | None = None) -> None:
@@ -92,4 +92,6 @@ def _nearest_in(uri: str, file: TableFile, sample: Sample) -> NearestRows:
 
 
 def _vectors(table: pa.Table) -> Sample:
-    return Sample(*(schemas.to_matrix(table[name]) for name in COLUMNS))
+    """Take features before they were averaged: averaging draws an unrelated query towards the rows."""
+    p = schemas.to_matrix(table[schemas.CLASS_PROBABILITIES])
+    return Sample(schemas.unaveraged_features(table), p)

@@ -6,14 +6,21 @@ from pydantic import FiniteFloat, model_validator
 
 from jobs.command import option
 from jobs.options import DescribingConfig, NumberOfViews
-from rsir_core.archive.kinds import BandChoice, is_band_pattern, kind_of
+from rsir_core.archive.kinds import BandChoice, SignerName, is_band_pattern, kind_of
+from rsir_core.archive.vector_columns import parse_columns
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.search.filter_options import Bounds, JsonText, Names, Time
 
 if TYPE_CHECKING:
     from rsir_core.archive.items import ItemSelection
     from rsir_core.imagery.tile_grid import Tiling
+    from rsir_core.models.bundle import DescribingWays
 
+OF_IMAGES: Final = (
+    "regions",
+    "views", "tile", "tile_metres", "grid", "bands", "band_files", "stretch", "asset", "start", "end", "bbox",
+    "collections", "cql2", "max_items", "sign",
+)  # fmt: skip
 Range = tuple[FiniteFloat, FiniteFloat]
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 OVERLAP: Final = 0.25  # default
@@ -24,14 +31,24 @@ class IndexConfig(DescribingConfig):
     """Index an archive, or bring its index up to date: only what is new, changed or gone is worked on."""
 
     archive: str = option(
-        "URI of the images (folder, s3://, gs://, az://, …), or of a STAC catalogue (.json); required, but for "
-        "--versions and --restore",
+        "URI of the images (folder, s3://, gs://, az://, …), of a STAC catalogue: a document (.json), a collection "
+        "or search of an API (https://…/collections/ID, https://…/search), or stac-geoparquet (.parquet); or of "
+        "vectors (--vectors); required, but for --versions and --restore",
         None,
     )
     models: str = option(
         "URI of the model bundle, or frozen:BACKBONE for one without training and classes: efficientnet_lite0, a "
-        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --versions and --restore",
+        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --vectors, --versions and "
+        "--restore",
         None,
+    )
+    vectors: str | None = option(
+        "the archive is a Parquet or GeoParquet file, or a folder of them, of embeddings that were made elsewhere: "
+        "their column, or auto to guess it; no image is read",
+        None,
+    )
+    columns: str | None = option(
+        "of --vectors: id=COLUMN,uri=COLUMN,geometry=COLUMN,time=COLUMN, or none for a COLUMN; default: guessed", None
     )
     weights: str | None = option(
         "with frozen: URI of the backbone's state dict (.safetensors, .pth); default: those it ships", None
@@ -47,6 +64,10 @@ class IndexConfig(DescribingConfig):
     views: NumberOfViews | None = option(
         "rotated views averaged per key region, for rows and queries: 1, 2 or 4; default: the bundle's", None
     )
+    regions: int | None = option(
+        "regions described of each image, at most: the key region, and those around its most confident objects, which "
+        "a search inside a drawn box finds; needs a detector; default: the bundle's, which is 1", None, ge=1, le=100,
+    )  # fmt: skip
     tile: int | None = option(
         "cut TIFFs and JPEG 2000s larger than this many pixels a side into tiles of that side", None, ge=1
     )
@@ -70,6 +91,12 @@ class IndexConfig(DescribingConfig):
     asset: str | None = option(
         "of a catalogue: key of each item's asset to read; default: visual, else the only image of the best role", None
     )
+    cql2: str | None = option("of a STAC API: only items that match this filter in CQL2, as text or as JSON", None)
+    max_items: int | None = option("of a catalogue: only so many items, the first that it gives", None, ge=1)
+    sign: SignerName | None = option(
+        "of a catalogue: sign the assets' URLs by planetary-computer when they are opened; the index has them unsigned",
+        None,
+    )
     bands: str | None = option(
         "three or one, to show as red, green and blue or as grey: of a catalogue, by common name, name or asset key; "
         "with --band-files, as the files' names say; of scenes that are cut, by number or name; default: red, green, "
@@ -90,6 +117,13 @@ class IndexConfig(DescribingConfig):
         "URI of an index whose bundle differs in the classifier's head alone: take its stored embeddings in place of "
         "describing the same images again; the PCA is fitted as ever",
         None,
+    )
+    average_neighbours: int | None = option(
+        "average each feature with those of its N nearest images, and a query's likewise (database-side feature "
+        "augmentation): 3 helps features that are not fine-tuned; 0: do not; default: as the index is, or 0",
+        None,
+        ge=0,
+        le=100,
     )
     refit_pca: bool = option("fit the PCA again, from the stored embeddings of all rows", False)
     compact: bool = option(
@@ -138,13 +172,25 @@ class IndexConfig(DescribingConfig):
         return self
 
     def _check_ordinary(self) -> None:
-        if missing := [f"--{name}" for name in ("archive", "models") if getattr(self, name) is None]:
+        needed = ("archive", "models") if self.vectors is None else ("archive",)
+        if missing := [f"--{name}" for name in needed if getattr(self, name) is None]:
             raise ValueError(f"missing: {', '.join(missing)}")
+        self._check_vectors()
         if not self.is_frozen and (of := [n for n in ("weights", "image_size") if getattr(self, n) is not None]):
             raise ValueError(f"--{of[0].replace('_', '-')}: --models {self.models} is no frozen:BACKBONE")
-        given = [name for name in ("start", "end", "bbox", "collections", "asset") if getattr(self, name) is not None]
+        given = [
+            name
+            for name in ("start", "end", "bbox", "collections", "asset", "cql2", "max_items", "sign")
+            if getattr(self, name) is not None
+        ]
         if given and not self.is_catalogue:
-            raise ValueError(f"--{given[0]}: it is about STAC catalogues; --archive {self.archive} is none (.json)")
+            name = given[0].replace("_", "-")
+            what = "is none (.json, .parquet, https://…/collections/ID or https://…/search)"
+            raise ValueError(f"--{name}: it is about STAC catalogues; --archive {self.archive} {what}")
+        if self.cql2 is not None and kind_of(self.archive) != "api":
+            raise ValueError(f"--cql2: it is about STAC APIs; --archive {self.archive} is none")
+        if self.average_neighbours and (self.regions or 1) > 1:
+            raise ValueError(f"--average-neighbours: not with --regions {self.regions}, whose objects are not averaged")
         if self.grid is not None and (self.tile_metres is not None or self.overlap != OVERLAP):
             raise ValueError("--grid: its cells have a size and do not overlap; omit --tile-metres and --overlap")
         self._check_bands()
@@ -167,6 +213,29 @@ class IndexConfig(DescribingConfig):
         if self.stretch is not None and not self.stretch[0] < self.stretch[1]:
             raise ValueError("--stretch: give the smaller value first")
 
+    def _check_vectors(self) -> None:
+        if self.vectors is None:
+            if self.columns is not None:
+                raise ValueError(f"--columns {self.columns}: it is about embeddings; give --vectors as well")
+            return
+        parse_columns(self.columns)
+        if self.is_frozen:
+            raise ValueError(f"--vectors {self.vectors}: no image is described; leave out --models {self.models}")
+        if given := [name for name in OF_IMAGES if getattr(self, name) is not None]:
+            raise ValueError(f"--{given[0].replace('_', '-')} has no effect with --vectors, which reads no image")
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The columns of an archive of embeddings that are named, by role."""
+        return parse_columns(self.columns)
+
+    @property
+    def ways(self) -> "DescribingWays":
+        """Say what is done with the bundle otherwise than it says."""
+        from rsir_core.models.bundle import DescribingWays  # noqa: PLC0415 -- options are read without it
+
+        return DescribingWays(self.views, self.regions)
+
     @property
     def is_frozen(self) -> bool:
         """Tell whether the bundle is to be made of a backbone that is not trained."""
@@ -175,7 +244,7 @@ class IndexConfig(DescribingConfig):
     @property
     def is_catalogue(self) -> bool:
         """Tell whether the archive is a STAC catalogue."""
-        return self.archive is not None and kind_of(self.archive) == "items"
+        return self.archive is not None and self.vectors is None and kind_of(self.archive) != "files"
 
     @property
     def item_selection(self) -> "ItemSelection | None":
@@ -185,7 +254,10 @@ class IndexConfig(DescribingConfig):
         if not self.is_catalogue:
             return None
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
-        return ItemSelection(self.start, self.end, bbox, self.collections, self.asset, self.band_choice)
+        return ItemSelection(
+            self.start, self.end, bbox, self.collections, self.asset, self.band_choice, self.cql2, self.max_items,
+            self.sign,
+        )  # fmt: skip
 
     @property
     def band_choice(self) -> BandChoice | None:

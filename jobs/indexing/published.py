@@ -18,13 +18,15 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
     if has_moved(index, archive_root(plan, config)):
         return False
     current = semi(index.keys("embeddings"), plan.listing)
-    same_size = len(index.pca(published[schemas.PCA][0].as_py()).components) == config.components
-    return same_size and len(anti(current, published)) == len(anti(published, current)) == 0
+    pca = index.pca(published[schemas.PCA][0].as_py())
+    is_alike = len(pca.components) == config.components and config.average_neighbours in (None, pca.neighbours)
+    return is_alike and len(anti(current, published)) == len(anti(published, current)) == 0
 
 
 def archive_root(plan: Plan, config: IndexConfig) -> Root | None:
-    """Find the archive's root; None for a catalogue, whose images may lie anywhere."""
-    first = plan.listing.slice(0, 1).to_pylist() if config.item_selection is None else []
+    """Find the archive's root; None for a catalogue and for vectors, whose images may lie anywhere."""
+    has_root = config.item_selection is None and config.vectors is None
+    first = plan.listing.slice(0, 1).to_pylist() if has_root else []
     return root_of(first[0][schemas.URI], first[0][schemas.IMAGE_ID]) if first else None
 
 

@@ -2,24 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
+from jobs.indexing.averaging import averaged_features
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.published import archive_root, has_moved
 from jobs.indexing.replacing import Replacing
 from jobs.pipeline.rows import rows_of
 from rsir_core import schemas
 from rsir_core.archive.listing import Root, rebase_uri
+from rsir_core.arrays import Doubles, Floats
 from rsir_core.errors import TableError
 from rsir_core.index.delta import WrittenFile
 from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.drift import ERROR, Drift, FeatureStatistics, total
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.pca import Moments, Pca
 from rsir_core.retrieval.partition import in_runs
@@ -27,6 +33,7 @@ from rsir_core.search.distance import NO_CLASS
 from rsir_core.search.distance import classes as most_probable_classes
 
 FEATURES_PER_FILE = 500_000  # about 70 MB; larger files mean fewer clusters per query
+START = "start"  # column: rows of the parts before
 ROWS_PER_PART = 65_536  # read by one task, file by file
 
 
@@ -44,13 +51,19 @@ def parts_of(keys: pa.Table) -> ray.data.Dataset:
 
 
 def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
-    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns)."""
+    """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns).
+
+    Those of further objects count as the key regions do: fitted to these alone it loses what tells objects apart.
+    """
 
     def moments_of(part: pa.Table) -> pa.Table:
         """Compute the moments of one part, encoded as bytes for an Arrow column."""
         total = Moments.zero()
-        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING]):
+        for piece in stored_rows(Index(uri), part, [schemas.EMBEDDING, schemas.OBJECTS]):
             total = total.merge(Moments.of(schemas.to_matrix(piece[schemas.EMBEDDING])))
+            if has_objects(piece):
+                of_objects = ObjectLists.of(piece[schemas.OBJECTS]).column(schemas.EMBEDDING)
+                total = total.merge(Moments.of(schemas.to_matrix(of_objects)) if len(of_objects) else Moments.zero())
         return pa.table({"moments": pa.array([total.to_bytes()], pa.large_binary())})
 
     uri, total = index.uri, Moments.zero()
@@ -62,7 +75,14 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
     return total.fit(components)
 
 
-def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], root: Root | None = None) -> Projected:
+def project(
+    index: Index,
+    wanted: pa.Table,
+    pca: Pca,
+    classes: Sequence[str],
+    root: Root | None = None,
+    counted: pa.Table | None = None,
+) -> Projected:
     """Project stored embeddings to features and write these as files, which are not committed yet.
 
     Args:
@@ -71,27 +91,31 @@ def project(index: Index, wanted: pa.Table, pca: Pca, classes: Sequence[str], ro
         pca: the projection.
         classes: class names, in the order of the probabilities.
         root: where the archive lies now, if it may have moved since the images were described; None: URIs as stored.
+        counted: keys of the rows whose statistics are wanted; None: of all.
     """
+    if len(wanted) == 0:
+        return Projected([], FeatureStatistics())
     names, model, uri = pa.array(classes or [NO_CLASS], pa.string()), ray.put(pca), index.uri
+    parts = by_file(wanted, ROWS_PER_PART)
+    averages = ray.put(averaged_features(index, parts, pca) if pca.neighbours else None)
+    ids = None if counted is None else ray.put(counted[schemas.IMAGE_ID].combine_chunks())
 
     def to_features(part: pa.Table) -> pa.Table:
         """Turn keys into rows of `schemas.FEATURES`, each with its reconstruction error."""
-        projection: Pca = ray.get(model)
-        return pa.concat_tables(
-            [
-                _features(_under(root, piece), projection, names)
-                for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS.names)
-            ]
-        )
+        projection, averaged, start = ray.get(model), ray.get(averages), part[START][0].as_py()
+        found = []
+        for piece in stored_rows(Index(uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names):
+            mine = None if averaged is None else averaged[start : (start := start + len(piece))]
+            found.append(as_features(_under(root, piece), projection, names, mine))
+        return pa.concat_tables(found)
 
-    if len(wanted) == 0:
-        return Projected([], FeatureStatistics())
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    parts = [part.append_column(START, pa.repeat(start, len(part))) for part, start in zip(parts, starts, strict=False)]
     if len(wanted) <= min(ROWS_PER_PART, FEATURES_PER_FILE):  # a dataset takes seconds even for few rows
-        (part,) = by_file(wanted, len(wanted))
-        task: Any = ray.remote(lambda keys: _write(uri, to_features(keys)))
-        return _gathered([ray.get(task.remote(part))])
-    features = parts_of(wanted).map_batches(to_features, batch_size=None, batch_format="pyarrow")
-    return write_features(index, features, len(wanted))
+        task: Any = ray.remote(lambda keys: _write(uri, to_features(keys), ids))
+        return _gathered([ray.get(task.remote(parts[0]))])
+    features = ray.data.from_arrow(parts).map_batches(to_features, batch_size=None, batch_format="pyarrow")
+    return write_features(index, features, len(wanted), ids)
 
 
 def _under(root: Root | None, described: pa.Table) -> pa.Table:
@@ -103,25 +127,62 @@ def _under(root: Root | None, described: pa.Table) -> pa.Table:
     return described.set_column(described.column_names.index(schemas.URI), schemas.URI, pa.array(now, pa.string()))
 
 
-def _features(described: pa.Table, pca: Pca, names: pa.Array) -> pa.Table:
-    """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`; `names` are the class names."""
+def as_features(described: pa.Table, pca: Pca, names: pa.Array, averaged: Floats | None = None) -> pa.Table:
+    """Project rows of `EMBEDDINGS` to rows of `FEATURES` with `drift.ERROR`.
+
+    Args:
+        described: the rows.
+        pca: the projection.
+        names: of the classes.
+        averaged: the rows' averaged features; None: they are not averaged.
+    """
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     feature = pca.transform(embedding)
-    best = most_probable_classes(schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]))
     columns = {name: described[name] for name in described.column_names if name in schemas.FEATURES.names}
     columns[schemas.PCA] = pa.repeat(pca.fingerprint, len(described))
-    columns[schemas.CLASS] = names.take(pa.array(best, pa.int64()))
-    columns[schemas.FEATURE] = schemas.to_vectors(feature)
-    table = pa.table([columns[name] for name in schemas.FEATURES.names], schemas.FEATURES)
-    return table.append_column(ERROR, pa.array(pca.errors(embedding, feature)))
+    columns[schemas.CLASS] = _most_probable(described[schemas.CLASS_PROBABILITIES], names)
+    columns[schemas.FEATURE] = schemas.to_vectors(feature if averaged is None else averaged)
+    nothing = pa.nulls(len(described), schemas.VECTOR)
+    columns[schemas.UNAVERAGED] = nothing if averaged is None else schemas.to_vectors(feature)
+    schema, errors = schemas.FEATURES, pca.errors(embedding, feature)
+    if has_objects(described):
+        schema, lists = schemas.FEATURES_WITH_OBJECTS, ObjectLists.of(described[schemas.OBJECTS])
+        columns[schemas.OBJECTS], further = _featured_objects(lists, pca, names)
+        np.add.at(errors, lists.image, further)
+        errors /= lists.counts + 1  # the mean over an image's regions, as the PCA was fitted to all
+    table = pa.table([columns[name] for name in schema.names], schema)
+    return table.append_column(ERROR, pa.array(errors))
 
 
-def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> Projected:
-    """Write rows of `schemas.FEATURES` as large files of few classes each, so that a query reads fewer files."""
+def _featured_objects(lists: ObjectLists, pca: Pca, names: pa.Array) -> tuple[pa.Array, Doubles]:
+    """Project objects as rows are: the column of their lists (n,), and the reconstruction error of each object (m,)."""
+    fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+    embedding = schemas.to_matrix(fields[schemas.EMBEDDING]).reshape(len(lists.objects), pca.components.shape[1])
+    feature = pca.transform(embedding)
+    fields[schemas.CLASS] = _most_probable(fields[schemas.CLASS_PROBABILITIES], names)
+    fields[schemas.FEATURE] = schemas.to_vectors(feature)
+    fields[schemas.PLACE] = pa.nulls(len(lists.objects), pa.int32())  # until the file is written
+    return lists.to_column(fields, schemas.FEATURE_OBJECTS), pca.errors(embedding, feature)
+
+
+def _most_probable(probabilities: pa.ChunkedArray | pa.Array, names: pa.Array) -> pa.Array:
+    """Name the most probable class of each row."""
+    return names.take(pa.array(most_probable_classes(schemas.to_matrix(probabilities)), pa.int64()))
+
+
+def write_features(index: Index, features: ray.data.Dataset, row_count: int, counted: Any = None) -> Projected:
+    """Write rows of `schemas.FEATURES` as large files of few classes each, so that a query reads fewer files.
+
+    Args:
+        index: the index.
+        features: the rows.
+        row_count: how many.
+        counted: a reference to ids of the rows whose statistics are wanted; None: of all.
+    """
     uri = index.uri
 
     def write(batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([_write(uri, batch)] if len(batch) else [])
+        return pa.Table.from_pylist([_write(uri, batch, counted)] if len(batch) else [])
 
     files = math.ceil(row_count / FEATURES_PER_FILE)
     features = features.repartition(files)
@@ -130,9 +191,11 @@ def write_features(index: Index, features: ray.data.Dataset, row_count: int) -> 
     return _gathered(list(rows_of(features.map_batches(write, batch_size=None, batch_format="pyarrow"))))
 
 
-def _write(uri: str, features: pa.Table) -> dict[str, Any]:
+def _write(uri: str, features: pa.Table, counted: Any = None) -> dict[str, Any]:
     """Write rows of `schemas.FEATURES` as one file; returns the fields of `WrittenFile` and the rows' statistics."""
     written = write_rows(uri, "features", *in_runs(features))
+    if counted is not None:
+        features = features.filter(pc.is_in(features[schemas.IMAGE_ID], ray.get(counted)))
     statistics = FeatureStatistics.of(features) if ERROR in features.column_names else FeatureStatistics()
     return written._asdict() | {"statistics": statistics.to_json()}
 
@@ -180,12 +243,18 @@ def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: Ind
         pca = fit_pca(index, current, config.components) if grown else before.moments.fit(config.components)
     else:
         pca = before
+    kept = 0 if before is None else before.neighbours
+    pca = replace(pca, neighbours=kept if config.average_neighbours is None else config.average_neighbours)
     root = archive_root(plan, config)
     if before is None or pca.fingerprint != before.fingerprint or has_moved(index, root):
         writer.put_pca(pca)
         writer.commit("features", project(index, current, pca, classes, root).files, "overwrite")
         return Published(None, None)
     new, leaving = anti(current, published), anti(published, current, [schemas.IMAGE_ID])
+    if pca.neighbours and (len(new) or len(leaving)):  # the neighbours of any row may have changed
+        projected = project(index, current, pca, classes, root, new)
+        writer.commit("features", projected.files, "overwrite")
+        return Published(_drift(published, before, projected.statistics), len(new) + len(leaving))
     replacing = None
     if len(leaving) or len(semi(new, published, [schemas.IMAGE_ID])):
         ids = pa.concat_tables([t.select([schemas.IMAGE_ID]) for t in (leaving, new)])[schemas.IMAGE_ID]
@@ -195,6 +264,9 @@ def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: Ind
         replacing.commit(writer, projected.files)
     elif projected.files:
         writer.commit("features", projected.files, "append")
-    added = projected.statistics
-    drift = Drift(FeatureStatistics.of(published, before.mean_error), added) if added.count else None
-    return Published(drift, len(new) + len(leaving))
+    return Published(_drift(published, before, projected.statistics), len(new) + len(leaving))
+
+
+def _drift(published: pa.Table, before: Pca, added: FeatureStatistics) -> Drift | None:
+    """Compare added rows with the published ones; None: there are none."""
+    return Drift(FeatureStatistics.of(published, before.mean_error), added) if added.count else None

@@ -4,11 +4,9 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from scipy.special import softmax
 
 from jobs.indexing.publishing import parts_of
 from jobs.pipeline.rows import rows_of
@@ -19,11 +17,11 @@ from rsir_core.index.diff import Plan, anti, semi
 from rsir_core.index.embedding_files import stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
+from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
 from rsir_core.models.bundle import Bundle, State
+from rsir_core.models.head import PREFIX, Head
 from rsir_core.models.settings import ClassifierSettings
-
-HEAD = "head."  # before the names of the head's tensors
 
 log = logging.getLogger("jobs.index")
 
@@ -46,14 +44,15 @@ def refit(writer: IndexWriter, source: str, plan: Plan) -> Plan:
     wanted = semi(stored_keys(other), plan.to_describe)
     if len(wanted) == 0:
         return plan
-    head, target = ray.put({k: v for k, v in bundle.classifier_state.items() if k.startswith(HEAD)}), index.uri
+    fingerprint = bundle.fingerprint
+    head, target = ray.put(Head.of(bundle.classifier, bundle.classifier_state)), index.uri
 
     def classify(part: pa.Table) -> pa.Table:
         """Write the rows of one part as files of this index; returns what to commit."""
-        state: dict[str, torch.Tensor] = ray.get(head)
+        layer: Head = ray.get(head)
         written: list[dict[str, Any]] = []
-        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS.names):
-            rows = with_probabilities(piece, state, bundle.classifier, bundle.fingerprint)
+        for piece in stored_rows(Index(other.uri), part, schemas.EMBEDDINGS_WITH_OBJECTS.names):
+            rows = with_probabilities(piece, layer, fingerprint)
             written.append(write_rows(target, "embeddings", rows)._asdict())
         return pa.Table.from_pylist(written)
 
@@ -63,21 +62,24 @@ def refit(writer: IndexWriter, source: str, plan: Plan) -> Plan:
     return replace(plan, to_describe=anti(plan.to_describe, wanted.select(KEY)))
 
 
-def with_probabilities(rows: pa.Table, head: State, settings: ClassifierSettings, fingerprint: str) -> pa.Table:
+def with_probabilities(rows: pa.Table, head: Head, fingerprint: str) -> pa.Table:
     """Replace the class probabilities of rows of `schemas.EMBEDDINGS` by those of a head.
 
     Args:
         rows: with their embeddings.
-        head: `head.weight` (C, D) and `head.bias` (C,).
-        settings: of the classifier that the head belongs to.
+        head: C classes.
         fingerprint: of its bundle.
     """
-    embedding = schemas.to_matrix(rows[schemas.EMBEDDING])
-    logits = embedding @ head[f"{HEAD}weight"].numpy().T + head[f"{HEAD}bias"].numpy()
-    p = softmax(logits.astype(np.float64) / settings.temperature, axis=1)  # float64, as in `describe`
+    p = head.probabilities(schemas.to_matrix(rows[schemas.EMBEDDING]))
     columns = {schemas.CLASS_PROBABILITIES: schemas.to_vectors(p), schemas.BUNDLE: pa.repeat(fingerprint, len(rows))}
+    if has_objects(rows):
+        lists = ObjectLists.of(rows[schemas.OBJECTS])
+        fields = {f.name: lists.column(f.name) for f in schemas.EMBEDDING_OBJECTS.value_type}
+        embedding = schemas.to_matrix(fields[schemas.EMBEDDING]).reshape(len(lists.objects), head.weight.shape[1])
+        fields[schemas.CLASS_PROBABILITIES] = schemas.to_vectors(head.probabilities(embedding))
+        columns[schemas.OBJECTS] = lists.to_column(fields, schemas.EMBEDDING_OBJECTS)
     for name, values in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), schemas.EMBEDDINGS.field(name), values)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows
 
 
@@ -89,6 +91,7 @@ def check_same_but_head(old: Bundle, new: Bundle, source: str) -> None:
     """
     differences = {
         "tau": old.tau != new.tau,
+        "number of regions": old.regions != new.regions,
         "detector": old.detector != new.detector or not _equal(old.detector_state, new.detector_state),
         "backbone, image size or views": _without_classes(old.classifier) != _without_classes(new.classifier),
         "backbone's weights": not _equal(_without_head(old.classifier_state), _without_head(new.classifier_state)),
@@ -105,7 +108,7 @@ def _without_classes(settings: ClassifierSettings) -> ClassifierSettings:
 
 
 def _without_head(state: State) -> State:
-    return {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
 
 
 def _equal(one: State, other: State) -> bool:

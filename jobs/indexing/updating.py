@@ -1,7 +1,7 @@
 """Bring an index up to date on Ray: describe, publish, compact and measure, for runs that have something to do."""
 
 import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 from jobs.indexing.committing import Committer
 from jobs.indexing.compacting import compact
@@ -12,6 +12,7 @@ from jobs.indexing.progress import Progress
 from jobs.indexing.publishing import publish
 from jobs.indexing.run_report import RunReport
 from jobs.indexing.scenes import Scenes
+from jobs.indexing.vectors import VectorSource, take_vectors
 from jobs.pipeline.cluster import joined
 from jobs.pipeline.rows import rows_of
 from jobs.pipeline.stage import actor_count
@@ -24,10 +25,23 @@ NAMED_FILES: Final = 10  # failed files named on the terminal
 log = logging.getLogger("jobs.index")
 
 
-def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
+class Work(NamedTuple):
+    """Hold what a run has to do.
+
+    Attributes:
+        plan: what is to be described.
+        scenes: those that could not be read.
+        vectors: the archive, where it has embeddings in place of images.
+    """
+
+    plan: Plan
+    scenes: Scenes
+    vectors: VectorSource | None
+
+
+def update(writer: IndexWriter, config: IndexConfig, work: Work, report: RunReport) -> None:
     """Describe what the plan lists, publish it, compact if asked for, and measure the no-match threshold."""
-    plan, _ = todo
-    index = writer.index
+    plan, index = work.plan, writer.index
     report.begin("start Ray")
     with joined(config.address, config.needs, config.verbose):
         if config.refit is not None:
@@ -35,9 +49,9 @@ def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], 
 
             report.begin("take embeddings")
             plan = refit(writer, config.refit, plan)
-            todo = (plan, todo[1])
+            work = work._replace(plan=plan)
         report.begin("describe")
-        _describe(writer, config, todo, report)
+        _describe(writer, config, work, report)
         _name_failed_files(report)
         report.begin("publish")
         before = index.table_version("features")
@@ -51,8 +65,8 @@ def update(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], 
         measure_no_match_threshold(writer, before, changed)
 
 
-def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes], report: RunReport) -> None:
-    plan, scenes = todo
+def _describe(writer: IndexWriter, config: IndexConfig, work: Work, report: RunReport) -> None:
+    plan, scenes, vectors = work
     total = len(plan.to_describe) + len(scenes.unreadable)
     report.progress = Progress(total, config.actors or actor_count(config.num_gpus))
     # The failure rate also counts images that earlier runs described but did not publish. Otherwise, each run that the
@@ -62,7 +76,12 @@ def _describe(writer: IndexWriter, config: IndexConfig, todo: tuple[Plan, Scenes
         for written in scenes.failures:
             committer.take(written)
         if len(plan.to_describe):
-            for written in rows_of(describe_files(config, plan.to_describe)):
+            found = (
+                describe_files(config, plan.to_describe)
+                if vectors is None
+                else take_vectors(vectors, config, plan.to_describe)
+            )
+            for written in rows_of(found):
                 committer.take(written)
     committer.finish(plan.stale_failures)
     report.problem = committer.problem

@@ -79,15 +79,16 @@ class AnswerRead:
     @cached_property
     def _allowed(self) -> Mask | None:
         """The same for all queries."""
-        allowed = self._rows.passing(self._ranking.filter)
-        if self._scorer is None:
-            return allowed
-        likely = self._rows.scores.of(self._scorer) >= self._min_score
-        return likely if allowed is None else allowed & likely
+        return self._rows.passing(self._ranking.filter)
+
+    @cached_property
+    def _likely(self) -> Mask | None:
+        """Images that score enough, if a collection is named; the same for all queries."""
+        return None if self._scorer is None else self._rows.scores.of(self._scorer) >= self._min_score
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
-        _, rows, nearest, ranked_by = self._rows.rank(query, self._ranking, self._allowed)
+        _, rows, nearest, ranked_by = self._rows.rank(query, self._ranking, self._allowed, self._likely)
         name, probability = most_probable(query.class_probabilities, self._rows.served.classes)
         of_query = {
             schemas.IMAGE_ID: asked[schemas.IMAGE_ID],

@@ -20,6 +20,7 @@ from rsir_core.errors import ConfigError, QueryError, RsirError
 from rsir_core.index.diff import listing_table
 from rsir_core.index.index import Index
 from rsir_core.learning.archive_scores import read_scorer
+from rsir_core.retrieval.describing import no_backbone
 from rsir_core.retrieval.partition import SCHEMA
 from rsir_core.retrieval.served_version import ServedVersion, open_version
 from rsir_core.search.filters import Filter
@@ -70,6 +71,8 @@ def answer_queries(config: QueryConfig) -> Summary:
     if is_taken:
         raise RsirError(f"--out {config.out} is not empty; remove it or name another, so that no answer is there twice")
     served = open_version(config.index)
+    if not served.has_backbone:
+        raise no_backbone(config.index)
     _check_filter(config, served)
     _check_scorer(config, served)
     listing = listing_table(list_images(config.queries))

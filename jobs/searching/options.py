@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import FiniteFloat
 
 from jobs.command import JobConfig, option
+from rsir_core.models.regions import BoxRole
 from rsir_core.search.filter_options import JsonText
 from rsir_core.search.ranking_options import RankingOptions
 
@@ -17,7 +18,13 @@ class SearchConfig(RankingOptions, JobConfig):
     version: int | None = option("version of the index; default: the newest", None, ge=1)
     k: int = option("number of results", 10, ge=1, le=10_000)
     box: Annotated[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None, JsonText] = option(
-        "x0,y0,x1,y1 in pixels: the object to centre the key region on; default: the detector's", None
+        "x0,y0,x1,y1 in pixels: the object that is looked for; default: the detector's", None
+    )
+    box_as: BoxRole = option(
+        "what is described of a box: object (a square around it, with a margin, which finds single objects), centre "
+        "(the key region that is centred on it, which finds scenes), or auto (object if the index has regions of "
+        "objects, else centre)",
+        "auto",
     )
     geojson: bool = option("print the results as a STAC item collection (GeoJSON)", False)
     out: str | None = option(

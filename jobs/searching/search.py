@@ -29,9 +29,10 @@ def search(config: SearchConfig) -> Summary:
     index = rsir.open(config.index, config.version)
     try:
         hits = index.search(
-            config.image, config.k, box=config.box, classes=config.classes, bbox=config.bbox, polygon=config.polygon,
-            start=config.start, end=config.end, where=config.where,
+            config.image, config.k, box=config.box, box_as=config.box_as, classes=config.classes, bbox=config.bbox,
+            polygon=config.polygon, start=config.start, end=config.end, where=config.where,
             distance=config.distance, near_duplicates=config.near_duplicates, max_distance=config.max_distance,
+            regions=config.regions,
         )  # fmt: skip
     except QueryError as error:
         if error.kind == "invalid":
@@ -63,18 +64,22 @@ def _print(hits: rsir.SearchHits) -> None:
     width = None if sys.stdout.isatty() else PIPE_COLUMNS
     console, query = Console(width=width, highlight=False, markup=False), hits.query
     size = f", {query.width}×{query.height} pixels" if query.width else ""
-    found = f", object {query.object.name}" if query.object else ""
-    console.print(f"query: {hits.class_words}{size}{found}")
+    of_query = f", object {query.object.name}" if query.object else ""
+    console.print(f"query: {hits.class_words}{size}{of_query}")
     if hits.no_match:
         console.print("nothing in the index is like it; these are the nearest", style="yellow")
     table = Table(box=None, pad_edge=False)
-    for name in ("rank", "image", "class", "prob.", "weighted", "distance", "w query", "w row"):
-        is_text = name in ("image", "class")
+    names = ["rank", "image", "class", "prob.", "weighted", "distance", "w query", "w row"]
+    has_objects = any(hit.region_number for hit in hits)
+    for name in [*names, "found"] if has_objects else names:
+        is_text = name in ("image", "class", "found")
         table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for hit in hits:
         factors = (hit.weighted_distance, hit.distance, hit.query_weight, hit.candidate_weight)
         probability = f"{hit.probability:.1%}" if hit.class_name else ""
-        table.add_row(str(hit.rank), hit.image_id, hit.class_name, probability, *(f"{x:.3g}" for x in factors))
+        region = f"{hit.object.name} {list(hit.region)}" if hit.region_number and hit.object else "scene"
+        found = [region] if has_objects else []
+        table.add_row(str(hit.rank), hit.image_id, hit.class_name, probability, *(f"{x:.3g}" for x in factors), *found)
     console.print(table)
     console.print(f"{len(hits)} of {hits.served.images} images, version {hits.served.version}, by {hits.ranked_by}")
 

@@ -36,7 +36,7 @@ def gallery_html(hits: Sequence[Hit], query: Descriptor, caption: str, thumbnail
     size = (query.height, query.width) if query.height and query.width else None
     cards = [_card(thumbnail, query.region, size, f"<b>query</b>: {escape(caption)}")]
     cards += [
-        _card(jpeg, hit.region, (hit.height, hit.width), _caption(hit))
+        _card(jpeg, hit.region, (hit.height, hit.width) if hit.height else None, _caption(hit))
         for jpeg, hit in zip(pictures, shown, strict=True)
     ]
     more = f"<p>and {len(hits) - SHOWN} more</p>" if len(hits) > SHOWN else ""

@@ -29,7 +29,8 @@ class Hit:
         distance: Euclidean distance of the features.
         query_weight: 1 − probability that the query is of this image's class (eq. 6).
         candidate_weight: 1 − probability that this image is of the query's class (eq. 7).
-        region: the key region, in pixels.
+        region: the region that was found, in pixels: the key region, or the one around an object.
+        region_number: 0: the key region; 1, …: of the image's objects, the most confident first.
         object: the object that it is centred on; None: none was found.
         height: of the image, in pixels.
         width: of the image, in pixels.
@@ -53,6 +54,7 @@ class Hit:
     query_weight: float
     candidate_weight: float
     region: Region
+    region_number: int
     object: DetectedObject | None
     height: int
     width: int
@@ -71,7 +73,7 @@ class Hit:
         box, bbox, window, outline = row[schemas.OBJECT_BOX], row[schemas.BBOX], row[schemas.WINDOW], row[FOOTPRINT]
         found = box and DetectedObject(Box(**box), row[schemas.OBJECT_SCORE], row[schemas.OBJECT_CLASS])
         same = ("rank", "image_id", "uri", "probability", "weighted_distance", "distance", "query_weight",
-                "candidate_weight", "height", "width", "time", "crs", "cell", "covered",
+                "candidate_weight", "region_number", "height", "width", "time", "crs", "cell", "covered",
                 "same_picture")  # fmt: skip
         return cls(
             **{name: row[name] for name in same},

@@ -1,6 +1,8 @@
 """From what a user calls an image to its pixels."""
 
 import os
+from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,6 +24,13 @@ FORMS: Final = "a path, a URI, bytes of a file, a PIL image, or an array of H×W
 def is_image_like(value: Any) -> "TypeIs[ImageLike]":
     """Tell whether a value is one image, and no collection of some."""
     return isinstance(value, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+
+
+def is_vector(value: Any) -> "TypeIs[Sequence[float]]":
+    """Tell whether a value is one embedding: an array of one axis, or a list or tuple of numbers."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(x, Real) for x in value)
 
 
 def read_image(image: "ImageLike", max_pixels: int) -> Picture:

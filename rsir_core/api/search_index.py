@@ -1,45 +1,40 @@
 """An index opened for searching in this process, without Ray and without a server."""
 
-import json
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from rsir_core import schemas
 from rsir_core.api.collection import Collection
 from rsir_core.api.hit import Hit
 from rsir_core.api.hits import SearchHits
 from rsir_core.api.once import Once
-from rsir_core.api.pictures import FORMS, is_image_like, read_image
+from rsir_core.api.pictures import FORMS, is_image_like, is_vector, read_image
 from rsir_core.errors import QueryError
+from rsir_core.export.formats import export_index
 from rsir_core.imagery.picture import THUMBNAIL_SIDE, Picture, shrink
 from rsir_core.imagery.rgb import MAX_PIXELS
 from rsir_core.index.index import Index
 from rsir_core.index.labels import read_collections
-from rsir_core.index.layout import GEO
-from rsir_core.models.regions import Box
-from rsir_core.retrieval.describing import QueryDescriber, check_box
-from rsir_core.retrieval.near_duplicates import kinds_of, read_here
+from rsir_core.models.regions import BoxRole, DrawnBox
+from rsir_core.retrieval.describing import QueryDescriber, check_box, drawn_box, no_backbone
+from rsir_core.retrieval.near_duplicates import with_kinds
 from rsir_core.retrieval.partition_search import PartitionSearch
-from rsir_core.retrieval.query import Descriptor, ImageName, Ranked, Ranking
+from rsir_core.retrieval.query import Descriptor, ImageName, Ranking
 from rsir_core.retrieval.same_place import at_its_place, by_time
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import in_words
-from rsir_core.search.ranking_options import DistanceName, RankingOptions
-from rsir_core.storage.filesystem import writing
+from rsir_core.search.ranking_options import DistanceName, RankingOptions, RegionsName
 
 if TYPE_CHECKING:
     from rsir_core.api.pictures import ImageLike
     from rsir_core.api.scoring import RetrievalScores
+    from rsir_core.arrays import Floats
 
 TOGETHER: Final = 16  # images that are read and described at once
 
@@ -85,10 +80,11 @@ class SearchIndex:
 
     def search(  # noqa: PLR0913 -- each is one of the endpoint's fields
         self,
-        query: "ImageLike | Descriptor | Hit",
+        query: "ImageLike | Descriptor | Hit | Sequence[float] | Floats",
         k: int = 20,
         *,
         box: Sequence[float] | None = None,
+        box_as: BoxRole = "auto",
         classes: Sequence[str] | str | None = None,
         bbox: Sequence[float] | None = None,
         polygon: Sequence[Sequence[float]] | None = None,
@@ -98,15 +94,20 @@ class SearchIndex:
         distance: DistanceName = "auto",
         near_duplicates: bool = False,
         max_distance: float | None = None,
+        regions: RegionsName = "auto",
     ) -> SearchHits:
         """Rank the rows of the index for a query.
 
         Args:
             query: an image (path, URI, bytes of a file, PIL image, array of H×W×3 uint8), the id or URI of an indexed
-                image, a hit of another search, or a descriptor. A text is first looked for as a URI of the index, then
-                as a file, then as an image id.
+                image, a hit of another search, a descriptor, or an embedding (D numbers, an array or a list) by the
+                model that made the index's. A text is first looked for as a URI of the index, then as a file, then as
+                an image id.
             k: number of results.
-            box: x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's.
+            box: x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region.
+            box_as: what is described of a box: `object` (a square around it, with a margin, which finds single
+                objects), `centre` (the key region that is centred on it, which finds scenes), or `auto` (object if the
+                index has regions of objects, else centre).
             classes: only results of these classes.
             bbox: only footprints that meet west, south, east, north, in degrees.
             polygon: only footprints that meet the polygon of these corners, longitude and latitude each.
@@ -117,6 +118,8 @@ class SearchIndex:
                 classes fit the archive and the query's nearest rows are surely of its class, else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
             max_distance: only results up to this distance, of the one that ranks them.
+            regions: which regions of the images are searched: `key`, `objects` (of an index made with `--regions`),
+                `all`, or `auto` (all for a box that is described, else key). An image is found once, by its best.
 
         Raises:
             ImageError: the query cannot become a picture.
@@ -124,21 +127,19 @@ class SearchIndex:
         """
         asked = {"classes": classes, "bbox": bbox, "polygon": polygon, "start": start, "end": end, "where": where,
                  "k": k, "distance": distance, "near_duplicates": near_duplicates,
-                 "max_distance": max_distance}  # fmt: skip
+                 "max_distance": max_distance, "regions": regions}  # fmt: skip
         try:
             options = RankingOptions(**{name: _plain(value) for name, value in asked.items()})
-            ranking = Ranking.of(options, self._served)
-            given = None if box is None else Box(*box)
         except ValidationError as error:
             raise in_words(error) from error
-        except TypeError as error:
-            raise QueryError(f"the box {box!r} has not four edges; give x0, y0, x1, y1") from error
+        drawn = None if box is None else drawn_box(box, box_as, self._served.regions)
+        ranking = Ranking.of(options, self._served, drawn=drawn)
         rows = self._rows()
         allowed = rows.passing(ranking.filter)
-        descriptor, picture = self._describe_query(query, given)
+        descriptor, picture = self._describe_query(query, drawn)
         ranked = rows.rank(descriptor, ranking, allowed)
         if ranking.near_duplicates:
-            ranked = self._compared(ranked, picture)
+            ranked = with_kinds(ranked, picture, self._max_pixels)
         return SearchHits(self._served, ranking, ranked, b"" if picture is None else shrink(picture, THUMBNAIL_SIDE))
 
     def same_place(self, tile: "str | os.PathLike[str] | Hit", k: int = 1000) -> SearchHits:
@@ -168,6 +169,8 @@ class SearchIndex:
             ImageError: one of them cannot become a picture.
             QueryError: one of them is no image.
         """
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         remaining = iter([images] if is_image_like(images) else images)
         described: list[Descriptor] = []
         while together := [read_image(image, self._max_pixels) for image in islice(remaining, TOGETHER)]:
@@ -212,18 +215,29 @@ class SearchIndex:
         Raises:
             StorageError: it cannot be written.
         """
-        index = Index(self.uri)
-        with writing(os.fspath(path)) as file, pq.ParquetWriter(file, schemas.FEATURES, compression="zstd") as writer:
-            for part in index.feature_files(self.version):
-                writer.write_table(index.read_features(part)[0])
-            writer.add_key_value_metadata({"geo": json.dumps(GEO)})
+        export_index(Index(self.uri), self.version, os.fspath(path))
 
-    def _describe(self, pictures: list[Picture], boxes: list[Box | None]) -> list[Descriptor]:
+    def to_stac(self, folder: str | os.PathLike[str], *, source: str, licence: str = "proprietary") -> None:
+        """Write the embeddings, before the PCA, as GeoParquet with a STAC item and collection (embedding extension).
+
+        Args:
+            folder: path or URI of the folder: `embeddings.parquet`, `item.json`, `collection.json`.
+            source: URI of the imagery, to which the collection links as `emb:source-data`.
+            licence: of the embeddings: an SPDX identifier, `proprietary` or `various`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        from rsir_core.export.stac import export_stac  # noqa: PLC0415 -- who searches needs none of it
+
+        export_stac(Index(self.uri), self.version, os.fspath(folder), source, licence)
+
+    def _describe(self, pictures: list[Picture], boxes: list[DrawnBox | None]) -> list[Descriptor]:
         describer = self._describer()
         with self._describing:
             return describer.describe(pictures, boxes)
 
-    def _describe_query(self, query: Any, box: Box | None) -> tuple[Descriptor, Picture | None]:
+    def _describe_query(self, query: Any, box: DrawnBox | None) -> tuple[Descriptor, Picture | None]:
         """Return what a query is ranked by; and its picture, unless it is an indexed image as it is."""
         rows = self._rows()
         if isinstance(query, Descriptor):
@@ -231,10 +245,17 @@ class SearchIndex:
                 raise QueryError("box: a descriptor has no image to draw it on; give the image")
             query.check_fits(self._served)
             return rows.as_indexed(query) or query, None
+        if is_vector(query):
+            if box is not None:
+                raise QueryError("box: an embedding has no image to draw it on; give the image")
+            found = self._describer().of_vector(query)
+            return rows.as_indexed(found) or found, None
         stored = self._stored(query)
         if stored is not None and box is None:
             return stored, None
         source = query if stored is None or stored.uri is None else stored.uri
+        if not self._served.has_backbone:
+            raise no_backbone(self.uri)
         if not is_image_like(source):
             raise QueryError(f"the query is of type {type(query).__name__}; give {FORMS}, an image id, or a descriptor")
         picture = read_image(source, self._max_pixels)
@@ -242,7 +263,7 @@ class SearchIndex:
             check_box(picture, box)
         (found,) = self._describe([picture], [box])
         if stored is not None:  # another key region of an indexed image
-            return replace(found, image_id=stored.image_id, uri=stored.uri), picture
+            return replace(rows.averaged(found), image_id=stored.image_id, uri=stored.uri), picture
         return rows.as_indexed(found) or found, picture
 
     def _stored(self, query: Any) -> Descriptor | None:
@@ -264,17 +285,6 @@ class SearchIndex:
                 f"{text} is no file, and no image of {self.uri} by its id; give the path of one", "unknown"
             )
         return by_id
-
-    def _compared(self, ranked: Ranked, picture: Picture | None) -> Ranked:
-        """Add to each row what its picture is to the query's."""
-        read = partial(read_here, max_pixels=self._max_pixels)
-        uris = ranked.rows[schemas.URI].to_pylist()
-        if picture is None and ranked.query.uri is not None:
-            (found,) = read([ranked.query.uri])
-            picture = found if isinstance(found, Picture) else None
-        kinds = [None] * len(uris) if picture is None else kinds_of(picture.pixels, uris, read)
-        field = schemas.RESULTS.field(schemas.SAME_PICTURE)
-        return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))
 
 
 def _plain(value: Any) -> Any:

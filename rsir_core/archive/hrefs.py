@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 from rsir_core.archive.listing import etag_of
 from rsir_core.imagery.composite import scene_end
 from rsir_core.imagery.tile_uri import parse_tile
+from rsir_core.storage.signing import SignedUri
 
 _ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, digits and -._
 
@@ -14,7 +15,8 @@ _ALLOWED: Final = "/:@!$&'()*+,;=~"  # in the path of a URI, besides letters, di
 def href_of(uri: str) -> str:
     """Percent-encode the name of a file or a tile as a URI."""
     if _is_http(uri):  # already encoded, and perhaps signed
-        return uri
+        signed = SignedUri.parse(uri)
+        return uri if signed is None else signed.url
     scene, fragment = _scene_and_fragment(uri)
     protocol, mark, path = scene.partition("://") if "://" in scene else ("", "", scene)
     return f"{protocol}{mark}{quote(path, safe=_ALLOWED)}{fragment}"
@@ -46,7 +48,7 @@ def as_it_lies(href: str) -> str:
 
 
 def _is_http(href: str) -> bool:
-    return href.startswith(("http:", "https:"))
+    return href.startswith(("http:", "https:")) or SignedUri.parse(href) is not None
 
 
 def _scene_and_fragment(href: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from rsir_core.errors import ArchiveError
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
 from rsir_core.imagery.composite import Channel
 from rsir_core.storage.filesystem import links_of
+from rsir_core.storage.signing import SignedUri
 
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 ROLES: Final = ("visual", "data", "overview")  # of assets, in order of preference
@@ -32,6 +33,9 @@ class ItemSelection:
         collections: ids of allowed collections.
         asset: key of the asset to read; None: `visual`, else the only image of the best role.
         bands: bands that are read in place of one asset, from the assets that have them.
+        cql2: of an API: filter in CQL2, as text or as JSON.
+        max_items: how many items are taken.
+        sign: name of the signer of the assets' URLs (see `storage.signing`).
     """
 
     start: datetime | None = None
@@ -40,6 +44,9 @@ class ItemSelection:
     collections: tuple[str, ...] | None = None
     asset: str | None = None
     bands: BandChoice | None = None
+    cql2: str | None = None
+    max_items: int | None = None
+    sign: str | None = None
 
     def takes(self, item: pystac.Item) -> bool:
         """Tell whether an item is selected; an item that lacks a property asked for is not."""
@@ -68,11 +75,11 @@ def image_file(item: pystac.Item, wanted: ItemSelection, catalogue: str) -> Imag
     channels = _channels(item, wanted)
     if channels is None:
         asset = _asset(item, wanted.asset)
-        href = _place(asset, item, catalogue)
+        href = _place(asset, item, catalogue, wanted.sign)
         etag, size = _etag(asset, item, href)
         return ImageFile(_id(item, href), href, f"{etag}@{first}", size, first)
     assets = {channel.uri: item.assets[channel.uri] for channel in channels if channel.missing is None}
-    places = {key: _place(asset, item, catalogue) for key, asset in assets.items()}
+    places = {key: _place(asset, item, catalogue, wanted.sign) for key, asset in assets.items()}
     stored = [_etag(asset, item, places[key]) for key, asset in assets.items()]
     placed = [channel._replace(uri=places.get(channel.uri, channel.uri)) for channel in channels]
     found = composite_file(_id(item, next(iter(places.values()))), placed, stored, wanted.bands)
@@ -99,13 +106,15 @@ def _id(item: pystac.Item, href: str) -> str:
     return f"{item.collection_id}/{name}" if item.collection_id else name
 
 
-def _place(asset: pystac.Asset, item: pystac.Item, catalogue: str) -> str:
-    """Return the URI of an asset's file."""
+def _place(asset: pystac.Asset, item: pystac.Item, catalogue: str, sign: str | None) -> str:
+    """Return the URI of an asset's file, without a signature."""
     asset.href = without_marks(asset.href)
     href = asset.get_absolute_href() if item.get_self_href() else None
     href = href or make_absolute_href(asset.href, catalogue, start_is_dir=False)
     if _is_remote(catalogue) and not all(_is_remote(link) for link in links_of(href)):
         raise ArchiveError(f"{catalogue}: item {item.id} is the local file {href}; a remote catalogue may not name one")
+    if sign is not None and href.startswith(("http:", "https:")):
+        return str(SignedUri(sign, href.partition("?")[0]))
     return as_it_lies(href)
 
 

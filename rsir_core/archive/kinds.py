@@ -1,9 +1,15 @@
 """Tell kinds of archives by their URIs, and what is chosen of one; nothing is opened, nothing heavy imported."""
 
+import re
 from typing import Final, Literal, NamedTuple
 
-ArchiveKind = Literal["files", "items"]
+ArchiveKind = Literal["files", "document", "api", "geoparquet"]
+SignerName = Literal["planetary-computer"]
 _DOCUMENTS: Final = (".json", ".geojson")
+_TABLES: Final = (".parquet", ".geoparquet")
+_API: Final = re.compile(
+    r"(?P<root>https?://[^?#]+?)/(?:search|collections/(?P<collection>[^/?#]+)(?:/items)?)/?(?:\?.*)?"
+)
 
 
 class BandChoice(NamedTuple):
@@ -19,8 +25,19 @@ class BandChoice(NamedTuple):
 
 
 def kind_of(archive: str) -> ArchiveKind:
-    """Tell what an archive is by its URI: a folder or a file of images, or a STAC document."""
-    return "items" if archive.lower().endswith(_DOCUMENTS) else "files"
+    """Tell what an archive is by its URI: a folder or a file of images, a STAC document or API, or stac-geoparquet."""
+    name = archive.lower().rstrip("/")
+    if name.endswith(_DOCUMENTS):
+        return "document"
+    if name.endswith(_TABLES):
+        return "geoparquet"
+    return "files" if api_parts(archive) is None else "api"
+
+
+def api_parts(url: str) -> tuple[str, str | None] | None:
+    """Split the URL of a STAC API's collection or search into root and collection; None for other URIs."""
+    found = _API.fullmatch(url)
+    return found and (found["root"], found["collection"])
 
 
 def is_band_pattern(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +15,18 @@ from fsspec.utils import tokenize
 from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.s3_listing import Bucket, quick
+from rsir_core.storage.signed_file import with_renewal
+from rsir_core.storage.signing import SignedUri
 
 EXTENSIONS: Final = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c",
-    ".jpc", ".jpx", ".jpf", ".gif", ".bmp",
+    ".jpc", ".jpx", ".jpf", ".gif", ".bmp", ".vrt",
 ])  # fmt: skip
 _ETAGS: Final = (
     "ETag", "etag", "md5Hash", "LastModified", "last_modified", "modified", "updated", "mtime", "modify",
     "modificationTime",
 )  # fmt: skip
-_TILE: Final = re.compile(r"#(xywh=[\d,]*|cell=[0-3]*)$")  # what makes a scene's id the id of a tile
+_CUBES: Final = (".nc", ".nc4", ".zarr", ".hdf", ".hdf5", ".h5", ".he5", ".grib", ".grib2")
 THREADS: Final = 16  # folders listed at once, and listings held ahead
 # Folders without imagery: the log of a Delta table beside the images, and what macOS adds to zip files.
 _SKIPPED: Final = ("_delta_log", "__MACOSX")
@@ -66,6 +67,9 @@ def list_images(archive: str) -> Iterator[ImageFile]:
         ArchiveError: the archive is missing, denied, empty, or of a protocol that is not installed. An unreadable
             subfolder of the archive itself is an error too: if it were skipped, its images would count as gone.
     """
+    if archive.lower().rstrip("/").endswith(_CUBES):
+        what = "is a multi-dimensional file, of which no picture is read; translate its bands to GeoTIFF"
+        raise ArchiveError(f"{archive} {what} (gdal_translate, or xarray with rioxarray)")
     fs, root = _open(archive)
     try:
         info = fs.info(root)
@@ -85,12 +89,21 @@ def etag_of(uri: str) -> tuple[str, int]:
         OSError: the file is missing or denied; stores may raise other errors.
         StorageError: the protocol is unknown, or not installed.
     """
-    fs, path = file_system(uri, use_listings_cache=False)
-    info = fs.info(path)
+    signed = SignedUri.parse(uri)
+    if signed is not None:
+        fs, info = with_renewal(signed, _info_of)
+        info = {**info, "name": signed.url, "url": signed.url}  # which its etag may be made of
+    else:
+        fs, info = _info_of(uri)
     if info["type"] == "directory":
         raise IsADirectoryError(uri)
-    file = _image_file(fs, uri, path.rpartition("/")[0], _followed(fs, info))
+    file = _image_file(fs, uri, info["name"].rpartition("/")[0], _followed(fs, info))
     return file.etag, file.size
+
+
+def _info_of(uri: str) -> tuple[Any, Mapping[str, Any]]:
+    fs, path = file_system(uri, use_listings_cache=False)
+    return fs, fs.info(path)
 
 
 class Root(NamedTuple):
@@ -107,8 +120,8 @@ def root_of(uri: str, image_id: str) -> Root | None:
     """Find the root of the archive of an image or tile; None if the URI does not contain the id."""
     place = uri.partition("::")[0].rfind(image_id)  # not in the name of the file that holds it
     if place < 0 and (place := uri.rfind(image_id)) < 0:
-        scene = _TILE.sub("", image_id)  # of a composite's tile: its fragment stands between the two
-        return root_of(uri, scene) if scene != image_id and "::" not in uri else None
+        scene, mark, _ = image_id.rpartition("#xywh=" if "#xywh=" in image_id else "#cell=")  # of a composite's tile
+        return root_of(uri, scene) if mark and "::" not in uri else None
     end = place + len(image_id)
     _, chain, rest = uri[end:].partition("::")
     return Root(uri[:place], chain + rest)

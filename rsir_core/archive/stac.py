@@ -13,7 +13,9 @@ from pystac.stac_io import DefaultStacIO
 
 from rsir_core.archive.hrefs import href_of
 from rsir_core.archive.items import ItemSelection, image_file
+from rsir_core.archive.kinds import kind_of
 from rsir_core.archive.listing import ImageFile
+from rsir_core.archive.stac_api import api_items
 from rsir_core.errors import ArchiveError
 
 CONCURRENT_ITEMS: Final = 16  # read at once; each mostly waits for its store
@@ -31,7 +33,9 @@ class _Files(DefaultStacIO):
 
 
 def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
-    """List the selected asset of each selected item of a catalogue, collection or item collection, with its time.
+    """List the selected asset, or bands, of each selected item of a catalogue, with its time.
+
+    The catalogue is a document (catalogue, collection or item collection), an API, or stac-geoparquet.
 
     The image id combines the ids of collection and item. The etag is the checksum or time of update in the catalogue,
     else the store's etag. Only a few items are held at a time. An item that several catalogues link to counts once.
@@ -44,15 +48,19 @@ def list_items(catalogue: str, wanted: ItemSelection) -> Iterator[ImageFile]:
     catalogue = catalogue if "://" in catalogue else str(Path(catalogue).absolute())
     seen: set[str] = set()
     files = _Files()
-    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files)):
+    for file in _ahead(lambda source: _listed(source, files, wanted, catalogue), _items(catalogue, files, wanted)):
         if file is None:
             continue
         if file.image_id in seen:
             raise ArchiveError(f"{catalogue} has two items {file.image_id!r}; give one of them another id")
         seen.add(file.image_id)
         yield file
+        if len(seen) == wanted.max_items:
+            return
     if not seen:
-        raise ArchiveError(f"{catalogue} has no item that is wanted; check --start, --end, --bbox and --collections")
+        raise ArchiveError(
+            f"{catalogue} has no item that is wanted; check --start, --end, --bbox, --collections and --cql2"
+        )
 
 
 def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) -> Iterator[ImageFile | None]:
@@ -67,9 +75,17 @@ def _ahead(do: Callable[[Source], ImageFile | None], sources: Iterable[Source]) 
             yield under_way.popleft().result()
 
 
-def _items(catalogue: str, files: _Files) -> Iterator[Source]:
-    """Yield the items of a document, or their hrefs."""
+def _items(catalogue: str, files: _Files, wanted: ItemSelection) -> Iterator[Source]:
+    """Yield the items of a catalogue of any kind, or their hrefs."""
     try:
+        if (kind := kind_of(catalogue)) == "api":
+            yield from api_items(catalogue, wanted)
+            return
+        if kind == "geoparquet":
+            from rsir_core.archive.stac_geoparquet import parquet_items  # noqa: PLC0415 -- brings pandas
+
+            yield from parquet_items(catalogue, wanted)
+            return
         document = files.read_json(catalogue)
         if document.get("type") == "FeatureCollection":
             if any(link.get("rel") == "next" for link in document.get("links", [])):

@@ -9,7 +9,7 @@ from rsir_core.backend.batch import BATCH, GPU_BATCH, Batcher, each
 from rsir_core.backend.protocol import CompareRequest, DescribeRequest
 from rsir_core.backend.version_cache import VersionCache, load_newest
 from rsir_core.imagery.picture import PROBE, Picture
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.describing import QueryDescriber, with_preview
 from rsir_core.retrieval.query import Descriptor, Likeness
 from rsir_core.retrieval.served_version import read_version
@@ -40,7 +40,7 @@ class ReadPicture(NamedTuple):
 
     describer: QueryDescriber
     picture: Picture
-    box: Box | None = None
+    box: DrawnBox | None = None
     preview: bool = False
 
 
@@ -80,13 +80,16 @@ class DescriberWorker:
 
     async def check_health(self) -> None:
         """Raise if queries fail; called by Ray Serve, which replaces a replica that fails or does not answer."""
-        await self._batch(ReadPicture(self._versions.newest, PROBE))
+        if self._versions.newest.has_backbone:
+            await self._batch(ReadPicture(self._versions.newest, PROBE))
 
     async def _describe(self, request: DescribeRequest) -> Descriptor | Exception:
         loop = asyncio.get_running_loop()
         try:
+            if isinstance(request.source, tuple):
+                return await asyncio.to_thread(self._versions.get(request.version).of_vector, request.source)
             async with self._decoding:  # what a few bytes may become is known once it is decoded
-                read = await loop.run_in_executor(self._decoders, self._read, request)
+                read = await loop.run_in_executor(self._decoders, self._read, request, request.source)
                 is_large = read.picture.pixels.size > LARGE_PICTURE
                 described = await self._batch(read) if is_large else None
             described = described or await self._batch(read)
@@ -94,9 +97,9 @@ class DescriberWorker:
         except Exception as error:  # this request's alone
             return error
 
-    def _read(self, request: DescribeRequest) -> ReadPicture:
+    def _read(self, request: DescribeRequest, source: bytes | str) -> ReadPicture:
         describer = self._versions.get(request.version)
-        return ReadPicture(describer, describer.read(request.source, request.box), request.box, request.preview)
+        return ReadPicture(describer, describer.read(source, request.box), request.box, request.preview)
 
     def _compare(self, request: CompareRequest) -> list[Likeness | None]:
         return self._versions.get(request.version).compare(request.source, request.uris)

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import DrawnBox
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts
-from rsir_core.retrieval.query import Descriptor, ImageName, Likeness, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import (
+    Descriptor,
+    ImageName,
+    Likeness,
+    NearRow,
+    Neighbour,
+    Query,
+    Ranked,
+    Ranking,
+    SearchedRegions,
+)
 from rsir_core.retrieval.scored_rows import ScoredPage, ScoredQuery
 
 if TYPE_CHECKING:  # brings the search, which only searchers need
@@ -23,11 +33,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class DescribeRequest(NamedTuple):
-    """Ask for the descriptor of a picture, as the models of a version describe it."""
+    """Ask for the descriptor of a picture, as the models of a version describe it, or of an embedding."""
 
     version: int
-    source: bytes | str  # an upload, or the URI of an indexed image
-    box: Box | None = None  # the object to centre the key region on; None: the detector's
+    source: bytes | str | tuple[float, ...]  # an upload, the URI of an indexed image, or an embedding
+    box: DrawnBox | None = None  # what is described; None: the key region, by the detector
     preview: bool = False  # whether the picture and all of its objects are wanted too
 
 
@@ -63,6 +73,7 @@ class RankRequest(NamedTuple):
         query = rows.as_indexed(self.query) if self.resolve else self.query
         if query is None or isinstance(query, ImageName):
             return None
+        query = rows.averaged(query)
         return rows.rank(query, self.ranking, rows.passing(self.ranking.filter))
 
 
@@ -71,10 +82,22 @@ class NeighboursRequest(NamedTuple):
 
     version: int
     query: Descriptor
+    regions: SearchedRegions = "key"
 
     def answer(self, rows: "PartitionSearch") -> list[Neighbour]:
         """Find the nearest of a share of the rows."""
-        return rows.neighbours(self.query)
+        return rows.neighbours(self.query, self.regions)
+
+
+class NearRowsRequest(NamedTuple):
+    """Ask for the rows nearest to a query that its feature is averaged with, and how many that are."""
+
+    version: int
+    query: Descriptor
+
+    def answer(self, rows: "PartitionSearch") -> tuple[int, list[NearRow]]:
+        """Find the nearest of a share of the rows."""
+        return rows.served.neighbours, rows.near_rows(self.query)
 
 
 class ResolveRequest(NamedTuple):

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
+from rsir_core.arrays import Floats
 from rsir_core.backend.batch import BATCH, Batcher, alone
 from rsir_core.backend.protocol import (
     CellsRequest,
@@ -18,6 +20,7 @@ from rsir_core.backend.protocol import (
     Describer,
     DescribeRequest,
     ImagesRequest,
+    NearRowsRequest,
     NeighboursRequest,
     PartitionRequest,
     RankRequest,
@@ -38,8 +41,9 @@ from rsir_core.retrieval.answers import (
     merge_summaries,
 )
 from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
-from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking
+from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking, average
 from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
+from rsir_core.retrieval.served_version import ServedVersion
 
 T = TypeVar("T")
 
@@ -84,7 +88,7 @@ class Router:
             ImageError: it cannot become a picture.
             QueryError: the box is empty or reaches outside the picture.
         """
-        is_slow = isinstance(request.source, str) or len(request.source) > SMALL
+        is_slow = isinstance(request.source, str) or (isinstance(request.source, bytes) and len(request.source) > SMALL)
         return await (alone(self._describer.describe, request) if is_slow else self._describe(request))
 
     async def compare(self, request: CompareRequest) -> list[Likeness | None]:
@@ -102,7 +106,8 @@ class Router:
             QueryError: one names an image that is not in the index.
         """
         parts = await self._ask(ResolveRequest(version, queries), len(queries) <= LIGHT_ROWS)
-        return [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
+        found = [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
+        return [await self._averaged(version, query) for query in found]
 
     async def rank(self, request: RankRequest) -> Ranked:
         """Rank the rows for a query; where one searcher has all of them, in one call.
@@ -113,8 +118,10 @@ class Router:
         if request.resolve and len(self._searchers) > 1:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
+        if isinstance(request.query, Descriptor) and len(self._searchers) > 1:
+            request = request._replace(query=await self._averaged(request.version, request.query))
         if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
-            near = await self._ask(NeighboursRequest(request.version, request.query))
+            near = await self._ask(NeighboursRequest(request.version, request.query, request.ranking.regions))
             request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]
@@ -153,10 +160,20 @@ class Router:
             return None
         return merge_cells(await self._ask(CellsRequest(version, cell_size(bounds)), is_light=False))
 
-    async def probe(self, version: int) -> None:
+    async def probe(self, served: ServedVersion) -> None:
         """Run a tiny query; raises where it fails."""
-        query = await self.describe(DescribeRequest(version, PROBE_UPLOAD))
-        await self.rank(RankRequest(version, query, Ranking(1)))
+        if served.has_backbone:
+            query = await self.describe(DescribeRequest(served.version, PROBE_UPLOAD))
+        else:
+            query = Descriptor(None, None, np.zeros(served.dimensions, np.float32), _even(len(served.classes)))
+        await self.rank(RankRequest(served.version, query, Ranking(1)))
+
+    async def _averaged(self, version: int, query: Descriptor) -> Descriptor:
+        """Average a query's feature with the nearest of all rows, where that is yet to be done."""
+        if not query.needs_average:
+            return query
+        parts = await self._ask(NearRowsRequest(version, query))
+        return average(query, chain.from_iterable(near for _, near in parts), parts[0][0])
 
     async def _ask(self, request: PartitionRequest[T], is_light: bool = True) -> Sequence[T]:
         """Return what each searcher answers, with other requests if it is light."""
@@ -164,6 +181,10 @@ class Router:
             answers: list[T] = await asyncio.gather(*(answer(request) for answer in self._answers))
             return answers
         return await asyncio.gather(*(alone(searcher.answer, request) for searcher in self._searchers))
+
+
+def _even(classes: int) -> Floats:
+    return np.full(classes, 1 / max(classes, 1), np.float32)
 
 
 def _best(query: Query, matches: Sequence[Match | None]) -> Descriptor:

@@ -112,7 +112,7 @@ def _add_state(
         async with versions.lend(None) as served:
             version = served.version
             if version not in probes:
-                probes[version] = asyncio.create_task(router.probe(version))
+                probes[version] = asyncio.create_task(router.probe(served))
                 probes[version].add_done_callback(lambda _: probes.pop(version))
             await asyncio.shield(probes[version])
             return {"status": "ok", "version": version}
@@ -137,6 +137,8 @@ def _add_state(
             "pca": served.pca,
             "classes_fit": served.classes_fit,
             "has_detector": served.has_detector,
+            "regions": served.regions,
+            "has_backbone": served.has_backbone,
             "tau": served.tau,
             "open_in": page.open_in,
             "basemap": page.basemap,

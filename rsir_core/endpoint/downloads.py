@@ -72,7 +72,7 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
         """
         asked, upload = await read_search(request, larger)
         async with versions.lend(asked.version) as served:
-            ranking = Ranking.of(asked, served, asked.offset)
+            ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
         return await files.respond(ranked_rows(ranked.rows, ranking.offset), "results", kind)
 

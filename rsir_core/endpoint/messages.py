@@ -99,6 +99,7 @@ class ResultJson(RowJson):
     query_weight: float
     candidate_weight: float
     probability: float
+    region_number: int  # 0: its key region was found; from 1 on: the region of so manieth of its objects
     same_picture: NotRequired[Likeness | None]  # with `near_duplicates`: told from pixels; null: it was not looked at
 
 
@@ -138,6 +139,8 @@ class IndexJson(TypedDict):
     pca: str
     classes_fit: bool  # whether the classes mean something in this archive, so that `auto` may rank by them
     has_detector: bool
+    regions: int  # of each image that are searched at most: the key region, and those of objects
+    has_backbone: bool  # false: somebody else made the embeddings, and uploads are refused
     tau: float
     open_in: str | None  # address of another viewer, with fields to fill in; null: none is configured
     basemap: (

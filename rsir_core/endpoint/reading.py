@@ -16,7 +16,9 @@ from rsir_core.endpoint.request import SearchRequest
 from rsir_core.errors import QueryError
 from rsir_core.search.filter_options import in_words
 
-SOURCES: Final = frozenset({"image_id", "uri", "feature", "class_probabilities"})  # of a query, but for an upload
+SOURCES: Final = frozenset(
+    {"image_id", "uri", "feature", "class_probabilities", "vector"}
+)  # of a query, but for an upload
 JSON: Final = "application/json"
 JSON_BYTES: Final = 1_000_000  # a descriptor of 2,048 dimensions and 100 examples have a tenth of it
 
@@ -84,15 +86,15 @@ def _content_type(request: Request) -> str:
 
 
 def _check(asked: SearchRequest, upload: bytes | None, limits: Limits) -> None:
-    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature))
+    named = sum(given is not None for given in (upload, asked.image_id, asked.uri, asked.feature, asked.vector))
     if named > 1 or (named == 0 and not asked.positive):
         raise QueryError(
-            "give exactly one of `image` (a file, in a form), `image_id`, `uri` and `feature` (in JSON), or none of "
-            "them and `positive` examples"
+            "give exactly one of `image` (a file, in a form), `image_id`, `uri`, `vector` and `feature` (in JSON), or "
+            "none of them and `positive` examples"
         )
     if (asked.feature is None) != (asked.class_probabilities is None):
         raise QueryError("a ready descriptor is `feature` and `class_probabilities`; give both")
-    if asked.box is not None and (named == 0 or asked.feature is not None):
+    if asked.box is not None and (named == 0 or asked.feature is not None or asked.vector is not None):
         raise QueryError("box: there is no image to draw it on; give one with `image`, `image_id` or `uri`")
     if asked.same_place and asked.image_id is None and asked.uri is None:
         raise QueryError("same_place: an upload is at no place; give `image_id` or `uri` of an indexed tile")
@@ -177,7 +179,8 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "bytes with the rest of the request",
     }
     stored = [_body(fields, [name], absent=SOURCES - {name}) for name in ("image_id", "uri")]
-    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "box", "same_place"})
+    ready = _body(fields, ["feature", "class_probabilities"], absent={"image_id", "uri", "vector", "box", "same_place"})
+    vector = _body(fields, ["vector"], absent=(SOURCES | {"box", "same_place"}) - {"vector"})
     examples = _body(fields, ["positive"], absent=SOURCES | {"box", "same_place"})
     examples["properties"]["positive"] |= {"minItems": 1}
     upload = _body(fields | {"image": image}, ["image"], absent=SOURCES | {"same_place"})
@@ -185,7 +188,7 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "required": True,
         "content": {
             "multipart/form-data": {"schema": upload},
-            "application/json": {"schema": {"oneOf": [*stored, ready, examples]}},
+            "application/json": {"schema": {"oneOf": [*stored, ready, vector, examples]}},
         },
     }
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from rsir_core.models.regions import Box
+from rsir_core.models.regions import Box, BoxRole, DrawnBox
 from rsir_core.retrieval.query import Descriptor
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.filter_options import LONGEST, JsonText
@@ -32,15 +32,26 @@ class SearchRequest(RankingOptions):
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
     ] = None
+    vector: Annotated[
+        Annotated[list[Number], MANY] | None,
+        JsonText,
+        Field(description="an embedding (D numbers) by the model that made the index's, before the PCA"),
+    ] = None
     positive: Annotated[Ids, JsonText, Field(description="ids of indexed images that are relevant")] = ()
     negative: Annotated[Ids, JsonText, Field(description="ids of indexed images that are not relevant")] = ()
     box: Annotated[
         tuple[Number, Number, Number, Number] | None,
         JsonText,
-        Field(
-            description="x0, y0, x1, y1 in pixels: the object to centre the key region on, in place of the detector's"
-        ),
+        Field(description="x0, y0, x1, y1 in pixels: the object that is looked for, in place of the key region"),
     ] = None
+    box_as: Annotated[
+        BoxRole,
+        Field(
+            description="what is described of a box: object (a square around it, with a margin, which finds single "
+            "objects), centre (the key region that is centred on it, which finds scenes), or auto (object if the index "
+            "has regions of objects, else centre)"
+        ),
+    ] = "auto"
     same_place: Annotated[
         bool,
         Field(
@@ -67,10 +78,9 @@ class SearchRequest(RankingOptions):
         """Tell whether images of the index are marked as good or bad."""
         return bool(self.positive or self.negative)
 
-    @property
-    def given_box(self) -> Box | None:
-        """The box as one."""
-        return None if self.box is None else Box(*self.box)
+    def drawn_on(self, served: ServedVersion) -> DrawnBox | None:
+        """Return the box, and what is described of it for a version."""
+        return None if self.box is None else DrawnBox.of(Box(*self.box), self.box_as, served.regions)
 
     def ready_descriptor(self, served: ServedVersion) -> Descriptor:
         """Return `feature` and `class_probabilities`, once they are known to fit the served version.

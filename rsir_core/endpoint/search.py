@@ -47,7 +47,7 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
         """Rank, and answer in the form that the client accepts."""
         asked, upload = await read_search(request, limits)
         async with versions.lend(asked.version) as served:
-            ranking = Ranking.of(asked, served, asked.offset)
+            ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
             if GEOJSON in request.headers.get("accept", ""):
                 return Response(item_collection(ranking, ranked), media_type=GEOJSON)
@@ -83,12 +83,13 @@ class Search:
         else:
             with entry.timed("describe"):
                 query = await self._describe(asked, upload)
-        resolve = isinstance(query, ImageName) or (upload is not None and not asked.has_examples)
+        is_new = upload is not None or asked.vector is not None
+        resolve = isinstance(query, ImageName) or (is_new and not asked.has_examples)
         with entry.timed("rank"):
             ranked = await self._router.rank(RankRequest(self._served.version, query, ranking, resolve))
         if upload is not None:
             entry.found_object = ranked.query.object is not None
-        elif asked.preview and ranked.query.uri is not None and not asked.box:
+        elif asked.preview and ranked.query.uri is not None and not asked.box and self._served.has_backbone:
             with entry.timed("describe"):
                 ranked = ranked._replace(query=await self._with_preview(ranked.query))
         source = upload or ranked.query.uri
@@ -102,19 +103,22 @@ class Search:
         base = await self._base(asked, upload)
         if base is not None and not asked.has_examples:
             return base
-        if base is not None and upload is not None:
+        if base is not None and (upload is not None or asked.vector is not None):
             (base,) = await self._resolve(base)
         names = [ImageName("image_id", name) for name in (*asked.positive, *asked.negative)]
         found = [Example(e.feature, e.class_probabilities) for e in await self._resolve(*names)]
         own = Example(base.feature, base.class_probabilities) if base else None
         feature, p = refine(own, found[: len(asked.positive)], found[len(asked.positive) :])
-        return replace(base or Descriptor(None, None, feature, p), feature=feature, class_probabilities=p)
+        moved = base or Descriptor(None, None, feature, p)
+        return replace(moved, feature=feature, class_probabilities=p, unaveraged=None, needs_average=False)
 
     async def _base(self, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
         """Describe the image that is asked with; None: there are examples only."""
-        version, box = self._served.version, asked.given_box
+        version, box = self._served.version, asked.drawn_on(self._served)
         if upload is not None:
             return await self._router.describe(DescribeRequest(version, upload, box, asked.preview))
+        if asked.vector is not None:
+            return await self._router.describe(DescribeRequest(version, tuple(asked.vector)))
         if asked.feature is not None:
             return asked.ready_descriptor(self._served)
         name = _named(asked)

@@ -34,7 +34,7 @@ def find_duplicates(
     if place:
         features, place = features.take(pa.array(sorted(place))), dict(enumerate(place[row] for row in sorted(place)))
     ids, uris = (features[name].to_pylist() for name in (schemas.IMAGE_ID, schemas.URI))
-    near = near_pairs(schemas.to_matrix(features[schemas.FEATURE]))
+    near = near_pairs(schemas.unaveraged_features(features))
     wanted = sorted({row for pair in near for row in pair})
     looks = dict(
         zip(wanted, signatures_of([uris[row] for row in wanted], partial(pictures_of, reading=reading)), strict=True)

@@ -15,6 +15,7 @@ import shapely
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.geo.bounding_box import BoundingBox, arcs
+from rsir_core.index.index import Index
 from rsir_core.index.layout import GEO
 from rsir_core.storage.filesystem import writing
 
@@ -60,6 +61,18 @@ def export_rows(rows: pa.Table, uri: str) -> None:
         write_file(rows, path, kind)
         with path.open("rb") as written:
             shutil.copyfileobj(written, file)
+
+
+def export_index(index: Index, version: int, uri: str) -> None:
+    """Write the rows of a version as one GeoParquet file, which appears when it is complete.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with writing(uri) as file, pq.ParquetWriter(file, schemas.FEATURES, compression="zstd") as writer:
+        for part in index.feature_files(version):
+            writer.write_table(index.read_features(part)[0])
+        writer.add_key_value_metadata({"geo": json.dumps(GEO)})
 
 
 def write_file(rows: pa.Table, path: Path, kind: Format) -> None:

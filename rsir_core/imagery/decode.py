@@ -51,6 +51,7 @@ from rsir_core.imagery.rgb import (
 )
 from rsir_core.imagery.scene_file import JPEG_2000, TIFF, open_scene
 from rsir_core.imagery.tile_uri import CellTile, orientation_of_scene, parse_tile, read_tile, read_whole
+from rsir_core.imagery.vrt_file import is_vrt
 from rsir_core.storage.reading import read_file
 
 MAX_SCANS: Final = 100  # of a JPEG, GDAL's limit; encoders write about ten. Each is a pass over all pixels
@@ -118,10 +119,10 @@ class Pictures:
 
 def _read_image(uri: str, max_pixels: int) -> Picture:
     composite = Composite.parse(uri)
-    if composite is None:
+    if composite is None and not is_vrt(uri):
         return decode(read_file(uri, PER_PIXEL * max_pixels), uri, max_pixels)
     with open_scene(uri) as dataset:
-        return _picture(read_whole(dataset, uri, composite.stretch, max_pixels))
+        return _picture(read_whole(dataset, uri, None if composite is None else composite.stretch, max_pixels))
 
 
 @cache

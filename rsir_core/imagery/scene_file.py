@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Final, Self
@@ -13,7 +13,8 @@ from rsir_core.errors import ImageError
 from rsir_core.imagery.composite import Channel, Composite
 from rsir_core.imagery.composite_vrt import OpenBand, vrt_of
 from rsir_core.imagery.rgb import GDAL, quiet, refusal, refused
-from rsir_core.storage.reading import open_file, reading
+from rsir_core.imagery.vrt_file import MAX_BYTES, is_vrt, sources_of
+from rsir_core.storage.reading import open_file, read_file, reading
 
 TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_2000: Final = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
@@ -35,8 +36,8 @@ class _Handle:
     It keeps the exceptions that reading raises, with the file's URI; GDAL would only report that reading failed.
     """
 
-    def __init__(self, file: BinaryIO, uri: str, faults: list[tuple[str, Exception]]) -> None:
-        self._file, self._uri, self._faults, self._at = file, uri, faults, 0
+    def __init__(self, file: BinaryIO, uri: str, faults: list[tuple[str, Exception]], is_owner: bool = False) -> None:
+        self._file, self._uri, self._faults, self._at, self._is_owner = file, uri, faults, 0, is_owner
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -56,7 +57,9 @@ class _Handle:
         return self._at
 
     def close(self) -> None:
-        """Do nothing: `open_scene` closes the file."""
+        """Close the file, unless `open_scene` does."""
+        if self._is_owner:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -67,19 +70,23 @@ class _Handle:
 
 @contextmanager
 def open_scene(uri: str) -> Iterator[Any]:
-    """Open a TIFF, a JPEG 2000 or a composite of such as a rasterio dataset, to read windows; GDAL opens no other file.
+    """Open a TIFF, a JPEG 2000, a composite or a VRT of such as a rasterio dataset; GDAL opens no other file.
 
     Raises:
         ImageError: also for errors in the body. Stage `read` as `reading.open_file` if the store fails, or kind
             `missing` if a composite lacks a band; stage `decode` with kind `unsupported` for other formats, or for
             bands that do not fit together, or `corrupt`.
     """
+    if is_vrt(uri):
+        with _open_vrt(uri) as dataset:
+            yield dataset
+        return
     composite = Composite.parse(uri)
     faults: list[tuple[str, Exception]] = []
     uris = [uri] if composite is None else list(dict.fromkeys(_present(channel, uri) for channel in composite.channels))
     with ExitStack() as stack, quiet(), rasterio.Env(**GDAL):
         files = [_file(stack, file_uri, faults) for file_uri in uris]
-        try:
+        with _explained(uri, uris, faults):
             names = {f"file{n}": opened for n, (opened, _) in enumerate(files)}
             if composite is None:
                 opened, driver = files[0]
@@ -88,16 +95,50 @@ def open_scene(uri: str) -> Iterator[Any]:
                 opened, driver = partial(io.BytesIO, vrt_of(bands, uri)), "VRT"
             with _dataset(_OPENED, driver, {_OPENED: opened, **names}) as dataset:
                 yield dataset
-        except ImageError:
-            raise
-        except MemoryError as error:
-            raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
-        except Exception as error:  # broken files raise nearly every built-in error, and rasterio's own
-            for file_uri, fault in faults:
-                with reading(file_uri):
-                    raise fault from error
-            named = _IN_MESSAGE.search(f"{error} {error.__cause__}")
-            raise refusal(uris[int(named[1])] if named else uri, error, "take smaller tiles") from error
+
+
+@contextmanager
+def _open_vrt(uri: str) -> Iterator[Any]:
+    """Open a VRT; each of its sources is opened, and must be a TIFF or JPEG 2000, when a window needs it."""
+    faults: list[tuple[str, Exception]] = []
+    data, uris = sources_of(read_file(uri, MAX_BYTES), uri)
+    names: dict[str, Open] = {f"file{n}": partial(_source, source, faults) for n, source in enumerate(uris)}
+    names[_OPENED] = partial(io.BytesIO, data)
+    with quiet(), rasterio.Env(**GDAL), _explained(uri, uris, faults), _dataset(_OPENED, "VRT", names) as dataset:
+        yield dataset
+
+
+def _source(uri: str, faults: list[tuple[str, Exception]]) -> _Handle:
+    try:
+        with ExitStack() as stack:
+            _file(stack, uri, faults)  # to see what it is
+        return _Handle(open_file(uri), uri, faults, is_owner=True)
+    except ImageError as error:
+        faults.append((uri, error))
+        raise FileNotFoundError(uri) from error
+
+
+@contextmanager
+def _explained(uri: str, uris: Sequence[str], faults: Sequence[tuple[str, Exception]]) -> Iterator[None]:
+    """Convert what the body raises to ImageError, which names the file at fault.
+
+    Args:
+        uri: of the scene.
+        uris: of its files, in the order of the names that GDAL has for them.
+        faults: what reading them raised.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise refused(uri, "memory", "does not fit into memory; take smaller tiles") from error
+    except Exception as error:  # broken files raise nearly every built-in error, and rasterio's own
+        for file_uri, fault in faults:
+            with reading(file_uri):
+                raise fault from error
+        named = _IN_MESSAGE.search(f"{error} {error.__cause__}")
+        raise refusal(uris[int(named[1])] if named else uri, error, "take smaller tiles") from error
 
 
 def _present(channel: Channel, uri: str) -> str:

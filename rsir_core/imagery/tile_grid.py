@@ -14,7 +14,7 @@ from rsir_core import schemas
 from rsir_core.arrays import Ints, Mask
 from rsir_core.imagery.tile_uri import Recipe, cell_fragment, fragment, recipe_of
 
-EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
+EXTENSIONS: Final = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".vrt")
 
 MIN_SIDE: Final = 16  # pixels of a tile; smaller ones show nothing, and there would be millions
 MIN_VALID: Final = 0.5  # share of valid pixels below which a tile is skipped

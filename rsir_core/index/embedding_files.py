@@ -68,7 +68,7 @@ def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterato
     """Read some columns of the rows of a part, at most `PIECE` rows at a time, file by file as they lie in the part."""
     fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
     names = list(dict.fromkeys([*KEY, *columns]))
-    schema = pa.schema([schemas.EMBEDDINGS.field(name) for name in names])
+    schema = pa.schema([schemas.EMBEDDINGS_WITH_OBJECTS.field(name) for name in names])
     runs = pc.run_end_encode(part[FILE].combine_chunks())  # not groups, which come in any order
     ends = runs.run_ends.to_pylist()
     for name, start, end in zip(runs.values.to_pylist(), [0, *ends], ends, strict=False):
@@ -76,7 +76,7 @@ def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterato
         with pq.ParquetFile(f"{root}/{name}", filesystem=fs) as file:
             whole = len(wanted) == file.metadata.num_rows
             for batch in file.iter_batches(PIECE, columns=names):
-                piece = schemas.with_added_columns(pa.Table.from_batches([batch])).select(names).cast(schema)
+                piece = schemas.with_missing(pa.Table.from_batches([batch]), schema).select(names).cast(schema)
                 piece = piece if whole else semi(piece, wanted)
                 if len(piece):
                     yield piece.select(list(columns))

@@ -18,7 +18,7 @@ from rsir_core.arrays import Floats
 from rsir_core.errors import StorageError, TableError
 from rsir_core.index.delta import TableFile, files_of
 from rsir_core.index.layout import CLUSTERS, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
-from rsir_core.models.bundle import Bundle, check_bundle, load_bundle, read_settings
+from rsir_core.models.bundle import AS_IT_IS, Bundle, DescribingWays, check_bundle, load_bundle, read_settings
 from rsir_core.models.pca import Pca
 from rsir_core.models.settings import BundleSettings
 from rsir_core.search.clusters import Clusters
@@ -95,14 +95,14 @@ class Index:
 
     def read_features(self, file: TableFile) -> tuple[pa.Table, Clusters | None]:
         """Read a file's rows, schema `schemas.FEATURES`, in stored order, and their clusters, if the file has any."""
-        with self._parquet(file.name) as parquet:
+        with self.open_features(file.name) as parquet:
             table = parquet.read(schemas.FEATURES.names)
         runs = (parquet.metadata.metadata or {}).get(CLUSTERS)
         return _whole(table), None if runs is None else Clusters.from_bytes(base64.b64decode(runs))
 
     def read_columns(self, file: TableFile, names: Sequence[str]) -> pa.Table:
         """Read some columns of a file, in stored order."""
-        with self._parquet(file.name) as parquet:
+        with self.open_features(file.name) as parquet:
             return parquet.read(names)
 
     def models(self, version: int | None = None) -> set[tuple[str, str]]:
@@ -114,7 +114,7 @@ class Index:
         names = [schemas.BUNDLE, schemas.PCA]
         found: set[tuple[str, str]] = set()
         for file in self.feature_files(version):
-            with self._parquet(file.name, names) as parquet:
+            with self.open_features(file.name, names) as parquet:
                 table = parquet.read(names)
             pairs = table.group_by(names).aggregate([])
             found |= set(zip(*(pairs[name].to_pylist() for name in names), strict=True))
@@ -122,12 +122,12 @@ class Index:
 
     def first_row(self, file: TableFile) -> pa.Table:
         """Read a file's first row, schema `schemas.FEATURES`; the file must not be empty."""
-        with self._parquet(file.name) as parquet:
+        with self.open_features(file.name) as parquet:
             batch = next(parquet.iter_batches(1, columns=schemas.FEATURES.names))
         return _whole(pa.Table.from_batches([batch]))
 
     @contextmanager
-    def _parquet(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    def open_features(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """Open a file of `features` for the body."""
         fs, path = fsspec.core.url_to_fs(f"{self.table_uri('features')}/{name}")
         with (
@@ -153,7 +153,7 @@ class Index:
 
     def _row_count(self, name: str) -> int:
         """Count the rows of a file whose commit does not say how many it has."""
-        with self._parquet(name) as parquet:
+        with self.open_features(name) as parquet:
             return int(parquet.metadata.num_rows)
 
     def embeddings(self, features: pa.Table) -> Floats:
@@ -180,13 +180,13 @@ class Index:
         """Read the index's own copy of the model bundle without its weights, see `read_settings`."""
         return read_settings(bundle_uri(self.uri), fingerprint, check_weights)
 
-    def check_bundle(self, models: str, views: int | None = None) -> str:
+    def check_bundle(self, models: str, ways: DescribingWays = AS_IT_IS) -> str:
         """Check that a model bundle is, or may become, the index's own; returns its fingerprint there.
 
         Raises:
             BundleError: the index was described with another bundle.
         """
-        return check_bundle(models, bundle_uri(self.uri), views, self.described_with())
+        return check_bundle(models, bundle_uri(self.uri), ways, self.described_with())
 
     def pca(self, fingerprint: str) -> Pca:
         """Load a PCA that rows refer to.

@@ -28,16 +28,21 @@ SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "scenes": schemas.SCENES,
     "labels": schemas.LABELS,
 }
+WITH_OBJECTS: Final[dict[TableName, pa.Schema]] = {  # of an index of several regions per image
+    "features": schemas.FEATURES_WITH_OBJECTS,
+    "embeddings": schemas.EMBEDDINGS_WITH_OBJECTS,
+}
 KEY: Final = [schemas.IMAGE_ID, schemas.ETAG]  # what identifies a row of every table but `labels`
 
 CLUSTERS: Final = b"rsir.clusters"  # key in the footer of files of `features`; its value is `Clusters.to_bytes`, base64
+OBJECT_CLUSTERS: Final = b"rsir.object_clusters"  # likewise of the objects of the file's images
 GEO: Final = {  # value of `geo` in the same footers, which makes them GeoParquet; lon/lat is its default
     "version": "1.1.0",
     "primary_column": schemas.GEOMETRY,
     "columns": {
         schemas.GEOMETRY: {
             "encoding": "WKB",
-            "geometry_types": ["Polygon", "MultiPolygon"],
+            "geometry_types": ["Point", "Polygon", "MultiPolygon"],
             "orientation": "counterclockwise",
             "covering": {"bbox": {name: [schemas.BBOX, name] for name in schemas.BBOX_FIELDS}},
         }

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rsir_core import schemas
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
+from rsir_core.index.stored_objects import read_with_objects
 from rsir_core.index.writer import write_rows
 
 
@@ -43,6 +44,6 @@ def without_rows(index: Index, file: TableFile, leaving: pa.Array) -> Replaced |
         return None
     if not stays.any():
         return Replaced(file, None)
-    table, clusters = index.read_features(file)
+    table, clusters = read_with_objects(index, file)
     left = None if clusters is None else clusters.keep(stays)
     return Replaced(file, write_rows(index.uri, "features", table.filter(pa.array(stays)), left))

@@ -65,7 +65,7 @@ def _files_of(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
         if count == len(part):
             yield WrittenFile(name, size, count)
         else:
-            rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS.names))
+            rows = pa.concat_tables(stored_rows(index, part, schemas.EMBEDDINGS_WITH_OBJECTS.names))
             yield write_rows(index.uri, "embeddings", rows)
 
 

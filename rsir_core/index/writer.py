@@ -13,9 +13,20 @@ from deltalake import Schema
 from rsir_core import schemas
 from rsir_core.index.delta import ONTO_THIS, Mode, TableFile, WrittenFile, changed, commit_files, table_at
 from rsir_core.index.index import Index
-from rsir_core.index.layout import CLUSTERS, GEO, KEY, SCHEMAS, TableName, bundle_uri, pca_uri
+from rsir_core.index.layout import (
+    CLUSTERS,
+    GEO,
+    KEY,
+    OBJECT_CLUSTERS,
+    SCHEMAS,
+    WITH_OBJECTS,
+    TableName,
+    bundle_uri,
+    pca_uri,
+)
 from rsir_core.index.lease import Lease
-from rsir_core.models.bundle import copy_bundle
+from rsir_core.index.object_rows import clustered, has_objects
+from rsir_core.models.bundle import AS_IT_IS, DescribingWays, copy_bundle
 from rsir_core.models.pca import Pca
 from rsir_core.search.clusters import Clusters
 from rsir_core.storage.filesystem import put_file
@@ -29,10 +40,17 @@ def write_rows(index: str, name: TableName, table: pa.Table, clusters: Clusters 
         name: name of the table.
         table: rows with at least the table's columns.
         clusters: for `features`: the rows' clusters, which are stored in the file's footer.
+
+    Where rows have further objects, these are clustered here.
     """
-    schema = SCHEMAS[name]
-    strings = [f.name for f in schema if pa.types.is_string(f.type)]
-    vectors = [f"{f.name}.list.element" for f in schema if f.type == schemas.VECTOR]
+    schema, objects = SCHEMAS[name], None
+    if has_objects(table):
+        schema = WITH_OBJECTS[name]
+        table, objects = clustered(table) if name == "features" else (table, None)
+    leaves = [("", field) for field in schema]
+    leaves += [(f"{schemas.OBJECTS}.list.element.", f) for f in _fields_of_objects(schema)]
+    strings = [f"{below}{f.name}" for below, f in leaves if pa.types.is_string(f.type)]
+    vectors = [f"{below}{f.name}.list.element" for below, f in leaves if f.type == schemas.VECTOR]
     data = io.BytesIO()
     encoding = dict.fromkeys(vectors, "BYTE_STREAM_SPLIT")
     with pq.ParquetWriter(data, schema, compression="zstd", use_dictionary=strings, column_encoding=encoding) as writer:
@@ -41,9 +59,15 @@ def write_rows(index: str, name: TableName, table: pa.Table, clusters: Clusters 
             writer.add_key_value_metadata({"geo": json.dumps(GEO)})
         if clusters is not None:  # as text, because other Parquet readers refuse bytes here
             writer.add_key_value_metadata({CLUSTERS: base64.b64encode(clusters.to_bytes())})
+        if objects is not None:
+            writer.add_key_value_metadata({OBJECT_CLUSTERS: base64.b64encode(objects.to_bytes())})
     file = f"part-{uuid.uuid4().hex}.parquet"
     put_file(f"{index}/{name}/{file}", data.getvalue())
     return WrittenFile(file, data.tell(), len(table))
+
+
+def _fields_of_objects(schema: pa.Schema) -> list[pa.Field]:
+    return list(schema.field(schemas.OBJECTS).type.value_type) if schemas.OBJECTS in schema.names else []
 
 
 class IndexWriter:
@@ -62,7 +86,7 @@ class IndexWriter:
     """
 
     def __init__(self, index: Index, lease: Lease) -> None:
-        self.index, self._lease = index, lease
+        self.index, self._lease, self._schemas = index, lease, dict(SCHEMAS)
         for name in SCHEMAS:
             self._add_missing_columns(name)
         self._versions: dict[TableName, int] = {name: index.table_version(name) for name in SCHEMAS}
@@ -83,7 +107,7 @@ class IndexWriter:
             removed: with `append`, files to remove in the same commit.
         """
         self.check_lease()
-        table = table_at(self.index.table_uri(name), SCHEMAS[name], self._versions[name])
+        table = table_at(self.index.table_uri(name), self._schemas[name], self._versions[name])
         self._versions[name] = commit_files(table, files, mode, removed)
         return self._versions[name]
 
@@ -99,10 +123,13 @@ class IndexWriter:
         ).when_matched_delete()
         self._versions["failures"] = changed(table, merge.execute)
 
-    def adopt_bundle(self, models: str, views: int | None = None) -> str:
+    def adopt_bundle(self, models: str, ways: DescribingWays = AS_IT_IS) -> str:
         """Copy a model bundle into the index, or check that it is the index's own; returns its fingerprint there."""
         self.check_lease()
-        return copy_bundle(models, bundle_uri(self.index.uri), views, self.index.described_with())
+        fingerprint = copy_bundle(models, bundle_uri(self.index.uri), ways, self.index.described_with())
+        if self.index.bundle_settings().regions > 1:
+            self._schemas |= WITH_OBJECTS
+        return fingerprint
 
     def put_pca(self, pca: Pca) -> None:
         """Store a PCA under its fingerprint."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import fsspec
 
@@ -26,6 +26,21 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 SPLIT = "split.csv"
 State = Mapping[str, "Tensor"]
+
+
+class DescribingWays(NamedTuple):
+    """Say what an index does with a bundle otherwise than the bundle says; None: as it says.
+
+    Attributes:
+        views: how many rotations of each region are averaged.
+        regions: how many regions of each image are described at most: the key region, and those of its objects.
+    """
+
+    views: int | None = None
+    regions: int | None = None
+
+
+AS_IT_IS: Final = DescribingWays()
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,9 @@ def load_bundle(uri: str, fingerprint: str | None = None) -> Bundle:
     detector = manifest["detector"]
     states = _load_weights(uri, manifest["classifier"]), {} if detector is None else _load_weights(uri, detector)
     settings = _settings(manifest)
-    return Bundle(settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states)
+    return Bundle(
+        settings.classifier, settings.detector, settings.tau, settings.fingerprint, *states, regions=settings.regions
+    )
 
 
 def read_settings(uri: str, fingerprint: str | None = None, check_weights: bool = False) -> BundleSettings:
@@ -98,25 +115,24 @@ def write_detector(uri: str, settings: DetectorSettings, state: State) -> str:
     return _write_part(uri, "detector", settings, state, {}, None)
 
 
-def check_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
+def check_bundle(source: str, target: str, ways: DescribingWays = AS_IT_IS, used: str | None = None) -> str:
     """Check a bundle; returns its fingerprint as it is, or would be, at `target`. Arguments: see `copy_bundle`."""
-    return str(_checked(source, target, views, used)[0]["fingerprint"])
+    return str(_checked(source, target, ways, used)[0]["fingerprint"])
 
 
-def copy_bundle(source: str, target: str, views: int | None = None, used: str | None = None) -> str:
+def copy_bundle(source: str, target: str, ways: DescribingWays = AS_IT_IS, used: str | None = None) -> str:
     """Copy a bundle, checked as a whole, and return its fingerprint there; nothing is done where it is already.
 
     Args:
         source: its folder.
         target: the folder to make.
-        views: how many of each key region are averaged from now on, with which it has a fingerprint of its own; None:
-            as the source says.
+        ways: what is done with it from now on, with which it has a fingerprint of its own.
         used: the fingerprint of the one that was at `target` and must be there again; None: any may be.
 
     Raises:
         BundleError: as `load_bundle`; or another one is there, or was.
     """
-    manifest, is_there = _checked(source, target, views, used)
+    manifest, is_there = _checked(source, target, ways, used)
     if not is_there:
         (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
         with reading_from(source):
@@ -127,22 +143,28 @@ def copy_bundle(source: str, target: str, views: int | None = None, used: str | 
     return str(manifest["fingerprint"])
 
 
-def _checked(source: str, target: str, views: int | None, used: str | None) -> tuple[dict[str, Any], bool]:
-    """Check that a bundle is sound; returns its manifest with so many views, and whether it is at `target` already."""
-    manifest = _with_views(_checked_manifest(source, None), views)
+def _checked(source: str, target: str, ways: DescribingWays, used: str | None) -> tuple[dict[str, Any], bool]:
+    """Check that a bundle is sound; returns its manifest for these ways, and whether it is at `target` already."""
+    manifest = _adapted(_checked_manifest(source, None), ways)
+    if manifest.get("regions", 1) > 1 and manifest["detector"] is None:
+        raise BundleError(
+            f"--regions {manifest['regions']}: the bundle {source} has no detector that would find further objects; "
+            "train one with jobs.finetune_detector, or leave --regions out"
+        )
     there = _read_manifest(target)
     if there is not None and there["fingerprint"] != manifest["fingerprint"]:
-        theirs = there["classifier"]["settings"].get("views", 1)
-        if _with_views(manifest, theirs)["fingerprint"] == there["fingerprint"]:
-            raise BundleError(f"the index was described with --views {theirs}; pass that, or make a new index")
+        theirs, ours = _ways(there), _ways(manifest)
+        if _adapted(manifest, theirs)["fingerprint"] == there["fingerprint"]:
+            differ = [f"--{n} {v}" for n, v in theirs._asdict().items() if v != getattr(ours, n)]
+            raise BundleError(f"the index was described with {' '.join(differ)}; pass that, or make a new index")
         raise BundleError(
             f"the bundle {source} is {manifest['fingerprint']}, but {target} holds {there['fingerprint']}, with which "
             "the index was described; use that bundle, or make a new index for this one"
         )
     if used not in (None, manifest["fingerprint"]):
         raise BundleError(
-            f"{target} is gone: the index was described with bundle {used}, and {source}, with these --views, is "
-            f"{manifest['fingerprint']}; copy the one of then back, or make a new index"
+            f"{target} is gone: the index was described with bundle {used}, and {source}, with these --views "
+            f"and --regions, is {manifest['fingerprint']}; copy the one of then back, or make a new index"
         )
     return manifest, there is not None
 
@@ -176,12 +198,20 @@ def _with_fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16]}
 
 
-def _with_views(manifest: Mapping[str, Any], views: int | None) -> dict[str, Any]:
-    classifier = manifest["classifier"]
-    if views in (None, classifier["settings"].get("views", 1)):  # also those of earlier versions, which do not name it
-        return dict(manifest)
-    settings = {**classifier["settings"], "views": views}
-    return _with_fingerprint({**manifest, "classifier": {**classifier, "settings": settings}})
+def _ways(manifest: Mapping[str, Any]) -> DescribingWays:
+    return DescribingWays(manifest["classifier"]["settings"].get("views", 1), manifest.get("regions", 1))
+
+
+def _adapted(manifest: Mapping[str, Any], ways: DescribingWays) -> dict[str, Any]:
+    """Put ways into a manifest; it stays as it is where it says so already, or is of a version that knew no others."""
+    classifier, adapted, now = manifest["classifier"], dict(manifest), _ways(manifest)
+    if ways.views not in (None, now.views):
+        adapted["classifier"] = {**classifier, "settings": {**classifier["settings"], "views": ways.views}}
+    if ways.regions not in (None, now.regions):
+        adapted["regions"] = ways.regions
+        if ways.regions == 1:
+            del adapted["regions"]  # as a bundle without has it
+    return dict(manifest) if adapted == manifest else _with_fingerprint(adapted)
 
 
 def _put_manifest(uri: str, manifest: Mapping[str, Any]) -> None:
@@ -213,7 +243,9 @@ def _checked_manifest(uri: str, fingerprint: str | None) -> dict[str, Any]:
 def _settings(manifest: Mapping[str, Any]) -> BundleSettings:
     classifier = ClassifierSettings(**_tuples(manifest["classifier"]["settings"]))
     detector = manifest["detector"] and DetectorSettings(**_tuples(manifest["detector"]["settings"]))
-    return BundleSettings(classifier, detector, manifest["tau"], manifest["fingerprint"])
+    return BundleSettings(
+        classifier, detector, manifest["tau"], manifest["fingerprint"], regions=manifest.get("regions", 1)
+    )
 
 
 def _read_manifest(uri: str) -> dict[str, Any] | None:

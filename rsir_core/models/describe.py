@@ -1,7 +1,7 @@
 """Describe images, for the index and for queries alike: detect, crop the key region, embed, classify."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.bundle import Bundle
 from rsir_core.models.classifier import Classifier
 from rsir_core.models.detector import Detector
-from rsir_core.models.regions import GIVEN, Box, DetectedObject, ObjectRule, Region, key_region
+from rsir_core.models.regions import GIVEN, Box, DetectedObject, ObjectRule, Region, key_region, object_region
 from rsir_core.models.representative import MAX_COMPARED, representative_first
 
 
@@ -30,6 +30,19 @@ class Descriptions:
     class_probabilities: Floats
     regions: list[Region]
     objects: list[DetectedObject | None]
+
+
+@dataclass(frozen=True)
+class DescribedObjects:
+    """Hold the descriptions of the m objects of n images.
+
+    Attributes:
+        counts: (n,) objects of each image.
+        regions: those of the first image first, most confident first, each with its object; `objects` has no None.
+    """
+
+    counts: list[int]
+    regions: Descriptions
 
 
 class Describer:
@@ -65,16 +78,47 @@ class Describer:
             views: overrides the bundle's number of rotations that are averaged.
         """
         tau = self.bundle.tau if tau is None else tau
-        objects = self._objects(images, boxes, tau, rule)
+        return self._described(images, self._objects(images, boxes, tau, rule), tau, views)
+
+    def _described(
+        self, images: Sequence[Pixels], objects: list[DetectedObject | None], tau: float, views: int | None
+    ) -> Descriptions:
+        """Describe the key regions around objects."""
         regions = [
             key_region(image.shape[0], image.shape[1], found and found.box, tau)
             for image, found in zip(images, objects, strict=True)
         ]
+        return replace(self.describe_regions(images, regions, views), objects=objects)
+
+    def describe_with_objects(self, images: Sequence[Pixels], most: int) -> tuple[Descriptions, DescribedObjects]:
+        """Describe images as `describe` does, and besides the regions around their objects (see `object_region`).
+
+        The representative object is among them, since a key region shows far more than its object.
+
+        Args:
+            images: any number, also none, H×W×3 uint8 RGB.
+            most: objects of each image, at most; the most confident ones.
+        """
+        found = [[] for _ in images] if self._detector is None else self._detector.detect_all(images)
+        tau = self.bundle.tau
+        first = [[] for _ in images] if tau == 1 else self._ordered(images, found, tau, None)
+        representative = [next(iter(of_image), None) for of_image in first]
+        key = self._described(images, representative, tau, None)
+        chosen = [of_image[:most] for of_image in found]
+        places = [(image, o) for image, of_image in zip(images, chosen, strict=True) for o in of_image]
+        regions = [object_region(image.shape[0], image.shape[1], o.box) for image, o in places]
+        further = self.describe_regions([image for image, _ in places], regions)
+        return key, DescribedObjects([len(o) for o in chosen], replace(further, objects=[o for _, o in places]))
+
+    def describe_regions(
+        self, images: Sequence[Pixels], regions: Sequence[Region], views: int | None = None
+    ) -> Descriptions:
+        """Describe a given region of each image; no object is looked for."""
         crops = [_crop(image, region) for image, region in zip(images, regions, strict=True)]
         embedding, logits = self._classifier.embed(crops, views)
         logits = logits.double() / self.bundle.classifier.temperature
         probabilities = torch.softmax(logits, dim=1).float()  # float64: small probabilities matter (complements)
-        return Descriptions(embedding.half().numpy(), probabilities.numpy(), regions, objects)
+        return Descriptions(embedding.half().numpy(), probabilities.numpy(), list(regions), [None] * len(regions))
 
     def all_objects(
         self, images: Sequence[Pixels], tau: float | None = None, rule: ObjectRule | None = None
@@ -82,10 +126,15 @@ class Describer:
         """Find all objects of each image: the representative one first, the others by confidence. See `describe`."""
         if self._detector is None:
             return [[] for _ in images]
-        tau, rule = self.bundle.tau if tau is None else tau, rule or self._detector.settings.rule
+        return self._ordered(images, self._detector.detect_all(images), self.bundle.tau if tau is None else tau, rule)
+
+    def _ordered(
+        self, images: Sequence[Pixels], found: list[list[DetectedObject]], tau: float, rule: ObjectRule | None
+    ) -> list[list[DetectedObject]]:
+        """Put the representative object of each image first."""
+        rule = rule or (self._detector.settings.rule if self._detector else "confidence")
         if not self.bundle.classes and rule == "agreement":  # there is no class to agree on
             rule = "confidence"
-        found = self._detector.detect_all(images)
         agreement = self._agreement(images, found, tau) if rule == "agreement" else [()] * len(images)
         return [representative_first(of_image, rule, a) for of_image, a in zip(found, agreement, strict=True)]
 

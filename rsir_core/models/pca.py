@@ -111,6 +111,7 @@ class Pca:
         explained_variance: (K,) float64.
         total_variance: sum over all D dimensions.
         moments: of the rows it was fitted to, so that new rows can be merged in without reading the old ones.
+        neighbours: nearest rows that each projected feature is averaged with; 0: it is not.
     """
 
     mean: Matrix
@@ -118,11 +119,13 @@ class Pca:
     explained_variance: Matrix
     total_variance: float
     moments: Moments
+    neighbours: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the mean and the components: equal fingerprints project equally."""
+        """Hash of the mean, the components and the neighbours: equal fingerprints make equal features."""
         data = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.components).tobytes()
+        data += b"" if not self.neighbours else f"neighbours {self.neighbours}".encode()
         return hashlib.sha256(data).hexdigest()[:16]
 
     def transform(self, embedding: npt.NDArray[np.floating]) -> Floats:
@@ -151,6 +154,7 @@ class Pca:
                 "explained_variance": self.explained_variance,
                 "total_variance": np.array([self.total_variance]),
                 "moments": np.frombuffer(self.moments.to_bytes(), np.uint8),
+                "neighbours": np.array([self.neighbours], np.int64),
             }
         )
         return data
@@ -160,4 +164,7 @@ class Pca:
         """Decode the inverse of `to_bytes`."""
         t = load(data)
         moments = Moments.from_bytes(t["moments"].tobytes())
-        return cls(t["mean"], t["components"], t["explained_variance"], float(t["total_variance"][0]), moments)
+        neighbours = int(t["neighbours"][0]) if "neighbours" in t else 0  # files of earlier versions lack them
+        return cls(
+            t["mean"], t["components"], t["explained_variance"], float(t["total_variance"][0]), moments, neighbours
+        )

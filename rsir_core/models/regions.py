@@ -3,7 +3,10 @@
 from typing import Final, Literal, NamedTuple, get_args
 
 TAU = 0.9  # the paper's best reduction threshold (table 3)
+MARGIN = 0.1  # of an object's region, on each side of its box, in longer sides of it
+LEAST_SIDE = 32  # pixels: of an object's region, so that the smallest are not enlarged to a blur
 GIVEN: Final = "given"  # the class of an object that a person drew
+BoxRole = Literal["auto", "object", "centre"]  # of a drawn box, see `DrawnBox`
 Views = Literal[1, 2, 4]  # numbers of rotations of a key region that can be averaged, see classifier.py
 VIEWS: Final[tuple[Views, ...]] = get_args(Views)
 ObjectRule = Literal["confidence", "agreement", "largest", "centre"]  # see representative.py
@@ -21,6 +24,29 @@ class Box(NamedTuple):
     def centre(self) -> tuple[float, float]:
         """Return the middle of the box, (x, y)."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+class DrawnBox(NamedTuple):
+    """Hold a box that a person drew on a query, and what is described of it.
+
+    Attributes:
+        box: its edges.
+        is_object: whether the region around it is described, see `object_region`; else the key region centred on it.
+    """
+
+    box: Box
+    is_object: bool
+
+    @classmethod
+    def of(cls, box: Box, role: BoxRole, regions: int) -> "DrawnBox":
+        """Decide what is described: by itself, an object finds other objects, and no whole scenes that show it.
+
+        Args:
+            box: its edges.
+            role: object, centre, or auto: object if the index has regions of objects.
+            regions: of each image that the index has at most.
+        """
+        return cls(box, role == "object" or (role == "auto" and regions > 1))
 
 
 class DetectedObject(NamedTuple):
@@ -60,6 +86,23 @@ def key_region(height: int, width: int, box: Box | None, tau: float = TAU) -> Re
         raise ValueError(f"an image of {height}×{width} pixels has no key region")
     h, w = max(1, round(height * tau)), max(1, round(width * tau))
     centre_x, centre_y = box.centre if box is not None else (width / 2, height / 2)
+    return Region(_start(centre_x, w, width), _start(centre_y, h, height), w, h)
+
+
+def object_region(height: int, width: int, box: Box, margin: float = MARGIN, least: int = LEAST_SIDE) -> Region:
+    """Compute the region that shows an object in an image of height × width pixels: a square around its box.
+
+    Its side is (1 + 2·margin) times the longer side of the box, and at least `least` pixels. It is shifted to stay
+    inside, and shrunk only where the image is smaller.
+
+    Raises:
+        ValueError: an image without pixels.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height}×{width} pixels has no region")
+    side = max(round((1 + 2 * margin) * max(box.x1 - box.x0, box.y1 - box.y0)), least, 1)
+    h, w = min(side, height), min(side, width)
+    centre_x, centre_y = box.centre
     return Region(_start(centre_x, w, width), _start(centre_y, h, height), w, h)
 
 

@@ -1,8 +1,11 @@
 """Everything about models but their weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from rsir_core.models.regions import ObjectRule
+
+EXTERNAL: Final = "external"  # in place of a backbone's name: somebody else made the embeddings
 
 
 @dataclass(frozen=True)
@@ -10,7 +13,7 @@ class ClassifierSettings:
     """Hold everything but the weights that is needed to run the classifier as it was trained.
 
     Attributes:
-        backbone: name, see `build_classifier`; `torchscript` for a program in the bundle.
+        backbone: name, see `build_classifier`; `torchscript` for a program in the bundle, `EXTERNAL` for none.
         classes: names, in the order of the logits.
         image_size: side in pixels to which key regions are resized, without keeping the aspect ratio.
         mean: subtracted per channel, for values in 0..1.
@@ -18,6 +21,7 @@ class ClassifierSettings:
         temperature: divisor of the logits before the softmax, see `calibration`; 1: not calibrated.
         views: number of rotations that are averaged, one of `VIEWS`.
         source: hash of what a bundle without classes was made from, see `jobs.indexing.frozen`; empty: it was trained.
+        dimensions: of embeddings that somebody else made (`EXTERNAL`); None: the backbone's.
     """
 
     backbone: str
@@ -28,6 +32,7 @@ class ClassifierSettings:
     temperature: float = 1.0  # bundles of earlier versions lack this
     views: int = 1  # and this
     source: str = ""  # and this
+    dimensions: int | None = None  # and this
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,21 @@ class BundleSettings:
         detector: settings of the detector; None: every key region is centred on the image.
         tau: key region's share of height and width.
         fingerprint: hash of all of this and of the weights; equal fingerprints describe equally.
+        regions: how many regions of an image are described at most: the key region, and those of its objects.
     """
 
     classifier: ClassifierSettings
     detector: DetectorSettings | None
     tau: float
     fingerprint: str
+    regions: int = field(default=1, kw_only=True)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the class probabilities."""
         return self.classifier.classes
+
+    @property
+    def has_backbone(self) -> bool:
+        """Tell whether images can be described."""
+        return self.classifier.backbone != EXTERNAL

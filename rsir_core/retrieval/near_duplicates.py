@@ -7,17 +7,20 @@ images than they move when they are saved at JPEG quality 75.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
+from rsir_core import schemas
 from rsir_core.arrays import Floats, Pixels
 from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import MAX_PIXELS
-from rsir_core.retrieval.query import Likeness
+from rsir_core.retrieval.query import Likeness, Ranked
 from rsir_core.search.distance import NEAR
 from rsir_core.search.ranking_options import COMPARED
 
@@ -131,3 +134,15 @@ def groups(pairs: Sequence[Pair]) -> list[list[int]]:
     _, label = connected_components(coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), (n, n)), directed=False)
     members = [np.flatnonzero(label == name).tolist() for name in np.unique(label[ends[:, 0]])]
     return sorted(members)
+
+
+def with_kinds(ranked: Ranked, picture: Picture | None, max_pixels: int) -> Ranked:
+    """Add to each row what its picture is to the query's, which is read here if it is None and indexed."""
+    read = partial(read_here, max_pixels=max_pixels)
+    uris = ranked.rows[schemas.URI].to_pylist()
+    if picture is None and ranked.query.uri is not None:
+        (found,) = read([ranked.query.uri])
+        picture = found if isinstance(found, Picture) else None
+    kinds = [None] * len(uris) if picture is None else kinds_of(picture.pixels, uris, read)
+    field = schemas.RESULTS.field(schemas.SAME_PICTURE)
+    return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir_core import schemas
-from rsir_core.arrays import Floats, Ints
+from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
@@ -19,32 +18,31 @@ from rsir_core.learning.scorer import Scorer
 from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
 from rsir_core.retrieval.density import CellCounts, count_cells
+from rsir_core.retrieval.object_partition import ObjectPartition, best_rows
 from rsir_core.retrieval.partition import SCHEMA, Partition
-from rsir_core.retrieval.query import NEIGHBOURS, Descriptor, ImageName, Neighbour, Query, Ranked, Ranking
+from rsir_core.retrieval.query import (
+    NEIGHBOURS,
+    Descriptor,
+    ImageName,
+    NearRow,
+    Neighbour,
+    Query,
+    Ranked,
+    Ranking,
+    SearchedRegions,
+    average,
+)
+from rsir_core.retrieval.ranked_rows import rank_rows, take_rows
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
-from rsir_core.search.distance import NEAR, ROUNDING
-from rsir_core.search.filters import Filter, columns_to_ask
+from rsir_core.search.distance import ROUNDING
+from rsir_core.search.filters import EVERYTHING, Filter, columns_to_ask
 
 # Rows within rounding of each other, as of open sea, among which a query's own is looked for.
 INDISTINGUISHABLE_ROWS: Final = 50
-FACTORS: Final = ("weighted_distance", "distance", "query_weight", "candidate_weight")
-PROBABILITY: Final = "probability"
-RANKED: Final = pa.schema(
-    [
-        *(SCHEMA.field(name) for name in (
-            schemas.IMAGE_ID, schemas.URI, schemas.CLASS, schemas.REGION, schemas.OBJECT_CLASS, schemas.OBJECT_SCORE,
-            schemas.OBJECT_BOX, schemas.HEIGHT, schemas.WIDTH, schemas.TIME, schemas.BBOX, schemas.GEOMETRY,
-            schemas.CRS, schemas.WINDOW, schemas.CELL, schemas.COVERED,
-        )),
-        *(pa.field(name, pa.float64()) for name in FACTORS),  # the first is the product of the others
-        pa.field(PROBABILITY, pa.float32()),  # of the row's class
-    ]
-)  # fmt: skip
-ROW_COLUMNS: Final = [name for name in RANKED.names if name in SCHEMA.names]  # without what a query brings
 IMAGES: Final = pa.schema([SCHEMA.field(name) for name in (schemas.IMAGE_ID, schemas.CLASS)])
 
-Allowed = npt.NDArray[np.bool_] | None  # which rows may be ranked; None: all
+Allowed = Mask | None  # which rows may be ranked; None: all
 
 
 class PartitionSearch:
@@ -58,7 +56,10 @@ class PartitionSearch:
 
     def __init__(self, served: ServedVersion, part: int = 0, parts: int = 1) -> None:
         self.served = served
-        self._rows = Partition(Index(served.index), served.version, part, parts)
+        self._rows = Partition(Index(served.index), served.version, part, parts, served.neighbours > 0)
+        has_objects = served.regions > 1
+        self._objects = ObjectPartition(Index(served.index), served.version, part, parts) if has_objects else None
+        self._last_objects: tuple[Filter, Allowed] = EVERYTHING, None  # those that passed the last filter
         self.scores = RowScores(Index(served.index), served.version, self._rows.table[schemas.IMAGE_ID])
         self.summary = self._summarise()
         self._cells: dict[float, CellCounts] = {}  # by their size, of which there is one for a version
@@ -73,23 +74,44 @@ class PartitionSearch:
         if isinstance(query, ImageName):
             place = self._rows.find(*query)
             return None if place is None else self._match(place, 0.0)
-        nearest = self._rows.search(query.feature, query.class_probabilities, INDISTINGUISHABLE_ROWS, None, plain=True)
+        ask = query.first_feature, query.class_probabilities
+        nearest = self._rows.search_unaveraged(*ask, INDISTINGUISHABLE_ROWS, None)
         for place, distance in zip(nearest.rows.tolist(), nearest.distance.tolist(), strict=True):
             if distance > ROUNDING:
                 return None
             found = self._match(place, distance)
             p = found.query.class_probabilities
             if np.allclose(query.class_probabilities, p, rtol=0, atol=ROUNDING):
-                same = replace(query, feature=found.query.feature, class_probabilities=p)
+                stored = found.query
+                same = replace(
+                    query, feature=stored.feature, class_probabilities=p, unaveraged=stored.unaveraged,
+                    needs_average=False,
+                )  # fmt: skip
                 return found._replace(query=same)
         return None
 
     def as_indexed(self, query: Query) -> Descriptor | None:
-        """Return what a query is ranked by: the row that it names or equals, else itself; None: it names no row."""
+        """Return what a query is ranked by: the row that it names or equals, else itself; None: it names no row.
+
+        Where features are averaged, so is its own; where these are a share of the rows, do that by all of them.
+        """
         match = self.resolve(query)
         if match is not None:
             return match.query
-        return None if isinstance(query, ImageName) else query
+        return None if isinstance(query, ImageName) else self.averaged(query)
+
+    def averaged(self, query: Descriptor) -> Descriptor:
+        """Average a query's feature with its nearest rows, where that is yet to be done."""
+        if not query.needs_average:
+            return query
+        return average(query, self.near_rows(query), self.served.neighbours)
+
+    def near_rows(self, query: Descriptor) -> list[NearRow]:
+        """Find the nearest rows that a query's feature is averaged with."""
+        found = self._rows.search(query.feature, query.class_probabilities, self.served.neighbours, None, plain=True)
+        ids = self._rows.take(found.rows, [schemas.IMAGE_ID])[schemas.IMAGE_ID].to_pylist()
+        features = self._rows.feature[found.rows]
+        return [NearRow(*row) for row in zip(found.distance.tolist(), ids, features, strict=True)]
 
     def passing(self, wanted: Filter) -> Allowed:
         """Find which rows pass a filter, which looks at each row; None: all do.
@@ -99,41 +121,64 @@ class PartitionSearch:
         """
         return self._rows.passing(wanted, self.served.classes)
 
-    def rank(self, query: Descriptor, ranking: Ranking, allowed: Allowed) -> Ranked:
-        """Find the best `ranking.first` rows for a query among those allowed (see `passing`), best first.
+    def rank(self, query: Descriptor, ranking: Ranking, allowed: Allowed, likely: Allowed = None) -> Ranked:
+        """Find the best `ranking.first` images for a query, best first, each by the best of its searched regions.
 
         A ranking that is still open is settled by these rows; where they are a share, settle it by all of them before.
+
+        Args:
+            query: what is asked.
+            ranking: which regions are searched, by what, and how many are wanted.
+            allowed: images whose key regions may be ranked, see `passing`; objects have to pass the ranking's filter.
+            likely: images that may be found by any of their regions; None: all.
         """
         if ranking.is_open:
-            ranking = ranking.settled(self.neighbours(query))
-        is_plain = ranking.ranked_by == "distance"
-        ask = query.feature, query.class_probabilities
-        hits = self._rows.search(*ask, ranking.first, allowed, is_plain)
-        if ranking.near_duplicates:
-            hits = hits.take(np.flatnonzero(hits.distance <= NEAR))
-        if ranking.max_distance is not None:
-            hits = hits.take(np.flatnonzero(getattr(hits, ranking.ranked_by) <= ranking.max_distance))
-        nearest = hits if is_plain or not len(hits.rows) else self._rows.search(*ask, 1, allowed, plain=True)
-        rows = self._take(hits.rows)
-        for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
-            rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])
-        return Ranked(query, rows, float(nearest.distance[0]) if len(nearest.rows) else np.inf, ranking.ranked_by)
+            ranking = ranking.settled(self.neighbours(query, ranking.regions))
+        found, is_averaged = [], self.served.neighbours > 0
+        if ranking.regions != "objects":
+            key_allowed = allowed if likely is None else likely if allowed is None else allowed & likely
+            found.append(rank_rows(self._rows, query, ranking, key_allowed, is_averaged))
+        if ranking.regions != "key" and self._objects is not None:
+            passing = self._passing_objects(ranking.filter)
+            if likely is not None:
+                of_likely = likely[self._objects.image]
+                passing = of_likely if passing is None else passing & of_likely
+            found.append(rank_rows(self._objects, query, ranking, passing, is_averaged))
+        rows, nearest = zip(*found, strict=True)
+        return Ranked(query, best_rows(rows, ranking.ranked_by, ranking.first), min(nearest), ranking.ranked_by)
 
-    def neighbours(self, query: Descriptor) -> list[Neighbour]:
+    def _passing_objects(self, wanted: Filter) -> Allowed:
+        """Find which objects pass a filter; those of the last one are kept, as all queries of a job have the same."""
+        last, allowed = self._last_objects
+        if last != wanted and self._objects is not None:
+            allowed = self._objects.passing(wanted, self.served.classes)
+            self._last_objects = wanted, allowed
+        return allowed
+
+    def neighbours(self, query: Descriptor, regions: SearchedRegions = "key") -> list[Neighbour]:
         """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
-        near = self._rows.search(query.feature, query.class_probabilities, NEIGHBOURS + 1, None, plain=True)
-        rows = self._rows.take(near.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
+        found: list[Neighbour] = []
+        if regions != "objects":
+            near = self._nearest(self._rows, query, NEIGHBOURS + 1)
+            own = next((one for one in near if query.image_id in (None, one.image_id) and one.distance == 0), None)
+            found += [one for one in near if one is not own]
+        if regions != "key" and self._objects is not None:  # an object is not sure because its own image shows it
+            near = self._nearest(self._objects, query, NEIGHBOURS + self.served.regions)
+            found += [one for one in near if one.image_id != query.image_id]
+        return found
+
+    def _nearest(self, part: Partition, query: Descriptor, k: int) -> list[Neighbour]:
+        near = part.search(query.feature, query.class_probabilities, k, None, plain=True)
+        rows = part.take(near.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
         p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
         of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
         columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
-        found = [Neighbour(*row) for row in zip(*columns, strict=True)]
-        own = next((one for one in found if query.image_id in (None, one.image_id) and one.distance == 0), None)
-        return [one for one in found if one is not own]
+        return [Neighbour(*row) for row in zip(*columns, strict=True)]
 
     def rows_of(self, image_ids: Sequence[str]) -> pa.Table:
         """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
         places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
-        return self._take(np.array([place for place in places if place is not None], np.int64))
+        return take_rows(self._rows, np.array([place for place in places if place is not None], np.int64))
 
     def scored(self, wanted: ScoredQuery) -> ScoredPage:
         """Find the first rows by what a scorer gives them; see `ScoredQuery`."""
@@ -142,20 +187,13 @@ class PartitionSearch:
         left_out = np.array([place for place in places if place is not None], np.int64)
         found, total = in_order(scores, wanted, left_out, self._rows.table[schemas.IMAGE_ID])
         counts = np.histogram(scores, BINS, (0, 1))[0].tolist()
-        rows = self._take(found).append_column(schemas.RESULTS.field(schemas.SCORE), [scores[found]])
+        rows = take_rows(self._rows, found).append_column(schemas.RESULTS.field(schemas.SCORE), [scores[found]])
         return ScoredPage(counts, total, rows)
 
     def scores_of(self, scorer: Scorer, image_ids: Sequence[str]) -> Floats:
         """Return what a scorer gives to images (n,), which must be among these rows."""
         places = [self._rows.find(schemas.IMAGE_ID, image_id) for image_id in image_ids]
         return self.scores.of(scorer)[np.array(places, np.int64)]
-
-    def _take(self, places: Ints) -> pa.Table:
-        """Return rows as answers have them: `ROW_COLUMNS` and the probability of their class."""
-        found = self._rows.take(places)
-        probability = schemas.to_matrix(found[schemas.CLASS_PROBABILITIES]).max(axis=1, initial=0)
-        rows = found.select(ROW_COLUMNS).cast(pa.schema([RANKED.field(name) for name in ROW_COLUMNS]))
-        return rows.append_column(RANKED.field(PROBABILITY), [probability])
 
     def images(self, contains: str, of_class: str | None, first: int) -> ImagesPage:
         """List the first images by id whose id contains a text (whatever its case), of one class or of all.
@@ -195,6 +233,7 @@ class PartitionSearch:
             row[schemas.IMAGE_ID], row[schemas.URI], self._rows.feature[place],
             np.array(row[schemas.CLASS_PROBABILITIES], np.float32), Region(**row[schemas.REGION]),
             _stored_objects(row), row[schemas.HEIGHT], row[schemas.WIDTH], row[schemas.NOTES],
+            self._rows.unaveraged[place] if self.served.neighbours else None,
         )  # fmt: skip
         return Match(distance, row[schemas.IMAGE_ID], descriptor)
 

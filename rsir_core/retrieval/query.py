@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core.errors import QueryError
-from rsir_core.models.regions import DetectedObject, Region
+from rsir_core.models.regions import DetectedObject, DrawnBox, Region
 from rsir_core.retrieval.served_version import ServedVersion
+from rsir_core.search.averaging import averaged_query
 from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
@@ -23,6 +24,7 @@ SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
+SearchedRegions = Literal["key", "objects", "all"]
 RankedBy = Literal["weighted_distance", "distance"]
 
 
@@ -46,7 +48,14 @@ class Descriptor:
     height: int | None = None  # pixels
     width: int | None = None  # pixels
     notes: str | None = None  # what reading it had to decide
+    unaveraged: npt.NDArray[np.float32] | None = None  # (K,), `feature` before it was averaged; None: it was not
+    needs_average: bool = False  # whether `feature` is yet to be averaged with its neighbours, as the rows' are
     preview: bytes = b""  # JPEG of what was described; empty: not asked for
+
+    @property
+    def first_feature(self) -> npt.NDArray[np.float32]:
+        """Return the feature before it was averaged."""
+        return self.feature if self.unaveraged is None else self.unaveraged
 
     @property
     def object(self) -> DetectedObject | None:
@@ -73,6 +82,14 @@ class Descriptor:
 Query = ImageName | Descriptor
 
 
+class NearRow(NamedTuple):
+    """Hold a row that a query's feature is averaged with."""
+
+    distance: float  # Euclidean
+    image_id: str
+    feature: npt.NDArray[np.float32]  # (K,), averaged
+
+
 class Neighbour(NamedTuple):
     """Hold a row near a query."""
 
@@ -91,13 +108,28 @@ class Ranking:
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
+    of_object: bool = False  # whether the query is an object's region, in place of a key region
+    regions: SearchedRegions = "key"
 
     @classmethod
-    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0) -> Self:
-        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit."""
+    def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None) -> Self:
+        """Build the ranking that options or a request ask for; `auto` is plain where the classes do not fit.
+
+        Raises:
+            QueryError: objects are to be searched, and the index has key regions alone.
+        """
         distance = "plain" if options.distance == "auto" and not served.classes_fit else options.distance
+        of_object = drawn is not None and drawn.is_object
+        if options.regions == "objects" and served.regions == 1:
+            raise QueryError(
+                "regions: objects; this index has key regions alone: leave it out, or index the archive with --regions"
+            )
+        regions: SearchedRegions = "all" if of_object else "key"
+        if options.regions != "auto":
+            regions = options.regions
         return cls(
-            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance, of_object,
+            "key" if options.near_duplicates else regions,  # copies are of whole images
         )  # fmt: skip
 
     @property
@@ -135,8 +167,8 @@ class Ranked(NamedTuple):
     """Hold the best rows for a query."""
 
     query: Descriptor  # as it was ranked: of an image of the index, that row's
-    rows: pa.Table  # of schema `partition_search.RANKED`, best first
-    nearest: float  # smallest Euclidean distance among all rows that could be ranked; infinite: there was none
+    rows: pa.Table  # of schema `ranked_rows.RANKED`, best first
+    nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,11 +183,27 @@ def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy)
     return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by)
 
 
+def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descriptor:
+    """Average a query's feature with those of the nearest rows.
+
+    Args:
+        query: not averaged yet.
+        near: rows near it, in any order, from all shares of the index.
+        count: how many of them to take.
+    """
+    rows = sorted(near, key=lambda row: (row.distance, row.image_id))[:count]
+    features = np.array([row.feature for row in rows], np.float32).reshape(-1, len(query.feature))
+    feature = averaged_query(query.feature, features)
+    return replace(query, feature=feature, unaveraged=query.feature, needs_average=False)
+
+
 def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
     """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
 
-    None if there is no threshold, no row passed the filter, or near duplicates were asked for.
+    None if there is no threshold, no row passed the filter, near duplicates were asked for, or objects are looked for
+    or among: the threshold was measured with key regions.
     """
-    if served.no_match is None or nearest == np.inf or ranking.near_duplicates:
+    is_measured = not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
+    if served.no_match is None or nearest == np.inf or not is_measured:
         return None
     return served.no_match.is_too_far(nearest)

@@ -23,6 +23,9 @@ class ServedVersion:
     has_detector: bool
     tau: float
     no_match: NoMatchThreshold | None = None  # None: the index was published without, by an earlier version
+    neighbours: int = 0  # nearest rows that each feature, and a query's, is averaged with
+    has_backbone: bool = True  # False: somebody else made the embeddings, and no image can be described
+    regions: int = 1  # of each image at most: the key region, and those of objects
 
     @property
     def classes_fit(self) -> bool:
@@ -57,12 +60,12 @@ def read_version(uri: str, version: int | None = None) -> ServedVersion:
     if len(models) > 1:
         raise TableError(f"the rows of {uri} are of several models ({sorted(models)}); run jobs.index on it again")
     ((bundle, pca),) = models
-    index.pca(pca)
+    neighbours = index.pca(pca).neighbours
     settings, (dimensions, _) = index.bundle_settings(bundle), widths(index, files[0])
     return ServedVersion(
         uri, version, sum(file.row_count for file in files), bundle, pca,
         settings.classes, dimensions, settings.detector is not None, settings.tau,
-        get_no_match_threshold(index, version, bundle, pca),
+        get_no_match_threshold(index, version, bundle, pca), neighbours, settings.has_backbone, settings.regions,
     )  # fmt: skip
 
 

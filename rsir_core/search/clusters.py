@@ -154,6 +154,13 @@ class Clusters:
         distance: Floats = _distances(feature, self.centre, self.count).astype(np.float32)
         return distance
 
+    def around(self, feature: Floats) -> "Clusters":
+        """Keep the runs, with the centres and radii of other features of the same rows (n, K)."""
+        if not len(self.count):
+            return self
+        centre = _centres(feature, self.count)
+        return replace(self, centre=centre, radius=_radii(feature, centre, self.count))
+
     def groups(self) -> "Clusters":
         """Merge the clusters of each group into one cluster of all its rows."""
         if not len(self.count):

@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat
 from rsir_core.search.filter_options import FilterOptions
 
 DistanceName = Literal["weighted", "plain", "auto"]  # auto: see `Ranking.settled`
+RegionsName = Literal["auto", "key", "objects", "all"]  # auto: see `Ranking.of`
 COMPARED: Final = 20  # nearest results whose pixels are compared
 
 
@@ -26,6 +27,14 @@ class RankingOptions(FilterOptions):
         Field(
             description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
             "classes fit the archive and the query's nearest rows are surely of its class, else plain)"
+        ),
+    ] = "auto"
+    regions: Annotated[
+        RegionsName,
+        Field(
+            description="which regions of the images are searched: key (key regions), objects (those around further "
+            "objects, which an index made with --regions has), all (both, as far as there are), or auto (all for a "
+            "drawn box, else key)"
         ),
     ] = "auto"
     max_distance: Annotated[

@@ -14,6 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from rsir_core.errors import ConfigError, RsirError, StorageError
+from rsir_core.storage.signing import SignedUri
 
 _CONTAINERS: Final = ("zip", "tar", "libarchive")  # protocols of files that contain files; the outer may be local
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
@@ -38,7 +39,9 @@ def file_system(uri: str, **options: Any) -> tuple[Any, str]:
 
 
 def opened(uri: str, **options: Any) -> tuple[Any, str]:
-    """Return file system and path of a URI like `fsspec.core.url_to_fs`, but allow `::` within names."""
+    """Return file system and path of a URI like `fsspec.core.url_to_fs`, but allow `::` within names, and sign."""
+    if (signed := SignedUri.parse(uri)) is not None:
+        uri = signed.sign()
     if "::" in uri and len(links_of(uri)) == 1:
         protocol, mark, _ = uri.partition("://")
         fs = fsspec.filesystem(protocol if mark else "file", **options)

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from rsir_core.errors import FailureKind, ImageError
 from rsir_core.storage.filesystem import opened
+from rsir_core.storage.signed_file import SignedFile, with_renewal
+from rsir_core.storage.signing import SignedUri, is_denied, without_signatures
 
 _MIN_REQUEST: Final = 512 * 1024  # bytes of a request to a store: a block or two of a scene
 
@@ -31,6 +33,8 @@ def open_file(uri: str) -> BinaryIO:
         ImageError: stage `read`; kind `missing`, `denied`, `empty` or `error`.
     """
     with reading(uri):
+        if (signed := SignedUri.parse(uri)) is not None:
+            return cast(BinaryIO, SignedFile(signed, block_size=_MIN_REQUEST, cache_type="readahead"))
         if "://" in uri:
             fs, path = opened(uri)
             file: BinaryIO = fs.open(path, "rb", block_size=_MIN_REQUEST, cache_type="readahead")
@@ -46,14 +50,19 @@ def reading(uri: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{uri} is gone: {error}", "read", "missing") from error
-    except PermissionError as error:
-        raise ImageError(f"{uri} cannot be read, access is denied: {error}", "read", "denied") from error
-    except MemoryError as error:
-        raise ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory") from error
     except Exception as error:  # each store has its own family of errors; none may end a worker
-        raise ImageError(f"{uri} cannot be read: {type(error).__name__}: {error}", "read", "error") from error
+        raise _image_error(uri, error) from (error if SignedUri.parse(uri) is None else None)
+
+
+def _image_error(uri: str, error: Exception) -> ImageError:
+    said = str(error) if SignedUri.parse(uri) is None else without_signatures(str(error))
+    if is_denied(error):
+        return ImageError(f"{uri} cannot be read, access is denied: {said}", "read", "denied")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return ImageError(f"{uri} is gone: {said}", "read", "missing")
+    if isinstance(error, MemoryError):
+        return ImageError(f"{uri} does not fit into memory; lower the pixel limit", "read", "memory")
+    return ImageError(f"{uri} cannot be read: {type(error).__name__}: {said}", "read", "error")
 
 
 def _read_local(uri: str, max_bytes: int) -> bytes:
@@ -69,7 +78,15 @@ def _check_local(uri: str, max_bytes: int) -> None:
 
 
 def _read_remote(uri: str, max_bytes: int) -> bytes:
-    fs, path = opened(uri)
+    signed = SignedUri.parse(uri)
+    if signed is None:
+        return _read_url(uri, uri, max_bytes)
+    return with_renewal(signed, lambda url: _read_url(url, uri, max_bytes))
+
+
+def _read_url(url: str, uri: str, max_bytes: int) -> bytes:
+    """Read a whole file; `uri` is its name in messages."""
+    fs, path = opened(url)
     size = fs.info(path).get("size")
     if size is not None:
         _check_size(uri, size, max_bytes)

@@ -21,6 +21,7 @@ from rsir_core.archive.labels import folder_label
 from rsir_core.errors import ConfigError, ImageError, LabelError, QueryError, StorageError, TableError
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.index.index import Index
+from rsir_core.models.regions import Box, object_region
 from tests.support.serving import ONE, Rows, copy_of, publish, upload
 
 FACTORS = ("weighted_distance", "distance", "query_weight", "candidate_weight", "probability")
@@ -106,7 +107,9 @@ def test_a_file_goes_before_an_image_id_of_the_same_name(
     assert opened.search(ONE, k=1)[0].image_id == other["image_id"]
 
 
-def test_a_box_centres_the_key_region(opened: rsir.SearchIndex, client: httpx.Client, stored: Rows) -> None:
+def test_a_box_is_described_or_centres_the_key_region(
+    opened: rsir.SearchIndex, client: httpx.Client, stored: Rows
+) -> None:
     box = [0, 0, 10, 10]
     as_answered(
         opened.search(ONE, 3, box=box), client.post("/search", json={"image_id": ONE, "box": box, "k": 3}).json()
@@ -114,6 +117,8 @@ def test_a_box_centres_the_key_region(opened: rsir.SearchIndex, client: httpx.Cl
     pixels = np.asarray(Image.open(stored[0]["uri"]).convert("RGB"))
     found = opened.search(pixels, 3, box=box)
     assert found.query.region is not None and found.query.region[:2] == (0, 0)
+    around = opened.search(pixels, 3, box=box, box_as="object").query.region
+    assert around == object_region(256, 256, Box(*box)) and around != found.query.region
 
 
 @pytest.mark.parametrize(
@@ -177,6 +182,7 @@ def test_an_older_version_can_be_opened(index: str, tmp_path: Path) -> None:
         (ONE, {"where": [("colour", "==", 1)]}, QueryError, "colour"),
         (ONE, {"box": (0, 0, 300, 300)}, QueryError, "256×256"),
         (ONE, {"box": (0, 0)}, QueryError, "x0, y0, x1, y1"),
+        (ONE, {"box": (0, 0, 9, 9), "box_as": "middle"}, QueryError, "auto, object, centre"),
         (ONE, {"start": "2021-01-01", "end": "2020-01-01"}, QueryError, "later"),
     ],
 )

@@ -134,6 +134,8 @@ LANDSAT = {  # as of the USGS
 } | {"qa_pixel": asset("/l/QA.TIF", "metadata")}  # fmt: skip
 NAIP = {"image": asset("/n/m.tif", "data", eo__bands=common("red", "green", "blue", "nir")),
         "thumbnail": asset("/n/m.jpg", "thumbnail")}  # fmt: skip
+TWICE = {f"B0{n}_{size}m": asset(f"/s/B0{n}_{size}m.jp2", "data", gsd=size, **eo(f"B0{n}", name))
+         for size in (20, 10, 60) for n, name in ((4, "red"), (3, "green"), (2, "blue"))}  # fmt: skip
 PLANET = {
     "visual": asset("/p/visual.tif", "visual", eo__bands=common("red", "green", "blue")),
     "analytic": asset("/p/analytic.tif", "data", eo__bands=common("blue", "green", "red", "nir")),
@@ -152,6 +154,7 @@ PLANET = {
          "2.75e-05,2.75e-05&offset=-0.2,-0.2,"
          "-0.2&nodata=0,0,0"),
         (NAIP, "nir,red,green", "/n/m.tif#number=4,1,2"),
+        (TWICE, "red,green,blue", "/s/{band}_10m.jp2#band=B04,B03,B02"),
         (PLANET, "red,green,blue", "/p/analytic.tif#number=3,2,1"),
         (SENTINEL_2, "red,green,swir22", "/s/{band}.tif#band=B04,B03,!swir22"),
         (NAIP, "red", "/n/m.tif#number=1"),

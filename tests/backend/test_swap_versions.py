@@ -112,7 +112,7 @@ def fewer(index: Index, leave_out: int = 1) -> int:
 
 async def version_of(backend: LocalBackend, version: int | None = None) -> int:
     async with backend.versions.lend(version) as served:
-        await backend.router.probe(served.version)
+        await backend.router.probe(served)
         return served.version
 
 

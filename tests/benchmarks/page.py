@@ -103,7 +103,7 @@ def measure(page: Page, root: str, results: int) -> dict[str, float]:
     while shown < results:
         shown += min(first, results - shown)
         page.driver.execute_script("document.querySelector('#further').click()")
-        page.until(f"document.querySelectorAll('#grid .card').length >= {shown}")
+        page.until(f"document.querySelectorAll('#grid ol').length >= {shown} / 420")
         page.until_answered()
     settle(page)
     found["results"] = longest(page)

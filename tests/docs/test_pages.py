@@ -4,13 +4,16 @@ The first tutorial draws the archive, trains the bundle and makes the index that
 that need a cluster, a cloud or hours are not run; `test_commands` has looked at their options.
 """
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +39,7 @@ NOT_RUN: Final = {  # commands that match: why
     r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
     r"python -m jobs\.finetune_classifier (?!--archive images|--emb)": "train for long; the first tutorial does",
     r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
+    r".*planetarycomputer": "needs a network; tests/storage/test_signing.py has a store that wants signatures",
     r".*/token": "needs an endpoint with tokens; tests/endpoint/test_tokens.py has one",
 }
 PAGES_NOT_RUN: Final = {  # folders and pages: why
@@ -45,6 +49,8 @@ PAGES_NOT_RUN: Final = {  # folders and pages: why
     "compose.md": "all of its commands need Docker",
     "storage.md": "all of its commands need a bucket or a package index",
 }
+SERVERS: Final = {"rustac": "7822", "uvicorn": "9000"}  # with their ports in the pages
+PORTS: Final = ("7822", "9000")
 SMALL: Final = {"/my/images": "images", "/my/queries": "images/harbor"}  # in place of the reader's own
 RUN: Final = [p for p in PAGES if p != FIRST and not {p.parent.name, p.name} & set(PAGES_NOT_RUN) and blocks_of(p)]
 
@@ -67,6 +73,7 @@ class Reader:
         self._jobs: subprocess.Popen[str] | None = None
         self._status = -1
         self._url = ""
+        self._ports = {port: str(free_port("127.0.0.1", 0)) for port in PORTS}
 
     def follow(self, page: Path, really_serve: bool = False) -> list[str]:
         """Run the page; the commands and code that were run, each of which has ended well."""
@@ -85,8 +92,12 @@ class Reader:
         return done
 
     def _run(self, line: str, really_serve: bool) -> None:
+        line = re.sub("|".join(PORTS), lambda port: self._ports[port[0]], line)
         words = shlex.split(line, comments=True)
         words = ["python", "-m", "jobs.rsir", *words[1:]] if words[0] == "rsir" else words
+        if words[0] in SERVERS:
+            self._start_server(words, self._ports[SERVERS[words[0]]])
+            return
         if words[:3] == ["python", "-m", "jobs.serve"]:
             self._serve(words[words.index("--index") + 1], words[2:] if really_serve else None)
         elif words[:2] == ["python", "-m"] and words[2].startswith("jobs.") and not re.search(r"[|<>]", line):
@@ -142,7 +153,23 @@ class Reader:
         """Ask the endpoint where it really is; one of the index, unless the page has started another."""
         if "127.0.0.1:8000" in text and not self._url:
             self._serve("index", None)
-        return text.replace("http://127.0.0.1:8000", self._url)
+        text = text.replace("http://127.0.0.1:8000", self._url)
+        return re.sub("|".join(PORTS), lambda port: self._ports[port[0]], text)
+
+    def _start_server(self, words: list[str], port: str) -> None:
+        """Start a server that is not ours, until the page ends."""
+        more = ["--addr", f"127.0.0.1:{port}"] if words[0] == "rustac" else []
+        log = self._page.enter_context((self.folder / f"{words[0]}.log").open("w"))
+        process = self._page.enter_context(
+            subprocess.Popen([*words, *more], cwd=self.folder, env=self._environment, stdout=log, stderr=log)
+        )
+        self._page.callback(process.terminate)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"{words} does not answer: {(self.folder / f'{words[0]}.log').read_text()}")
 
 
 @pytest.fixture(scope="module")

@@ -543,7 +543,7 @@ def test_everything_that_can_be_used_has_a_name(map_page: Page) -> None:
     page.open(f"?image_id={ONE}&box=9,9,99,99&good=beach/beach000.jpg&bbox=10,30,90,60")
     for name in ("filter", "dates", "place", "draw"):
         page.unfold(name)
-    near = "document.querySelectorAll('#grid > li').forEach(e => { e.style.contentVisibility = 'visible'; })"
+    near = "document.querySelectorAll('#grid li').forEach(e => { e.style.contentVisibility = 'visible'; })"
     page.driver.execute_script(near)  # what is far from view has no name yet
     for element in page.all("button, input, select, summary, a, [role], [tabindex='0']"):
         assert element.accessible_name or element.aria_role in ("status", "alert", "generic"), element.get_attribute(

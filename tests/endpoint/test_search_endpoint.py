@@ -10,12 +10,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.demo.scenes import CLASSES
 from rsir_core import schemas
 from rsir_core.backend.protocol import RankRequest
 from rsir_core.backend.searcher_worker import SearcherWorker
-from rsir_core.models.regions import Box
+from rsir_core.index.index import Index
+from rsir_core.models.describe import Describer
+from rsir_core.models.regions import Box, DrawnBox, Region, object_region
 from rsir_core.retrieval.describing import QueryDescriber
 from rsir_core.retrieval.partition import Partition
 from rsir_core.retrieval.partition_search import PartitionSearch
@@ -44,8 +47,11 @@ def test_the_descriptor_of_an_indexed_image_is_its_row(client: httpx.Client, sto
 
 def test_a_batch_of_queries_is_described_as_each_of_them_alone(index: str, stored: Rows) -> None:
     describer = QueryDescriber(open_version(index), LIMITS.max_pixels)
-    boxes = [None, Box(0, 0, 20, 20), None, Box(200, 200, 256, 256)]
-    pictures = [describer.read(row["uri"], None) for row in stored[:4]]
+    boxes = [
+        None, DrawnBox(Box(0, 0, 20, 20), True), DrawnBox(Box(0, 0, 20, 20), False),
+        DrawnBox(Box(200, 200, 256, 256), False), DrawnBox(Box(200, 200, 256, 256), True),
+    ]  # fmt: skip
+    pictures = [describer.read(row["uri"], None) for row in stored[:5]]
     together = describer.describe(pictures, boxes)
     for picture, box, found in zip(pictures, boxes, together, strict=True):
         (alone,) = describer.describe([picture], [box])
@@ -62,6 +68,22 @@ def test_a_given_box_replaces_the_detector(client: httpx.Client) -> None:
     sent = upload(client, Path(row["uri"]).read_bytes(), box="0,0,10,10", k=1).json()["query"]
     assert sent["feature"] == pytest.approx(named["feature"], abs=1e-6)
     assert sent["region"] != row["region"]
+
+
+def test_a_box_is_described_by_itself(client: httpx.Client, index: str, stored: Rows) -> None:
+    box, row = Box(100, 120, 140, 150), stored[0]
+    answer = client.post(
+        "/search", json={"image_id": row["image_id"], "box": list(box), "box_as": "object", "k": 1}
+    ).json()
+    region = Region(**answer["query"]["region"])
+    assert region == object_region(row["height"], row["width"], box)
+    pixels = np.asarray(Image.open(row["uri"]).convert("RGB"))[
+        region.y : region.y + region.height, region.x : region.x + region.width
+    ]
+    described = Describer(Index(index).bundle()).describe([pixels], tau=1)  # the cut-out as a whole image
+    feature = Index(index).pca(open_version(index).pca).transform(described.embedding)
+    np.testing.assert_allclose(answer["query"]["feature"], feature[0], atol=1e-4)
+    assert answer["no_match"] is None  # the threshold is of key regions
 
 
 def test_a_row_is_recognised_through_rounding_and_nothing_else_is(index: str, stored: Rows) -> None:

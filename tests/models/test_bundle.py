@@ -87,15 +87,30 @@ def test_copy_is_the_same_bundle_and_another_one_is_refused(tmp_path: Path) -> N
 
 def test_views_are_the_copys_own_and_part_of_what_it_is(tmp_path: Path) -> None:
     own, source = write_bundle(tmp_path / "a"), str(tmp_path / "a")
-    assert bundle.copy_bundle(source, str(tmp_path / "one"), views=1) == own
-    fingerprint = bundle.copy_bundle(source, str(tmp_path / "four"), views=4)
+    assert bundle.copy_bundle(source, str(tmp_path / "one"), bundle.DescribingWays(views=1)) == own
+    fingerprint = bundle.copy_bundle(source, str(tmp_path / "four"), bundle.DescribingWays(views=4))
     copied = bundle.load_bundle(str(tmp_path / "four"))
     assert copied.fingerprint == fingerprint != own
     assert (copied.classifier.views, bundle.load_bundle(source).classifier.views) == (4, 1)
-    assert bundle.copy_bundle(source, str(tmp_path / "four"), views=4) == fingerprint
-    assert bundle.copy_bundle(str(tmp_path / "four"), str(tmp_path / "back"), views=1) == own
+    assert bundle.copy_bundle(source, str(tmp_path / "four"), bundle.DescribingWays(views=4)) == fingerprint
+    assert bundle.copy_bundle(str(tmp_path / "four"), str(tmp_path / "back"), bundle.DescribingWays(views=1)) == own
     with pytest.raises(BundleError, match="with --views 4; pass that"):
-        bundle.check_bundle(source, str(tmp_path / "four"), views=1)
+        bundle.check_bundle(source, str(tmp_path / "four"), bundle.DescribingWays(views=1))
+
+
+def test_regions_are_the_copys_own_and_one_is_as_none_were_named(tmp_path: Path) -> None:
+    own, source = write_bundle(tmp_path / "a"), str(tmp_path / "a")
+    three = bundle.DescribingWays(regions=3)
+    assert bundle.copy_bundle(source, str(tmp_path / "one"), bundle.DescribingWays(regions=1)) == own
+    fingerprint = bundle.copy_bundle(source, str(tmp_path / "three"), three)
+    assert bundle.read_settings(str(tmp_path / "three")).regions == 3 and fingerprint != own
+    back = bundle.copy_bundle(str(tmp_path / "three"), str(tmp_path / "back"), bundle.DescribingWays(regions=1))
+    assert back == own and bundle.load_bundle(str(tmp_path / "back")).regions == 1
+    with pytest.raises(BundleError, match="with --regions 3; pass that"):
+        bundle.check_bundle(source, str(tmp_path / "three"))
+    write_bundle(tmp_path / "blind", detector=False)
+    with pytest.raises(BundleError, match=r"--regions 3.*no detector"):
+        bundle.copy_bundle(str(tmp_path / "blind"), str(tmp_path / "four"), three)
 
 
 def test_works_on_other_storage_too() -> None:

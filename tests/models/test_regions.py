@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.models.regions import Box, Region, key_region, whole_image
+from rsir_core.models.regions import Box, Region, key_region, object_region, whole_image
 
 sides = st.integers(1, 3000)
 taus = st.floats(0.01, 1.0)
@@ -64,3 +64,23 @@ def test_refuses_a_tau_that_is_no_share(tau: float) -> None:
 def test_refuses_an_image_without_pixels() -> None:
     with pytest.raises(ValueError, match="0×7"):
         key_region(0, 7, None)
+
+
+@given(sides, sides, boxes(), st.floats(0, 2), st.integers(1, 200))
+def test_an_objects_region_is_the_square_around_it_inside_the_image(
+    height: int, width: int, box: Box, margin: float, least: int
+) -> None:
+    region = object_region(height, width, box, margin, least)
+    side = max((1 + 2 * margin) * max(box.x1 - box.x0, box.y1 - box.y0), least)
+    for start, length, limit, centre in (
+        (region.x, region.width, width, box.centre[0]),
+        (region.y, region.height, height, box.centre[1]),
+    ):
+        assert abs(length - min(side, limit)) <= 0.5
+        assert abs(start - min(max(centre - length / 2, 0), limit - length)) <= 0.5
+
+
+def test_values_of_objects_regions() -> None:
+    assert object_region(500, 800, Box(300, 200, 400, 240), 0.5, 64) == Region(250, 120, 200, 200)
+    assert object_region(500, 800, Box(300, 200, 310, 206), 0.5, 64) == Region(273, 171, 64, 64)
+    assert object_region(100, 800, Box(0, 0, 90, 90), 0.5, 64) == Region(0, 0, 180, 100)

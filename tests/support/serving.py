@@ -22,6 +22,7 @@ from rasterio.windows import Window
 
 from jobs.demo.scenes import CLASSES, OBJECT_CLASSES, write_archive
 from jobs.indexing.describing import DescribeRead
+from jobs.indexing.publishing import as_features
 from rsir_core import schemas
 from rsir_core.archive.listing import list_images
 from rsir_core.backend.describer_worker import DescriberWorker
@@ -36,10 +37,11 @@ from rsir_core.endpoint.tokens import Tokens
 from rsir_core.imagery.decode import read_picture
 from rsir_core.imagery.reading import Reading, read_files
 from rsir_core.imagery.tile_uri import fragment
+from rsir_core.index.drift import ERROR
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import NoMatchThreshold, put_no_match_threshold
 from rsir_core.index.writer import write_rows
-from rsir_core.models.bundle import write_classifier, write_detector
+from rsir_core.models.bundle import DescribingWays, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier, build_classifier, load_start_weights, settings_for
 from rsir_core.models.detector import build_detector
 from rsir_core.models.pca import Moments
@@ -55,29 +57,23 @@ FARTHEST = 0.5  # as if the rows had said so: the distance from which on nothing
 LIMITS = Limits(max_k=50, max_bytes=200_000, max_pixels=512 * 512)
 
 
-def build_index(folder: Path, per_class: int, scene_side: int = 0) -> str:
+def build_index(folder: Path, per_class: int, scene_side: int = 0, regions: int = 1) -> str:
     """Draw an archive and index it, with the tiles of a scene of so many pixels a side; returns the index's URI."""
     torch.set_num_threads(1)
     write_archive(folder / "archive", per_class, seed=0)
     files = list(list_images(str(folder / "archive")))
     write_models(str(folder / "models"), [file.uri for file in files])
     index = Index(str(folder / "index"))
-    writer_of(index).adopt_bundle(str(folder / "models"))
+    writer_of(index).adopt_bundle(str(folder / "models"), DescribingWays(regions=regions))
     rows = [file._asdict() for file in files] + tiles_of_scene(folder / "scene.tif", [f.uri for f in files], scene_side)
     listing = pa.Table.from_pylist(rows, schemas.LISTING)
     read = read_files(listing, Reading(LIMITS.max_pixels, 120))
-    described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS.names)
+    described = DescribeRead(index.uri, "cpu")(read).select(schemas.EMBEDDINGS_WITH_OBJECTS.names)
     writer_of(index).commit("embeddings", [write_rows(index.uri, "embeddings", described)], "append")
     embedding = schemas.to_matrix(described[schemas.EMBEDDING])
     pca = Moments.of(embedding).fit(8)
     writer_of(index).put_pca(pca)
-    top = schemas.to_matrix(described[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
-    more = {
-        schemas.PCA: pa.repeat(pca.fingerprint, len(described)),
-        schemas.CLASS: pa.array(CLASSES).take(pa.array(top)),
-        schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
-    }
-    features = pa.table({n: more[n] if n in more else described[n] for n in schemas.FEATURES.names}, schemas.FEATURES)
+    features = as_features(described, pca, pa.array(CLASSES)).drop_columns([ERROR])
     version = writer_of(index).commit("features", [write_rows(index.uri, "features", *in_runs(features))], "overwrite")
     put_no_match_threshold(
         writer_of(index),

@@ -70,6 +70,7 @@ def publish_features(index: Index, listing: pa.Table, bundle: str, names: tuple[
             schemas.PCA: pa.repeat(pca.fingerprint, len(block)),
             schemas.CLASS: pa.array(names).take(pa.array(best)),
             schemas.FEATURE: schemas.to_vectors(feature),
+            schemas.UNAVERAGED: pa.nulls(len(block), schemas.VECTOR),
         }
         parts.append(pa.table([more[n] if n in more else block[n] for n in schemas.FEATURES.names], schemas.FEATURES))
     if pca is not None:

@@ -9,10 +9,10 @@ import { setUpDownload } from "./download.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
-import { fillGrid, focusCard, keepTabStop, setUpGrid } from "./grid.js";
+import { fillGrid, focusCard, setUpGrid } from "./grid.js";
 import { returnToLearned, setUpLearning } from "./learn.js";
 import { setUpMap, showOnMap } from "./map.js";
-import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, toggleMark } from "./marks.js";
+import { marksOfSearch, setMark, setMarks, setUpMarks, showMarks, showMarksOn, toggleMark } from "./marks.js";
 import { open, setUpOpened, showOpened } from "./opened.js";
 import { drawFile, showQuery, sourceOf } from "./picture.js";
 import { blank, fromAddress, isAsking, toAddress, unfiltered } from "./query.js";
@@ -109,7 +109,7 @@ async function search(words = "") {
   if (!isAsking(asked)) {
     underWay.abort();
     complain(null);
-    $("query").hidden = $("draw").hidden = $("undraw").hidden = true;
+    $("query").hidden = $("draw").hidden = $("boxed").hidden = true;
     say(words);
     show("archive");
     return;
@@ -144,7 +144,7 @@ function showFound() {
   const { answer, query, shown } = found;
   document.body.classList.add("asking");
   showVersion();
-  showBox(showQuery(query, asked, index.has_detector), query, asked.box, index.has_detector);
+  showBox(showQuery(query, asked, index), query, asked, index.has_detector);
   add(shown, true);
   show("results");
   const words = shown.length ? unlike(answer, asked) : "";
@@ -177,20 +177,17 @@ function furtherBelow() {
 
 function add(results, isNew) {
   const actions = { onOpen: open, onMark: toggleMark };
-  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, () => {
-    keepTabStop();
-    showMarks();
-  });
+  fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, showMarksOn);
   $("further").hidden = found.isDone;
   showOnMap(found.shown, isNew);
 }
 
 const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };
 
-/** Search from an image of the index. */
-function pick(imageId) {
+/** Search from an image of the index, or from what is in a box of it. */
+function pick(imageId, box = null) {
   $("file").value = "";
-  go({ ...NEW, image_id: imageId });
+  go({ ...NEW, image_id: imageId, box, ...(box && { as: "object" }) });
 }
 
 /** Search from a file of the user's. */
@@ -261,6 +258,7 @@ async function start() {
   asked = blank(index);
   $("about").textContent = about(index);
   $("objects-switch").hidden = !index.has_detector;
+  for (const part of [$("file"), ...$("file").labels]) part.hidden = !index.has_backbone;
   const filtered = () => go(readFilters());
   setUpFilters(index, filtered);
   if (index.bounds) setUpMap({ index, onChange: filtered, onOpen: open, onSearch: pick });
@@ -274,7 +272,7 @@ async function start() {
 history.scrollRestoration = "manual";  // results come later than the browser would scroll
 setUpSettings();
 setUpToken(() => (index ? search() : start()), complain);
-const showBox = setUpBox((box) => go({ box }));
+const showBox = setUpBox(go);
 setUpGrid();
 setUpOpened({ found: () => found, openIn: () => index.open_in, maxK: () => index.max_k, sourceOf, further: () => further(false), onSearch: pick });
 $("skip").addEventListener("click", (event) => {

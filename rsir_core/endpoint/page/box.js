@@ -1,4 +1,4 @@
-// Another box on the query's picture: dragged on it, or given by its edges in pixels.
+// A box on the query's picture, to look for what is in it: dragged on it, or given by its edges in pixels.
 
 import { drawable } from "./drag.js";
 import { drawBox } from "./picture.js";
@@ -10,22 +10,25 @@ const fields = () => FIELDS.map($);
 let svg = null;  // over the picture
 let outlines = [];
 
-/** Set up once. `onBox` is given [x0, y0, x1, y1] to search with, or null: the detector's. */
+/** Set up once. `onBox` is given { box: [x0, y0, x1, y1] to search with, or null: the detector's } or { as: what a box is }. */
 export function setUpBox(onBox) {
   for (const field of fields()) field.addEventListener("input", () => drawDraft(box()));
-  $("box-search").addEventListener("click", () => isSound() && onBox(box()));
+  $("box-search").addEventListener("click", () => isSound() && onBox({ box: box() }));
   $("box-fields").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && isSound()) onBox(box());
+    if (event.key === "Enter" && isSound()) onBox({ box: box() });
   });
-  $("undraw").addEventListener("click", () => onBox(null));
-  return (frame, query, drawn, hasDetector) => show(frame, query, drawn, hasDetector, onBox);
+  $("undraw").addEventListener("click", () => onBox({ box: null }));
+  $("box-as").addEventListener("change", () => onBox({ as: $("box-as").value }));
+  return (frame, query, asked, hasDetector) => show(frame, query, asked, hasDetector, onBox);
 }
 
-function show(frame, query, drawn, hasDetector, onBox) {
+function show(frame, query, { box: drawn, as, file, image_id: imageId }, hasDetector, onBox) {
   svg = frame.querySelector("svg");
   outlines = [];
   $("draw").hidden = !svg;
-  $("undraw").hidden = !drawn;
+  $("boxed").hidden = !drawn;
+  $("box-as").value = as;
+  $("box-as").disabled = !file && imageId === null;  // a link has no picture to describe otherwise
   $("undraw").textContent = hasDetector ? "Use the detector again" : "Take the box away";
   if (!svg) return;
   const { width, height, region, objects } = query;
@@ -40,7 +43,7 @@ function show(frame, query, drawn, hasDetector, onBox) {
       drawDraft(box());
     },
     onDone: (rectangle) => {
-      if (rectangle && isSound()) onBox(box());
+      if (rectangle && isSound()) onBox({ box: box() });
       else drawDraft(null);
     },
   });

@@ -14,6 +14,9 @@ const MARKS = [["good", "✓", "Good"], ["bad", "✗", "Bad"]];
 
 export const isSamePicture = ({ same_picture: kind }) => kind === "identical" || kind === "re-encoded";
 
+/** Which region of a result was found, in words; empty: its key region. */
+export const hitInWords = ({ region_number: number, object_class: kind }) => (number ? `found by its ${readable(kind)}` : "");
+
 /** A result's boxes, as `picture` takes them. */
 export const boxesOf = (result) => ({ ...result, objects: result.object_box ? [{ box: result.object_box }] : [] });
 
@@ -40,6 +43,7 @@ export function resultCard(result, bars, { onOpen, onMark }) {
     ),
     bar(result, bars),
     ...(kind ? [make("span", { className: `kind ${isSamePicture(result) ? "same" : ""}`, textContent: kind })] : []),
+    ...(hitInWords(result) ? [make("span", { className: "kind", textContent: hitInWords(result) })] : []),
     make("span", { className: "name", textContent: nameOf(result.image_id) }),
     ...(result.time ? [make("span", { className: "time", textContent: result.time.slice(0, 10) })] : []),
     ...(result.bbox ? [make("span", { className: "place", textContent: placeInWords(centreOf(result.bbox), 3) })] : []),

@@ -35,9 +35,9 @@ export function factorBar(result, { scale, rankedBy }) {
 /** The factors in words, as elements. */
 export function factorWords(result, query, rankedBy) {
   const line = (kind, name, words) => make("li", {}, make("i", { className: `part ${kind}` }), make("strong", { textContent: name }), ` ${words}`);
-  const looks = line("distance", "Looks:", `the key regions are ${number(result.distance)} apart (0: the same; from 1 on: unlike).`);
+  const looks = line("distance", "Looks:", `the two regions are ${number(result.distance)} apart (0: the same; from 1 on: unlike).`);
   if (rankedBy === "distance") {
-    return [make("p", { textContent: "The order is that of the looks alone: how alike the key regions are." }), make("ul", { className: "factors" }, looks)];
+    return [make("p", { textContent: "The order is that of the looks alone: how alike the two regions are." }), make("ul", { className: "factors" }, looks)];
   }
   return [
     make("p", { textContent: "Three things are multiplied. The longer a part of the bar, the more it brings this image forward." }),

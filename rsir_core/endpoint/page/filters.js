@@ -10,6 +10,7 @@ const AFTER = 600;  // milliseconds without a change to a date: it is typed in p
 /** Set up once, by what the index has. `onChange` is called when a person has changed something. */
 export function setUpFilters(index, onChange) {
   $("k").max = index.max_k;
+  $("regions").closest(".field").hidden = index.regions === 1;
   $("filter").hidden = $("order").closest(".field").hidden = !index.class_names.length;
   for (const [name, images] of Object.entries(index.classes)) {
     const box = make("input", { type: "checkbox", value: name });
@@ -19,7 +20,7 @@ export function setUpFilters(index, onChange) {
     say();
     if (!whyUnsound()) onChange();
   };
-  for (const id of ["k", "order", "classes", "copies"]) $(id).addEventListener("change", changed);
+  for (const id of ["k", "order", "regions", "classes", "copies"]) $(id).addEventListener("change", changed);
   $("clear").addEventListener("click", () => {
     tick([]);
     changed();
@@ -67,12 +68,13 @@ export const readFilters = () => ({
   to: $("to").value,
   ...chosenArea(),
   copies: $("copies").checked,
+  regions: $("regions").value,
   order: $("order").value,
 });
 
 /** Let the fields say what a query does. */
 export function showFilters(query) {
-  for (const id of ["k", "order", "from", "to"]) $(id).value = query[id];
+  for (const id of ["k", "order", "regions", "from", "to"]) $(id).value = query[id];
   tick(query.classes);
   $("copies").checked = query.copies;
   setArea(query);
@@ -91,6 +93,6 @@ function say() {
   const { classes, from, to } = readFilters();
   $("filter-says").textContent = classes.length ? classes.map(readable).join(", ") : "all";
   $("dates-say").textContent = from || to ? [from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" ") : "any time";
-  $("order").disabled = $("copies").checked;  // which are those nearest by looks
+  $("order").disabled = $("regions").disabled = $("copies").checked;  // which are those nearest by looks, as whole scenes
   $("reset").hidden = !isFiltered(readFilters());
 }

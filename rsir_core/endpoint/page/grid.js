@@ -1,5 +1,6 @@
 // A grid of cards that is one tab stop: arrows go from card to card, Home and End to the first and the last.
 
+import { addToLists, clearLists, itemAt, itemOf } from "./lists.js";
 import { markByKey } from "./marks.js";
 import { $ } from "./view.js";
 
@@ -24,20 +25,22 @@ const SLICE = 100;  // cards that are drawn without a pause
 let round = 0;  // counts searches, so that cards of an earlier one are not drawn any more
 let filling = null;  // until the cards are drawn that were given
 
-/** Draw the cards of results, made by `toCard`, after those that are there or, `isNew`, in their stead; `onDrawn` is called with each slice. */
+/** Draw the cards of results, made by `toCard`, after those that are there or, `isNew`, in their stead; `onDrawn` is called with each slice of items. */
 export function fillGrid(results, toCard, isNew, onDrawn) {
   if (isNew) {
     round += 1;
     filling = null;
-    $("grid").replaceChildren();
+    clearLists(toCard, (items) => {
+      keepTabStop();
+      onDrawn(items);
+    });
   }
   const mine = round;
   const fill = async () => {
     for (let i = 0; i < results.length; i += SLICE) {
       if (i) await new Promise((go) => { setTimeout(go); });
       if (mine !== round) return;
-      $("grid").append(...results.slice(i, i + SLICE).map(toCard));
-      onDrawn();
+      addToLists(results.slice(i, i + SLICE));
     }
     if (mine === round) filling = null;
   };
@@ -47,7 +50,7 @@ export function fillGrid(results, toCard, isNew, onDrawn) {
 }
 
 /** Make the first card the tab stop, unless one is. */
-export function keepTabStop() {
+function keepTabStop() {
   if (!$("grid").querySelector('.card[tabindex="0"]')) cards()[0]?.setAttribute("tabindex", "0");
 }
 
@@ -58,14 +61,13 @@ function makeCurrent(card) {
 }
 
 /** Bring the keyboard to the card of an image. */
-export function focusCard(imageId) {
-  [...$("grid").children].find((item) => item.dataset.imageId === imageId)?.querySelector(".card").focus();
-}
+export const focusCard = (imageId) => itemOf(imageId)?.querySelector(".card").focus();
 
 function nextOf(card, key) {
+  if (key === "Home" || key === "End") return itemAt(key === "End" ? -1 : 0).querySelector(".card");
   const all = cards();
   const place = all.indexOf(card);
   const across = all.filter((one) => one.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length;
-  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, Home: -place, End: all.length - 1 - place }[key];
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[key];
   return step === undefined ? null : (all[place + step] ?? card);
 }

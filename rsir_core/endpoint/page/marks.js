@@ -61,7 +61,12 @@ export function showMarks() {
   $("chips").replaceChildren(...[...marked].map(([id, kind]) => make("li", {}, chip(id, kind))));
   $("refine").disabled = unchanged();
   $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
-  for (const button of document.querySelectorAll(".mark")) {
+  showMarksOn([document]);
+}
+
+/** Show what is marked on cards, without a look at all the others. */
+export function showMarksOn(items) {
+  for (const button of items.flatMap((item) => [...item.querySelectorAll(".mark")])) {
     const { kind, imageId } = button.dataset;
     button.setAttribute("aria-pressed", String(kindOf(imageId) === kind));
   }

@@ -1,6 +1,7 @@
 // An image with its key region and objects drawn over it, and what a query was taken for.
 
 import { nameOf } from "./place.js";
+import { isForObject } from "./query.js";
 import { $, count, make, makeSvg, percent, readable } from "./view.js";
 
 const TRIES = 3;
@@ -39,16 +40,19 @@ function retry(image, source) {
   if (!/^(thumbnail|image)\//.test(source)) return;
   let tries = 1;
   image.addEventListener("error", () => {
-    if (tries === TRIES) return;
+    if (tries === TRIES) {
+      image.parentElement?.classList.add("missing");
+      return;
+    }
     setTimeout(() => { image.src = `${source}${source.includes("?") ? "&" : "?"}try=${tries}`; }, 1000 * tries++);
   });
 }
 
 /** What a query was taken for, as elements of its caption; `asked` is what a person asked. */
-function queryCaption(query, asked, hasDetector) {
+function queryCaption(query, asked, { has_detector: hasDetector, regions }) {
   const likely = Object.entries(query.class_probabilities).sort((a, b) => b[1] - a[1]).slice(1, 3);
   const others = likely.filter(([, p]) => p >= 0.001).map(([c, p]) => `${readable(c)} ${percent(p)}`).join(", ");
-  const { region } = query;
+  const region = query.region?.width ? query.region : null;  // of no size where nobody read the image
   const marks = [[asked.good, "good"], [asked.bad, "bad"]].filter(([ids]) => ids.length).map(([ids, kind]) => `${ids.length} ${kind}`);
   const line = (textContent, className = "soft") => textContent && make("p", { textContent, className });
   return [
@@ -56,7 +60,8 @@ function queryCaption(query, asked, hasDetector) {
     line(others && `else ${others}`),
     line(marks.length && `Refined by ${marks.join(" and ")} example${asked.good.length + asked.bad.length === 1 ? "" : "s"}`),
     region && objectList(query.objects, asked.box, hasDetector),
-    line(region && `Key region: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
+    line(region && `${isForObject(asked) ? "Looked for: the box with a margin" : "Key region"}: ${region.width}×${region.height} of ${query.width}×${query.height} pixels`),
+    line(isForObject(asked) && regions === 1 && "Compared with whole scenes: this index has no regions of single objects."),
     line(query.notes && `Reading it: ${query.notes}`),
     nameLine(query.image_id ?? (asked.file ?? asked.upload)?.name) ?? line(asked.descriptor && "An uploaded picture, which a link does not hold"),
   ].filter(Boolean);
@@ -82,12 +87,12 @@ function objectList(objects, drawn, hasDetector) {
 export const sourceOf = (query) => query.preview ?? (query.image_id === null ? null : fullImage(query.image_id));
 
 /** Show a query that is described; returns the frame of its picture. */
-export function showQuery(query, asked, hasDetector) {
+export function showQuery(query, asked, index) {
   const source = sourceOf(query);
   const name = query.image_id ?? asked.file?.name;
   const frame = source === null ? make("div") : picture(source, `The query: ${name}`, query);
   if (query.width) frame.style.setProperty("--shape", query.width / query.height);
-  drawQuery(frame, queryCaption(query, asked, hasDetector));
+  drawQuery(frame, queryCaption(query, asked, index));
   return frame;
 }
 

@@ -1,6 +1,8 @@
 // What is asked, as plain data; as an address that others can open; and as a request.
 
 const ORDERS = ["auto", "weighted", "plain"];
+const ROLES = ["object", "centre"];
+const REGIONS = ["auto", "key", "objects", "all"];
 
 /** Nothing asked of an index yet. */
 export const blank = (index) => ({
@@ -9,6 +11,7 @@ export const blank = (index) => ({
   descriptor: null,  // what an upload was ranked by, of a link: { feature, class_probabilities }
   upload: null,  // of a descriptor that was an upload's: { id, name, picture }, see `remember`
   box: null,  // [x0, y0, x1, y1] in pixels, drawn by a person; null: the detector's object
+  as: index.regions > 1 ? "object" : "centre",  // what the box is: what is looked for, or the centre of the scene
   good: [],  // image ids that are what is looked for
   bad: [],
   hide: [],  // image ids that a link's descriptor was moved away from, which are not to be found
@@ -19,6 +22,7 @@ export const blank = (index) => ({
   bbox: null,  // [west, south, east, north] in degrees; across ±180° west > east
   polygon: null,  // corners, [lon, lat] each
   copies: false,
+  regions: "auto",  // of the images that are searched: see REGIONS
   order: "auto",  // `distance` of the API: weights where the query's class is sure, as they harm unknown classes
   version: null,  // the newest; once it is answered, the one that answered
 });
@@ -30,11 +34,18 @@ export const isFiltered = ({ classes, from, to, bbox, polygon, copies }) => clas
 const NO_FILTER = { classes: [], from: "", to: "", bbox: null, polygon: null, copies: false };
 export const unfiltered = (query) => ({ ...query, ...NO_FILTER });
 
+/** Whether what is in a box is looked for. */
+export const isForObject = ({ box, as }) => box !== null && as === "object";
+
+/** Which regions are searched: a descriptor does not say of itself that it is an object's. */
+const regionsOf = (query) => (query.regions === "auto" && query.descriptor && isForObject(query) ? "all" : query.regions);
+
 /** The search with what an upload was ranked by in its stead, so that an address can say it. */
 export function withoutFile(query, answered, classNames) {
   if (query.file === null) return query;
   const descriptor = descriptorOf(answered, classNames);  // moved by the examples already
-  return { ...query, file: null, box: null, good: [], bad: [], hide: query.bad, descriptor };
+  const regions = regionsOf({ ...query, descriptor });
+  return { ...query, file: null, box: null, regions, good: [], bad: [], hide: query.bad, descriptor };
 }
 
 /** What a query was ranked by. */
@@ -73,6 +84,7 @@ export function toAddress(query) {
   const address = new URLSearchParams();
   if (query.image_id !== null) address.set("image_id", query.image_id);
   if (query.box) address.set("box", query.box.join(","));
+  if (query.box) address.set("as", query.as);
   if (query.descriptor) address.set("descriptor", descriptorToText(query.descriptor));
   for (const name of query.classes) address.append("class", name);
   for (const id of query.good) address.append("good", id);
@@ -82,6 +94,7 @@ export function toAddress(query) {
   if (query.bbox) address.set("bbox", query.bbox.join(","));
   if (query.polygon) address.set("polygon", query.polygon.join(";"));
   if (query.copies) address.set("copies", "1");
+  if (query.regions !== "auto") address.set("regions", query.regions);
   if (query.order !== "auto") address.set("order", query.order);
   address.set("k", query.k);
   if (query.version !== null) address.set("version", query.version);
@@ -98,6 +111,7 @@ export function fromAddress(search, index) {
     image_id: address.get("image_id"),
     descriptor: descriptorFromText(address.get("descriptor") ?? ""),
     box: numbers("box"),
+    as: ROLES.includes(address.get("as")) ? address.get("as") : query.as,
     good: address.getAll("good"),
     bad: address.getAll("bad"),
     hide: address.getAll("hide"),
@@ -108,6 +122,7 @@ export function fromAddress(search, index) {
     bbox: numbers("bbox"),
     polygon: address.get("polygon")?.split(";").map((corner) => corner.split(",").map(Number)) ?? null,
     copies: address.get("copies") === "1",
+    regions: REGIONS.includes(address.get("regions")) ? address.get("regions") : query.regions,
     order: ORDERS.includes(address.get("order")) ? address.get("order") : query.order,
     version: Number(address.get("version") ?? NaN) || query.version,
   };
@@ -120,7 +135,8 @@ export function toRequest(query, offset, k) {
     ...query.descriptor,
     ...(query.version !== null && { version: query.version }),
     ...(offset && { offset }),
-    ...(query.box && !query.descriptor && { box: query.box }),  // else it is described already
+    ...(query.box && !query.descriptor && { box: query.box, box_as: query.as }),  // else it is described already
+    ...(regionsOf(query) !== "auto" && { regions: regionsOf(query) }),
     ...(query.good.length && { positive: query.good }),
     ...(query.bad.length && { negative: query.bad }),
     ...(query.classes.length && { classes: query.classes }),

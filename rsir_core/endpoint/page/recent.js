@@ -27,17 +27,17 @@ export function setUpRecent(served, onPick) {
 const storage = () => (index.needs_token ? sessionStorage : localStorage);
 
 /** What stands for an upload: its number in the history, and the box that was drawn on it. */
-const uploadId = (number, box) => `${number}@${box?.join(",") ?? ""}`;
+const uploadId = (number, { box, as }) => `${number}@${box ? `${box.join(",")} ${as}` : ""}`;
 
 /** Keep a query that was answered: of an upload what it was ranked by, and a small picture. */
 export async function remember(asked, { query }, number) {
   const isUpload = asked.file !== null;
   if (!isUpload && !asked.upload && asked.image_id === null) return;  // a link's, or examples alone: there is nothing to show
-  const id = isUpload ? uploadId(number, asked.box) : asked.upload?.id;
+  const id = isUpload ? uploadId(number, asked) : asked.upload?.id;
   const before = read().find((entry) => entry.upload && entry.upload.id === id);
   const upload = before?.upload ?? asked.upload ?? (isUpload ? { id, name: asked.file.name, pca: index.pca, ...(await describe(query, asked)) } : null);
   if (isUpload && !upload?.descriptor) return;  // it was refined before it was seen
-  const source = id ?? toAddress({ ...unfiltered(asked), good: [], bad: [], k: 0, order: "auto", version: null });
+  const source = id ?? toAddress({ ...unfiltered(asked), good: [], bad: [], k: 0, order: "auto", regions: "auto", version: null });
   const address = toAddress({ ...asked, descriptor: null, version: null });
   write([{ source, address, image_id: asked.image_id, upload }, ...read().filter((entry) => entry.source !== source)].slice(0, MOST));
 }
@@ -59,8 +59,8 @@ async function small(source) {
 
 /** What is known of an upload that the page no longer has, as a query of its own; null: nothing. */
 export function recallUpload(number, address) {
-  const box = new URLSearchParams(address).get("box");
-  const entry = read().find(({ upload }) => upload?.id === `${number}@${box ?? ""}`);
+  const id = uploadId(number, fromAddress(address, index));
+  const entry = read().find(({ upload }) => upload?.id === id);
   return entry ? restored({ ...entry, address }) : null;
 }
 

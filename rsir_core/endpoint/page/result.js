@@ -1,6 +1,6 @@
 // One result, opened: the image beside the query's, what is known of it, why it has its rank, and what to do with it.
 
-import { boxesOf, KINDS, markButtons } from "./cards.js";
+import { boxesOf, hitInWords, KINDS, markButtons } from "./cards.js";
 import { copy } from "./copy.js";
 import { dateOf, showDates } from "./dates.js";
 import { factorBar, factorWords } from "./factors.js";
@@ -14,7 +14,7 @@ const MOST = 4;  // times: a picture that much smaller than the other is drawn l
 
 let opened = null;  // { result, query, source, bars, place, openIn, maxK, date }: the last is put in the query's place
 
-/** Set up once. `onStep` is given -1 or 1, `onSearch` an image id, `onClose` that of the result that was open. */
+/** Set up once. `onStep` is given -1 or 1, `onSearch` an image id and a box or null, `onClose` that of the result that was open. */
 export function setUpResult({ onStep, onSearch, onClose }) {
   const dialog = $("result");
   dialog.addEventListener("close", () => {
@@ -31,7 +31,7 @@ export function setUpResult({ onStep, onSearch, onClose }) {
   $("close-result").addEventListener("click", () => dialog.close());
   $("previous").addEventListener("click", () => onStep(-1));
   $("next").addEventListener("click", () => onStep(1));
-  $("search-from").addEventListener("click", () => onSearch(opened.result.image_id));
+  $("search-from").addEventListener("click", () => onSearch(opened.result.image_id, boxOf(opened.result)));
   for (const id of ["show-region", "show-objects"]) $(id).addEventListener("change", showBoxes);
   for (const id of ["show-around", "show-query"]) $(id).addEventListener("change", drawPair);
   for (const [id, text] of [["copy-id", ({ image_id }) => image_id], ["copy-uri", ({ uri }) => uri], ["copy-place", coordinates]]) {
@@ -70,6 +70,8 @@ export function openResult(found) {
 
 export const closeResult = () => $("result").close();
 
+const UNKNOWN = 256;  // pixels: the side of an image of which nobody read the size
+
 /** The picture and, beside it, the query's: the same number of pixels of the screen for a pixel of each. */
 function drawPair() {
   const { result, query, source } = opened;
@@ -94,7 +96,7 @@ function drawPair() {
 function resultFigure(result) {
   const around = result.window && $("show-around").checked ? AROUND : 0;
   const frame = picture(fullImage(result.image_id, around), `Result ${result.rank}: ${result.image_id}`, boxesOf(result));
-  const [width, height] = [result.width * (1 + 2 * around), result.height * (1 + 2 * around)];
+  const [width, height] = [(result.width || UNKNOWN) * (1 + 2 * around), (result.height || UNKNOWN) * (1 + 2 * around)];
   frame.querySelector("svg").setAttribute("viewBox", `${-around * result.width} ${-around * result.height} ${width} ${height}`);
   const image = frame.querySelector("img");
   if (!around) image.style.backgroundImage = `url("${thumbnail(result.image_id)}")`;  // until it is there
@@ -109,12 +111,19 @@ function dateFigure(row) {
 
 function queryFigure(query, source) {
   const frame = picture(source, "The query", query);
-  return { frame, width: query.width, height: query.height, caption: "Query" };
+  return { frame, width: query.width || UNKNOWN, height: query.height || UNKNOWN, caption: "Query" };
 }
 
 function showBoxes() {
   $("pair").classList.toggle("no-region", !$("show-region").checked);
   $("pair").classList.toggle("no-objects", !$("show-objects").checked);
+}
+
+/** The box of the object that was found, inside the image; null: its key region was found. */
+function boxOf({ region_number: number, object_box: box, width, height }) {
+  if (!number) return null;
+  const inside = (edge, most) => Math.min(Math.max(Math.round(edge), 0), most);
+  return [inside(box.x0, width - 1), inside(box.y0, height - 1), Math.max(inside(box.x1, width), 1), Math.max(inside(box.y1, height), 1)];
 }
 
 const coordinates = ({ bbox }) => {
@@ -127,10 +136,11 @@ function facts(result) {
   return [
     result.class && ["Class", `${readable(result.class)}, ${percent(result.probability)} sure`],
     objectClass && ["Object", `${readable(objectClass)}, ${percent(result.object_score)} sure`],
+    hitInWords(result) && ["Region", `${hitInWords(result)}, object ${result.region_number} of this image: ${result.region.width}×${result.region.height} pixels`],
     KINDS[result.same_picture] && ["To the query", KINDS[result.same_picture]],
     result.time && ["Acquired", `${result.time.slice(0, 16).replace("T", " ")} UTC`],
     result.bbox && ["Place", `${placeInWords(centreOf(result.bbox))}${result.crs ? ` (stored in ${result.crs})` : ""}`],
-    ["Size", `${result.width}×${result.height} pixels`],
+    result.width && ["Size", `${result.width}×${result.height} pixels`],
     result.cell && ["Cell", `${result.cell}${result.covered < 1 ? `, ${percent(result.covered)} of it with data` : ""}`],
     window && ["Tile", `${window.width}×${window.height} pixels from column ${window.x} and row ${window.y} of its scene`],
     ["Id", result.image_id],

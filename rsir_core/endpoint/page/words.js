@@ -5,9 +5,11 @@ import { isFiltered } from "./query.js";
 import { count, percent } from "./view.js";
 
 /** What is searched. */
-export function about({ images, class_names: names, version, has_detector: hasDetector }) {
+export function about({ images, class_names: names, version, has_detector: hasDetector, has_backbone: hasBackbone }) {
   const classes = names.length ? `of ${names.length} classes` : "without classes, so they are ordered by looks alone";
-  return `${count(images, "image")} ${classes}, version ${version}${hasDetector ? "" : "; no detector, so every key region is centred on its image"}`;
+  const regions = hasDetector ? "" : "; no detector, so every key region is centred on its image";
+  const lacks = hasBackbone ? regions : "; made of embeddings without their model, so ask with its own images";
+  return `${count(images, "image")} ${classes}, version ${version}${lacks}`;
 }
 
 /** What further results were found: so many are shown where there were `before`. */
