@@ -26,6 +26,7 @@ NAME: Final = r"^[^\x00-\x20\x7f/.]([^\x00-\x1f\x7f/]*[^\x00-\x20\x7f/])?$"
 LABEL: Final = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$"
 LONGEST: Final = 64  # characters of a name, and of a label
 RETRIES: Final = 100  # of a commit; each time another writer was first
+CREATED_AT_ONCE: Final = 10  # tries; each time another writer's first commit, which has the table's metadata, came between
 SMALL_FILES: Final = 32  # each request to label leaves a file; from so many on they are merged
 _REFUSED: Final = re.compile("permission|denied|forbidden|read-only|readonly", re.IGNORECASE)
 
@@ -89,7 +90,7 @@ def save_labels(
         _create(uri)
         rows = pa.table([pa.array(column, field.type) for column, field in zip(columns, schemas.LABELS, strict=True)],
                         schemas.LABELS)  # fmt: skip
-        write_deltalake(uri, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=RETRIES))
+        _append(uri, rows)
     except (OSError, DeltaError) as error:
         if is_refusal(error):
             raise ReadOnlyError(
@@ -151,6 +152,18 @@ def _newest(rows: pa.Table) -> pa.Table:
 def _grouped(rows: pa.Table, key: list[str], function: str) -> list[tuple[Any, ...]]:
     found = rows.group_by(key, use_threads=False).aggregate([(schemas.TIME, function)])
     return list(zip(*(found[name].to_pylist() for name in [*key, f"{schemas.TIME}_{function}"]), strict=True))
+
+
+def _append(uri: str, rows: pa.Table) -> None:
+    """Append rows in one commit; one that fails has saved nothing, so it may be tried again."""
+    for rest in reversed(range(CREATED_AT_ONCE)):
+        try:
+            write_deltalake(uri, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=RETRIES))
+        except CommitFailedError as error:
+            if not rest or is_refusal(error):
+                raise
+        else:
+            return
 
 
 def _create(uri: str) -> None:
