@@ -26,7 +26,7 @@ NAME: Final = r"^[^\x00-\x20\x7f/.]([^\x00-\x1f\x7f/]*[^\x00-\x20\x7f/])?$"
 LABEL: Final = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$"
 LONGEST: Final = 64  # characters of a name, and of a label
 RETRIES: Final = 100  # of a commit; each time another writer was first
-CREATED_AT_ONCE: Final = 10  # tries; each time another writer's first commit, which has the table's metadata, came between
+CREATED_AT_ONCE: Final = 10  # tries to append; each time another writer has just created the table
 SMALL_FILES: Final = 32  # each request to label leaves a file; from so many on they are merged
 _REFUSED: Final = re.compile("permission|denied|forbidden|read-only|readonly", re.IGNORECASE)
 
