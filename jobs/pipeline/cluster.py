@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 import ray
@@ -18,7 +19,7 @@ from rsir_core.storage.filesystem import one_line
 # In a job's own Ray, idle workers stay until it ends. When Ray 2.60 ends an idle worker, one in many crashes, with a
 # page of traces on the job's terminal: its metrics thread (`DeltaProducer::RunHarvesterLoop` of OpenCensus) locks a
 # mutex that is already destructed. See https://github.com/ray-project/ray/issues/36885, which is similar.
-_IDLE_WORKERS_STAY: Final = {"kill_idle_workers_interval_ms": 0}
+_IDLE_WORKERS_STAY: Final = MappingProxyType({"kill_idle_workers_interval_ms": 0})
 # Loggers of Ray Data that add a traceback to every error; and the text that it appends to an error's message.
 _TRACEBACKS: Final = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 _RETRIES: Final = "\nFailed to apply UDF transform after"
@@ -78,7 +79,8 @@ def connected(
                     include_dashboard=False,  # it takes two seconds to start
                     logging_level=level,
                     _metrics_export_port=metrics_port,
-                    _system_config=_IDLE_WORKERS_STAY,
+                    # A copy: Ray adds the folder that this session spills objects to, which the next must not use.
+                    _system_config=dict(_IDLE_WORKERS_STAY),
                 )
         else:
             ray.init(address=address, logging_level=level)
