@@ -186,6 +186,10 @@ def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tu
         shape = shape and (len(alpha), *shape[1:])
         visible = dataset.read(alpha, window=view.window, out_shape=shape, resampling=resampling) > 0  # false for NaN
         valid = valid & visible.all(axis=0)
+    elif flags == {MaskFlags.all_valid} and samples.dtype == np.uint16:
+        # Landsat and Sentinel-2 have 0 around a scene, and often do not declare it as nodata.
+        shown = samples.any(axis=0)
+        valid = np.broadcast_to(shown, samples.shape) if shown.any() else valid
     return samples, valid
 
 

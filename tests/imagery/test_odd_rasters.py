@@ -323,3 +323,18 @@ def test_a_jpeg_that_ends_too_early_stays_a_failure() -> None:
         with pytest.raises(ImageError) as caught:
             decode(data[:cut], "photo")
         assert caught.value.kind == "corrupt"
+
+
+# Fill that nobody declares: Landsat's and Sentinel-2's scenes have 0 around them
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_zeros_around_a_16_bit_scene_are_no_samples_of_it(bands: int) -> None:
+    samples = np.zeros((bands, 60, 60), np.uint16)
+    samples[:, 20:, 20:] = 7000 + 5 * scene(40, 40).transpose(2, 0, 1)[:bands].astype(np.uint16)
+    samples[0, 30, 30] = 0  # dark in one band, or a hole
+    undeclared, declared = (decode(gdal_file(samples, **more), "scene") for more in ({}, {"nodata": 0}))
+    assert np.array_equal(undeclared.pixels[20:, 20:], declared.pixels[20:, 20:])
+    assert not undeclared.pixels[:20].any()
+    black = decode(gdal_file(np.zeros((bands, 8, 8), np.uint16)), "black")
+    assert not black.pixels.any()
