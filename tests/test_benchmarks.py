@@ -9,7 +9,7 @@ import pytest
 FOLDER = Path(__file__).parent / "benchmarks"
 TINY = {
     "changes": "--rows 200 --changes 24",
-    "ground_changes": "--side 1024 --image-size 32",
+    "ground_changes": "--side 1024 --image-size 32 --components 4",
     "compact": "--few 100 --many 200",
     "index": "--images 24",
     "listing": "--images 300",

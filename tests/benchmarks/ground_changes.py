@@ -122,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--zoom", type=int, default=17)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--changed", type=float, default=0.06, help="share of the cells")
+    parser.add_argument("--components", type=int, default=19)
+    parser.add_argument("--last", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", help="folder for what is made")
     parser.add_argument("--json", action="store_true")
@@ -141,7 +143,8 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     write(archive / "a_20230615.tif", seen(ground, 0, rng), sensor=False)
     write(archive / "a_20231215.tif", seen(ground, 1, rng), sensor=False)
     config = IndexConfig(archive=str(archive), models="frozen:efficientnet_lite0", image_size=args.image_size,
-                         index=str(root / "index"), grid=args.zoom, tile=256)  # fmt: skip
+                         index=str(root / "index"), grid=args.zoom, tile=256,
+                         components=args.components)  # fmt: skip
     index_archive(config)
     cells = inner_cells(Index(config.index))
     cells = [cell for cell in cells if min(c := centre_of(cell)) > 130 and max(c) < args.side - 130]
@@ -153,7 +156,7 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     write(archive / "b_20240615.tif", seen(ground, 0.2, rng), sensor=True)
     summary = index_archive(config)
     out = str(root / "changes.parquet")
-    found = changes(changes.options(index=config.index, out=out))
+    found = changes(changes.options(index=config.index, out=out, last=args.last))
     rows = [row for row in pq.read_table(out).to_pylist() if row["time"].year == 2024]
     is_drawn = np.array([row["cell"] in drawn for row in rows])
     called = np.array([bool(row["changed"]) for row in rows])

@@ -37,8 +37,10 @@ def dated(index: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         box = (10 + i / 10, 45, 10.1 + i / 10, 45.1)
         for n, day in enumerate(DAYS):
             feature = feature + rng.normal(size=8) * 0.05 + n * 0.5 + (3 if n == 2 and i in MOVED else 0)
-            place: dict[str, Any] = {schemas.BBOX: dict(zip(schemas.BBOX_FIELDS, box, strict=True))}
-            place[schemas.CRS] = "EPSG:32633"
+            place: dict[str, Any] = {
+                schemas.BBOX: dict(zip(schemas.BBOX_FIELDS, box, strict=True)),
+                schemas.CRS: "EPSG:32633",
+            }
             place[schemas.GEOMETRY] = shapely.to_wkb(shapely.box(*box))
             cell = {schemas.CELL: f"{i:06b}", schemas.COVERED: 0.5 if (i, n) == (0, 2) else 1.0}
             feature = feature.astype(np.float32)
