@@ -333,7 +333,7 @@ def test_zeros_around_a_16_bit_scene_are_no_samples_of_it(bands: int) -> None:
     samples = np.zeros((bands, 60, 60), np.uint16)
     samples[:, 20:, 20:] = 7000 + 5 * scene(40, 40).transpose(2, 0, 1)[:bands].astype(np.uint16)
     samples[0, 30, 30] = 0  # dark in one band, or a hole
-    undeclared, declared = (decode(gdal_file(samples, **more), "scene") for more in ({}, {"nodata": 0}))
+    undeclared, declared = (decode(file, "scene") for file in (gdal_file(samples), gdal_file(samples, nodata=0)))
     assert np.array_equal(undeclared.pixels[20:, 20:], declared.pixels[20:, 20:])
     assert not undeclared.pixels[:20].any()
     black = decode(gdal_file(np.zeros((bands, 8, 8), np.uint16)), "black")

@@ -277,6 +277,7 @@ def test_a_time_may_be_given_as_text() -> None:
 def test_columns_of_one_value_can_be_asked_for() -> None:
     assert columns_to_ask(SCHEMA) == [
         "image_id", "uri", "height", "width", "notes", "time", "object_class", "object_score", "class", "crs",
+        "cell", "covered",
     ]  # fmt: skip
 
 
