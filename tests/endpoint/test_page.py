@@ -218,8 +218,10 @@ def test_more_results_come_in_pages_that_keep_the_marks(page: Page, client: http
     assert [rank.text for rank in page.all("#grid .rank")] == [str(i) for i in range(1, 13)]
     assert [pressed(mark) for mark in page.all("#grid .mark.good")] == [i == 2 for i in range(12)]
     assert page.driver.switch_to.active_element.accessible_name.startswith("Result 9 ")
+    page.open(f"?image_id={ONE}&k=4")
+    assert page.text("#status").startswith("The first 4 results")
     page.open(f"?image_id={ONE}&k=50")
-    assert page.all("#further") == []
+    assert page.all("#further") == [] and "first" not in page.text("#status")
 
 
 def pressed(mark: Any) -> bool:
@@ -653,6 +655,10 @@ def test_a_long_name_hides_no_button_and_no_filter_scrolls(map_page: Page) -> No
     long = "'a'.repeat(300)"
     page.driver.execute_script(f"for (const name of document.querySelectorAll('.name')) name.textContent = {long}")
     page.driver.execute_script(f"document.querySelector('#filter-says').textContent = {long}")
+    right = "e => e.getBoundingClientRect().right"
+    fields = "[...document.querySelectorAll('.controls > *')]"
+    wider = f"{fields}.filter(e => ({right})(e) > ({right})(e.parentElement)).map(e => e.outerHTML)"
+    assert page.driver.execute_script(f"return {wider}") == []
     for button in page.all("#grid li .mark"):
         edges = page.driver.execute_script("return arguments[0].closest('li').getBoundingClientRect().toJSON()", button)
         assert edges["left"] <= button.rect["x"] and button.rect["x"] + button.rect["width"] <= edges["right"] + 1

@@ -57,8 +57,10 @@ def test_marks_are_kept_survive_a_reload_and_are_undone(page: Page, labelled: In
     page.open(f"?image_id={ONE}")
     names = page.names()
     page.click("#grid li:nth-child(1) .mark.good")
+    assert "collection" in page.text("#marks-say")  # what it takes to learn from marks
     create(page, "storage tanks")
     until_kept(page, "1 image: 1 good")  # what was marked before is kept, too
+    assert "collection" not in page.text("#marks-say")
     page.click("#grid li:nth-child(2) .mark.bad")
     page.click("#grid li:nth-child(3) .mark.good")
     until_kept(page, "3 images: 1 bad, 2 good")
@@ -137,6 +139,24 @@ def test_results_and_a_collection_are_downloaded_and_the_line_gets_the_same(
     assert Axe().run(page.driver)["violations"] == []
 
 
+def test_the_form_of_a_download_is_about_the_results_that_are_shown(page: Page) -> None:
+    def form() -> tuple[str, bool, bool]:
+        count = page.driver.find_element(By.ID, "take-count").get_attribute("value")
+        line = page.text("#line")
+        return count, f'"k":{count},' in line, '"classes":["beach"]' in line
+
+    page.open(f"?image_id={ONE}&k=5")
+    page.click("#take summary")
+    assert form() == ("5", True, False)
+    assert page.text("#left-out")  # the query itself
+    page.search(lambda: page.type_into("#k", f"7{Keys.TAB}"))
+    assert form() == ("7", True, False)
+    page.type_into("#take-count", 2)  # from now on it is the person's
+    page.unfold("filter")
+    page.search(lambda: page.click("#classes input[value=beach]"))
+    assert form() == ("2", True, True)
+
+
 def test_marks_are_learned_from_and_the_least_certain_are_marked_next(page: Page, labelled: Index) -> None:
     names = labelled.features(columns=["image_id"])["image_id"].to_pylist()
     labels: dict[str, str | None] = {
@@ -144,7 +164,7 @@ def test_marks_are_learned_from_and_the_least_certain_are_marked_next(page: Page
     }
     save_labels(labelled, "beaches", labels, dict.fromkeys(labels, "u"), None)
     page.driver.execute_script("localStorage.setItem('rsir.collection', 'beaches')")
-    page.open(f"?image_id={ONE}")
+    page.open(f"?image_id={ONE}&class=beach")
     until_kept(page, "14 images: 13 bad, 1 good")
     page.click("#learn")
     page.until("document.querySelectorAll('#learned-grid .card').length > 0")
@@ -155,7 +175,8 @@ def test_marks_are_learned_from_and_the_least_certain_are_marked_next(page: Page
         "const t = document.querySelector('#threshold'); t.value = 0; t.dispatchEvent(new Event('input'));"
         "t.dispatchEvent(new Event('change'))"
     )
-    page.until("document.querySelector('#status').textContent.startsWith('24 of 28 images')")
+    page.until("document.querySelector('#status').textContent.startsWith('28 images')")
+    assert "first 24" in page.text("#status") and "filters" in page.text("#status")
     page.click("#learned-more")
     page.until("document.querySelectorAll('#learned-grid .card').length === 28")
     assert page.driver.find_element(By.ID, "learned-download").get_attribute("href").endswith("format=gpkg&threshold=0")

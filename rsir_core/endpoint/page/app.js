@@ -5,7 +5,7 @@ import { ask } from "./ask.js";
 import { setUpBox } from "./box.js";
 import { resultCard } from "./cards.js";
 import { setUpCollection } from "./collection.js";
-import { setUpDownload } from "./download.js";
+import { setUpDownload, showDownload } from "./download.js";
 import { setUpDrop, tooLarge } from "./drop.js";
 import { longest } from "./factors.js";
 import { readFilters, setUpFilters, showFilters, whyUnsound } from "./filters.js";
@@ -180,6 +180,7 @@ function add(results, isNew) {
   fillGrid(results, (result) => resultCard(result, found.bars, actions), isNew, showMarksOn);
   $("further").hidden = found.isDone;
   showOnMap(found.shown, isNew);
+  showDownload();
 }
 
 const NEW = { version: null, file: null, upload: null, image_id: null, descriptor: null, box: null, good: [], bad: [], hide: [] };

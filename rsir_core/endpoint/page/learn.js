@@ -3,8 +3,11 @@
 import { ask } from "./ask.js";
 import { markButtons } from "./cards.js";
 import { chosenCollection } from "./collection.js";
+import { readFilters } from "./filters.js";
 import { showMarks, toggleMark } from "./marks.js";
 import { picture, thumbnail } from "./picture.js";
+import { nameOf } from "./place.js";
+import { isFiltered } from "./query.js";
 import { say } from "./status.js";
 import { $, count, heard, make, percent, readable } from "./view.js";
 
@@ -87,7 +90,8 @@ async function list(further = false) {
     else $("learned-grid").replaceChildren(...cards);
     shown = offset + cards.length;
     $("learned-more").hidden = shown >= answer.total;
-    words = `${shown} of ${count(answer.total, "image")}${isBest ? `, which score at least ${percent(Number($("threshold").value))}` : ", the least certain first"}.`;
+    words = isBest ? found(answer.total) : `${shown} of ${count(answer.total, "image")}, the least certain first.`;
+    if (isFiltered(readFilters())) words += " The filters do not apply here.";
     say(words);
     showMarks();
   } catch (error) {
@@ -96,6 +100,11 @@ async function list(further = false) {
     page.onError(error);
   }
   sayThreshold();
+}
+
+function found(total) {
+  const score = percent(Number($("threshold").value));
+  return `${count(total, "image")} score${total === 1 ? "s" : ""} at least ${score}; ${shown < total ? `the first ${shown} are` : "all are"} shown.`;
 }
 
 function sayThreshold() {
@@ -117,7 +126,7 @@ function card(row) {
     picture(thumbnail(row.image_id), ""),
     make("span", { className: "line" }, heard("Search from "), `${percent(row.score)} good${row.class ? `, ${readable(row.class)}` : ""}`),
     make("span", { className: "bar" }, part),
-    make("span", { className: "name", textContent: row.image_id }),
+    make("span", { className: "name", textContent: nameOf(row.image_id) }),
   );
   return make("li", {}, button, make("span", { className: "judge" }, ...markButtons(row.image_id, toggleMark)));
 }

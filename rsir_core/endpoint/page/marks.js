@@ -1,6 +1,6 @@
 // Results that are marked good or bad: kept over pages, until they are cleared; and in a collection, if one is chosen.
 
-import { keepLabel, savedLabel } from "./collection.js";
+import { chosenCollection, keepLabel, savedLabel } from "./collection.js";
 import { $, heard, make } from "./view.js";
 
 let marked = new Map();  // image id → "good" or "bad"
@@ -60,7 +60,8 @@ export function showMarks() {
   $("marks").hidden = marked.size === 0 && applied.size === 0;
   $("chips").replaceChildren(...[...marked].map(([id, kind]) => make("li", {}, chip(id, kind))));
   $("refine").disabled = unchanged();
-  $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
+  const refining = unchanged() ? "The results are refined by these." : "Refine searches again: more like the good ones, less like the bad ones.";
+  $("marks-say").textContent = marked.size === 0 ? "No image is marked any more." : `${refining}${!$("keeping").hidden && !chosenCollection() ? " To learn from them, keep them in a collection." : ""}`;
   showMarksOn([document]);
 }
 

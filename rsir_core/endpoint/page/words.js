@@ -19,10 +19,10 @@ export function added(before, total) {
 }
 
 /** How many are found, how fast, in which order. */
-export function inWords({ shown, query, rankedBy, seconds }, asked, classesFit) {
+export function inWords({ shown, isDone, query, rankedBy, seconds }, asked, classesFit) {
   if (!shown.length && asked.copies) return noCopy(query, asked);
   if (!shown.length) return isFiltered(asked) ? "No image passes the filters." : "The index has no other image.";
-  return `${copies(shown, query, asked)}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, query, asked, classesFit)}.`;
+  return `${copies(shown, query, asked)}${isDone ? "" : "The first "}${count(shown.length, "result")} in ${seconds.toFixed(2)} s, nearest first${order(rankedBy, query, asked, classesFit)}.`;
 }
 
 /** That the class was left out of it, where it was the page's choice; an index without classes says so itself. */
