@@ -62,7 +62,7 @@ def weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
     assigned = classes_of(class_probabilities)
     agrees, weighted = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
     for row, of_class in enumerate(assigned):
-        hits = searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, plain=True)
+        hits = searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, euclidean=True)
         near = zip(order[hits.rows].tolist(), hits.distance.tolist(), strict=True)
         others = [(Neighbour(at, ids[i], float(class_probabilities[i, of_class])), i) for i, at in near if i != row]
         agrees[row] = assigned[others[0][1]] == of_class

@@ -123,13 +123,15 @@ class Partition:
         """Find which rows pass a filter, (n,); None: all."""
         return wanted.rows(self.table, self.clusters, class_names)
 
-    def search(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None, plain: bool) -> Hits:
+    def search(
+        self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None, euclidean: bool
+    ) -> Hits:
         """Search the rows; see `Searcher.search`."""
-        return self._searcher.search(feature, class_probabilities, k, allowed, plain)
+        return self._searcher.search(feature, class_probabilities, k, allowed, euclidean)
 
     def search_unaveraged(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None) -> Hits:
         """Search by the Euclidean distance of features before they were averaged."""
-        return self._unaveraged.search(feature, class_probabilities, k, allowed, plain=True)
+        return self._unaveraged.search(feature, class_probabilities, k, allowed, euclidean=True)
 
 
 def _mapped(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:

@@ -108,7 +108,9 @@ class PartitionSearch:
 
     def near_rows(self, query: Descriptor) -> list[NearRow]:
         """Find the nearest rows that a query's feature is averaged with."""
-        found = self._rows.search(query.feature, query.class_probabilities, self.served.neighbours, None, plain=True)
+        found = self._rows.search(
+            query.feature, query.class_probabilities, self.served.neighbours, None, euclidean=True
+        )
         ids = self._rows.take(found.rows, [schemas.IMAGE_ID])[schemas.IMAGE_ID].to_pylist()
         features = self._rows.feature[found.rows]
         return [NearRow(*row) for row in zip(found.distance.tolist(), ids, features, strict=True)]
@@ -168,7 +170,7 @@ class PartitionSearch:
         return found
 
     def _nearest(self, part: Partition, query: Descriptor, k: int) -> list[Neighbour]:
-        near = part.search(query.feature, query.class_probabilities, k, None, plain=True)
+        near = part.search(query.feature, query.class_probabilities, k, None, euclidean=True)
         rows = part.take(near.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
         p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
         of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))

@@ -32,7 +32,7 @@ class NeighbourSearcher:
     def nearest(self, wide: Floats, count: int) -> Ints:
         """Find the rows (m, count) nearest to each of m; a row is its own nearest, or one of its copies is."""
         nothing = np.empty(0, np.float32)
-        found = [self._searcher.search(row, nothing, count, plain=True).rows for row in np.array(wide)]
+        found = [self._searcher.search(row, nothing, count, euclidean=True).rows for row in np.array(wide)]
         rows: Ints = self.order[np.stack(found)]
         return rows
 

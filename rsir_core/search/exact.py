@@ -88,7 +88,7 @@ class Searcher:
         class_probabilities: Floats,
         k: int,
         allowed: Mask | None = None,
-        plain: bool = False,
+        euclidean: bool = False,
     ) -> Hits:
         """Find the k rows of smallest weighted distance, or all rows if there are fewer.
 
@@ -97,16 +97,16 @@ class Searcher:
             class_probabilities: the query's, (C,) float32.
             k: number of results, at least 1.
             allowed: (n,) bool, the rows to rank; None: all.
-            plain: rank by the Euclidean distance alone; the factors are returned all the same.
+            euclidean: rank by the Euclidean distance alone; the factors are returned all the same.
 
         Raises:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
         complement, query_class = complements(class_probabilities[None]), classes(class_probabilities[None])
-        found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, plain)
+        found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, euclidean)
         hits = Hits(*found)
-        key = hits.distance if plain else hits.weighted_distance
+        key = hits.distance if euclidean else hits.weighted_distance
         if (key[1:] > key[:-1]).all():
             return hits.first(k)
         ids = [self._ids[row].as_py() for row in hits.rows.tolist()]  # `take` would first concatenate all chunks

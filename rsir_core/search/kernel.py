@@ -67,7 +67,7 @@ class ClusterTree(NamedTuple):
 
 
 def candidates(
-    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, plain: bool
+    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, euclidean: bool
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
     """Find every row that can be among the k of smallest weighted distance, including ties for the last place.
 
@@ -76,7 +76,7 @@ def candidates(
         query: feature (K,) float32, complements (C,) float32, most probable class.
         k: at least 1.
         allowed: (n,) bool, the rows to rank; None: all.
-        plain: rank by the Euclidean distance alone.
+        euclidean: rank by the Euclidean distance alone.
 
     Returns:
         Positions, weighted distances, distances, and weights by equations 6 and 7, in ranked order; and the number of
@@ -86,7 +86,7 @@ def candidates(
         none = np.empty(0)
         return (np.empty(0, np.int64), none, none, none, none), 0
     mask = _ALL if allowed is None else allowed
-    found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, plain)
+    found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, euclidean)
     return found
 
 
@@ -125,10 +125,10 @@ def _upper(distance: Any, dimensions: Any) -> Any:
 
 
 @_compiled
-def _weight(balls: Any, j: Any, query: Any, plain: Any) -> Any:
+def _weight(balls: Any, j: Any, query: Any, euclidean: Any) -> Any:
     """Bound the product of the weights of every row of cluster j from below."""
     _, complement, query_class = query
-    if plain:
+    if euclidean:
         return 1.0
     return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j])
 
@@ -191,7 +191,7 @@ def _passing(mask: Any, start: Any, stop: Any) -> Any:
 
 
 @_compiled
-def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
+def _first(tree: Any, query: Any, euclidean: Any, distances: Any) -> Any:
     """Choose the cluster to begin with: the nearest cluster of the nearest group; also returns its centre's distance.
 
     Nearest by the weighted distance of the centre. A limit that is low early lets most of the rest be skipped.
@@ -199,20 +199,20 @@ def _first(tree: Any, query: Any, plain: Any, distances: Any) -> Any:
     Args:
         tree: see `ClusterTree`; it has at least one cluster.
         query: see `candidates`.
-        plain: see `candidates`.
+        euclidean: see `candidates`.
         distances: (g,) float32, of the groups' centres.
     """
     groups, clusters = tree.groups, tree.clusters
     best, least = 0, np.inf
     for g in range(len(groups.start)):
-        estimate = _weight(groups, g, query, plain) * distances[g]
+        estimate = _weight(groups, g, query, euclidean) * distances[g]
         if estimate < least:
             best, least = g, estimate
     first, least = groups.start[best], np.inf
     centre = _distance(query[0], clusters.centre, first)
     for j in range(groups.start[best], groups.stop[best]):
         distance = _distance(query[0], clusters.centre, j)
-        estimate = _weight(clusters, j, query, plain) * distance
+        estimate = _weight(clusters, j, query, euclidean) * distance
         if estimate < least:
             first, centre, least = j, distance, estimate
     return first, centre
@@ -231,9 +231,9 @@ def _push(waiting: Any, balls: Any, run: Any, query: Any, allowed: Any, distance
         allowed: whether to rank by distance alone; the limit; the number of one to leave out.
         distances: of their centres, beginning with the first.
     """
-    (start, stop, numbered), (plain, limit, left_out) = run, allowed
+    (start, stop, numbered), (euclidean, limit, left_out) = run, allowed
     for j in range(start, stop):
-        distance, weight = distances[j - start], _weight(balls, j, query, plain)
+        distance, weight = distances[j - start], _weight(balls, j, query, euclidean)
         bound = weight * _near(balls, j, distance, len(query[0]))
         if bound <= limit and j != left_out:
             heapq.heappush(waiting, (bound, weight * distance, numbered + j, distance))
@@ -266,18 +266,18 @@ def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out
 
 
 @_compiled
-def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
+def _visit(tree: Any, query: Any, k: Any, mask: Any, euclidean: Any) -> Any:
     """Visit clusters, see `candidates`. It is one function because splitting it took 7 % longer."""
     groups, clusters, features, complements, from_centre, in_order, most_rows = tree
     feature, complement, query_class = query
     m, K = len(clusters.start), len(feature)
-    bounds, ones = np.empty(most_rows), np.ones(most_rows if plain else 0, np.float32)
+    bounds, ones = np.empty(most_rows), np.ones(most_rows if euclidean else 0, np.float32)
     chosen, near_rows = np.empty(most_rows + 1, np.int64), np.empty(most_rows, np.float32)
     distances = np.empty(max(m, len(groups.start)), np.float32)
     waiting, first = [(0.0, 0.0, 0, np.float32(0))][:0], -1
     if m > 0:
         _distances(feature, groups.centre, 0, len(groups.start), distances)
-        first, centre = _first(tree, query, plain, distances)
+        first, centre = _first(tree, query, euclidean, distances)
         waiting.append((-1.0, 0.0, first, centre))
     best = [-np.inf][:0]  # negatives of the k smallest upper ends: a heap with the largest first
     limit, looked_at = np.inf, 0
@@ -289,13 +289,13 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
         if j >= m:
             start, stop = groups.start[j - m], groups.stop[j - m]
             _distances(feature, clusters.centre, start, stop, distances)
-            _push(waiting, clusters, (start, stop, 0), query, (plain, limit, first), distances)
+            _push(waiting, clusters, (start, stop, 0), query, (euclidean, limit, first), distances)
             continue
         near = _near(clusters, j, centre, K)
-        query_weight = 1.0 if plain else np.float64(complement[clusters.of_class[j]])
+        query_weight = 1.0 if euclidean else np.float64(complement[clusters.of_class[j]])
         start, stop = clusters.start[j], _passing(mask, clusters.start[j], clusters.stop[j])
-        weights = ones[: stop - start] if plain else complements[query_class, start:stop]
-        if in_order and near > 0 and not plain and clusters.of_class[j] == query_class:
+        weights = ones[: stop - start] if euclidean else complements[query_class, start:stop]
+        if in_order and near > 0 and not euclidean and clusters.of_class[j] == query_class:
             weights = weights[: _prefix_within(weights, limit / (query_weight * near))]
             stop = start + len(weights)
         _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
@@ -305,7 +305,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
             near_rows[c] = _distance(feature, features, chosen[c])
         for c in range(count):
             i, distance = chosen[c], np.float64(near_rows[c])
-            weight = query_weight if plain else query_weight * np.float64(complements[query_class, i])
+            weight = query_weight if euclidean else query_weight * np.float64(complements[query_class, i])
             low = weight * _lower(distance, K)
             if low > limit:
                 continue
@@ -318,12 +318,12 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, plain: Any) -> Any:
             if len(best) == k:
                 limit = -best[0]
         if bound < 0:  # after the first cluster, groups of most classes exceed the limit
-            _push(waiting, groups, (0, len(groups.start), m), query, (plain, limit, -1), distances)
-    return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], plain), looked_at
+            _push(waiting, groups, (0, len(groups.start), m), query, (euclidean, limit, -1), distances)
+    return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], euclidean), looked_at
 
 
 @_compiled
-def _ranked(tree: Any, query: Any, found: Any, plain: Any) -> Any:
+def _ranked(tree: Any, query: Any, found: Any, euclidean: Any) -> Any:
     """Rank rows (position, class) by weighted or Euclidean distance in float64; returns the factors as well."""
     feature, complement, query_class = query
     n = len(found)
@@ -336,5 +336,5 @@ def _ranked(tree: Any, query: Any, found: Any, plain: Any) -> Any:
         distance = np.sqrt(squares)
         query_weight, weight = np.float64(complement[of_class]), np.float64(tree.complement[query_class, i])
         rows[at], factors[:, at] = i, (query_weight * weight * distance, distance, query_weight, weight)
-    order = np.argsort(factors[1] if plain else factors[0])
+    order = np.argsort(factors[1] if euclidean else factors[0])
     return rows[order], factors[0][order], factors[1][order], factors[2][order], factors[3][order]

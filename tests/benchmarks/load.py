@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         resident = Partition(index, index.version())
         loaded = time.perf_counter() - began
         n = len(resident)
-        resident.search(resident.feature[n // 2], np.full(CLASSES, 1 / CLASSES, np.float32), 50, None, plain=False)
+        resident.search(resident.feature[n // 2], np.full(CLASSES, 1 / CLASSES, np.float32), 50, None, euclidean=False)
         result = {
             "rows": n,
             "seconds": round(loaded, 1),

@@ -124,7 +124,7 @@ class Rows:
         began = time.perf_counter()
 
         def search(n: int) -> Hits:
-            return self._searcher.search(feature, np.empty(0, np.float32), n, plain=True)
+            return self._searcher.search(feature, np.empty(0, np.float32), n, euclidean=True)
 
         hits = best_of_images(search, self._image, self._number, k + 1, "distance")
         self.seconds, self.queries = self.seconds + time.perf_counter() - began, self.queries + 1

@@ -36,7 +36,7 @@ def test_strips_are_the_rankings_that_are_scored(subject: EvaluatedIndex) -> Non
         vectors = database.vectors(arm.components)
         rows = Rows(image_ids, vectors, database.class_probabilities)
         others = [row != query for row in range(len(image_ids))]  # never itself
-        expected = reference(rows, query, RESULTS, others, plain=not arm.weighted)
+        expected = reference(rows, query, RESULTS, others, euclidean=not arm.weighted)
         assert [f"{ROOT}/{image_ids[row]}" for row, _ in expected] == [shown.uri for shown in strip.results]
         assert strip.query.uri == f"{ROOT}/{image_ids[query]}"
         factor = 0 if arm.weighted else 1

@@ -94,7 +94,7 @@ def test_retrieval_equals_search_and_the_definitions_as_a_loop(rows: Rows, data:
         scores = score_retrieval(rows.feature, rows.probabilities, labels, weighted)
     expected, confused = [], np.zeros((3, 3), np.int64)
     for q in (q for q in range(n) if ng[q]):
-        ranked = reference(rows, q, n, [r != q for r in range(n)], plain=not weighted)
+        ranked = reference(rows, q, n, [r != q for r in range(n)], euclidean=not weighted)
         for r, _ in ranked[: ng[q]]:
             confused["abc".index(labels[q]), "abc".index(labels[r])] += 1
         expected.append(reference_scores([labels[r] == labels[q] for r, _ in ranked], min(4 * ng[q], 2 * max(ng))))

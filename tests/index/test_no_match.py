@@ -35,7 +35,7 @@ def test_the_nearest_of_other_classes_is_what_the_search_finds_among_them(seed: 
     order, searcher = Searcher.of([f"{i:03}" for i in range(n)], *rows)
     classes = rows.class_probabilities.argmax(axis=1)[order]
     for i, (feature, p) in enumerate(zip(*queries, strict=True)):
-        best = searcher.search(feature, p, 1, classes != p.argmax(), plain=True).distance
+        best = searcher.search(feature, p, 1, classes != p.argmax(), euclidean=True).distance
         assert whole[i] == (pytest.approx(best[0], rel=1e-9) if len(best) else np.inf)
 
 
@@ -85,7 +85,7 @@ def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() ->
     rows = here[order]
 
     def nearest(i: int, allowed: np.ndarray) -> float:
-        return float(searcher.search(feature[i], p[i], 1, allowed, plain=True).distance[0])
+        return float(searcher.search(feature[i], p[i], 1, allowed, euclidean=True).distance[0])
 
     names = np.array(labels)
     without = np.array([nearest(i, names[rows] != names[i]) for i in here.tolist()])

@@ -62,7 +62,7 @@ def test_each_row_finds_itself(old: Index) -> None:
         schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
         strict=True,
     ):
-        hits = partition.search(feature, probabilities, 1, None, plain=True)
+        hits = partition.search(feature, probabilities, 1, None, euclidean=True)
         (found,) = partition.take(hits.rows).to_pylist()
         assert found[schemas.IMAGE_ID] == row[schemas.IMAGE_ID] and hits.distance[0] == pytest.approx(0, abs=1e-5)
 

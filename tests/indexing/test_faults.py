@@ -147,7 +147,7 @@ def answer(uri: str) -> tuple[int, list[Any]]:
     edition = open_version(uri)
     resident = Partition(Index(uri), edition.version)
     likely = np.full(len(edition.classes), 1 / len(edition.classes), np.float32)
-    hits = resident.search(np.ones(edition.dimensions, np.float32), likely, IMAGES, None, plain=False)
+    hits = resident.search(np.ones(edition.dimensions, np.float32), likely, IMAGES, None, euclidean=False)
     return edition.version, [hits.rows.tolist(), hits.weighted_distance.tolist()]
 
 

@@ -168,7 +168,7 @@ def test_files_that_a_stranger_wrote_are_clustered_when_they_are_loaded(index: I
         assert as_rows(pa.concat_tables([share.table for share in loaded])) == as_rows(index.features())
         for row in more.slice(0, 3).to_pylist():
             feature, p = (np.array(row[name], np.float32) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
-            hits = [(share, share.search(feature, p, 1, None, plain=True)) for share in loaded]
+            hits = [(share, share.search(feature, p, 1, None, euclidean=True)) for share in loaded]
             best = [(hit.distance[0], share.take(hit.rows)[schemas.IMAGE_ID][0].as_py()) for share, hit in hits]
             assert min(best) == (0, row[schemas.IMAGE_ID])
 

@@ -15,11 +15,11 @@ from rsir_core.search.exact import Hits, Searcher
 from tests.support.rankings import Rows, reference, reference_complement, some_rows
 
 
-def search(rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, plain: bool = False) -> Hits:
+def search(rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, euclidean: bool = False) -> Hits:
     """The hits of one row among all, as positions in `rows`."""
     order, searcher = Searcher.of(*rows)
     mask = None if allowed is None else allowed[order]
-    hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, plain)
+    hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, euclidean)
     return replace(hits, rows=order[hits.rows])
 
 
@@ -34,11 +34,11 @@ def test_equals_the_equations_as_a_loop(rows: Rows, data: st.DataObject) -> None
     n = len(rows.ids)
     q = data.draw(st.integers(0, n - 1))
     k = data.draw(st.integers(1, n + 3))
-    plain = data.draw(st.booleans())
+    euclidean = data.draw(st.booleans())
     allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n))
-    expected = reference(rows, q, k, allowed or [True] * n, plain)
+    expected = reference(rows, q, k, allowed or [True] * n, euclidean)
     mask = None if allowed is None else np.array(allowed)
-    hits = search(rows, q, k, mask, plain)
+    hits = search(rows, q, k, mask, euclidean)
     assert as_list(hits) == expected
 
 
@@ -157,7 +157,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-18, 1e-6, 1.0, 1e6, 1e17]), st.integers(1, 30), st.booleans())
-def test_bounds_hold_whatever_the_scale_and_the_confidence(seed: int, scale: float, k: int, plain: bool) -> None:
+def test_bounds_hold_whatever_the_scale_and_the_confidence(seed: int, scale: float, k: int, euclidean: bool) -> None:
     rng = np.random.default_rng(seed)
     n, K, C = 700, int(rng.integers(1, 40)), int(rng.integers(1, 5))
     centres = rng.normal(size=(12, K))
@@ -170,6 +170,6 @@ def test_bounds_hold_whatever_the_scale_and_the_confidence(seed: int, scale: flo
     distance = np.linalg.norm(feature.astype(np.float64) - feature[q], axis=1)
     of_class = p.argmax(axis=1)
     weights = complement[q][of_class].astype(np.float64) * complement[:, of_class[q]].astype(np.float64)
-    key = distance if plain else weights * distance
-    found = search(Rows([f"{i:03}" for i in range(n)], feature, p), q, k, plain=plain).rows
+    key = distance if euclidean else weights * distance
+    found = search(Rows([f"{i:03}" for i in range(n)], feature, p), q, k, euclidean=euclidean).rows
     np.testing.assert_allclose(key[found], np.sort(key)[:k], rtol=1e-12)

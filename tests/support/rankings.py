@@ -41,7 +41,7 @@ def reference_complement(p: Sequence[float], c: int) -> float:
     return max(float(np.float32(math.fsum(q for i, q in enumerate(p) if i != c))), float(SMALLEST))
 
 
-def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], plain: bool) -> list[tuple[int, list[float]]]:
+def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], euclidean: bool) -> list[tuple[int, list[float]]]:
     """Equations 6 to 8 as a loop: rows and their weighted distance, distance and two weights."""
     p = rows.probabilities.tolist()
     f = rows.feature.tolist()
@@ -55,6 +55,6 @@ def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], plain: bool) 
         candidate_weight = reference_complement(p[r], query_class)
         weighted = query_weight * candidate_weight * distance
         found.append(
-            ((distance if plain else weighted, image_id), r, [weighted, distance, query_weight, candidate_weight])
+            ((distance if euclidean else weighted, image_id), r, [weighted, distance, query_weight, candidate_weight])
         )
     return [(r, factors) for _, r, factors in sorted(found)[:k]]
