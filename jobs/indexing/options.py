@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from rsir_core.models.bundle import DescribingWays
 
 OF_IMAGES: Final = (
-    "regions",
-    "views", "tile", "tile_metres", "grid", "bands", "band_files", "stretch", "asset", "start", "end", "bbox",
-    "collections", "cql2", "max_items", "sign",
+    "regions", "views", "tile", "tile_metres", "grid", "bands", "band_files", "stretch", "asset", "start", "end",
+    "bbox", "collections", "cql2", "max_items", "sign",
 )  # fmt: skip
 Range = tuple[FiniteFloat, FiniteFloat]
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI

@@ -78,12 +78,12 @@ class AnswerRead:
 
     @cached_property
     def _allowed(self) -> Mask | None:
-        """The same for all queries."""
+        """Find which images pass the filter; the same for all queries."""
         return self._rows.passing(self._ranking.filter)
 
     @cached_property
     def _likely(self) -> Mask | None:
-        """Images that score enough, if a collection is named; the same for all queries."""
+        """Find which images score enough, if a collection is named; the same for all queries."""
         return None if self._scorer is None else self._rows.scores.of(self._scorer) >= self._min_score
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:

@@ -46,6 +46,7 @@ def api_items(url: str, wanted: ItemSelection) -> Iterator[pystac.Item]:
                 if key not in seen:  # pages shift if items are added meanwhile
                     seen.add(key)
                     yield pystac.Item.from_dict(found, preserve_dict=False)
+    # pystac-client's own, where an API lacks item search, and what it or pystac raises of an answer that is no STAC.
     except (APIError, NotImplementedError, KeyError, ValueError, TypeError, pystac.STACError) as error:
         what = "cannot be searched as a STAC API; check the address, --collections and --cql2"
         raise ArchiveError(f"{url} {what}: {type(error).__name__}: {error}") from error

@@ -66,13 +66,13 @@ class Composite:
 
     @property
     def template(self) -> str:
-        """What the bands' URIs have in common, with `{band}` for the rest; the URI itself if they are one file."""
+        """Return what the bands' URIs share, with `{band}` for the rest; the URI itself if they are one file."""
         template, _ = self._parts
         return template
 
     @property
     def fragment(self) -> str:
-        """The part of the URI after what the bands' files have in common: it stays the same if all of them move."""
+        """Return the end of the URI, which says how the bands are read: it stays the same if all their files move."""
         _, values = self._parts
         fields = {"band": values}
         numbers = [channel.number for channel in self.channels]

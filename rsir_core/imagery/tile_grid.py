@@ -56,7 +56,7 @@ class TileGrid(NamedTuple):
 
     @property
     def fragments(self) -> list[str]:
-        """What makes the scene's id the id of each tile that is kept."""
+        """Return the end of each kept tile's id, which follows the scene's id."""
         return [fragment(window) for window in self.windows]
 
     @property
@@ -113,7 +113,7 @@ class SceneCells(NamedTuple):
 
     @property
     def fragments(self) -> list[str]:
-        """What makes the scene's id the id of each cell that is kept."""
+        """Return the end of each kept cell's id, which follows the scene's id."""
         return [cell_fragment(cell) for cell in self.cells]
 
     def row(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class QueryDescriber:
 
     @property
     def _describer(self) -> "Describer":
-        """The model.
+        """Return the model that describes pictures.
 
         Raises:
             QueryError: there is none.

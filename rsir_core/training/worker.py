@@ -24,7 +24,7 @@ class Worker(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """Return the device on which this process computes."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, and average its gradients over all processes."""

@@ -23,16 +23,14 @@ from rsir_core.endpoint.app import build_app
 from rsir_core.endpoint.page_files import PageSettings
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
-from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
 from tests.benchmarks.index import write_models
 from tests.support.browser import browser
-from tests.support.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
+from tests.support.drawn_rows import drawn_version
 from tests.support.page import Page
 from tests.support.serving import LIMITS, LocalBackend, serving
 from tests.support.writing import writer_of
 
-EMBEDDING = 1280  # dimensions
 AT_ONCE = 1000  # results that the page asks for at a time
 WATCH = """
 window.longest = 0;
@@ -48,14 +46,11 @@ QUIET = "window.made?.getSource('middles') && made.loaded() && made.areTilesLoad
 
 
 def write_index(uri: str, n: int) -> None:
-    """Write n rows whose footprints cover the land of a continent, a tenth of a degree or less apart."""
+    """Write n rows, with the models of `index` and footprints anywhere in a rectangle of 40° × 24°."""
     index, rng = Index(uri), np.random.default_rng(0)
     write_models(f"{uri}/models")
-    bundle = writer_of(index).adopt_bundle(f"{uri}/models")
-    pca = Moments.of(rng.normal(size=(2000, EMBEDDING)).astype(np.float32)).fit(DIMENSIONS)
-    writer_of(index).put_pca(pca)
-    feature, p = drawn(made_up(rng), n, False, rng)
-    table = feature_rows(np.arange(n), feature, p, (bundle, pca.fingerprint))
+    writer_of(index).adopt_bundle(f"{uri}/models")
+    table = drawn_version(index, n, rng)
     west, south = rng.uniform(-10, 30, n), rng.uniform(36, 60, n)
     sides = dict(zip(schemas.BBOX_FIELDS, (west, south, west + 0.02, south + 0.02), strict=True))
     kind = schemas.FEATURES.field(schemas.BBOX).type

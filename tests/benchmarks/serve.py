@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 from fastapi import FastAPI, Request, Response
 from ray import serve
@@ -37,14 +38,12 @@ from jobs.serving.serve import QUIET, free_port
 from rsir_core.index.delta import TableFile, WrittenFile
 from rsir_core.index.index import Index
 from rsir_core.index.writer import write_rows
-from rsir_core.models.pca import Moments
 from rsir_core.retrieval.partition import in_runs
 from tests.benchmarks.index import write_models
-from tests.support.drawn_rows import DIMENSIONS, drawn, feature_rows, made_up
+from tests.support.drawn_rows import drawn_version
 from tests.support.uploads import Client, describer_rates
 from tests.support.writing import writer_of
 
-EMBEDDING = 1280  # dimensions
 FILES = 4
 FIRST = 1  # version that has rows: 0 is the table before them
 K = 50
@@ -56,15 +55,10 @@ def write_index(uri: str, n: int) -> list[WrittenFile]:
     """n rows in clustered files, the first version; with the models of `index`."""
     index, rng = Index(uri), np.random.default_rng(0)
     write_models(f"{uri}/models")
-    bundle = writer_of(index).adopt_bundle(f"{uri}/models")
-    pca = Moments.of(rng.normal(size=(2000, EMBEDDING)).astype(np.float32)).fit(DIMENSIONS)
-    writer_of(index).put_pca(pca)
-    feature, p = drawn(made_up(rng), n, False, rng)
-    files = []
-    for part in range(FILES):
-        at = np.arange(part, n, FILES)
-        table = feature_rows(at, feature[at], p[at], (bundle, pca.fingerprint))
-        files.append(write_rows(index.uri, "features", *in_runs(table)))
+    writer_of(index).adopt_bundle(f"{uri}/models")
+    table = drawn_version(index, n, rng)
+    shares = [table.take(pa.array(np.arange(part, n, FILES))) for part in range(FILES)]
+    files = [write_rows(index.uri, "features", *in_runs(share)) for share in shares]
     writer_of(index).commit("features", files, "overwrite")
     return files
 

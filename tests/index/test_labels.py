@@ -95,6 +95,21 @@ def test_many_at_once_lose_nothing(index: Index) -> None:
     assert labels_of(index, "c").keys() == {name for names in (*by_process, by_thread) for name in names}
 
 
+def test_labels_are_saved_while_the_table_s_metadata_change_as_by_another_that_creates_it(index: Index) -> None:
+    save_labels(index, "c", {"first": "x"}, {"first": "u"}, None)
+
+    def change(times: int) -> None:
+        for i in range(times):
+            index.open_table("labels").alter.set_table_properties({"rsir.test": str(i)}, raise_if_not_exists=False)
+
+    names = [f"during-{i}" for i in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        changed = pool.submit(change, 5)
+        list(pool.map(lambda name: save_labels(index, "c", {name: "x"}, {name: "u"}, None), names))
+        changed.result()
+    assert labels_of(index, "c").keys() == {"first", *names}
+
+
 def test_merging_files_while_others_save_keeps_every_row(index: Index) -> None:
     for i in range(SMALL_FILES):
         save_labels(index, "c", {f"before-{i}": "x"}, {f"before-{i}": "u"}, None)

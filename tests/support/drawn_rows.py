@@ -7,10 +7,13 @@ import pyarrow as pa
 from rsir_core import schemas
 from rsir_core.arrays import Floats
 from rsir_core.index.index import Index
+from rsir_core.models.pca import Moments
 from rsir_core.search.distance import classes
+from tests.support.writing import writer_of
 
 CLASSES = 21
 DIMENSIONS = 19
+EMBEDDING = 1280  # dimensions before the PCA
 NAMES = tuple(f"class{c:02}" for c in range(CLASSES))
 SPREAD = 0.5  # of its class's, by which a drawn row is moved
 
@@ -45,6 +48,14 @@ def drawn(like: tuple[Floats, Floats], n: int, uniform: bool, rng: np.random.Gen
         return moved.astype(np.float32), np.full((n, p.shape[1]), 1 / p.shape[1], np.float32)
     odds = p[source] * np.exp(0.3 * rng.standard_normal((n, p.shape[1]), np.float32))
     return moved.astype(np.float32), (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def drawn_version(index: Index, n: int, rng: np.random.Generator) -> pa.Table:
+    """Give an index that has a bundle a PCA, and draw n rows as a version by these models has them."""
+    pca = Moments.of(rng.normal(size=(2000, EMBEDDING)).astype(np.float32)).fit(DIMENSIONS)
+    writer_of(index).put_pca(pca)
+    feature, p = drawn(made_up(rng), n, False, rng)
+    return feature_rows(np.arange(n), feature, p, (index.bundle_settings().fingerprint, pca.fingerprint))
 
 
 def feature_rows(at: npt.NDArray[np.int64], feature: Floats, p: Floats, models: tuple[str, str]) -> pa.Table:
