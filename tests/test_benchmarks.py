@@ -18,6 +18,7 @@ TINY = {
     "memory": "--few 24 --many 30",
     "metrics": "--rows 200",
     "mixed": "",  # of a made-up index
+    "objects": "--sets mosaic2,plain --per-class 3",  # drawn
     "nodes": "--images 24 --watch-seconds 0.1",
     "page": "--rows 3000 --results 100 --rounds 1",
     "pca": "--rows 1000 --dimensions 32 --components 4",
@@ -39,6 +40,7 @@ KEYS = {  # that others rely on
     "mixed": {"archives", "auto_behind_the_better"},
     "pca": {"ratio_incremental_pca", "max_angle"},
     "startup": {"help_seconds", "open_and_search_seconds", "search_image_seconds", "unchanged_index_seconds"},
+    "objects": {"sets"},
     "regions": {"queries", "precision_at_10", "rows", "search_ms", "describe_seconds"},
     "search": {"rows", "queries", "ours_ms", "faiss_flat_ms", "matrix_product_ms", "identical"},
     "serve": {"p50_ratio_noop", "rps_ratio_noop", "swap_requests", "swap_failed"},

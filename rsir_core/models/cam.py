@@ -30,18 +30,29 @@ class ActivationMaps(Classifier):
         super().__init__(settings, state, device, torch.float32)  # by which the layer is recognised
         self._layer = self._last_map_layer()
 
-    @torch.inference_mode()
     def maps(self, images: Sequence[Pixels], classes: Sequence[int]) -> Floats:
         """Compute the map of one class for each image, (N, h, w): its mean is the class's logit without the bias."""
+        features = self._features(images)
+        weights = self._model.head.weight[list(classes)].detach()  # N × D
+        found: Floats = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
+        return found
+
+    def logit_maps(self, images: Sequence[Pixels]) -> Floats:
+        """Compute the maps of all classes, (N, C, h, w): the mean of each is the class's logit."""
+        head = self._model.head
+        found = torch.einsum("ndhw,cd->nchw", self._features(images), head.weight.detach())
+        logits: Floats = (found + head.bias.detach()[:, None, None]).cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def _features(self, images: Sequence[Pixels]) -> Tensor:
+        """Compute the last feature maps, N × D × h × w."""
         x = to_input(images, self.settings, self.device)
         outputs: list[Tensor] = []
         with _forward_hooks([self._layer], lambda _, output: outputs.append(output)):
             for part in x.split(CPU_IMAGES if self.device.type == "cpu" else len(x)):
                 self._model(part)
-        features = torch.cat(outputs).float()  # N × D × h × w
-        weights = self._model.head.weight[list(classes)]  # N × D
-        found: Floats = torch.einsum("ndhw,nd->nhw", features, weights).cpu().numpy()
-        return found
+        return torch.cat(outputs).float()
 
     @torch.inference_mode()
     def _last_map_layer(self) -> nn.Module:

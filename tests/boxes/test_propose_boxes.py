@@ -33,6 +33,7 @@ def test_the_mean_of_a_map_is_the_classs_logit(backbone: str) -> None:
         assert found.shape == (len(IMAGES), 3, 3)
         expected = logits[:, place] - state["head.bias"][place]
         assert np.allclose(found.mean(axis=(1, 2)), expected, atol=1e-3)
+    assert np.allclose(maps.logit_maps(IMAGES).mean(axis=(2, 3)), logits, atol=1e-3)
     mixed = maps.maps(IMAGES, [0, 1, 2, 1, 0])
     assert np.allclose(mixed[2], maps.maps(IMAGES[2:3], [2])[0], atol=1e-4)
 
