@@ -29,7 +29,7 @@ from rsir_core.models.regions import TAU, Box, Region, key_region, object_region
 from rsir_core.search.distance import candidate_weights, classes, complements, distances, query_weights
 from tests.benchmarks.regions import read_scenes
 from tests.support.drawn_mosaics import draw_models, draw_regions
-from tests.support.object_finders import Boxes, Finders
+from tests.support.object_finders import WAYS, Boxes, Finders
 from tests.support.object_scenes import BACKGROUNDS, OBJECTS, ObjectScene, make_mosaics, read_pixels
 
 DIMENSIONS: Final = 19
@@ -78,7 +78,7 @@ class Described:
         for start in range(0, len(new), TOGETHER):
             part = new[start : start + TOGETHER]
             pixels, regions = [self._scenes[i].pixels for i, _ in part], [region for _, region in part]
-            found = self._describer.describe_regions(pixels, regions, self._views)  # type: ignore[arg-type]
+            found = self._describer.describe_regions(pixels, regions, self._views)
             rows = zip(found.embedding.astype(np.float32), found.class_probabilities, strict=True)
             self._known.update(zip(part, rows, strict=True))
         embedding, p = zip(*(self._known[place] for place in places), strict=True)
@@ -142,7 +142,8 @@ def measure(
 
     whole = [[whole_image(*scene.size)] for scene in scenes]
     result: dict[str, Any] = {"whole image": scored(whole)}
-    for name, boxes in {"image centre": [[] for _ in scenes], **found}.items():
+    centred: Boxes = [[] for _ in scenes]
+    for name, boxes in {"image centre": centred, **found}.items():
         first = [next(iter(of_scene), None) for of_scene in boxes]
         rules: list[float | str] = [*taus, *(("object", "scale") if any(first) else ())]
         for rule in rules:
@@ -151,7 +152,7 @@ def measure(
                 for scene, box in zip(scenes, first, strict=True)
             ]
             result[f"{name}, {rule}"] = scored(regions)
-        if any(first):
+        if any(first) and any(scene.boxes for scene in scenes):
             objects = [
                 [object_region(*scene.size, box) for box in of_scene[:OBJECTS_OF_IMAGE]]
                 for scene, of_scene in zip(scenes, boxes, strict=True)
@@ -181,10 +182,10 @@ def sizes(scenes: Sequence[ObjectScene], boxes: Boxes) -> list[float]:
     return [round(v, 2) for v in np.quantile(shares, (0.25, 0.5, 0.75)).tolist()] if shares else []
 
 
-def nwpu_scenes(folder: Path) -> list[ObjectScene]:
-    """The images of the test list, each with the class whose objects take most of it."""
-    scenes = []
-    for scene in read_scenes(folder, (folder / "image_set" / "test.txt").read_text().split()):
+def nwpu_scenes(folder: Path, count: int) -> list[ObjectScene]:
+    """Images of the test list, at most so many at random, each with the class whose objects take most of it."""
+    scenes, names = [], (folder / "image_set" / "test.txt").read_text().split()
+    for scene in read_scenes(folder, np.random.default_rng(0).permutation(names)[:count].tolist()):
         area = {name: sum(_area(o.box) for o in scene.objects if o.name == name) for name in NWPU_CLASSES}
         label = max(area, key=area.__getitem__)
         boxes = sorted((o.box for o in scene.objects if o.name == label), key=_area, reverse=True)
@@ -205,7 +206,7 @@ def make_sets(args: argparse.Namespace, images: Mapping[str, Sequence[str]]) -> 
     """
     for name in args.sets.split(","):
         if name == "nwpu":
-            yield name, nwpu_scenes(Path(args.data))
+            yield name, nwpu_scenes(Path(args.data), args.images)
         elif name == "plain":
             chosen = [(c, uri) for c, uris in images.items() for uri in uris[: args.plain_per_class]]
             yield name, [ObjectScene(read_pixels(uri), c, []) for c, uri in chosen]
@@ -235,7 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default="mosaic2,mosaic3", help=f"comma-separated, of {', '.join(SETS)}")
     parser.add_argument("--objects", default=",".join(OBJECTS), help="classes that stand for objects")
     parser.add_argument("--backgrounds", default=",".join(BACKGROUNDS), help="classes of the other tiles")
+    parser.add_argument("--ways", default=",".join(WAYS), help="to find objects, comma-separated")
+    parser.add_argument("--taus", default=",".join(map(str, TAUS)), help="fixed shares of height and width")
     parser.add_argument("--per-class", type=int, default=25, help="mosaics of each class of objects")
+    parser.add_argument("--images", type=int, default=1000, help="of NWPU VHR-10, at most")
     parser.add_argument("--plain-per-class", type=int, default=1000, help="images of each class of the set plain")
     parser.add_argument("--views", type=int, default=1, help="rotations that are averaged")
     parser.add_argument("--margin", type=float, default=0.1, help="around an object, in its longer sides")
@@ -258,8 +262,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     detector = None if detecting is None else Detector(*detecting)
     finders = Finders(bundle, detector, args.objects.split(","), args.threshold)
     describer, result = Describer(bundle), {}
+    taus, sizing = [float(tau) for tau in args.taus.split(",")], Sizing(args.margin, trained)
     for name, scenes in make_sets(args, images):
-        found = finders.find([scene.pixels for scene in scenes])
+        boxes = finders.find([scene.pixels for scene in scenes])
+        found = {way: boxes[way] for way in args.ways.split(",") if way in boxes}
         if any(scene.boxes for scene in scenes):
             found["true box"] = [scene.boxes for scene in scenes]
         if args.picture and name.startswith("mosaic"):
@@ -269,9 +275,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "images": len(scenes),
             "object_found": {way: hits(scenes, boxes) for way, boxes in found.items()},
             "object_sizes": {way: sizes(scenes, boxes) for way, boxes in found.items()},
-            "scores": measure(
-                scenes, found, described, Sizing(args.margin, trained), (TAU,) if name == "plain" else TAUS
-            ),
+            "scores": measure(scenes, found, described, sizing, taus),
         }
     return {"models": args.models, "trained_side": trained, "sets": result}
 

@@ -26,15 +26,17 @@ def draw_models(folder: Path, per_class: int = 4) -> tuple[str, str]:
     Returns:
         Its classes of objects and of backgrounds, comma-separated.
     """
-    rng, split = np.random.default_rng(0), {"train": {}, "test": {}}
+    rng = np.random.default_rng(0)
+    train: dict[str, str] = {}
+    test: dict[str, str] = {}
     for label, name in DRAWN.items():
         (folder / label).mkdir(parents=True)
         for i in range(2 * per_class):
             file = folder / label / f"{i}.png"
             Image.fromarray(draw_scene(name, rng).pixels).save(file)
-            split["train" if i < per_class else "test"][str(file)] = label
+            (train if i < per_class else test)[str(file)] = label
     write_bundle(folder)
-    write_split(folder / "split.csv", split["test"], split["train"])
+    write_split(folder / "split.csv", test, train)
     return "airplane,harbor", "beach,forest"
 
 

@@ -17,6 +17,7 @@ from rsir_core.models.regions import Box
 ENLARGEMENT: Final = 2  # of the side that the classifier was trained with, as `jobs.propose_boxes` has it
 BLUR: Final = 3  # places of a map that are averaged, on each side
 TOGETHER: Final = 8  # images at once
+WAYS: Final = ("class map", "unlike the rest", "object classes", "detector", "both")
 Boxes = list[list[Box]]  # of each image, the representative one first
 
 
