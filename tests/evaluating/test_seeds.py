@@ -83,6 +83,7 @@ def test_what_differs_by_seed_is_listed_by_seed_and_what_does_not_is_said_once(f
     assert (protocol["tau"], protocol["ties"]) == (0.5, "smaller image id first")
 
 
+@pytest.mark.slow
 def test_classes_that_are_not_in_all_seeds(folder: Path, tmp_path: Path) -> None:
     """Of a small class, chance may leave a seed one query, or none."""
     small = {"0": CLASSES, "1": CLASSES[1:], "2": CLASSES}

@@ -84,6 +84,7 @@ def test_a_row_says_who_and_when_and_no_row_is_ever_lost(index: Index) -> None:
     assert {row[schemas.URI] for row in rows} == {URIS[IDS[0]]}
 
 
+@pytest.mark.slow
 def test_many_at_once_lose_nothing(index: Index) -> None:
     by_process = [[f"process{n}-{i}" for i in range(5)] for n in range(3)]
     by_thread = [f"thread-{i}" for i in range(40)]
@@ -110,6 +111,7 @@ def test_labels_are_saved_while_the_table_s_metadata_change_as_by_another_that_c
     assert labels_of(index, "c").keys() == {"first", *names}
 
 
+@pytest.mark.slow
 def test_merging_files_while_others_save_keeps_every_row(index: Index) -> None:
     for i in range(SMALL_FILES):
         save_labels(index, "c", {f"before-{i}": "x"}, {f"before-{i}": "u"}, None)

@@ -253,6 +253,7 @@ def test_weights_of_other_classes_are_refused(state: State) -> None:
         Detector(DetectorSettings("yolov5n", ("a", "b"), 128, 0.25), state)
 
 
+@pytest.mark.slow
 def test_the_papers_size_can_be_built_and_others_cannot() -> None:
     assert sum(p.numel() for p in build_detector("yolov5x", 1).parameters()) > 80e6
     with pytest.raises(WeightsError, match="yolov8n"):

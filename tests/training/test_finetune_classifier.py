@@ -230,6 +230,7 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
         )  # a folder opens no better the next time
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forks")
 def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     def command(models: str) -> list[str]:
