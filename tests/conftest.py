@@ -24,7 +24,7 @@ from tests.support.serving import Rows, build_index, local_app, serving
 
 block_network()
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
-settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`
+settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=10)  # for `make test-fast`
 settings.load_profile("shared machine")
 
 
