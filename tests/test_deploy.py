@@ -54,6 +54,7 @@ def test_what_is_kubernetes_own_satisfies_its_schemas(name: str) -> None:
     check_as_kubernetes(MANIFESTS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["podmonitor", "alerts"])
 def test_what_is_prometheus_operators_satisfies_its_schemas(name: str) -> None:
     import cloudcoil.models.prometheus_operator.v1 as prometheus_operator  # noqa: PLC0415 -- 2 s

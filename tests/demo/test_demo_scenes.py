@@ -51,6 +51,7 @@ def test_an_unknown_class_is_refused() -> None:
         draw_scene("volcano", scene_rng(0))
 
 
+@pytest.mark.slow
 def test_boxes_lie_inside_and_every_object_occurs() -> None:
     boxes = [b for name in CLASSES for seed in range(4) for b in draw_scene(name, scene_rng(seed)).boxes]
     for box, _ in boxes:

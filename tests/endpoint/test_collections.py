@@ -110,6 +110,7 @@ def test_an_index_that_may_not_be_written_is_a_refusal_in_words(
     assert "retry-after" not in refused.headers
 
 
+@pytest.mark.slow
 def test_an_endpoint_can_be_told_to_save_none(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support import serving as support  # noqa: PLC0415
 

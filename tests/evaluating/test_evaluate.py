@@ -198,6 +198,7 @@ def draw_archive(archive: Path, image_ids: list[str]) -> None:
         Image.fromarray(blocks.repeat(32, 0).repeat(32, 1)).save(archive / image_id)
 
 
+@pytest.mark.slow
 def test_duplicates_are_counted_and_those_across_the_split_come_first(tmp_path: Path) -> None:
     image_ids, archive = [f"{c}/{i}.png" for c in CLASSES for i in range(4)], tmp_path / "archive"
     draw_archive(archive, image_ids)

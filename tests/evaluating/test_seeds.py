@@ -43,6 +43,7 @@ def score(folder: Path, report: Path, seed: str, **more: Any) -> dict[str, Any]:
     return metrics
 
 
+@pytest.mark.slow
 def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Path) -> None:
     evaluate(config_of(folder, tmp_path, "{seed}", seeds="0, 1,2"))
     metrics = json.loads((tmp_path / "metrics.json").read_text())

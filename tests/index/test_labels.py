@@ -96,6 +96,7 @@ def test_many_at_once_lose_nothing(index: Index) -> None:
     assert labels_of(index, "c").keys() == {name for names in (*by_process, by_thread) for name in names}
 
 
+@pytest.mark.slow
 def test_labels_are_saved_while_the_table_s_metadata_change_as_by_another_that_creates_it(index: Index) -> None:
     save_labels(index, "c", {"first": "x"}, {"first": "u"}, None)
 
