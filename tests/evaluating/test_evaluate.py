@@ -172,6 +172,7 @@ def test_weights_that_cannot_be_used_are_found_out_first(made_up: str, tmp_path:
     assert ray.is_initialized() == running  # nothing was described
 
 
+@pytest.mark.slow
 def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -> None:
     labels = ["lake" if c == "forest" else c for c in CLASSES for _ in range(8)]
     uris = [f"{ROOT}/{c}/{i}.jpg" for c in CLASSES for i in range(8)]

@@ -90,6 +90,7 @@ def test_a_class_may_be_called_query() -> None:
     assert [line["query"] for line in csv_lines(found, found.metrics())["confusion"]] == ["query", "sea"]
 
 
+@pytest.mark.slow
 def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "report"
     write_report(str(folder), small)

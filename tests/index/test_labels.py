@@ -50,6 +50,7 @@ def test_an_index_without_the_table_has_no_labels(index: Index) -> None:
     assert not index.has_table("labels")
 
 
+@pytest.mark.slow
 @given(
     changes=st.lists(
         st.tuples(

@@ -52,6 +52,7 @@ def test_a_scorer_tells_what_it_has_not_seen_and_survives_being_kept() -> None:
     assert b"pickle" not in scorer.to_bytes() and json.loads(scorer.to_bytes())["positives"] == 20
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_what_others_turn_out_to_be() -> None:
     from sklearn.metrics import average_precision_score  # noqa: PLC0415
 

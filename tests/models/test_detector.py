@@ -262,6 +262,7 @@ def test_the_papers_size_can_be_built_and_others_cannot() -> None:
         build_detector(MODELS[0], 0)
 
 
+@pytest.mark.slow
 def test_start_weights_of_a_file_with_other_classes(tmp_path: Path, state: State) -> None:
     file = tmp_path / "start.safetensors"
     safetensors.torch.save_file(dict(state), file)

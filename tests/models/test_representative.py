@@ -103,6 +103,7 @@ def test_a_rule_chooses_among_the_same_objects(describer: Describer) -> None:
     assert len({str(objects) for objects in chosen.values()}) == len(RULES)
 
 
+@pytest.mark.slow
 def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) -> None:
     """Against a classifier that is asked one crop at a time."""
     classifier = Classifier(describer.bundle.classifier, describer.bundle.classifier_state)
