@@ -1,8 +1,8 @@
 """EfficientNet-Lite as TensorFlow defines it (Tan and Le 2019; github.com/tensorflow/tpu, efficientnet/lite).
 
-timm's `tf_efficientnet_lite0` to `2` are the same networks, and a test compares them bit by bit. But importing timm, which also
-brings torchvision and torch's compiler, takes two seconds in every process that describes. Names of modules, and the
-order in which they are made and initialised, are timm's, so that weights and seeds mean the same.
+timm's `tf_efficientnet_lite0` to `2` are the same networks, and a test compares them bit by bit. But importing timm,
+which also brings torchvision and torch's compiler, takes two seconds in every process that describes. Names of modules,
+and the order in which they are made and initialised, are timm's, so that weights and seeds mean the same.
 """
 
 import math
