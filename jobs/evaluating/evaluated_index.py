@@ -81,6 +81,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         "backbone": settings.classifier.backbone,
         "detector": settings.detector.model if settings.detector else None,
         "object": settings.detector.rule if settings.detector else None,
+        "trained_side": settings.detector.trained_side if settings.detector else None,
         "pca": pca,
         "averaged_neighbours": index.pca(pca).neighbours,
         "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",

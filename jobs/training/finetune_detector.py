@@ -30,7 +30,9 @@ from rsir_core.models.settings import DetectorSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 
 log = logging.getLogger("jobs.finetune_detector")
-_WITHOUT_EFFECT: Final = ("json", "models", "data", "num_gpus", "threads", "min_score", "rule")  # on the weights
+_WITHOUT_EFFECT: Final = (  # on the weights
+    "json", "models", "data", "num_gpus", "threads", "min_score", "rule", "trained_side",
+)  # fmt: skip
 
 
 def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
@@ -54,7 +56,9 @@ def finetune_detector(config: FinetuneDetectorConfig) -> Summary:
     if epochs_done(folder) < config.epochs:
         _train(config, data, folder)
     state, scores = read_best(folder)
-    settings = DetectorSettings(config.model, data.names, config.image_size, config.min_score, config.rule)
+    settings = DetectorSettings(
+        config.model, data.names, config.image_size, config.min_score, config.rule, config.trained_side
+    )
     fingerprint = write_detector(config.models, settings, state)
     test = _score(config, data, settings, state)
     _clear(folder)

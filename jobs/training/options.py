@@ -110,3 +110,10 @@ class FinetuneDetectorConfig(JobConfig):
         "the scene's class (up to 6 more forward passes), the largest, or the centre of all",
         "confidence",
     )
+    trained_side: int | None = option(
+        "pixels of the longer side of the images that the classifier is trained on; with it, the key region of a "
+        "larger image takes the size of its object, but at least that of a training image's key region; default: "
+        "always tau",
+        None,
+        ge=1,
+    )

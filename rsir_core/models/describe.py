@@ -11,7 +11,16 @@ from rsir_core.arrays import Floats, Pixels
 from rsir_core.models.bundle import Bundle
 from rsir_core.models.classifier import Classifier
 from rsir_core.models.detector import Detector
-from rsir_core.models.regions import GIVEN, Box, DetectedObject, ObjectRule, Region, key_region, object_region
+from rsir_core.models.regions import (
+    GIVEN,
+    Box,
+    DetectedObject,
+    ObjectRule,
+    Region,
+    key_region,
+    object_region,
+    object_tau,
+)
 from rsir_core.models.representative import MAX_COMPARED, representative_first
 
 
@@ -73,7 +82,8 @@ class Describer:
         Args:
             images: any number, also none.
             boxes: representative objects given by a person, in place of the detector's; None within: the image centre.
-            tau: overrides the bundle's; 1 describes whole images and skips the detector.
+            tau: overrides the bundle's, also where key regions take their objects' sizes; 1 describes whole images and
+                skips the detector.
             rule: overrides the bundle's rule of which detected object is the representative one.
             views: overrides the bundle's number of rotations that are averaged.
         """
@@ -85,10 +95,17 @@ class Describer:
     ) -> Descriptions:
         """Describe the key regions around objects."""
         regions = [
-            key_region(image.shape[0], image.shape[1], found and found.box, tau)
-            for image, found in zip(images, objects, strict=True)
+            self._key_region(image, found and found.box, tau) for image, found in zip(images, objects, strict=True)
         ]
         return replace(self.describe_regions(images, regions, views), objects=objects)
+
+    def _key_region(self, image: Pixels, box: Box | None, tau: float) -> Region:
+        """Choose the key region; it may take its object's size where `tau` is the bundle's."""
+        height, width = image.shape[:2]
+        trained_side = None if self.bundle.detector is None else self.bundle.detector.trained_side
+        if box is not None and trained_side is not None and tau == self.bundle.tau:
+            tau = object_tau(height, width, box, trained_side, tau)
+        return key_region(height, width, box, tau)
 
     def describe_with_objects(self, images: Sequence[Pixels], most: int) -> tuple[Descriptions, DescribedObjects]:
         """Describe images as `describe` does, and besides the regions around their objects (see `object_region`).
@@ -159,7 +176,7 @@ class Describer:
         compared = [of_image[:MAX_COMPARED] if len(of_image) > 1 else [] for of_image in found]
         crops: list[Pixels] = []
         for image, objects in zip(images, compared, strict=True):
-            regions = [key_region(image.shape[0], image.shape[1], o.box, tau) for o in objects]
+            regions = [self._key_region(image, o.box, tau) for o in objects]
             crops += [image, *(_crop(image, region) for region in regions)] if regions else []
         probabilities = torch.softmax(self._classifier.embed(crops, views=1)[1], dim=1)
         agreement: list[Sequence[float]] = []

@@ -89,6 +89,24 @@ def key_region(height: int, width: int, box: Box | None, tau: float = TAU) -> Re
     return Region(_start(centre_x, w, width), _start(centre_y, h, height), w, h)
 
 
+def object_tau(height: int, width: int, box: Box, trained_side: int, tau: float = TAU) -> float:
+    """Compute the share of height and width for a key region that takes its object's size, in place of a fixed tau.
+
+    The key region holds the box with `MARGIN` around it. It is no larger than the fixed share, and in pixels no smaller
+    than the key region of an image that the classifier was trained on, as objects would be enlarged beyond what the
+    classifier knows. So images that are no larger than those have the fixed share.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        box: the representative object.
+        trained_side: pixels of the longer side of the images that the classifier was trained on.
+        tau: the fixed share.
+    """
+    share = (1 + 2 * MARGIN) * max((box.x1 - box.x0) / width, (box.y1 - box.y0) / height)
+    return min(max(share, tau * min(trained_side / max(height, width), 1)), tau)
+
+
 def object_region(height: int, width: int, box: Box, margin: float = MARGIN, least: int = LEAST_SIDE) -> Region:
     """Compute the region that shows an object in an image of height × width pixels: a square around its box.
 

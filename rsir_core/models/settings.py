@@ -45,6 +45,8 @@ class DetectorSettings:
         image_size: pixels of the longer side to which images are letterboxed, as in training.
         min_score: confidence from which a detection counts as an object.
         rule: which object represents the image; bundles written before there was a choice use the most confident.
+        trained_side: pixels of the longer side of the classifier's training images, with which key regions of larger
+            images take the size of their objects, see `object_tau`; None: tau is fixed.
     """
 
     model: str
@@ -52,6 +54,7 @@ class DetectorSettings:
     image_size: int
     min_score: float
     rule: ObjectRule = "confidence"
+    trained_side: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir_core.models.regions import Box, Region, key_region, object_region, whole_image
+from rsir_core.models.regions import Box, Region, key_region, object_region, object_tau, whole_image
 
 sides = st.integers(1, 3000)
 taus = st.floats(0.01, 1.0)
@@ -49,10 +49,28 @@ def test_tau_one_is_the_whole_image_whatever_the_object(height: int, width: int,
     assert key_region(height, width, box, 1.0) == whole_image(height, width)
 
 
+@given(sides, sides, boxes(), taus, st.integers(1, 4000))
+def test_a_tau_of_the_objects_size_is_fixed_up_to_the_size_of_training_images_and_shows_the_object_in_larger_ones(
+    height: int, width: int, box: Box, tau: float, trained_side: int
+) -> None:
+    found = object_tau(height, width, box, trained_side, tau)
+    assert 0 < found <= tau
+    if max(height, width) <= trained_side:
+        assert found == tau
+    else:
+        assert found * max(height, width) >= tau * trained_side * (1 - 1e-9)
+    if found < tau:
+        assert found * width >= box.x1 - box.x0 and found * height >= box.y1 - box.y0
+    larger = Box(box.x0, box.y0, box.x1 + 10, box.y1)
+    assert object_tau(height, width, larger, trained_side, tau) >= found
+
+
 def test_worked_examples() -> None:
     assert key_region(256, 256, None) == Region(13, 13, 230, 230)
     assert key_region(100, 200, Box(190, 0, 200, 10), 0.5) == Region(100, 0, 100, 50)
     assert key_region(100, 200, Box(95, 45, 105, 55), 0.5) == Region(50, 25, 100, 50)
+    assert object_tau(500, 1000, Box(0, 0, 400, 50), 256) == pytest.approx(1.2 * 0.4)
+    assert object_tau(500, 1000, Box(0, 0, 10, 10), 256) == pytest.approx(0.9 * 0.256)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, 1.01, float("nan")])

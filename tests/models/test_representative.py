@@ -1,3 +1,4 @@
+import dataclasses
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from rsir_core.index.index import Index
 from rsir_core.models.bundle import load_bundle, write_classifier, write_detector
 from rsir_core.models.classifier import Classifier
 from rsir_core.models.describe import Describer
-from rsir_core.models.regions import Box, DetectedObject, ObjectRule, key_region
+from rsir_core.models.regions import Box, DetectedObject, ObjectRule, key_region, object_tau
 from rsir_core.models.representative import MAX_COMPARED, representative_first
 from rsir_core.models.settings import DetectorSettings
 from tests.support.models import lively_detector, write_bundle
@@ -104,6 +105,26 @@ def test_a_rule_chooses_among_the_same_objects(describer: Describer) -> None:
 
 
 @pytest.mark.slow
+def test_key_regions_of_large_images_take_their_objects_sizes_where_the_detector_says_so(describer: Describer) -> None:
+    made = describer.bundle
+    assert made.detector is not None
+    sized = Describer(dataclasses.replace(made, detector=dataclasses.replace(made.detector, trained_side=32)))
+    box = Box(10, 20, 50, 40)
+    found, fixed = sized.describe(IMAGES, [box, None, box, None]), describer.describe(IMAGES, [box, None, box, None])
+    for image, region, before, own in zip(IMAGES, found.regions, fixed.regions, [box, None, box, None], strict=True):
+        height, width = image.shape[:2]
+        tau = 0.9 if own is None else object_tau(height, width, own, 32)
+        assert region == key_region(height, width, own, tau)
+        assert before == key_region(height, width, own)
+        assert (region == before) == (own is None)
+    assert sized.describe(IMAGES, [box] * 4, tau=0.5).regions == describer.describe(IMAGES, [box] * 4, tau=0.5).regions
+    detected, (key, _) = sized.describe(IMAGES), sized.describe_with_objects(IMAGES, 2)
+    assert detected.regions == key.regions != describer.describe(IMAGES).regions
+    small = Describer(dataclasses.replace(made, detector=dataclasses.replace(made.detector, trained_side=500)))
+    assert small.describe(IMAGES).regions == describer.describe(IMAGES).regions
+
+
+@pytest.mark.slow
 def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) -> None:
     """Against a classifier that is asked one crop at a time."""
     classifier = Classifier(describer.bundle.classifier, describer.bundle.classifier_state)
@@ -156,8 +177,8 @@ def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> 
 def test_a_bundle_from_before_the_rules_has_the_surest_object(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     file = tmp_path / "bundle.json"
-    assert '"rule": "confidence",' not in file.read_text().replace('"rule": "confidence"\n', "")
-    file.write_text(file.read_text().replace(',\n   "rule": "confidence"', ""))
-    assert '"rule"' not in file.read_text()
+    older = file.read_text().replace(',\n   "rule": "confidence"', "").replace(',\n   "trained_side": null', "")
+    assert '"rule"' not in older and '"trained_side"' not in older
+    file.write_text(older)
     settings = load_bundle(str(tmp_path)).detector
     assert settings == DetectorSettings("yolov5n", ("plane", "ship"), image_size=64, min_score=1e-9, rule="confidence")
