@@ -11,7 +11,6 @@ import csv
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from rsir_core.models.bundle import load_bundle, read_detector
 from rsir_core.models.describe import Describer
 from rsir_core.models.detector import Detector
 from rsir_core.models.pca import Moments
-from rsir_core.models.regions import TAU, Box, Region, key_region, object_region, whole_image
+from rsir_core.models.regions import TAU, Box, Region, key_region, object_region, object_tau, whole_image
 from rsir_core.search.distance import candidate_weights, classes, complements, distances, query_weights
 from tests.benchmarks.regions import read_scenes
 from tests.support.drawn_mosaics import draw_models, draw_regions
@@ -41,28 +40,20 @@ SETS: Final = ("mosaic2", "mosaic3", "nwpu", "plain")
 Rows = tuple[Floats, Floats]  # embeddings and class probabilities
 
 
-@dataclass(frozen=True)
-class Sizing:
-    """Choose the size of key regions; see `tau`."""
+def tau_of(rule: float | str, scene: ObjectScene, box: Box | None, trained_side: int) -> float:
+    """Compute the share of height and width that a key region takes.
 
-    margin: float  # around an object, in its longer sides
-    trained: float  # pixels: side of the images that the classifier was trained on
-
-    def tau(self, rule: float | str, scene: ObjectScene, box: Box | None) -> float:
-        """Compute the share of height and width that a key region takes.
-
-        Args:
-            rule: a fixed share; `object`, the box with a margin; or `scale`, the same, but no smaller than the key
-                region of a training image, in pixels.
-            scene: an image.
-            box: its object; None: there is none, and the share is the paper's.
-        """
-        if not isinstance(rule, str) or box is None:
-            return TAU if isinstance(rule, str) else rule
-        height, width = scene.size
-        tau = (1 + 2 * self.margin) * max((box.x1 - box.x0) / width, (box.y1 - box.y0) / height)
-        least = TAU * self.trained / max(height, width) if rule == "scale" else LEAST_TAU
-        return min(max(tau, least), TAU)
+    Args:
+        rule: a fixed share; `object`, the size of the object with a margin; or `scale`, the same, but in pixels no smaller
+            than the key region of a training image, see `object_tau`.
+        scene: an image.
+        box: its object; None: there is none, and the share is the paper's.
+        trained_side: pixels of the images that the classifier was trained on.
+    """
+    if not isinstance(rule, str):
+        return rule
+    least = trained_side if rule == "scale" else round(LEAST_TAU / TAU * max(scene.size))
+    return TAU if box is None else object_tau(*scene.size, box, least)
 
 
 class Described:
@@ -129,7 +120,7 @@ def measure(
     scenes: Sequence[ObjectScene],
     found: Mapping[str, Boxes],
     described: Described,
-    sizing: Sizing,
+    trained_side: int,
     taus: Sequence[float],
 ) -> dict[str, Any]:
     """Score every way to find objects and to size key regions, by both distances: mAP, ANMRR, mAP, ANMRR."""
@@ -148,7 +139,7 @@ def measure(
         rules: list[float | str] = [*taus, *(("object", "scale") if any(first) else ())]
         for rule in rules:
             regions = [
-                [key_region(*scene.size, box, sizing.tau(rule, scene, box))]
+                [key_region(*scene.size, box, tau_of(rule, scene, box, trained_side))]
                 for scene, box in zip(scenes, first, strict=True)
             ]
             result[f"{name}, {rule}"] = scored(regions)
@@ -216,7 +207,7 @@ def make_sets(args: argparse.Namespace, images: Mapping[str, Sequence[str]]) -> 
             yield name, make_mosaics(objects, backgrounds, int(name[-1]), args.per_class, args.seed)
 
 
-def read_images(models: str) -> tuple[dict[str, list[str]], float]:
+def read_images(models: str) -> tuple[dict[str, list[str]], int]:
     """Read the test images of a bundle by class, and the median side of its training images."""
     test: dict[str, list[str]] = {}
     trained: list[str] = []
@@ -224,7 +215,7 @@ def read_images(models: str) -> tuple[dict[str, list[str]], float]:
         for row in csv.DictReader(file):
             (trained if row["split"] == "train" else test.setdefault(row["label"], [])).append(row["uri"])
     sides = [max(Image.open(uri).size) for uri in trained[:100]]
-    return test, float(np.median(sides))
+    return test, int(np.median(sides))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -242,7 +233,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=1000, help="of NWPU VHR-10, at most")
     parser.add_argument("--plain-per-class", type=int, default=1000, help="images of each class of the set plain")
     parser.add_argument("--views", type=int, default=1, help="rotations that are averaged")
-    parser.add_argument("--margin", type=float, default=0.1, help="around an object, in its longer sides")
     parser.add_argument("--threshold", type=float, default=0.5, help="share of a map's maximum that bounds an object")
     parser.add_argument("--seed", type=int, default=0, help="of the mosaics")
     parser.add_argument("--picture", help="JPEG to make of the first mosaic of each class")
@@ -257,12 +247,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the sets that are asked for."""
-    bundle, (images, trained) = load_bundle(args.models), read_images(args.models)
+    bundle, (images, trained_side) = load_bundle(args.models), read_images(args.models)
     detecting = read_detector(args.detector or args.models)
     detector = None if detecting is None else Detector(*detecting)
     finders = Finders(bundle, detector, args.objects.split(","), args.threshold)
     describer, result = Describer(bundle), {}
-    taus, sizing = [float(tau) for tau in args.taus.split(",")], Sizing(args.margin, trained)
+    taus = [float(tau) for tau in args.taus.split(",")]
     for name, scenes in make_sets(args, images):
         boxes = finders.find([scene.pixels for scene in scenes])
         found = {way: boxes[way] for way in args.ways.split(",") if way in boxes}
@@ -275,9 +265,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "images": len(scenes),
             "object_found": {way: hits(scenes, boxes) for way, boxes in found.items()},
             "object_sizes": {way: sizes(scenes, boxes) for way, boxes in found.items()},
-            "scores": measure(scenes, found, described, sizing, taus),
+            "scores": measure(scenes, found, described, trained_side, taus),
         }
-    return {"models": args.models, "trained_side": trained, "sets": result}
+    return {"models": args.models, "trained_side": trained_side, "sets": result}
 
 
 if __name__ == "__main__":

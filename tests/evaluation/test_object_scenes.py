@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rsir_core.models.regions import TAU, Box
-from tests.benchmarks.objects import Sizing, score_regions
+from tests.benchmarks.objects import score_regions, tau_of
 from tests.support.object_scenes import TILE, ObjectScene, make_mosaics
 
 
@@ -48,9 +48,9 @@ def test_images_are_compared_by_their_nearest_pair_of_regions(weighted: bool) ->
 
 
 def test_a_key_region_follows_its_object_but_not_below_the_scale_of_training_images() -> None:
-    scene, sizing = ObjectScene(np.zeros((500, 1000, 3), np.uint8), "", []), Sizing(margin=0.25, trained=400)
-    assert sizing.tau("object", scene, Box(100, 100, 300, 200)) == pytest.approx(1.5 * 0.2)
-    assert sizing.tau("object", scene, Box(100, 100, 110, 110)) == 0.2
-    assert sizing.tau("scale", scene, Box(100, 100, 110, 110)) == pytest.approx(TAU * 0.4)
-    assert sizing.tau("scale", scene, Box(0, 0, 900, 400)) == sizing.tau("scale", scene, None) == TAU
-    assert sizing.tau(0.35, scene, None) == 0.35
+    scene = ObjectScene(np.zeros((500, 1000, 3), np.uint8), "", [])
+    assert tau_of("object", scene, Box(100, 100, 350, 200), 400) == pytest.approx(1.2 * 0.25)
+    assert tau_of("object", scene, Box(100, 100, 110, 110), 400) == pytest.approx(0.2, rel=1e-2)
+    assert tau_of("scale", scene, Box(100, 100, 110, 110), 400) == pytest.approx(TAU * 0.4)
+    assert tau_of("scale", scene, Box(0, 0, 900, 400), 400) == tau_of("scale", scene, None, 400) == TAU
+    assert tau_of(0.35, scene, None, 400) == 0.35
