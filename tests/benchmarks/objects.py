@@ -44,8 +44,8 @@ def tau_of(rule: float | str, scene: ObjectScene, box: Box | None, trained_side:
     """Compute the share of height and width that a key region takes.
 
     Args:
-        rule: a fixed share; `object`, the size of the object with a margin; or `scale`, the same, but in pixels no smaller
-            than the key region of a training image, see `object_tau`.
+        rule: a fixed share; `object`, the size of the object with a margin; or `scale`, the same, but in pixels no
+            smaller than the key region of a training image, see `object_tau`.
         scene: an image.
         box: its object; None: there is none, and the share is the paper's.
         trained_side: pixels of the images that the classifier was trained on.
