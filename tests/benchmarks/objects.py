@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
 from rsir_core.arrays import Doubles, Floats, Mask
 from rsir_core.boxes.formats import NWPU_CLASSES
@@ -214,8 +213,7 @@ def read_images(models: str) -> tuple[dict[str, list[str]], int]:
     with (Path(models) / "split.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             (trained if row["split"] == "train" else test.setdefault(row["label"], [])).append(row["uri"])
-    sides = [max(Image.open(uri).size) for uri in trained[:100]]
-    return test, int(np.median(sides))
+    return test, int(np.median([max(read_pixels(uri).shape) for uri in trained[:100]]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
