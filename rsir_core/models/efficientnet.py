@@ -1,8 +1,8 @@
 """EfficientNet-Lite as TensorFlow defines it (Tan and Le 2019; github.com/tensorflow/tpu, efficientnet/lite).
 
-timm's `tf_efficientnet_lite0` to `2` are the same networks, and a test compares them bit by bit. But importing timm, which also
-brings torchvision and torch's compiler, takes two seconds in every process that describes. Names of modules, and the
-order in which they are made and initialised, are timm's, so that weights and seeds mean the same.
+timm's `tf_efficientnet_lite0` to `2` are the same networks, and a test compares them bit by bit. But importing timm,
+which also brings torchvision and torch's compiler, takes two seconds in every process that describes. Names of modules,
+and the order in which they are made and initialised, are timm's, so that weights and seeds mean the same.
 """
 
 import math
@@ -21,6 +21,7 @@ STAGES: Final = (
 )  # fmt: skip
 # What the others multiply channels and blocks of Lite0 with, by name.
 SCALES: Final = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+SIDES: Final = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}  # of images, pixels
 
 
 class PaddedConvolution(nn.Conv2d):
