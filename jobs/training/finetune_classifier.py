@@ -119,9 +119,9 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
     taught = [image for image in images if image.split == "train"]
-    classes = sorted({image.label for image in taught})
-    fraction, labels = config.calibration_fraction, [image.label for image in taught]
-    training, held_out = hold_out(taught, labels, fraction, config.seed)
+    labels = [image.label for image in taught]
+    classes = sorted(set(labels))
+    training, held_out = hold_out(taught, labels, config.calibration_fraction, config.seed)
     side = config.image_size or input_side(config.backbone)
     settings = replace(settings_for(config.backbone, classes, side), views=config.views)
     recipe = _recipe(config, side)
@@ -145,7 +145,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "classes": len(classes),
         "images": len(training),
         "unreadable": len(taught) - len(can_be_read),
-        "test_images": sum(image.split == "test" for image in images),
+        "test_images": len(images) - len(taught),
         "epochs": plan.epochs,
         "epochs_chosen": _why(config, plan),
         "image_size": side,

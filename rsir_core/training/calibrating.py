@@ -17,7 +17,7 @@ from rsir_core.models.describe import Describer
 from rsir_core.models.settings import ClassifierSettings
 
 BATCH: Final = 32  # images per forward pass
-RECOMMENDED_IMAGES: Final = 50  # fewer are used all the same, with a warning
+RECOMMENDED_IMAGES: Final = 20  # fewer are used all the same, with a warning
 
 log = logging.getLogger(__name__)
 
