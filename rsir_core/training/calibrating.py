@@ -43,7 +43,7 @@ def calibrate(
         figures = {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
         return bundle.classifier, figures
     if len(labels) < RECOMMENDED_IMAGES:
-        log.warning("the temperature comes from %d images only; see --calibration-fraction", len(labels))
+        log.warning("images that the temperature comes from: %d, which is few; see --calibration-fraction", len(labels))
     scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits up to a constant
     temperature = fit_temperature(scores, labels)
     after = np.exp(scores / temperature)
