@@ -237,6 +237,7 @@ def test_a_training_that_diverges_in_this_process_ends_with_the_same_remedy(conf
         finetune(replaced(config, learning_rate=1e30, epochs=3))
 
 
+@pytest.mark.slow
 def test_epochs_are_chosen_by_the_images_unless_a_number_is_given(
     config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
