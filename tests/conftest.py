@@ -10,21 +10,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: tests r
 
 import httpx
 import pytest
-import ray
 from hypothesis import settings
-from ray._private.parameter import RayParams
 
-from jobs.pipeline.cluster import known_to_its_workers
-from rsir_core.index.index import Index
-from tests.support import ray_worker
-from tests.support.browser import browser
-from tests.support.forks import parent
 from tests.support.network import block_network
-from tests.support.serving import Rows, build_index, local_app, serving
+
+# What takes seconds to load is loaded by the fixtures that need it: pytest's processes that only hand out tests do not.
 
 block_network()
 settings.register_profile("shared machine", deadline=None)  # examples are not a measure of speed
-settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=20)  # for `make test-fast`
+settings.register_profile("fast", settings.get_profile("shared machine"), max_examples=10)  # for `make test-fast`
 settings.load_profile("shared machine")
 
 
@@ -37,6 +31,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """This machine's own Chromium, whose console can be read."""
+    from tests.support.browser import browser
+
     with browser() as driver:
         yield driver
 
@@ -44,6 +40,8 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def forks() -> Iterator[None]:
     """The process that workers of Ray and commands are forked from."""
+    from tests.support.forks import parent
+
     with parent():
         yield
 
@@ -51,6 +49,12 @@ def forks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster(forks: None) -> Iterator[None]:
     """One real Ray for all tests, whose workers are forked; its GPU is a number, so that GPU stages can be placed."""
+    import ray
+    from ray._private.parameter import RayParams
+
+    from jobs.pipeline.cluster import known_to_its_workers
+    from tests.support import ray_worker
+
     forked = patch("ray._private.parameter.RayParams", partial(RayParams, setup_worker_path=ray_worker.__file__))
     with forked, known_to_its_workers():
         ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
@@ -61,12 +65,16 @@ def cluster(forks: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def index(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small real index of two images of each class, made without Ray."""
+    from tests.support.serving import build_index
+
     return build_index(tmp_path_factory.mktemp("serving"), per_class=2)
 
 
 @pytest.fixture(scope="session")
 def url(index: str) -> Iterator[str]:
     """The endpoint's app over it, served by this process."""
+    from tests.support.serving import local_app, serving
+
     with serving(local_app(index)) as url:
         yield url
 
@@ -78,7 +86,9 @@ def client(url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def stored(index: str) -> Rows:
+def stored(index: str) -> list[dict[str, Any]]:
     """Its rows, as published."""
-    found: Rows = Index(index).features().to_pylist()
+    from rsir_core.index.index import Index
+
+    found: list[dict[str, Any]] = Index(index).features().to_pylist()
     return found

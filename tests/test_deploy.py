@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import cloudcoil.models.prometheus_operator.v1 as prometheus_operator
 import kubernetes_validate
 import pytest
 import yaml
@@ -55,8 +54,11 @@ def test_what_is_kubernetes_own_satisfies_its_schemas(name: str) -> None:
     check_as_kubernetes(MANIFESTS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["podmonitor", "alerts"])
 def test_what_is_prometheus_operators_satisfies_its_schemas(name: str) -> None:
+    import cloudcoil.models.prometheus_operator.v1 as prometheus_operator  # noqa: PLC0415 -- 2 s
+
     kind = getattr(prometheus_operator, MANIFESTS[name]["kind"])
     assert kind.model_validate(MANIFESTS[name]).kind == kind.__name__
     with pytest.raises(ValidationError):  # the schema is one that refuses

@@ -22,9 +22,9 @@ def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[st
         LabelError: no label for a row, or no row for any test image.
     """
     if split is None:
-        log.warning("no --split: every image is scored, those that the models were trained on included")
+        log.warning("no --split: every image is scored; those that a classifier was trained on flatter it")
         labels = [folder_label(image_id) for image_id in features[schemas.IMAGE_ID].to_pylist()]
-        return features, labels, {"images": "all of the index, training images included", "labels": "folder names"}
+        return features, labels, {"images": "all of the index", "labels": "folder names"}
     tests = {image.uri: image.label for image in read_split(split) if image.split == "test"}
     if not tests:
         raise LabelError(f"{split} has no row whose split is test; leave --split out to evaluate every image")

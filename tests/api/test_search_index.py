@@ -148,6 +148,7 @@ def test_places_and_times_are_filtered_and_carried(placed: rsir.SearchIndex) -> 
         assert hit.bbox is not None and tuple(hit.bbox) == hit.footprint.bounds and hit.crs == "EPSG:32631"
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_may_search_one_index(index: str, stored: Rows) -> None:
     shared, queries = rsir.open(index), [row["uri"] for row in stored[:6]] * 3
     pixels = [np.asarray(Image.open(uri).convert("RGB"))[: 256 - 8 * i] for i, uri in enumerate(queries)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote, unquote
 
 import fsspec
 import httpx
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,21 +91,33 @@ def test_any_name_is_listed_read_and_named_by_a_uri(tmp_path: Path, name: str) -
     assert listed.uri == file.uri
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_any_name_has_a_thumbnail(index: str, tmp_path: Path, name: str) -> None:
-    changing = copy_of(index, tmp_path / "index")
-    picture(tmp_path / name)
-    table = changing.features().slice(0, 1)
-    for column, value in ((schemas.IMAGE_ID, f"folder/{name}"), (schemas.URI, str(tmp_path / name))):
+@pytest.fixture(scope="module")
+def named(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder of files with odd names, and the URL of an endpoint over an index of them."""
+    folder = tmp_path_factory.mktemp("named")
+    changing = copy_of(index, folder / "index")
+    rows = changing.features().slice(0, 1)
+    table = pa.concat_tables([rows] * len(NAMES))
+    for name in NAMES:
+        picture(folder / name)
+    ids, uris = [f"folder/{name}" for name in NAMES], [str(folder / name) for name in NAMES]
+    for column, values in ((schemas.IMAGE_ID, ids), (schemas.URI, uris)):
         place = table.schema.get_field_index(column)
-        table = table.set_column(place, table.schema.field(column), [[value]])
+        table = table.set_column(place, table.schema.field(column), [values])
     publish(changing, table)
     with serving(local_app(changing.uri)) as url:
-        answer = httpx.get(f"{url}/thumbnail/folder/{quote(name, safe='')}", timeout=60)
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
-        asked = {"image_id": f"folder/{name}", "k": 1}
-        found = httpx.post(f"{url}/search", json=asked, headers={"Accept": "application/geo+json"}, timeout=60).json()
-        assert unquote(found["features"][0]["assets"]["image"]["href"]) == str(tmp_path / name)
+        yield folder, url
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_has_a_thumbnail(named: tuple[Path, str], name: str) -> None:
+    folder, url = named
+    answer = httpx.get(f"{url}/thumbnail/folder/{quote(name, safe='')}", timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    asked = {"image_id": f"folder/{name}", "k": len(NAMES), "distance": "plain"}
+    found = httpx.post(f"{url}/search", json=asked, headers={"Accept": "application/geo+json"}, timeout=60).json()
+    (feature,) = [one for one in found["features"] if one["id"] == f"folder/{name}"]
+    assert unquote(feature["assets"]["image"]["href"]) == str(folder / name)
 
 
 def test_a_name_that_was_written_unencoded_is_found_before_its_decoded_form(tmp_path: Path) -> None:

@@ -68,12 +68,14 @@ def test_what_is_asked_for_is_what_comes(api: Served) -> None:
     assert len(asked) >= 6  # by the API, not by us alone
 
 
+@pytest.mark.slow
 def test_a_busy_api_is_waited_for(api: Served) -> None:
     api.busy = 2
     assert len(numbers(api, cql2='{"op": "<", "args": [{"property": "eo:cloud_cover"}, 9]}')) == 9
     assert api.busy == 0
 
 
+@pytest.mark.slow
 def test_an_api_that_stays_busy_ends_the_listing(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_RETRIES", 1)
     monkeypatch.setattr(stac, "ITEMS_AHEAD", 2)

@@ -37,6 +37,7 @@ def test_the_mean_of_a_map_is_the_classs_logit(backbone: str) -> None:
     assert np.allclose(mixed[2], maps.maps(IMAGES[2:3], [2])[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_does_not_end_in_a_mean_has_no_maps() -> None:
     state = build_classifier("alexnet", len(CLASSES)).state_dict()
     with pytest.raises(WeightsError, match="alexnet"):
@@ -119,6 +120,7 @@ def test_training_images_get_boxes_where_their_class_is_seen(tmp_path: Path) -> 
         assert sheet.size == (960, 480)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_proposed(tmp_path: Path) -> None:
     archive, models = write_archive(tmp_path, per_class=2)
     with pytest.raises(ConfigError, match="--threshold is 1"):

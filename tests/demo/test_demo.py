@@ -69,6 +69,7 @@ def test_the_querys_own_row_is_left_out(tmp_path: Path) -> None:
     assert not Answer.of(query, response(first, own)).found_itself
 
 
+@pytest.mark.slow
 def test_the_picture_frames_right_and_wrong(tmp_path: Path) -> None:
     files = []
     for i, name in enumerate(CLASSES[:3]):

@@ -51,6 +51,7 @@ def test_an_unknown_class_is_refused() -> None:
         draw_scene("volcano", scene_rng(0))
 
 
+@pytest.mark.slow
 def test_boxes_lie_inside_and_every_object_occurs() -> None:
     boxes = [b for name in CLASSES for seed in range(4) for b in draw_scene(name, scene_rng(seed)).boxes]
     for box, _ in boxes:
@@ -113,6 +114,7 @@ def test_a_shadow_is_the_hull_of_both_ends(
     assert area(_swept(outline, shift)) == pytest.approx(hull.volume, rel=1e-6)  # `volume` is the area in 2-D
 
 
+@pytest.mark.slow
 def test_the_archive_is_class_folders_of_images(tmp_path: Path) -> None:
     write_archive(tmp_path, per_class=10, seed=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(CLASSES)
@@ -123,6 +125,7 @@ def test_the_archive_is_class_folders_of_images(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), draw_scene("beach", scene_rng(3, CLASSES.index("beach"), 9)).pixels)
 
 
+@pytest.mark.slow
 def test_training_and_validation_have_every_object(tmp_path: Path) -> None:
     write_boxes(tmp_path, count=100, seed=1)
     for part in ("train", "val"):

@@ -24,7 +24,17 @@ TANKS = f"{COLLECTION}/labels"
 @pytest.fixture
 def labelled(index: str, tmp_path: Path) -> Iterator[tuple[Index, httpx.Client]]:
     """An index that a test may label, and its endpoint with a token of alice's."""
-    copy = copy_of(index, tmp_path / "index")
+    yield from _served(index, tmp_path / "index")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, httpx.Client]]:
+    """An index that stays without labels, and its endpoint."""
+    yield from _served(index, tmp_path_factory.mktemp("unlabelled") / "index")
+
+
+def _served(index: str, folder: Path) -> Iterator[tuple[Index, httpx.Client]]:
+    copy = copy_of(index, folder)
     app = local_app(copy.uri, tokens=Tokens({"alice": hash_of("secret")}))
     with (
         serving(app) as url,
@@ -72,16 +82,16 @@ def test_labels_are_saved_read_and_withdrawn(labelled: tuple[Index, httpx.Client
     ],
 )
 def test_what_cannot_be_saved_is_refused_and_nothing_is(
-    labelled: tuple[Index, httpx.Client], path: str, sent: Any, status: int, words: str
+    unlabelled: tuple[Index, httpx.Client], path: str, sent: Any, status: int, words: str
 ) -> None:
-    index, client = labelled
+    index, client = unlabelled
     refused = client.post(path, json=sent)
     assert (refused.status_code, words in refused.json()["detail"]) == (status, True), refused.text
     assert not index.has_table("labels")
 
 
-def test_another_sites_page_and_a_stranger_save_nothing(labelled: tuple[Index, httpx.Client]) -> None:
-    index, client = labelled
+def test_another_sites_page_and_a_stranger_save_nothing(unlabelled: tuple[Index, httpx.Client]) -> None:
+    index, client = unlabelled
     plain = client.post(TANKS, content=b"{}", headers={"Content-Type": "text/plain"})  # as a page may send unasked
     assert plain.status_code == 415
     assert httpx.post(f"{client.base_url}{TANKS}", json=body((ONE, "good"))).status_code == 401
@@ -100,6 +110,7 @@ def test_an_index_that_may_not_be_written_is_a_refusal_in_words(
     assert "retry-after" not in refused.headers
 
 
+@pytest.mark.slow
 def test_an_endpoint_can_be_told_to_save_none(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support import serving as support  # noqa: PLC0415
 

@@ -184,6 +184,7 @@ def test_weights_that_cannot_be_used_are_found_out_first(made_up: str, tmp_path:
     assert ray.is_initialized() == running  # nothing was described
 
 
+@pytest.mark.slow
 def test_labels_that_are_no_class_are_told_apart(made_up: str, tmp_path: Path) -> None:
     labels = ["lake" if c == "forest" else c for c in CLASSES for _ in range(8)]
     uris = [f"{ROOT}/{c}/{i}.jpg" for c in CLASSES for i in range(8)]
@@ -210,6 +211,7 @@ def draw_archive(archive: Path, image_ids: list[str]) -> None:
         Image.fromarray(blocks.repeat(32, 0).repeat(32, 1)).save(archive / image_id)
 
 
+@pytest.mark.slow
 def test_duplicates_are_counted_and_those_across_the_split_come_first(tmp_path: Path) -> None:
     image_ids, archive = [f"{c}/{i}.png" for c in CLASSES for i in range(4)], tmp_path / "archive"
     draw_archive(archive, image_ids)

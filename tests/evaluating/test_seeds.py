@@ -43,6 +43,7 @@ def score(folder: Path, report: Path, seed: str, **more: Any) -> dict[str, Any]:
     return metrics
 
 
+@pytest.mark.slow
 def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Path) -> None:
     evaluate(config_of(folder, tmp_path, "{seed}", seeds="0, 1,2"))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -83,6 +84,7 @@ def test_what_differs_by_seed_is_listed_by_seed_and_what_does_not_is_said_once(f
     assert (protocol["tau"], protocol["ties"]) == (0.5, "smaller image id first")
 
 
+@pytest.mark.slow
 def test_classes_that_are_not_in_all_seeds(folder: Path, tmp_path: Path) -> None:
     """Of a small class, chance may leave a seed one query, or none."""
     small = {"0": CLASSES, "1": CLASSES[1:], "2": CLASSES}

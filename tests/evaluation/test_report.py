@@ -90,6 +90,7 @@ def test_a_class_may_be_called_query() -> None:
     assert [line["query"] for line in csv_lines(found, found.metrics())["confusion"]] == ["query", "sea"]
 
 
+@pytest.mark.slow
 def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "report"
     write_report(str(folder), small)
@@ -111,6 +112,7 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     assert "</svg>" in (folder / "retrieval.svg").read_text()
 
 
+@pytest.mark.slow
 def test_what_another_evaluation_has_left_goes_and_what_is_not_of_one_stays(small: Evaluation, tmp_path: Path) -> None:
     write_report(str(tmp_path), some_evaluation(["table3", "figure4"]))
     (tmp_path / "notes.txt").write_text("mine")

@@ -24,6 +24,7 @@ from rsir_core.evaluation.tables import Tables
 from tests.support.evaluations import UC_MERCED, some_evaluation
 from tests.support.pictures import some_strip
 
+pytestmark = pytest.mark.slow  # each draws the plots
 EVERY: list[ArmSet] = list(ARM_SETS)
 HOSTILE = ["<script>alert(1)</script>", '"><img src=//x onerror=alert(1)>', r"river & $\fo{rest"]
 HARMLESS = {

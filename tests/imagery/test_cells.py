@@ -48,7 +48,9 @@ def test_a_cells_uri_says_all_about_it(scene: str, cell: str, size: tuple[int, i
     assert parse_tile(str(tile)) == tile
 
 
-@pytest.mark.parametrize("name", GROUND)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "fine" else pytest.mark.slow) for name in GROUND]
+)
 def test_a_cell_of_any_scene_is_what_lies_there(tmp_path: Path, name: str) -> None:
     uri = str(tmp_path / "s.tif")
     Path(uri).write_bytes(scene_of(name))
@@ -102,6 +104,7 @@ def _share(outline: shapely.Polygon, cell: str) -> float:
     return float(outline.intersection(box).area / box.area)
 
 
+@pytest.mark.slow
 def test_different_scenes_share_cells_and_pixels(tmp_path: Path) -> None:
     seen: dict[str, list[Any]] = {}
     for name in GROUND:
@@ -119,6 +122,7 @@ def test_different_scenes_share_cells_and_pixels(tmp_path: Path) -> None:
             assert first.footprint.bbox == other.footprint.bbox
 
 
+@pytest.mark.slow
 def test_parts_without_data_are_black_and_counted(tmp_path: Path) -> None:
     data = scene_of("utm", nodata=0)
     with rasterio.MemoryFile(data) as file, file.open() as dataset:
@@ -137,6 +141,7 @@ def test_parts_without_data_are_black_and_counted(tmp_path: Path) -> None:
         assert picture.covered == pytest.approx(picture.pixels.any(axis=2).mean(), abs=0.01)
 
 
+@pytest.mark.slow
 def test_deep_samples_alpha_palettes_and_masks(tmp_path: Path) -> None:
     with rasterio.MemoryFile(scene_of("utm")) as file, file.open() as dataset:
         samples = dataset.read()
@@ -168,6 +173,7 @@ def test_deep_samples_alpha_palettes_and_masks(tmp_path: Path) -> None:
     assert (found.pixels == (10, 200, 30)).all()
 
 
+@pytest.mark.slow
 def test_surroundings_have_the_cell_in_their_middle(tmp_path: Path) -> None:
     uri = str(tmp_path / "s.tif")
     Path(uri).write_bytes(scene_of("utm"))

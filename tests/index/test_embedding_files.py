@@ -74,6 +74,7 @@ def test_more_than_2_gib_of_ids_are_parted() -> None:
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_a_part_of_many_files_gives_the_rows_that_are_asked_for_in_its_order(tmp_path: Path) -> None:
     """Arrow's groups come in the order of their first rows only most of the time, the more of them the less often."""
     index = Index(str(tmp_path))

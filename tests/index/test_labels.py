@@ -50,6 +50,7 @@ def test_an_index_without_the_table_has_no_labels(index: Index) -> None:
     assert not index.has_table("labels")
 
 
+@pytest.mark.slow
 @given(
     changes=st.lists(
         st.tuples(
@@ -84,6 +85,7 @@ def test_a_row_says_who_and_when_and_no_row_is_ever_lost(index: Index) -> None:
     assert {row[schemas.URI] for row in rows} == {URIS[IDS[0]]}
 
 
+@pytest.mark.slow
 def test_many_at_once_lose_nothing(index: Index) -> None:
     by_process = [[f"process{n}-{i}" for i in range(5)] for n in range(3)]
     by_thread = [f"thread-{i}" for i in range(40)]
@@ -95,6 +97,7 @@ def test_many_at_once_lose_nothing(index: Index) -> None:
     assert labels_of(index, "c").keys() == {name for names in (*by_process, by_thread) for name in names}
 
 
+@pytest.mark.slow
 def test_labels_are_saved_while_the_table_s_metadata_change_as_by_another_that_creates_it(index: Index) -> None:
     save_labels(index, "c", {"first": "x"}, {"first": "u"}, None)
 
@@ -110,6 +113,7 @@ def test_labels_are_saved_while_the_table_s_metadata_change_as_by_another_that_c
     assert labels_of(index, "c").keys() == {"first", *names}
 
 
+@pytest.mark.slow
 def test_merging_files_while_others_save_keeps_every_row(index: Index) -> None:
     for i in range(SMALL_FILES):
         save_labels(index, "c", {f"before-{i}": "x"}, {f"before-{i}": "u"}, None)

@@ -206,6 +206,7 @@ def test_a_file_without_a_leaving_row_stays_and_one_of_leaving_rows_only_goes(tm
     assert ids_of(index) == list("abcd")  # until it is committed
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.sets(st.integers(0, 59)), st.sets(st.integers(40, 79)), st.sampled_from([10, 25, 60]))
 def test_replaced_rows_are_what_every_reader_sees_in_clusters_that_hold(

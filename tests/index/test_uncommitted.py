@@ -31,6 +31,7 @@ def stored(index: Index) -> list[str]:
     return sorted(ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(FILES, st.sets(st.integers(0, 9)), st.booleans())
 def test_what_is_wanted_is_taken_over_once(

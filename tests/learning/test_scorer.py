@@ -52,6 +52,7 @@ def test_a_scorer_tells_what_it_has_not_seen_and_survives_being_kept() -> None:
     assert b"pickle" not in scorer.to_bytes() and json.loads(scorer.to_bytes())["positives"] == 20
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_what_others_turn_out_to_be() -> None:
     from sklearn.metrics import average_precision_score  # noqa: PLC0415
 
@@ -95,18 +96,24 @@ def test_folds_share_neither_cells_nor_scenes() -> None:
 
 
 @pytest.fixture
-def marked(index: str, tmp_path: Path) -> Iterator[tuple[Index, httpx.Client]]:
+def marked(index: str, tmp_path: Path) -> Index:
     """An index with labels: all beaches and rivers are good, some others bad."""
     copy = copy_of(index, tmp_path / "index")
     names = copy.features(columns=[schemas.IMAGE_ID])[schemas.IMAGE_ID].to_pylist()
     labels: dict[str, str | None] = {n: "good" if n.startswith(("beach", "river")) else "bad" for n in names[::2]}
     save_labels(copy, "water", labels, dict.fromkeys(names, "u"), None)
-    with serving(local_app(copy.uri, parts=2)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield copy, client
+    return copy
 
 
-def test_every_image_is_scored_by_its_embedding(marked: tuple[Index, httpx.Client]) -> None:
-    index, _ = marked
+@pytest.fixture
+def endpoint(marked: Index) -> Iterator[httpx.Client]:
+    """Its endpoint."""
+    with serving(local_app(marked.uri, parts=2)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def test_every_image_is_scored_by_its_embedding(marked: Index) -> None:
+    index = marked
     scorer = learn(index, "water", "good")
     rows = index.features()
     expected = dict(zip(rows[schemas.IMAGE_ID].to_pylist(), scorer.score(index.embeddings(rows)), strict=True))
@@ -125,8 +132,8 @@ def test_every_image_is_scored_by_its_embedding(marked: tuple[Index, httpx.Clien
     assert read_scorer(index, "water") is not None
 
 
-def test_learning_by_http(marked: tuple[Index, httpx.Client], tmp_path: Path) -> None:
-    index, client = marked
+def test_learning_by_http(marked: Index, endpoint: httpx.Client, tmp_path: Path) -> None:
+    index, client = marked, endpoint
     assert client.get("/collections/water/scorer").status_code == 404
     assert client.get("/collections/water/scored").status_code == 404
     told = client.post("/collections/water/learn", json={}).json()
@@ -155,8 +162,8 @@ def test_learning_by_http(marked: tuple[Index, httpx.Client], tmp_path: Path) ->
     assert frame["image_id"].tolist() == list(scores)[:5] and frame["rank"].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_what_cannot_be_learned_is_refused(marked: tuple[Index, httpx.Client]) -> None:
-    index, client = marked
+def test_what_cannot_be_learned_is_refused(marked: Index, endpoint: httpx.Client) -> None:
+    index, client = marked, endpoint
     for name, sent, status in (("water", {"positive": "ships"}, 422), ("none", {}, 422), ("water", {"x": 1}, 422)):
         assert client.post(f"/collections/{name}/learn", json=sent).status_code == status
     save_labels(index, "alike", {ONE: "good"}, {ONE: "u"}, None)
@@ -166,8 +173,8 @@ def test_what_cannot_be_learned_is_refused(marked: tuple[Index, httpx.Client]) -
         rsir.open(index.uri).collection("water").scored()
 
 
-def test_a_scorer_of_another_model_and_a_damaged_one_are_told(marked: tuple[Index, httpx.Client]) -> None:
-    index, _ = marked
+def test_a_scorer_of_another_model_and_a_damaged_one_are_told(marked: Index) -> None:
+    index = marked
     scorer = learn(index, "water", "good")
     (file,) = Path(scorer_uri(index.uri, "x")).parent.iterdir()
     file.write_bytes(scorer.to_bytes().replace(scorer.bundle.encode(), b"another"))

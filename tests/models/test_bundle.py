@@ -98,6 +98,7 @@ def test_views_are_the_copys_own_and_part_of_what_it_is(tmp_path: Path) -> None:
         bundle.check_bundle(source, str(tmp_path / "four"), bundle.DescribingWays(views=1))
 
 
+@pytest.mark.slow
 def test_regions_are_the_copys_own_and_one_is_as_none_were_named(tmp_path: Path) -> None:
     own, source = write_bundle(tmp_path / "a"), str(tmp_path / "a")
     three = bundle.DescribingWays(regions=3)

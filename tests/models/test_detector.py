@@ -253,6 +253,7 @@ def test_weights_of_other_classes_are_refused(state: State) -> None:
         Detector(DetectorSettings("yolov5n", ("a", "b"), 128, 0.25), state)
 
 
+@pytest.mark.slow
 def test_the_papers_size_can_be_built_and_others_cannot() -> None:
     assert sum(p.numel() for p in build_detector("yolov5x", 1).parameters()) > 80e6
     with pytest.raises(WeightsError, match="yolov8n"):
@@ -261,6 +262,7 @@ def test_the_papers_size_can_be_built_and_others_cannot() -> None:
         build_detector(MODELS[0], 0)
 
 
+@pytest.mark.slow
 def test_start_weights_of_a_file_with_other_classes(tmp_path: Path, state: State) -> None:
     file = tmp_path / "start.safetensors"
     safetensors.torch.save_file(dict(state), file)

@@ -62,6 +62,9 @@ def test_folded_networks_compute_the_same(backbone: str) -> None:
     assert len(norms(folded)) < max(1, len(norms(model)))
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite2", "resnet18", "vgg11_bn"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["efficientnet_lite0", "efficientnet_lite2", "resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow)],
+)
 def test_nothing_is_left_to_normalise_where_each_norm_follows_its_convolution(backbone: str) -> None:
     assert norms(fold_batch_norms(build_classifier(backbone, 5))) == []

@@ -88,6 +88,7 @@ IMAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_rule_chooses_among_the_same_objects(describer: Describer) -> None:
     """The objects that are shown for a query, and the one that describes it, are the same by every rule."""
     chosen: dict[ObjectRule, list[DetectedObject | None]] = {}
@@ -102,6 +103,7 @@ def test_a_rule_chooses_among_the_same_objects(describer: Describer) -> None:
     assert len({str(objects) for objects in chosen.values()}) == len(RULES)
 
 
+@pytest.mark.slow
 def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) -> None:
     """Against a classifier that is asked one crop at a time."""
     classifier = Classifier(describer.bundle.classifier, describer.bundle.classifier_state)
@@ -121,6 +123,7 @@ def test_agreement_is_with_the_class_of_the_whole_image(describer: Describer) ->
     assert differing
 
 
+@pytest.mark.slow
 def test_the_arms_of_the_rules_describe_by_each(tmp_path: Path, models: str) -> None:
     index = Index(str(tmp_path / "index"))
     fingerprint = writer_of(index).adopt_bundle(models)

@@ -207,6 +207,7 @@ def test_bad_usage(config: QueryConfig, tmp_path: Path, capsys: pytest.CaptureFi
         assert f"--{name}" in shown
 
 
+@pytest.mark.slow
 def test_what_was_learned_from_a_collection_scores_and_filters_results(
     config: QueryConfig, index: str, tmp_path: Path
 ) -> None:

@@ -225,6 +225,7 @@ class InProcess:
         return [request.answer(self._rows) for request in asked]
 
 
+@pytest.mark.slow
 def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
     monkeypatch.setattr(query, "SURE", SURE)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from rsir_core.archive.labels import LabelledImage
@@ -13,6 +14,7 @@ from tests.support.models import CLASSES, write_bundle
 from tests.support.poison import read_poisoned
 
 
+@pytest.mark.slow
 def test_an_image_that_hangs_or_is_too_large_is_left_out(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models")
     bundle = load_bundle(str(tmp_path / "models"))

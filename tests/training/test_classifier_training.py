@@ -35,6 +35,7 @@ def run(plan: Plan, folder: Path) -> dict[str, torch.Tensor]:
     return trained(checkpoint).weights
 
 
+@pytest.mark.slow
 def test_processes_that_read_change_nothing_and_say_what_is_gone(plan: Plan, tmp_path: Path) -> None:
     plan = replace(plan, epochs=1)  # PyTorch's loader draws a number less for each later epoch if its processes stay
     alone, read_for = run(plan, tmp_path / "alone"), run(replace(plan, readers=1), tmp_path / "read for")
@@ -45,6 +46,7 @@ def test_processes_that_read_change_nothing_and_say_what_is_gone(plan: Plan, tmp
     assert caught.value.kind == "missing"
 
 
+@pytest.mark.slow
 def test_the_last_two_checkpoints_are_kept(plan: Plan, tmp_path: Path) -> None:
     run(plan, tmp_path / "run")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["epoch-000001.pt", "epoch-000002.pt"]

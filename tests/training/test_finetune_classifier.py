@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -38,9 +39,17 @@ from tests.support.options import replaced
 READING = Reading(1_000_000, 60)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of 24 images, which tests copy."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw(folder, 0, 24)
+    return folder
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> FinetuneClassifierConfig:
-    draw(tmp_path / "archive", 0, 24)
+def config(drawn: Path, tmp_path: Path) -> FinetuneClassifierConfig:
+    shutil.copytree(drawn, tmp_path / "archive")
     return FinetuneClassifierConfig(
         archive=str(tmp_path / "archive"), models=str(tmp_path / "models"), backbone="resnet18", weights="random",
         epochs=2, batch_size=4, image_size=64, num_cpus=1,
@@ -232,6 +241,7 @@ def test_a_training_that_diverges_ends_with_a_remedy(config: FinetuneClassifierC
     assert not (tmp_path / "models" / "bundle.json").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_in_this_process_ends_with_the_same_remedy(config: FinetuneClassifierConfig) -> None:
     with pytest.raises(ConfigError, match=r"(nan|inf).*epoch \d.*--learning-rate 1e\+30"):
         finetune(replaced(config, learning_rate=1e30, epochs=3))
@@ -270,6 +280,7 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
         )  # a folder opens no better the next time
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forks")
 def test_a_killed_run_goes_on_where_it_was(config: FinetuneClassifierConfig, tmp_path: Path) -> None:
     def command(models: str) -> list[str]:

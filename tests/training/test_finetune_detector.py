@@ -200,6 +200,7 @@ def test_start_weights_are_checked_before_training(config: FinetuneDetectorConfi
             finetune_detector(replaced(config, weights=weights))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ones_own_is_a_start(config: FinetuneDetectorConfig, tmp_path: Path) -> None:
     from jobs.training.finetune_detector import _start  # noqa: PLC0415
 
