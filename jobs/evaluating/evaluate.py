@@ -88,6 +88,11 @@ def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
     described = {subject.own.variation: own, **describe_again(subject, config)}
     scored = dict(scores for pair in by_vectors(subject.arms) for scores in score_arms(pair, described, subject.labels))
     main = main_arm(subject.arms, subject.own)
+    if excluded := scored[main].scores.excluded:
+        log.warning(
+            "%d of %d images are the only one of their label here: they are in the database, but no queries",
+            excluded, len(subject.labels),
+        )  # fmt: skip
     database = described[main.variation]
     strips: list[GalleryRow] = []
     if "figure5" in subject.sets:

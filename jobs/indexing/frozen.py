@@ -43,10 +43,10 @@ def bundle_for(index: Index, config: IndexConfig, dimensions: int | None = None)
         yield bundle_uri(index.uri)
         return
     from rsir_core.models.bundle import write_classifier  # noqa: PLC0415 -- what follows brings torch
-    from rsir_core.models.frozen import IMAGE_SIZE, frozen_bundle  # noqa: PLC0415
+    from rsir_core.models.frozen import frozen_bundle  # noqa: PLC0415
 
     backbone = config.models.removeprefix(FROZEN_PREFIX)
-    made = frozen_bundle(backbone, config.weights, config.image_size or IMAGE_SIZE)
+    made = frozen_bundle(backbone, config.weights, config.image_size)
     with tempfile.TemporaryDirectory() as folder:
         write_classifier(folder, replace(made.classifier, source=source), made.classifier_state, made.tau, None)
         yield folder

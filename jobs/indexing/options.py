@@ -36,9 +36,9 @@ class IndexConfig(DescribingConfig):
         None,
     )
     models: str = option(
-        "URI of the model bundle, or frozen:BACKBONE for one without training and classes: efficientnet_lite0, a "
-        "torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for --vectors, --versions and "
-        "--restore",
+        "URI of the model bundle, or frozen:BACKBONE for one without training and classes: efficientnet_lite0, "
+        "_lite1 or _lite2, a torchvision model, timm/NAME, or the URI of a TorchScript file; required, but for "
+        "--vectors, --versions and --restore",
         None,
     )
     vectors: str | None = option(
@@ -52,14 +52,21 @@ class IndexConfig(DescribingConfig):
     weights: str | None = option(
         "with frozen: URI of the backbone's state dict (.safetensors, .pth); default: those it ships", None
     )
-    image_size: int | None = option("with frozen: side in pixels to which images are resized; default: 224", None, ge=1)
+    image_size: int | None = option(
+        "with frozen: side in pixels to which images are resized; default: the backbone's own, such as 224", None, ge=1
+    )
     index: str = option("URI of the index to make or update")
     versions: bool = option("list the index's versions (time, rows, run, bundle, PCA) and do nothing else", False)
     restore: int | None = option(
         "publish this older version again, as a new one; the next ordinary run brings the index to the archive's state",
         None,
     )
-    components: int = option("dimensions of the features (K of the PCA)", 19, ge=1)
+    components: int | None = option(
+        "dimensions of the features (K of the PCA); default: as the index is; of a new one 19, more for more than 21 "
+        "classes, fewer for fewer images",
+        None,
+        ge=1,
+    )
     views: NumberOfViews | None = option(
         "rotated views averaged per key region, for rows and queries: 1, 2 or 4; default: the bundle's", None
     )

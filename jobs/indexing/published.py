@@ -19,7 +19,11 @@ def is_published(index: Index, plan: Plan, config: IndexConfig) -> bool:
         return False
     current = semi(index.keys("embeddings"), plan.listing)
     pca = index.pca(published[schemas.PCA][0].as_py())
-    is_alike = len(pca.components) == config.components and config.average_neighbours in (None, pca.neighbours)
+    if config.components is None:
+        has_components = not pca.has_outgrown(len(index.bundle_settings().classes), len(current))
+    else:
+        has_components = len(pca.components) == config.components
+    is_alike = has_components and config.average_neighbours in (None, pca.neighbours)
     return is_alike and len(anti(current, published)) == len(anti(published, current)) == 0
 
 

@@ -27,7 +27,7 @@ from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.object_rows import ObjectLists, has_objects
 from rsir_core.index.writer import IndexWriter, write_rows
-from rsir_core.models.pca import Moments, Pca
+from rsir_core.models.pca import Moments, Pca, choose_components
 from rsir_core.retrieval.partition import in_runs
 from rsir_core.search.distance import NO_CLASS
 from rsir_core.search.distance import classes as most_probable_classes
@@ -50,10 +50,11 @@ def parts_of(keys: pa.Table) -> ray.data.Dataset:
     return parts
 
 
-def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
+def fit_pca(index: Index, current: pa.Table, components: int | None, classes: int = 0) -> Pca:
     """Fit a PCA, on the cluster, to the stored embeddings of all current rows (a table as `stored_keys` returns).
 
-    Those of further objects count as the key regions do: fitted to these alone it loses what tells objects apart.
+    Where the number of components is None it is chosen for the number of classes. Embeddings of further objects count
+    as the key regions do: fitted to these alone it loses what tells objects apart.
     """
 
     def moments_of(part: pa.Table) -> pa.Table:
@@ -72,7 +73,7 @@ def fit_pca(index: Index, current: pa.Table, components: int) -> Pca:
         found.context.execution_options.preserve_order = True  # sums in another order differ in their last bits
         for row in rows_of(found):
             total = total.merge(Moments.from_bytes(row["moments"]))
-    return total.fit(components)
+    return total.fit(components or choose_components(classes, total.count, len(total.mean)))
 
 
 def project(
@@ -218,6 +219,29 @@ def _pca_before(index: Index, published: pa.Table, config: IndexConfig) -> Pca |
         raise
 
 
+def _pca_for(index: Index, current: pa.Table, before: Pca | None, classes: int, config: IndexConfig) -> Pca:
+    """Keep the PCA of the published rows, take more or fewer components of it, or fit another.
+
+    Args:
+        index: the index.
+        current: keys of the rows, as `stored_keys` returns.
+        before: of the published rows; None: there are none, or it is lost.
+        classes: their number.
+        config: the job's options.
+    """
+    components = config.components
+    if before is None or (components is None and before.has_outgrown(classes, len(current))):
+        return fit_pca(index, current, components, classes)
+    if components is None:
+        components = len(before.components)
+        if config.refit_pca:  # to fewer rows, perhaps
+            components = min(components, max(len(current) - 1, 1))
+    too_few = before.moments.count <= components < len(current)  # it was fitted to
+    if config.refit_pca or too_few:
+        return fit_pca(index, current, components)
+    return before if len(before.components) == components else before.moments.fit(components)
+
+
 class Published(NamedTuple):
     """Report the outcome of publishing.
 
@@ -236,13 +260,7 @@ def publish(writer: IndexWriter, plan: Plan, classes: Sequence[str], config: Ind
     current = semi(stored_keys(index), plan.listing)
     published = index.keys("features", [schemas.PCA, schemas.CLASS, schemas.OBJECT_CLASS])
     before = _pca_before(index, published, config)
-    if before is None or config.refit_pca:
-        pca = fit_pca(index, current, config.components)
-    elif len(before.components) != config.components:
-        grown = before.moments.count <= config.components < len(current)  # it had too few images for so many
-        pca = fit_pca(index, current, config.components) if grown else before.moments.fit(config.components)
-    else:
-        pca = before
+    pca = _pca_for(index, current, before, len(classes), config)
     kept = 0 if before is None else before.neighbours
     pca = replace(pca, neighbours=kept if config.average_neighbours is None else config.average_neighbours)
     root = archive_root(plan, config)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -21,16 +22,19 @@ from jobs.pipeline.resources import is_on_cluster
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
-from rsir_core.errors import ConfigError, ImageError, LabelError
+from rsir_core.errors import ConfigError, ImageError, LabelError, WeightsError
 from rsir_core.extras import require
 from rsir_core.imagery.reading import Reading, pictures_of
 from rsir_core.models import bundle
+from rsir_core.models.backbones import input_side
 from rsir_core.models.calibration import hold_out
 from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
 from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 from rsir_core.training.calibrating import calibrate
 from rsir_core.training.classifier import Plan, Trained, train, trained
+from rsir_core.training.recipe import Recipe, recipe_without
+from rsir_core.training.schedule import choose_epochs
 from rsir_core.training.worker import LocalWorker
 
 log = logging.getLogger("jobs.finetune_classifier")
@@ -115,11 +119,12 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
     taught = [image for image in images if image.split == "train"]
-    classes = sorted({image.label for image in taught})
-    fraction, labels = config.calibration_fraction, [image.label for image in taught]
-    training, held_out = hold_out(taught, labels, fraction, config.seed)
-    settings = replace(settings_for(config.backbone, classes, config.image_size), views=config.views)
-    check_sides(config.backbone, {config.image_size, config.recipe.side(config.image_size)})
+    labels = [image.label for image in taught]
+    classes = sorted(set(labels))
+    training, held_out = hold_out(taught, labels, config.calibration_fraction, config.seed)
+    side = config.image_size or input_side(config.backbone)
+    settings = replace(settings_for(config.backbone, classes, side), views=config.views)
+    recipe = _recipe(config, side)
     start = start_weights(config.backbone, config.weights)  # here, so that no other machine needs them
     make_folder("--models", config.models)
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
@@ -128,7 +133,9 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         can_be_read = set(readable(taught, reading, on_cluster))
         training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
         _check_taught(classes, training)
-        done = _train(config, _plan(config, settings, training, start), etags, on_cluster)
+        plan = _plan(config, settings, training, start, recipe)
+        log.info("%s", _in_words(config, plan))
+        done = _train(config, plan, etags, on_cluster)
     state, (detects, detector_state) = done.weights, detector or (None, {})
     models = bundle.Bundle(settings, detects, config.tau, "", state, detector_state)
     settings, calibration = calibrate(models, held_out, reading, _device(config))
@@ -138,8 +145,10 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "classes": len(classes),
         "images": len(training),
         "unreadable": len(taught) - len(can_be_read),
-        "test_images": sum(image.split == "test" for image in images),
-        "epochs": config.epochs,
+        "test_images": len(images) - len(taught),
+        "epochs": plan.epochs,
+        "epochs_chosen": _why(config, plan),
+        "image_size": side,
         **done.metrics,
         **calibration,
         "seconds": round(time.monotonic() - began, 1),
@@ -179,19 +188,52 @@ def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | No
     return f"{RUN}{content.hexdigest()[:12]}"
 
 
+def _recipe(config: FinetuneClassifierConfig, side: int) -> Recipe:
+    """Build the recipe without the parts that are left out, or that the backbone cannot have.
+
+    Raises:
+        WeightsError: the backbone does not take images of this side.
+    """
+    check_sides(config.backbone, {side})
+    recipe = recipe_without(config.without)
+    try:
+        check_sides(config.backbone, {recipe.side(side)})
+    except WeightsError:
+        log.info("%s takes %d×%d pixels only: training views are not made smaller", config.backbone, side, side)
+        return recipe_without((*config.without, "smaller"))
+    return recipe
+
+
+def _in_words(config: FinetuneClassifierConfig, plan: Plan) -> str:
+    """Say what is trained on what, for the log."""
+    counts = Counter(image.label for image in plan.images)
+    (most, most_count), *_, (fewest, fewest_count) = counts.most_common()
+    return (
+        f"{len(plan.images)} training images of {len(counts)} classes ({fewest_count} of {fewest} to {most_count} of "
+        f"{most}), {plan.epochs} passes ({_why(config, plan)}), {plan.classifier.image_size}×"
+        f"{plan.classifier.image_size} pixels"
+    )
+
+
+def _why(config: FinetuneClassifierConfig, plan: Plan) -> str:
+    """Say who chose the number of epochs."""
+    return f"chosen for {len(plan.images)} images" if config.epochs is None else "as --epochs says"
+
+
 def _plan(
     config: FinetuneClassifierConfig,
     settings: ClassifierSettings,
     images: Sequence[LabelledImage],
     start: State | None,
+    recipe: Recipe,
 ) -> Plan:
     return Plan(
         images=images,
         classifier=settings,
         start=start,
-        recipe=config.recipe,
+        recipe=recipe,
         tau=config.tau,
-        epochs=config.epochs,
+        epochs=config.epochs or choose_epochs(len(images)),
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         seed=config.seed,

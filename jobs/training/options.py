@@ -9,7 +9,7 @@ from jobs.options import NumberOfViews, RayJobConfig
 from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import ObjectRule
 from rsir_core.search.filter_options import JsonText, Names
-from rsir_core.training.recipe import Part, Recipe, recipe_without
+from rsir_core.training.recipe import Part
 
 # Options that training a head on stored embeddings takes.
 WITH_EMBEDDINGS: Final = (
@@ -39,7 +39,11 @@ class FinetuneClassifierConfig(RayJobConfig):
         "comma-separated labels to leave out of training; all their images test, and evaluate reports them apart", None
     )
     seed: int = option("seed of the random split, the initial head, and the order and augmentation of images", 0, ge=0)
-    backbone: str = option("resnet50, vgg16, any torchvision classifier, or efficientnet_lite0", "resnet50")
+    backbone: str = option(
+        "efficientnet_lite0, _lite1 or _lite2, which ship their weights; resnet50, vgg16 or any torchvision "
+        "classifier; or timm/NAME",
+        "resnet50",
+    )
     weights: str | None = option(
         "URI of the state dict to start from (.safetensors, .pth); default: those the backbone ships", None
     )
@@ -48,10 +52,19 @@ class FinetuneClassifierConfig(RayJobConfig):
         "rotated views averaged per key region when images are described: 1, 2 or 4; each costs a forward pass",
         2,
     )
-    epochs: int = option("passes over the training images", 30, ge=1)
+    epochs: int | None = option(
+        "passes over the training images; default: 30 for 1,000 to 4,000 images, more for fewer, fewer for more",
+        None,
+        ge=1,
+    )
     batch_size: int = option("images per step and worker", 32, ge=1)
     learning_rate: FiniteFloat = option("peak, for AdamW", 1e-3, gt=0)
-    image_size: int = option("side in pixels to which key regions are resized", 224, ge=1)
+    image_size: int | None = option(
+        "side in pixels to which key regions are resized; default: the backbone's own (224 for efficientnet_lite0 and "
+        "resnet50, 240 for _lite1, 260 for _lite2)",
+        None,
+        ge=1,
+    )
     without: Annotated[tuple[Part, ...], JsonText] = option(
         "comma-separated parts of the recipe to leave out, to see what each brings: smoothing, smaller, turning", ()
     )
@@ -84,11 +97,6 @@ class FinetuneClassifierConfig(RayJobConfig):
         """Add up what all workers need."""
         options = f"--workers {self.workers} --num-cpus {self.num_cpus} --num-gpus {self.num_gpus:g}"
         return Needs(options, self.workers * self.num_gpus, self.workers * self.num_cpus)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Build the recipe without the parts that are left out."""
-        return recipe_without(self.without)
 
 
 class FinetuneDetectorConfig(JobConfig):

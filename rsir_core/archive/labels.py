@@ -2,6 +2,8 @@
 
 import csv
 import io
+import logging
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -11,6 +13,7 @@ from rsir_core.archive.listing import ImageFile
 from rsir_core.errors import LabelError
 from rsir_core.storage.filesystem import file_system
 
+log = logging.getLogger(__name__)
 Split = Literal["train", "test"]
 
 
@@ -34,6 +37,20 @@ def folder_label(image_id: str) -> str:
     return folder.rpartition("/")[2]
 
 
+def _say_nested(files: Iterable[ImageFile]) -> None:
+    """Warn of a label that is the name of several folders, as years below classes are."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        folders[folder_label(file.image_id)].add(file.image_id.rpartition("/")[0])
+    if several := sorted(label for label, of_label in folders.items() if len(of_label) > 1):
+        one, other, *_ = sorted(folders[several[0]])
+        log.warning(
+            "%d of %d labels are the names of several folders: %s and %s are one class, as labels are the names of the "
+            "innermost folders; pass --labels CSV if they are not",
+            len(several), len(folders), one, other,
+        )  # fmt: skip
+
+
 def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tuple[str, str]]:
     """Label images from a CSV of `uri,label` rows, else from folder names; returns (uri, label) pairs, sorted by uri.
 
@@ -47,6 +64,7 @@ def label_images(images: Iterable[ImageFile], labels_csv: str | None) -> list[tu
     files = sorted(images, key=lambda image: image.uri)
     if labels_csv is None:
         pairs = [(image.uri, folder_label(image.image_id)) for image in files]
+        _say_nested(files)
     else:
         rows = _labelled(labels_csv, read_rows(labels_csv, ("uri", "label")))
         known = NamedValues({k: f.uri for f in files for k in (f.image_id, f.uri)})
@@ -78,27 +96,26 @@ def split_images(
 
     Raises:
         LabelError: a class has a single image, the fraction is outside (0, 1) or leaves fewer images than classes in
-        one
-            part, or an unseen label does not exist.
+            one part, or an unseen label does not exist.
     """
     if unknown := sorted(set(unseen) - {label for _, label in pairs}):
         raise LabelError(f"--unseen {','.join(unseen)}: no image is labelled {unknown[0]}")
     trained = [(uri, label) for uri, label in pairs if label not in unseen]
     if len({label for _, label in trained}) < 2:
         raise LabelError(f"--unseen {','.join(unseen)} leaves fewer than 2 classes to train on; name fewer")
-    training = _training(trained, train_fraction, seed)
+    training = _training(trained, train_fraction, seed, unseen)
     return [LabelledImage(uri, label, "train" if uri in training else "test") for uri, label in pairs]
 
 
-def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) -> set[str]:
-    """Choose the URIs of training images."""
+def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int, unseen: Collection[str]) -> set[str]:
+    """Choose the URIs of training images; unseen labels, which no pair has, are for messages."""
     if not 0 < train_fraction < 1:
         raise LabelError(f"--train-fraction is {train_fraction}; it must lie between 0 and 1")
-    smallest, count = min(Counter(label for _, label in pairs).items(), key=lambda item: item[1])
-    if count < 2:
+    if single := sorted(label for label, count in Counter(label for _, label in pairs).items() if count < 2):
+        names = ",".join([*unseen, *single])
         raise LabelError(
-            f"class {smallest} has {count} image; each class needs one to train and one to test; "
-            f"pass --unseen {smallest}, or leave it out"
+            f"classes with a single image: {', '.join(single)}; each class needs one image to train and one to test: "
+            f"add images, take them out of the archive, or only test with them: --unseen {shlex.quote(names)}"
         )
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 -- slow, and only this needs it
 
@@ -106,7 +123,9 @@ def _training(pairs: list[tuple[str, str]], train_fraction: float, seed: int) ->
     try:
         train, _ = train_test_split(range(len(pairs)), train_size=train_fraction, random_state=seed, stratify=labels)
     except ValueError as error:  # scikit-learn's message names the class or fraction at fault
-        raise LabelError(f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}") from error
+        raise LabelError(
+            f"cannot split {len(pairs)} images by --train-fraction {train_fraction}: {error}; give one nearer to 0.5"
+        ) from error
     training = {pairs[i][0] for i in train}
     classes: dict[str, set[str]] = defaultdict(set)
     for uri, label in pairs:

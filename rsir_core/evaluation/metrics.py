@@ -159,7 +159,7 @@ def score_retrieval(
     if not len(queries):
         raise LabelError(
             f"no two of the {len(label)} images share a label, so nothing is relevant to anything; "
-            "check the folder names or the split file"
+            "check the folder names or the split file, and that classes have 2 images here at least"
         )
     cutoff = mpeg7_cutoff(relevant_rows)
     blocks = []

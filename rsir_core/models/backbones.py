@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsir_core.errors import WeightsError
 from rsir_core.extras import require
-from rsir_core.models.efficientnet import DIMENSIONS, SCALES, EfficientNetLite
+from rsir_core.models.efficientnet import DIMENSIONS, SCALES, SIDES, EfficientNetLite
 from rsir_core.storage.filesystem import file_system
 
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
@@ -23,6 +23,7 @@ TIMM: Final = "timm/"  # before the name of one of timm's models
 TORCHSCRIPT: Final = "torchscript"  # the backbone's name in a bundle that holds a program
 PROGRAM_ENDINGS: Final = (".pt", ".ts", ".torchscript")
 PROGRAM: Final = "backbone.program"  # the name of its bytes among a bundle's tensors
+USUAL_SIDE: Final = 224  # pixels, of backbones that do not say what they were trained for
 _EXPORTED: Final = (".pt2", ".pth", ".onnx")
 _NO_AUXILIARY_HEADS: Final = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
 _IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -107,14 +108,7 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
     if name.startswith(TIMM):
         model = _timm(name)
         return model, int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size)
-    import torchvision  # noqa: PLC0415 -- it takes seconds, which the other backbone does not need
-
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise WeightsError(
-            f"unknown backbone {name!r}; known are {', '.join(SCALES)}, {', '.join(known)}, and {TIMM}NAME for timm's"
-        )
-    model = torchvision.models.get_model(name, weights=None, **_NO_AUXILIARY_HEADS.get(name, {}))
+    model = _torchvision_models(name).get_model(name, weights=None, **_NO_AUXILIARY_HEADS.get(name, {}))
     place, layer = _last_linear(model)
     if layer is None:
         raise WeightsError(f"backbone {name!r} has no linear layer to take the embedding from; use another one")
@@ -127,12 +121,30 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if name == TORCHSCRIPT:
         return _AS_IT_IS
     if name.startswith(TIMM):
-        require("timm")
-        import timm  # noqa: PLC0415 -- 3 s, and an extra
-
-        config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        config = _timm_config(name)
         return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
     return _LITE if name in SCALES else _IMAGENET
+
+
+def input_side(name: str) -> int:
+    """Return the side in pixels of the images that a backbone's ImageNet weights were trained for.
+
+    Args:
+        name: as for `build_backbone`, or the URI of a program.
+
+    Raises:
+        WeightsError: an unknown backbone, or the URI of another kind of file.
+        ConfigError: timm is asked for, and is not installed.
+    """
+    if name in SIDES:
+        return SIDES[name]
+    if is_program(name):
+        return USUAL_SIDE
+    if name.startswith(TIMM):
+        config = _timm_config(name)
+        return USUAL_SIDE if config is None else int(config.input_size[-1])
+    weights = _torchvision_models(name).get_model_weights(name).DEFAULT
+    return int(weights.transforms.keywords.get("crop_size", USUAL_SIDE))
 
 
 def shipped_weights(name: str) -> tuple[dict[str, Tensor], str]:
@@ -151,9 +163,7 @@ def shipped_weights(name: str) -> tuple[dict[str, Tensor], str]:
             raise WeightsError(
                 f"no weights for {name}: they cannot be downloaded ({error}). Pass a file as --weights FILE"
             ) from error
-    import torchvision  # noqa: PLC0415 -- as above
-
-    entry = torchvision.models.get_model_weights(name).DEFAULT
+    entry = _torchvision_models(name).get_model_weights(name).DEFAULT
     try:
         return dict(entry.get_state_dict(progress=True, check_hash=True)), str(entry.url)
     except (URLError, OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
@@ -175,15 +185,45 @@ def _shipped_lite(name: str) -> tuple[dict[str, Tensor], str]:
     return state, package.replace("_", "-")
 
 
+def _torchvision_models(name: str) -> Any:
+    """Import torchvision's models, of which a backbone must be one.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    import torchvision  # noqa: PLC0415 -- it takes seconds, which the other backbones do not need
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise WeightsError(
+            f"unknown backbone {name!r}; known are {', '.join(SCALES)}, {', '.join(known)}, and {TIMM}NAME for timm's"
+        )
+    return torchvision.models
+
+
+def _timm_models(name: str) -> Any:
+    """Import timm, of whose models a backbone must be one.
+
+    Raises:
+        WeightsError: it is none.
+        ConfigError: timm is not installed.
+    """
+    require("timm")
+    import timm  # noqa: PLC0415 -- 3 s, and an extra
+
+    if not timm.is_model(name.removeprefix(TIMM)):
+        raise WeightsError(f"timm has no model {name.removeprefix(TIMM)!r}; timm.list_models() lists them")
+    return timm
+
+
 def _timm(name: str, pretrained: bool = False) -> Any:
     """Build one of timm's models without its head."""
-    require("timm")
-    import timm  # noqa: PLC0415 -- as above
+    return _timm_models(name).create_model(name.removeprefix(TIMM), pretrained=pretrained, num_classes=0)
 
-    model = name.removeprefix(TIMM)
-    if not timm.is_model(model):
-        raise WeightsError(f"timm has no model {model!r}; timm.list_models() lists them")
-    return timm.create_model(model, pretrained=pretrained, num_classes=0)
+
+def _timm_config(name: str) -> Any:
+    """Look up what one of timm's models was trained with; None: timm has no weights of it."""
+    return _timm_models(name).get_pretrained_cfg(name.removeprefix(TIMM))
 
 
 def _last_linear(model: nn.Module) -> tuple[str, nn.Linear | None]:

@@ -60,11 +60,11 @@ def settings_for(backbone: str, classes: Sequence[str], image_size: int) -> Clas
 def build_classifier(backbone: str, classes: int) -> BackboneWithHead:
     """Build an untrained classifier; the embedding is the input of the backbone's last linear layer.
 
-    That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0.
+    That is pool5 (2048) for resnet50, fc7 (4096) for vgg16 and the pooled map (1280) for efficientnet_lite0 to 2.
 
     Args:
-        backbone: `efficientnet_lite0`, any of `torchvision.models.list_models(module=torchvision.models)`, or `timm/`
-            and the name of one of timm's models.
+        backbone: `efficientnet_lite0` to `2`, any of `torchvision.models.list_models(module=torchvision.models)`, or
+            `timm/` and the name of one of timm's models.
         classes: number of classes C; 0: it only embeds.
 
     Raises:
@@ -88,7 +88,7 @@ def check_sides(backbone: str, sides: Iterable[int]) -> None:
             except Exception as error:  # each architecture raises its own
                 raise WeightsError(
                     f"backbone {backbone} does not take images of {side}×{side} pixels ({error}); pass --image-size "
-                    "N that it takes, and --without smaller where that is the only one"
+                    "N that it takes"
                 ) from error
 
 

@@ -21,6 +21,7 @@ STAGES: Final = (
 )  # fmt: skip
 # What the others multiply channels and blocks of Lite0 with, by name.
 SCALES: Final = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+SIDES: Final = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}  # of images, pixels
 
 
 class PaddedConvolution(nn.Conv2d):

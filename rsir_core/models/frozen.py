@@ -5,25 +5,25 @@ from typing import Final
 import torch
 
 from rsir_core.errors import WeightsError
-from rsir_core.models.backbones import PROGRAM, TORCHSCRIPT, is_program, read_program
+from rsir_core.models.backbones import PROGRAM, TORCHSCRIPT, input_side, is_program, read_program
 from rsir_core.models.bundle import Bundle, State
 from rsir_core.models.classifier import build_classifier, load_start_weights, settings_for
 
 FROZEN: Final = "frozen"  # in place of a bundle's URI
-IMAGE_SIZE: Final = 224  # pixels, where nothing else is asked for
 
 
-def frozen_bundle(backbone: str, weights: str | None, image_size: int = IMAGE_SIZE) -> Bundle:
+def frozen_bundle(backbone: str, weights: str | None, image_size: int | None = None) -> Bundle:
     """Build the bundle of a backbone that is not fine-tuned, for whole images; it has no classes.
 
     Args:
         backbone: as for `build_classifier`, or the URI of a TorchScript program, see `read_program`.
         weights: as for `load_start_weights`; a program has its own.
-        image_size: side in pixels to which images are resized.
+        image_size: side in pixels to which images are resized; None: the backbone's own, see `input_side`.
 
     Raises:
         WeightsError: the weights or the program cannot be read, or do not fit; or weights are given for a program.
     """
+    image_size = image_size or input_side(backbone)
     if is_program(backbone):
         if weights is not None:
             raise WeightsError(f"--weights {weights}: {backbone} has its own weights; leave out --weights")

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,29 @@ from rsir_core.errors import TableError
 
 Matrix = Doubles
 
+FEWEST_COMPONENTS: Final = 19  # the paper's, for 21 classes
+MOST_COMPONENTS: Final = 64  # which bounds memory and time of the search
+
 
 def unit_length(embedding: npt.NDArray[np.floating]) -> Matrix:
     """Divide the rows of (n, D) by their L2 norm, float64; a zero row stays zero."""
     x = np.asarray(embedding, np.float64)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norm == 0, 1, norm)
+
+
+def choose_components(classes: int, count: int, dimensions: int) -> int:
+    """Choose how many components suit an archive: the number of classes less 2, from 19 to 64.
+
+    Embeddings of a fine-tuned classifier differ in C − 1 directions above all, about equally in each, so leaving
+    several of these out takes classes for each other.
+
+    Args:
+        classes: C of the classifier; 0: it has none.
+        count: of embeddings; one less can be fitted.
+        dimensions: of the embeddings, the most that can be fitted.
+    """
+    return max(min(max(classes - 2, FEWEST_COMPONENTS), MOST_COMPONENTS, count - 1, dimensions), 1)
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,16 @@ class Pca:
         data = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.components).tobytes()
         data += b"" if not self.neighbours else f"neighbours {self.neighbours}".encode()
         return hashlib.sha256(data).hexdigest()[:16]
+
+    def has_outgrown(self, classes: int, count: int) -> bool:
+        """Tell whether it has few components because there were few embeddings, and there are more now.
+
+        Args:
+            classes: of the classifier.
+            count: of the embeddings that there are now.
+        """
+        limited = len(self.components) == self.moments.count - 1
+        return limited and len(self.components) < choose_components(classes, count, len(self.mean))
 
     def transform(self, embedding: npt.NDArray[np.floating]) -> Floats:
         """Normalise embeddings (n, D) to unit length and project them to features (n, K), float32."""

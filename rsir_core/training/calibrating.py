@@ -17,7 +17,7 @@ from rsir_core.models.describe import Describer
 from rsir_core.models.settings import ClassifierSettings
 
 BATCH: Final = 32  # images per forward pass
-RECOMMENDED_IMAGES: Final = 50  # fewer are used all the same, with a warning
+RECOMMENDED_IMAGES: Final = 20  # fewer are used all the same, with a warning
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def calibrate(
         figures = {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
         return bundle.classifier, figures
     if len(labels) < RECOMMENDED_IMAGES:
-        log.warning("the temperature comes from %d images only; see --calibration-fraction", len(labels))
+        log.warning("images that the temperature comes from: %d, which is few; see --calibration-fraction", len(labels))
     scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits up to a constant
     temperature = fit_temperature(scores, labels)
     after = np.exp(scores / temperature)

@@ -113,6 +113,16 @@ def test_a_csv_as_tables_are_saved_is_read(tmp_path: Path, text: str) -> None:
     assert label_images(FILES, str(csv)) == [("/archive/a/0.jpg", "x"), ("/archive/b/1.jpg", "y")]
 
 
+def test_folders_of_one_name_are_one_class_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    ids = ["forest/2019/a.png", "river/2019/b.png", "river/2020/c.png"]
+    files = [ImageFile(i, f"/archive/{i}", "1", 1) for i in ids]
+    assert [label for _, label in label_images(files, None)] == ["2019", "2019", "2020"]
+    assert "1 of 2 labels" in caplog.text and "forest/2019" in caplog.text and "river/2019" in caplog.text
+    caplog.clear()
+    label_images(FILES, None)
+    assert not caplog.text
+
+
 def test_split_is_stratified_and_follows_the_seed() -> None:
     pairs = label_images(FILES, None)
     one, again, other = (split_images(pairs, 0.5, seed) for seed in (0, 0, 1))
@@ -182,8 +192,10 @@ def test_says_what_is_wrong(tmp_path: Path) -> None:
     pairs = label_images(FILES, None)
     with pytest.raises(LabelError, match="between 0 and 1"):
         split_images(pairs, 1.0, 0)
-    with pytest.raises(LabelError, match=r"class c has 1 .*--unseen c"):
-        split_images([*pairs, ("/c.jpg", "c")], 0.5, 0)
+    with pytest.raises(LabelError, match=r"single image: c, d d; .*--unseen 'c,d d'"):
+        split_images([*pairs, ("/c.jpg", "c"), ("/d.jpg", "d d")], 0.5, 0)
+    with pytest.raises(LabelError, match=r"single image: d d; .*--unseen 'c,d d'"):
+        split_images([*pairs, ("/c.jpg", "c"), ("/d.jpg", "d d")], 0.5, 0, ["c"])
     with pytest.raises(LabelError, match="train-fraction"):
         split_images(pairs, 0.01, 0)
     with pytest.raises(LabelError, match="found 1 class"):

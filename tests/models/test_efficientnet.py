@@ -1,11 +1,11 @@
-"""EfficientNet-Lite0 is timm's, bit by bit: initial values, outputs, gradients, statistics."""
+"""EfficientNet-Lite is timm's, bit by bit: initial values, outputs, gradients, statistics."""
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-from rsir_core.models.efficientnet import EfficientNetLite0
+from rsir_core.models.efficientnet import SCALES, EfficientNetLite
 from rsir_core.models.fusion import fold_batch_norms
 
 
@@ -13,13 +13,13 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.fixture
-def pair() -> tuple[nn.Module, nn.Module]:
+@pytest.fixture(params=SCALES)
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(3)
-    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    theirs = timm.create_model(f"tf_{request.param}", num_classes=0)
     drawn = torch.rand(4)
     torch.manual_seed(3)
-    ours = EfficientNetLite0()
+    ours = EfficientNetLite(request.param)
     assert torch.equal(torch.rand(4), drawn)  # so what is drawn next, such as a head, is the same too
     assert equal(ours.state_dict(), theirs.state_dict())
     return ours, theirs

@@ -11,6 +11,8 @@ from rsir_core.models.fusion import fold_batch_norms
 
 FAMILIES = [
     "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
     "alexnet",
     "convnext_tiny",
     "densenet121",
@@ -61,7 +63,8 @@ def test_folded_networks_compute_the_same(backbone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["efficientnet_lite0", "resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow)]
+    "backbone",
+    ["efficientnet_lite0", "efficientnet_lite2", "resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow)],
 )
 def test_nothing_is_left_to_normalise_where_each_norm_follows_its_convolution(backbone: str) -> None:
     assert norms(fold_batch_norms(build_classifier(backbone, 5))) == []

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from rsir_core.errors import TableError
-from rsir_core.models.pca import Moments, Pca, unit_length
+from rsir_core.models.pca import Moments, Pca, choose_components, unit_length
 
 K = 4
 
@@ -104,3 +104,21 @@ def test_a_zero_embedding_is_projected_and_not_a_nan() -> None:
 def test_refuses_what_cannot_be_fitted(n: int, components: int) -> None:
     with pytest.raises(TableError):
         Moments.of(embeddings(0, n)).fit(components)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "dimensions", "expected"),
+    [(0, 1000, 1280, 19), (2, 1000, 1280, 19), (21, 1000, 1280, 19), (45, 1000, 1280, 43), (200, 10**6, 1280, 64),
+     (21, 6, 1280, 5), (21, 1000, 8, 8), (60, 30, 1280, 29), (0, 1, 1280, 1)],
+)  # fmt: skip
+def test_components_follow_the_classes_and_what_can_be_fitted(
+    classes: int, count: int, dimensions: int, expected: int
+) -> None:
+    assert choose_components(classes, count, dimensions) == expected
+
+
+def test_a_pca_of_few_images_is_outgrown_by_more_and_one_with_fewer_components_on_purpose_is_not() -> None:
+    limited, chosen = Moments.of(embeddings(0, 6)).fit(5), Moments.of(embeddings(0, 6)).fit(3)
+    assert limited.has_outgrown(0, 7) and not limited.has_outgrown(0, 6) and not chosen.has_outgrown(0, 1000)
+    full = Moments.of(embeddings(0, 17)).fit(16)
+    assert not full.has_outgrown(0, 1000)  # there are no more dimensions

@@ -1,6 +1,7 @@
 """Fine-tuning the classifier, in this process and through real Ray Train, on few and small images."""
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray.train
+import timm
 import torch
 import torchvision
 
@@ -22,6 +24,7 @@ from jobs.indexing.options import IndexConfig
 from jobs.training.distributed import train_worker
 from jobs.training.finetune_classifier import finetune, readable, run_name
 from jobs.training.options import FinetuneClassifierConfig
+from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.imagery.reading import Reading
@@ -157,6 +160,32 @@ def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimension
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])  # of any size, and of one
+def test_a_timm_backbone_goes_from_a_file_of_weights_to_the_report(
+    config: FinetuneClassifierConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    start, file = timm.create_model(name).state_dict(), tmp_path / "timm.pth"  # with a head of 1,000 classes
+    torch.save(start, file)
+    caplog.set_level(logging.INFO, "jobs.finetune_classifier")
+    defaults = replaced(config, backbone=f"timm/{name}", weights=str(file), image_size=None, learning_rate=1e-6)
+    assert finetune(defaults)["image_size"] == 160
+    assert ("not made smaller" in caplog.text) == (name == "test_vit")
+    trained = bundle.load_bundle(config.models)
+    assert trained.classifier.image_size == 160 and trained.classifier.backbone == f"timm/{name}"
+    kernel = next(tensor for tensor in start if tensor.endswith("weight") and start[tensor].ndim == 4)
+    torch.testing.assert_close(trained.classifier_state[f"backbone.{kernel}"], start[kernel], atol=1e-4, rtol=0)
+    index, report = str(tmp_path / "index"), str(tmp_path / "report")
+    index_archive(IndexConfig(archive=config.archive, models=config.models, index=index))
+    features = Index(index).features()
+    assert schemas.to_matrix(features[schemas.FEATURE]).shape == (24, 19)
+    split = f"{config.models}/split.csv"
+    metrics = evaluate(EvaluateConfig(index=index, split=split, report=report, arms="key_region,whole_image,frozen",
+                                      weights=str(file)))  # fmt: skip
+    assert 0 < metrics["map"] <= 1 and metrics["queries"] == 12
+
+
+@pytest.mark.ray
 @pytest.mark.usefixtures("on_cluster")
 def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on(
     config: FinetuneClassifierConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -216,6 +245,17 @@ def test_a_training_that_diverges_ends_with_a_remedy(config: FinetuneClassifierC
 def test_a_training_that_diverges_in_this_process_ends_with_the_same_remedy(config: FinetuneClassifierConfig) -> None:
     with pytest.raises(ConfigError, match=r"(nan|inf).*epoch \d.*--learning-rate 1e\+30"):
         finetune(replaced(config, learning_rate=1e30, epochs=3))
+
+
+@pytest.mark.slow
+def test_epochs_are_chosen_by_the_images_unless_a_number_is_given(
+    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.training.finetune_classifier.choose_epochs", lambda images: images // 4)
+    given = finetune(config)
+    assert (given["epochs"], given["epochs_chosen"]) == (2, "as --epochs says")
+    chosen = finetune(replaced(config, epochs=None))
+    assert chosen["images"] == 12 and (chosen["epochs"], chosen["epochs_chosen"]) == (3, "chosen for 12 images")
 
 
 def test_gpus_that_this_machine_has_not_are_said(config: FinetuneClassifierConfig) -> None:
