@@ -32,7 +32,7 @@ from rsir_core.models.classifier import State, check_sides, settings_for, start_
 from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 from rsir_core.training.calibrating import calibrate
-from rsir_core.training.classifier import Plan, Trained, train, trained
+from rsir_core.training.classifier import Plan, Trained, average, train, trained
 from rsir_core.training.recipe import Recipe, recipe_without
 from rsir_core.training.schedule import choose_epochs
 from rsir_core.training.worker import LocalWorker
@@ -41,8 +41,9 @@ log = logging.getLogger("jobs.finetune_classifier")
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES: Final = {"THP_MEM_ALLOC_ENABLE": "1"}
 RUN: Final = "classifier-"  # and what of its settings has an effect
-# On what is learnt: a run is resumed whatever they say.
-WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds")
+# On what one training learns: a run is resumed whatever they say.
+WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds", "trainings")
+SEEDS_APART: Final = 1000  # of trainings whose weights are averaged
 
 
 def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         _check_taught(classes, training)
         plan = _plan(config, settings, training, start, recipe)
         log.info("%s", _in_words(config, plan))
-        done = _train(config, plan, etags, on_cluster)
+        done = _train_all(config, plan, etags, on_cluster)
     state, (detects, detector_state) = done.weights, detector or (None, {})
     models = bundle.Bundle(settings, detects, config.tau, "", state, detector_state)
     settings, calibration = calibrate(models, held_out, reading, _device(config))
@@ -148,6 +149,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "test_images": len(images) - len(taught),
         "epochs": plan.epochs,
         "epochs_chosen": _why(config, plan),
+        "trainings": config.trainings,
         "image_size": side,
         **done.metrics,
         **calibration,
@@ -244,6 +246,17 @@ def _plan(
     )
 
 
+def _train_all(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
+    """Run or continue all trainings of a plan, and average what they have learned."""
+    done = []
+    for number in range(config.trainings):
+        if config.trainings > 1:
+            log.info("training %d of %d", number + 1, config.trainings)
+        one = replace(plan, seed=plan.seed + number * SEEDS_APART)
+        done.append(_train(config, one, etags, on_cluster))
+    return average(done)
+
+
 def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
     """Run or continue a training of images whose etags are given by URI.
 
@@ -252,7 +265,8 @@ def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str
         ConfigError: the loss is no number any more, or a cluster's workers never came.
     """
     effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
-    payload = {"config": effective, "classifier": asdict(plan.classifier), "images": list(plan.images)}
+    settings, images = asdict(plan.classifier), list(plan.images)
+    payload = {"config": effective, "seed": plan.seed, "classifier": settings, "images": images}
     name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start)
     folder = f"{_runs(config.models)}/{name}"
     try:

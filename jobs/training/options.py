@@ -8,6 +8,7 @@ from jobs.command import JobConfig, option
 from jobs.options import NumberOfViews, RayJobConfig
 from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import ObjectRule
+from rsir_core.models.settings import RANDOM
 from rsir_core.search.filter_options import JsonText, Names
 from rsir_core.training.recipe import Part
 
@@ -57,6 +58,12 @@ class FinetuneClassifierConfig(RayJobConfig):
         None,
         ge=1,
     )
+    trainings: int = option(
+        "trainings from the same start, of which each has another head and order of images, and whose weights are "
+        "averaged: better, and as fast to describe with, but so many times as long",
+        1,
+        ge=1,
+    )
     batch_size: int = option("images per step and worker", 32, ge=1)
     learning_rate: FiniteFloat = option("peak, for AdamW", 1e-3, gt=0)
     image_size: int | None = option(
@@ -82,6 +89,15 @@ class FinetuneClassifierConfig(RayJobConfig):
             for name, field in type(self).model_fields.items():
                 if name not in WITH_EMBEDDINGS and getattr(self, name) != field.default:
                     raise ValueError(f"--{name.replace('_', '-')} has no effect with --embeddings, which trains a head")
+        return self
+
+    @model_validator(mode="after")
+    def _check_trainings(self) -> Self:
+        if self.trainings > 1 and self.weights == RANDOM:
+            raise ValueError(
+                f"--trainings {self.trainings} with --weights {RANDOM}: the mean of weights that began at random means "
+                "nothing; leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from rsir_core.models.backbones import (
 )
 from rsir_core.models.fusion import fold_batch_norms
 from rsir_core.models.precision import describing_type
-from rsir_core.models.settings import ClassifierSettings
+from rsir_core.models.settings import RANDOM, ClassifierSettings
 from rsir_core.models.transfer import to_device
 from rsir_core.storage.filesystem import file_system
 
@@ -33,7 +33,6 @@ State = Mapping[str, Tensor]
 # 32 images of 224 pixels these page faults cost more than efficientnet_lite0 itself (32 against 27 ms each).
 CPU_IMAGES = 4
 RESIZED_PIXELS = 1 << 26  # resized at once; on GPUs they are floats then, 0.8 GB
-RANDOM = "random"  # in place of a weights file: train from scratch
 
 
 class BackboneWithHead(nn.Module):

@@ -5,6 +5,7 @@ from typing import Final
 
 from rsir_core.models.regions import ObjectRule
 
+RANDOM: Final = "random"  # in place of a weights file: train from scratch
 EXTERNAL: Final = "external"  # in place of a backbone's name: somebody else made the embeddings
 
 

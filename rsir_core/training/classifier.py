@@ -146,6 +146,22 @@ def trained(checkpoint: bytes) -> Trained:
     return Trained(state["model"], state["metrics"])
 
 
+def average(trainings: Sequence[Trained]) -> Trained:
+    """Average the weights and figures of trainings from one start.
+
+    After Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+    increasing inference time", ICML 2022, section 2 (the uniform soup).
+    """
+
+    def mean(tensors: Sequence[Tensor]) -> Tensor:
+        first = tensors[0]  # counts of batches are whole numbers, and equal
+        return torch.stack(list(tensors)).double().mean(0).to(first.dtype) if first.is_floating_point() else first
+
+    weights = {name: mean([one.weights[name] for one in trainings]) for name in trainings[0].weights}
+    figures = [one.metrics for one in trainings]
+    return Trained(weights, {name: sum(one[name] for one in figures) / len(figures) for name in figures[0]})
+
+
 def train(plan: Plan, worker: Worker) -> None:
     """Do one worker's share of a training; every epoch ends with a checkpoint.
 

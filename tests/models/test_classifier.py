@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rsir_core.errors import WeightsError
 from rsir_core.models.backbones import input_side
 from rsir_core.models.classifier import (
-    RANDOM,
     Classifier,
     build_classifier,
     check_sides,
@@ -23,7 +22,7 @@ from rsir_core.models.classifier import (
 )
 from rsir_core.models.efficientnet import SCALES
 from rsir_core.models.regions import VIEWS
-from rsir_core.models.settings import ClassifierSettings
+from rsir_core.models.settings import RANDOM, ClassifierSettings
 from tests.support.models import settle
 
 CPU = torch.device("cpu")

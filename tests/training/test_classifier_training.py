@@ -9,7 +9,7 @@ import torch
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ImageError
 from rsir_core.models.classifier import settings_for
-from rsir_core.training.classifier import Plan, train, trained
+from rsir_core.training.classifier import Plan, Trained, average, train, trained
 from rsir_core.training.recipe import Recipe
 from rsir_core.training.worker import LocalWorker
 from tests.indexing.test_index import draw
@@ -25,6 +25,15 @@ def plan(tmp_path: Path) -> Plan:
         images=images, classifier=settings_for("resnet18", classes, 64), start=None, recipe=Recipe(), tau=0.9, epochs=3,
         batch_size=4, learning_rate=1e-3, seed=0, max_pixels=10**6, threads=1, workers=1, readers=0,
     )  # fmt: skip
+
+
+def test_an_average_is_the_mean_of_each_weight_and_of_one_training_that_training() -> None:
+    one, other = (Trained({"w": torch.full((2,), w), "count": torch.tensor(3)}, {"loss": w}) for w in (1.0, 2.0))
+    assert average([one]).metrics == {"loss": 1.0} and torch.equal(average([one]).weights["w"], one.weights["w"])
+    both = average([one, other])
+    assert both.weights["w"].tolist() == [1.5, 1.5] and both.weights["w"].dtype == torch.float32
+    assert both.weights["count"] == 3 and both.weights["count"].dtype == torch.int64
+    assert both.metrics == {"loss": 1.5}
 
 
 def run(plan: Plan, folder: Path) -> dict[str, torch.Tensor]:

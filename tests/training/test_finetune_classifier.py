@@ -30,7 +30,7 @@ from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
 from rsir_core.models import bundle
-from rsir_core.training.classifier import Pictures
+from rsir_core.training.classifier import Pictures, trained
 from tests.indexing.test_index import draw
 from tests.support import forks
 from tests.support.models import write_bundle
@@ -278,6 +278,24 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
         readable(
             [*images, LabelledImage(str(tmp_path), "a", "train")], READING, there
         )  # a folder opens no better the next time
+
+
+@pytest.mark.slow
+def test_the_weights_of_several_trainings_are_averaged(
+    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
+    lite = replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
+    summary = finetune(replaced(lite, trainings=2))
+    runs = [trained(file.read_bytes()) for file in Path(config.models).glob("training/*/epoch-*.pt")]
+    assert len(runs) == summary["trainings"] == 2
+    assert summary["loss"] == pytest.approx(sum(run.metrics["loss"] for run in runs) / 2)
+    state = bundle.load_bundle(config.models).classifier_state
+    one, other = (run.weights["head.weight"] for run in runs)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(state["head.weight"], (one + other) / 2)
+    with pytest.raises(ConfigError):
+        replaced(config, trainings=2)  # which begins at random
 
 
 @pytest.mark.slow
