@@ -60,7 +60,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     )
     trainings: int = option(
         "trainings from the same start, of which each has another head and order of images, and whose weights are "
-        "averaged: better, and as fast to describe with, but so many times as long",
+        "averaged (a model soup): describing takes no longer, training so many times as long",
         1,
         ge=1,
     )
