@@ -8,7 +8,7 @@ TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 # Tests without Ray run on all cores; a file's stay together, as they share what they build.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: setup demo test test-with-ray test-without-ray test-fast lint docs bench clean
+.PHONY: setup demo test test-fast lint docs bench clean
 
 setup: .venv/installed
 
@@ -26,16 +26,10 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python -m jobs.demo --out $(OUT) $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-# Tests with Ray wait a third of their time for processes; the others take what is left of the cores meanwhile.
 # One Ray at a time: beside a second one, Ray Train (2.60) at times takes its controller for dead and ends its workers.
 test: setup
-	$(MAKE) --jobs 2 --keep-going test-with-ray test-without-ray
-
-test-with-ray:
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray'
 	$(BIN)/python -m pytest -m ray
-
-test-without-ray:
-	nice $(BIN)/python -m pytest $(PARALLEL) -m 'not ray'
 
 test-fast: setup
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray and not slow' --hypothesis-profile fast
