@@ -38,7 +38,8 @@ NOT_RUN: Final = {  # commands that match: why
     r"python -m tests\.": "take minutes to hours; the suite runs benchmarks at a tiny size",
     r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
     r"python -m jobs\.finetune_classifier (?!--archive images|--emb)": "train for long; the first tutorial does",
-    r".*(--seeds|new-models|new-index)": "need models that were trained for hours",
+    r".*(--seeds|new-models|new-index|trial)": "need models that were trained for hours",
+    r"for |done|.*\$seed": "loops repeat what stands above them for hours",
     r".*planetarycomputer": "needs a network; tests/storage/test_signing.py has a store that wants signatures",
     r".*/token": "needs an endpoint with tokens; tests/endpoint/test_tokens.py has one",
 }
