@@ -72,22 +72,7 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
         peers=tuple(Variation(1.0, read_settings(uri).classifier.backbone, peer) for peer, uri in peers.items()),
         detector=settings.detector is not None,
     )
-    protocol = {
-        **PROTOCOL,
-        **notes,
-        "index": index.uri,
-        "index_version": version,
-        "bundle": fingerprint,
-        "backbone": settings.classifier.backbone,
-        "detector": settings.detector.model if settings.detector else None,
-        "object": settings.detector.rule if settings.detector else None,
-        "trained_side": settings.detector.trained_side if settings.detector else None,
-        "pca": pca,
-        "averaged_neighbours": index.pca(pca).neighbours,
-        "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
-        "tau": settings.tau,
-        "temperature": settings.classifier.temperature,
-    }
+    protocol = {**PROTOCOL, **notes, "index": index.uri, "index_version": version, **_setup(index, fingerprint, pca)}
     if split is not None:
         bundles = {"own": bundle_uri(index.uri), **peers}
         protocol["images_trained_on"] = {name: count_trained_on(uri, features) for name, uri in bundles.items()}
@@ -106,6 +91,24 @@ def open_evaluated_index(config: EvaluateConfig, seed: str | None) -> EvaluatedI
     return EvaluatedIndex(
         seed, index, version, features, labels, settings.classifier, own, sets, arms, protocol, frozen
     )
+
+
+def _setup(index: Index, fingerprint: str, pca: str) -> dict[str, Any]:
+    """Say, for the protocol, by what the stored rows were described."""
+    settings = index.bundle_settings(fingerprint)
+    detector = settings.detector
+    return {
+        "bundle": fingerprint,
+        "backbone": settings.classifier.backbone,
+        "detector": detector.model if detector else None,
+        "object": detector.rule if detector else None,
+        "trained_side": detector.trained_side if detector else None,
+        "pca": pca,
+        "averaged_neighbours": index.pca(pca).neighbours,
+        "pca_fitted_to": "key regions as stored: all images of the index; described again: those of the database",
+        "tau": settings.tau,
+        "temperature": settings.classifier.temperature,
+    }
 
 
 def _check_described(arms: Sequence[Arm], own: IndexSetup, uri: str) -> None:

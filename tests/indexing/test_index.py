@@ -334,13 +334,19 @@ def test_a_foreign_bundle_is_refused_with_both_named(indexed: IndexConfig, tmp_p
             index_archive(replaced(indexed, views=4, dry_run=dry_run))
 
 
+def put_off(folder: Path) -> list[Path]:
+    """Move every second image of the archive to `later`; returns where they were."""
+    (folder / "later").mkdir()
+    moved = sorted((folder / "archive").glob("*/*.png"))[::2]
+    for file in moved:
+        file.rename(folder / "later" / file.name)
+    return moved
+
+
 def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
     config: IndexConfig, tmp_path: Path
 ) -> None:
-    (tmp_path / "later").mkdir()
-    moved = sorted((tmp_path / "archive").glob("*/*.png"))[::2]
-    for file in moved:
-        file.rename(tmp_path / "later" / file.name)
+    moved = put_off(tmp_path)
     assert index_archive(replaced(config, components=2))["rows"] == 18 - len(moved)
     for file in moved:
         (tmp_path / "later" / file.name).rename(file)
@@ -353,10 +359,7 @@ def test_an_index_that_began_with_few_images_grows_to_the_components_asked_for(
 def test_without_a_number_components_grow_with_the_archive_and_one_that_was_given_stays(
     config: IndexConfig, tmp_path: Path
 ) -> None:
-    (tmp_path / "later").mkdir()
-    moved = sorted((tmp_path / "archive").glob("*/*.png"))[::2]
-    for file in moved:
-        file.rename(tmp_path / "later" / file.name)
+    moved = put_off(tmp_path)
     default, index = replaced(config, components=None), Index(config.index)
 
     def components(run: IndexConfig) -> int:

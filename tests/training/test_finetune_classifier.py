@@ -282,7 +282,7 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
 
 @pytest.mark.slow
 def test_the_weights_of_several_trainings_are_averaged(
-    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch
+    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
     lite = replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
@@ -294,6 +294,10 @@ def test_the_weights_of_several_trainings_are_averaged(
     one, other = (run.weights["head.weight"] for run in runs)
     assert not torch.equal(one, other)
     torch.testing.assert_close(state["head.weight"], (one + other) / 2)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        finetune(replaced(lite, trainings=3))
+    assert sum("epoch 1/1" in message for message in caplog.messages) == 1  # two are done already
     with pytest.raises(ConfigError):
         replaced(config, trainings=2)  # which begins at random
 
