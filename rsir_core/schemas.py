@@ -172,7 +172,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         )),  # the first is the product of the others, paper eq. 6 to 8
         pa.field(CLASS, pa.string()),
         pa.field("probability", pa.float32()),
-        pa.field(NO_MATCH, pa.bool_()),  # of the query: its best row is too far; null: the index cannot say so
+        pa.field(NO_MATCH, pa.bool_()),  # of the query: nothing is like it; null: the index cannot say so
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
         pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
         pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named

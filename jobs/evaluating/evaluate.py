@@ -26,10 +26,10 @@ from rsir_core.evaluation.duplicates import find_duplicates, write_duplicates
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
 from rsir_core.evaluation.gallery import GalleryRow
 from rsir_core.evaluation.metrics import score_retrieval, top_confusion
+from rsir_core.evaluation.no_match import score_no_match
 from rsir_core.evaluation.report import arms_table, write_report
 from rsir_core.evaluation.unseen import score_unseen
 from rsir_core.extras import require
-from rsir_core.index.no_match import score_no_match
 from rsir_core.models.calibration import score_calibration
 from rsir_core.storage.filesystem import make_folder
 

@@ -10,16 +10,13 @@ from rsir_core.index.delta import TableFile
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
     QUERIES,
-    RATE,
     NearestRows,
     NoMatchThreshold,
     Sample,
-    class_agreement,
     get_no_match_threshold,
     has_no_match_threshold,
     nearest_rows,
     put_no_match_threshold,
-    threshold,
 )
 from rsir_core.index.writer import IndexWriter
 
@@ -58,20 +55,8 @@ def measure_no_match_threshold(writer: IndexWriter, before: int = 0, changed: in
     sample = Sample(*(np.concatenate(column) for column in zip(*samples, strict=True)))
     shared = ray.put(sample)
     found = [nearest_in.remote(index.uri, f, shared) for f in files]
-    nearest = NearestRows.merge(ray.get(found))
-    limit = threshold(nearest.of_other_classes)
-    other = nearest.of_any[:, 1]  # the nearest is the query itself
-    measured = NoMatchThreshold(
-        bundle,
-        pca,
-        queries=len(sample.feature),
-        rows=sum(file.row_count for file in files),
-        false_match_rate=RATE,
-        distance=limit,
-        false_rejection_rate=None if limit is None else float((other >= limit).mean()),
-        class_agreement=class_agreement(nearest),
-    )
-    put_no_match_threshold(writer, version, measured)
+    nearest, rows = NearestRows.merge(ray.get(found)), sum(file.row_count for file in files)
+    put_no_match_threshold(writer, version, NoMatchThreshold.of(bundle, pca, nearest, rows))
 
 
 def _choose(counts: list[int]) -> list[Ints]:

@@ -88,7 +88,8 @@ class AnswerRead:
 
     def _answer(self, asked: dict[str, Any], picture: Picture, descriptor: Descriptor) -> pa.Table:
         query = self._rows.as_indexed(descriptor) or descriptor
-        _, rows, nearest, ranked_by = self._rows.rank(query, self._ranking, self._allowed, self._likely)
+        ranked = self._rows.rank(query, self._ranking, self._allowed, self._likely)
+        rows = ranked.rows
         name, probability = most_probable(query.class_probabilities, self._rows.served.classes)
         of_query = {
             schemas.IMAGE_ID: asked[schemas.IMAGE_ID],
@@ -103,8 +104,8 @@ class AnswerRead:
         if len(rows):
             columns |= {name: rows[name] for name in rows.column_names}
             columns[schemas.RANK] = range(1, length + 1)
-            columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, nearest)] * length
-            columns[schemas.RANKED_BY] = [ranked_by] * length
+            columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, ranked)] * length
+            columns[schemas.RANKED_BY] = [ranked.ranked_by] * length
             if self._scorer is not None:
                 columns[schemas.SCORE] = self._rows.scores_of(self._scorer, rows[schemas.IMAGE_ID].to_pylist())
             if self._ranking.near_duplicates:

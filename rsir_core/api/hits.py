@@ -45,7 +45,7 @@ class SearchHits(Sequence[Hit]):
     @property
     def no_match(self) -> bool | None:
         """Tell whether nothing in the index is like the query; None: the index cannot say."""
-        return no_match_of(self.served, self.ranking, self.ranked.nearest)
+        return no_match_of(self.served, self.ranking, self.ranked)
 
     @property
     def class_name(self) -> str:

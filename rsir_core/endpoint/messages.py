@@ -108,7 +108,7 @@ class AnswerJson(TypedDict):
 
     version: int
     ranked_by: RankedBy
-    no_match: bool | None  # whether nothing in the index is like the query, by Euclidean distance; null: unknown
+    no_match: bool | None  # whether nothing in the index is like the query, by its nearest rows; null: unknown
     false_match_rate: float | None  # promised share of queries without any image of their class that still match
     false_rejection_rate: float | None  # measured share of indexed images that would be called no match; null: unknown
     query: QueryJson
@@ -189,7 +189,7 @@ def refusals(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
 
 def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bytes:
     """Encode an `AnswerJson`."""
-    no_match = no_match_of(served, ranking, ranked.nearest)
+    no_match = no_match_of(served, ranking, ranked)
     known = None if no_match is None else served.no_match
     answer: AnswerJson = {
         "version": served.version,

@@ -8,8 +8,8 @@ import numpy as np
 from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.index.no_match import FITTING
-from rsir_core.retrieval.query import NEIGHBOURS, Neighbour, Ranking
+from rsir_core.index.no_match import FITTING, NEIGHBOURS
+from rsir_core.retrieval.query import Neighbour, Ranking
 from rsir_core.search.distance import classes as classes_of
 from rsir_core.search.exact import Searcher
 

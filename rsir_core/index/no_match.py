@@ -2,14 +2,18 @@
 
 To learn how near an unrelated row can be, a sample of the indexed rows serves as queries, and only rows of other
 classes may answer. The stated rate therefore holds for queries whose class the classifier knows but no row was assigned
-to. Rows assigned to that class by mistake raise it; where labels exist, `score_no_match` measures by how much. The
+to. Rows assigned to that class by mistake raise it; where labels exist, `evaluation.no_match` measures by how much. The
 Euclidean distance decides, whatever ranks: by the weighted one the rate would be several times as high, since a single
 wrongly assigned row has weights near 0.
+
+Where rows are few, or the features do not part the classes well, that distance lies inside the classes. A query whose
+nearest row is farther therefore has a match all the same if its five nearest rows are probably of its class, and no
+farther than those of nearly all rows are.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -27,6 +31,9 @@ MAX_CHANGED: Final = 0.01  # share of changed rows up to which a threshold is ke
 # UC Merced has 0.987 where the classifier was trained on all classes, 0.945 where every fifth image is of another
 # class, and 0.83 where all are. See docs/results/accuracy.md.
 FITTING: Final = 0.975
+NEIGHBOURS: Final = 5  # nearest rows whose probabilities decide, here and whether `auto` weights
+AGREEING: Final = 0.98  # share of rows whose nearest rows are near enough, see `agreeing_distance`
+PROBABLE: Final = 0.5  # mean probability of the query's class among its nearest rows, from which they agree
 BLOCK: Final = 4096  # rows at a time: 35 MB for `QUERIES` queries
 
 
@@ -52,6 +59,9 @@ class NoMatchThreshold(NamedTuple):
             earlier version did not measure it, or nothing is promised.
         class_agreement: share of the sampled rows whose nearest other row was assigned to the same class; None: an
             earlier version did not measure it.
+        agreeing_distance: mean Euclidean distance of a query's `NEIGHBOURS` nearest rows below which it has a match if
+            they are probably of its class; `AGREEING` of the sampled rows are below it. None: an earlier version did
+            not measure it, or there are too few rows.
     """
 
     bundle: str
@@ -63,6 +73,27 @@ class NoMatchThreshold(NamedTuple):
     changed: int = 0
     false_rejection_rate: float | None = None
     class_agreement: float | None = None
+    agreeing_distance: float | None = None
+
+    @classmethod
+    def of(cls, bundle: str, pca: str, nearest: "NearestRows", rows: int) -> Self:
+        """Set the threshold by what is nearest to queries that are rows themselves.
+
+        Args:
+            bundle: fingerprint of the model bundle.
+            pca: fingerprint of the PCA.
+            nearest: of the queries.
+            rows: in all.
+        """
+        of_others, agreement = nearest.of_any[:, 1:], nearest.class_agreement
+        measured = cls(
+            bundle, pca, len(of_others), rows, RATE, threshold(nearest.of_other_classes), class_agreement=agreement,
+            agreeing_distance=nearest.agreeing_distance,
+        )  # fmt: skip
+        if measured.distance is None:
+            return measured
+        rejected = measured.rejects(of_others, nearest.probability[:, 1:])
+        return measured._replace(false_rejection_rate=float(rejected.mean()))
 
     @property
     def classes_fit(self) -> bool:
@@ -82,17 +113,36 @@ class NoMatchThreshold(NamedTuple):
     def after(self, changed: int) -> Self | None:
         """Keep the threshold for a version with some changed rows; None: measure it again.
 
-        That is so if too many have changed, or an earlier release measured it, which left the agreement of classes out.
+        That is so if too many have changed, or an earlier release measured it, which left something out.
 
         A query's nearest row is a changed one with the probability that any row is. While at most `MAX_CHANGED` of the
         rows have changed, at most that share of the queries has another nearest row than when it was measured.
         """
         known = self._replace(changed=self.changed + changed)
-        return known if known.changed <= MAX_CHANGED * known.rows and known.class_agreement is not None else None
+        is_whole = None not in (known.class_agreement, known.agreeing_distance)
+        return known if is_whole and known.changed <= MAX_CHANGED * known.rows else None
 
-    def is_too_far(self, nearest: float) -> bool | None:
-        """Tell whether a query has no match, by the distance of its nearest row; None if nothing can be promised."""
-        return None if self.distance is None else nearest >= self.distance
+    def is_too_far(self, nearest: float) -> bool:
+        """Tell whether a query's nearest row is too far to be a match by itself; no, where nothing can be promised."""
+        return self.distance is not None and nearest >= self.distance
+
+    def rejects(self, distance: Doubles, probability: Floats) -> Mask:
+        """Tell which of m queries have no match.
+
+        Args:
+            distance: (m, at most `NEIGHBOURS`), Euclidean, ascending, to a query's nearest rows.
+            probability: (m, …), of the query's class, of the same rows.
+
+        Returns:
+            (m,); all False where nothing can be promised.
+        """
+        if self.distance is None:
+            return np.zeros(len(distance), np.bool_)
+        rejected: Mask = distance[:, 0] >= self.distance
+        if self.agreeing_distance is not None and distance.shape[1] == NEIGHBOURS:
+            is_near = distance.mean(axis=1) < self.agreeing_distance
+            rejected &= ~(is_near & (probability.mean(axis=1) >= PROBABLE))
+        return rejected
 
 
 class NearestRows(NamedTuple):
@@ -100,18 +150,46 @@ class NearestRows(NamedTuple):
 
     Attributes:
         of_other_classes: (m,), to the nearest row of another class; infinite if all rows are of the query's class.
-        of_any: (m, 2), ascending, to the two nearest rows; infinite where there are fewer. A query that is one of the
-            rows is its own nearest, so the second is the nearest other one.
+        of_any: (m, 1 + NEIGHBOURS), ascending, to the nearest rows; infinite where there are fewer. A query that is one
+            of the rows is its own nearest, so the others are those after the first.
+        probability: (m, 1 + NEIGHBOURS), of the query's class, of the rows of `of_any`; 0 where there are fewer.
     """
 
     of_other_classes: Doubles
     of_any: Doubles
+    probability: Floats
 
     @classmethod
     def merge(cls, parts: "Sequence[NearestRows]") -> Self:
         """Merge the distances of the same queries to different rows."""
-        of_other_classes, of_any = zip(*parts, strict=True)
-        return cls(np.min(of_other_classes, axis=0), _two_smallest(np.concatenate(of_any, axis=1)))
+        of_other_classes, of_any, probability = zip(*parts, strict=True)
+        found = nearest_of(np.concatenate(of_any, axis=1), np.concatenate(probability, axis=1), 1 + NEIGHBOURS)
+        return cls(np.min(of_other_classes, axis=0), *found)
+
+    @property
+    def agreeing_distance(self) -> float | None:
+        """Find the mean distance to its nearest other rows that `AGREEING` of the queries, each a row, are below."""
+        found = float(np.quantile(self.of_any[:, 1:].mean(axis=1), AGREEING, method="higher"))
+        return found if np.isfinite(found) else None
+
+    @property
+    def class_agreement(self) -> float:
+        """Compute the share of queries, each a row, whose nearest other row is nearer than any of other classes."""
+        return float((self.of_any[:, 1] < self.of_other_classes).mean())
+
+
+def nearest_of(distance: Doubles, probability: Floats, k: int) -> tuple[Doubles, Floats]:
+    """Take the k smallest of (m, n) distances, ascending, and the probabilities (m, n) at their places.
+
+    Where n < k, infinity and 0 fill up.
+    """
+    if (missing := k - distance.shape[1]) > 0:
+        more = [(0, 0), (0, missing)]
+        distance, probability = np.pad(distance, more, constant_values=np.inf), np.pad(probability, more)
+    some = np.argpartition(distance, k - 1, axis=1)[:, :k]
+    order = np.argsort(np.take_along_axis(distance, some, axis=1), axis=1, kind="stable")
+    places = np.take_along_axis(some, order, axis=1)
+    return np.take_along_axis(distance, places, axis=1), np.take_along_axis(probability, places, axis=1)
 
 
 def nearest_rows(sample: Sample, feature: Floats, class_probabilities: Floats) -> NearestRows:
@@ -123,24 +201,25 @@ def nearest_rows(sample: Sample, feature: Floats, class_probabilities: Floats) -
         class_probabilities: (n, C) of the rows.
     """
     asked, classes = (search.classes(p) for p in (sample.class_probabilities, class_probabilities))
-    found = NearestRows(np.full(len(asked), np.inf), np.full((len(asked), 2), np.inf))
+    none = np.empty((len(asked), 0))
+    no_rows = nearest_of(none, none.astype(np.float32), 1 + NEIGHBOURS)
+    parts = [NearestRows(np.full(len(asked), np.inf), *no_rows)]
     for start in range(0, len(feature), BLOCK):
         block = slice(start, start + BLOCK)
         distance = search.distances(sample.feature, feature[block])  # (m, b)
-        of_any = _two_smallest(np.concatenate([found.of_any, distance], axis=1))
+        probability = probability_of(asked, class_probabilities[block])
+        near = nearest_of(distance, probability, 1 + NEIGHBOURS)
         distance[asked[:, None] == classes[block]] = np.inf
-        found = NearestRows(np.minimum(found.of_other_classes, distance.min(axis=1)), of_any)
+        parts.append(NearestRows(distance.min(axis=1), *near))
+    return NearestRows.merge(parts)
+
+
+def probability_of(asked: Ints, class_probabilities: Floats) -> Floats:
+    """Return how probable each query's class (m,) is for each row: (m, n); 0 where there are no classes."""
+    if not class_probabilities.shape[1]:
+        return np.zeros((len(asked), len(class_probabilities)), np.float32)
+    found: Floats = class_probabilities.T[asked]
     return found
-
-
-def class_agreement(nearest: NearestRows) -> float:
-    """Compute the share of queries, each of them a row, whose nearest other row is nearer than any of other classes."""
-    return float((nearest.of_any[:, 1] < nearest.of_other_classes).mean())
-
-
-def _two_smallest(distance: Doubles) -> Doubles:
-    smallest: Doubles = np.sort(np.partition(distance, 1, axis=1)[:, :2], axis=1)
-    return smallest
 
 
 def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
@@ -153,64 +232,6 @@ def threshold(nearest: Doubles, rate: float = RATE) -> float | None:
     if k < 1 or not np.isfinite(kth := np.partition(nearest, k - 1)[k - 1]):
         return None
     return float(kth)
-
-
-def score_no_match(
-    feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
-) -> dict[str, Any] | None:
-    """Measure how often a threshold is right and wrong for labelled images; None if no label is a known class.
-
-    The threshold is measured on the images of known classes. Each of them is a query twice: with the images of its
-    label left out, so that the index has nothing for it, and with itself alone left out. All other images are queries
-    once.
-
-    Args:
-        feature: (n, K).
-        class_probabilities: (n, C).
-        labels: (n,).
-        classes: of the classifier.
-
-    Returns:
-        `false_match_rate` (the promised rate), `queries`, `threshold`, and three measured shares:
-        `false_matches`: queries that match although the images of their label were left out;
-        `told_wrongly`: queries without a match although images of their label are there;
-        `unseen_told`: queries of other labels without a match (None: there are none).
-        All shares are None if there is no threshold.
-    """
-    names = np.asarray(labels)
-    known: Mask = np.isin(names, classes)
-    if not known.any():
-        return None
-    here = np.flatnonzero(known)
-    asking = np.random.default_rng(0).permutation(here)[:QUERIES]
-    sample = Sample(feature[asking], class_probabilities[asking])
-    limit = threshold(nearest_rows(sample, feature[here], class_probabilities[here]).of_other_classes)
-    found: dict[str, Any] = {"false_match_rate": RATE, "queries": len(asking), "threshold": limit}
-    if limit is None:
-        return found | dict.fromkeys(("false_matches", "told_wrongly", "unseen_told"))
-    nearest, without = _nearest(feature, names, here)
-    return found | {
-        "false_matches": float((without[known] < limit).mean()),
-        "told_wrongly": float((nearest[known] >= limit).mean()),
-        "unseen_told": None if known.all() else float((nearest[~known] >= limit).mean()),
-    }
-
-
-def _nearest(feature: Floats, labels: np.ndarray[Any, Any], here: Ints) -> tuple[Doubles, Doubles]:
-    """Measure each row's distance to the nearest other one of those here, and to that of another label: 2 × (n,)."""
-    nearest, without = np.empty(len(feature)), np.empty(len(feature))
-    for start in range(0, len(feature), QUERIES):
-        block = np.arange(start, min(start + QUERIES, len(feature)))
-        found = np.full((2, len(block)), np.inf)
-        for first in range(0, len(here), BLOCK):
-            rows = here[first : first + BLOCK]
-            distance = search.distances(feature[block], feature[rows])
-            distance[block[:, None] == rows] = np.inf  # itself
-            found[0] = np.minimum(found[0], distance.min(axis=1))
-            distance[labels[block][:, None] == labels[rows]] = np.inf
-            found[1] = np.minimum(found[1], distance.min(axis=1))
-        nearest[block], without[block] = found
-    return nearest, without
 
 
 def put_no_match_threshold(writer: IndexWriter, version: int, known: NoMatchThreshold) -> None:

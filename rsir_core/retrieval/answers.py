@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from rsir_core import schemas
 from rsir_core.geo.bounding_box import BoundingBox
+from rsir_core.index.no_match import NEIGHBOURS
 from rsir_core.retrieval.query import Descriptor, Ranked, Ranking
 
 
@@ -38,11 +40,13 @@ class RowsSummary(NamedTuple):
 
 def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
     """Merge the best rows of all shares for one query, and keep the page that is wanted."""
-    query, rows, _, ranked_by = parts[0]
+    query, rows, ranked_by = parts[0].query, parts[0].rows, parts[0].ranked_by
     if len(parts) > 1:
         rows = pa.concat_tables(part.rows for part in parts)
         rows = rows.sort_by([(ranked_by, "ascending"), (schemas.IMAGE_ID, "ascending")])
-    return Ranked(query, rows.slice(ranking.offset, ranking.k), min(part.nearest for part in parts), ranked_by)
+    neighbours = sorted(chain.from_iterable(part.neighbours for part in parts))[:NEIGHBOURS]
+    nearest = min(part.nearest for part in parts)
+    return Ranked(query, rows.slice(ranking.offset, ranking.k), nearest, ranked_by, tuple(neighbours))
 
 
 def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:

@@ -14,6 +14,7 @@ from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import QueryError
 from rsir_core.geo.bounding_box import BoundingBox
 from rsir_core.index.index import Index
+from rsir_core.index.no_match import NEIGHBOURS
 from rsir_core.learning.scorer import Scorer
 from rsir_core.models.regions import Box, DetectedObject, Region
 from rsir_core.retrieval.answers import ImagesPage, Match, RowsSummary
@@ -21,7 +22,6 @@ from rsir_core.retrieval.density import CellCounts, count_cells
 from rsir_core.retrieval.object_partition import ObjectPartition, best_rows
 from rsir_core.retrieval.partition import SCHEMA, Partition
 from rsir_core.retrieval.query import (
-    NEIGHBOURS,
     Descriptor,
     ImageName,
     NearRow,
@@ -31,11 +31,13 @@ from rsir_core.retrieval.query import (
     Ranking,
     SearchedRegions,
     average,
+    can_match,
 )
 from rsir_core.retrieval.ranked_rows import rank_rows, take_rows
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.distance import ROUNDING
+from rsir_core.search.exact import Hits
 from rsir_core.search.filters import EVERYTHING, Filter, columns_to_ask
 
 # Rows within rounding of each other, as of open sea, among which a query's own is looked for.
@@ -137,8 +139,8 @@ class PartitionSearch:
         if ranking.is_open:
             ranking = ranking.settled(self.neighbours(query, ranking.regions))
         found, is_averaged = [], self.served.neighbours > 0
+        key_allowed = allowed if likely is None else likely if allowed is None else allowed & likely
         if ranking.regions != "objects":
-            key_allowed = allowed if likely is None else likely if allowed is None else allowed & likely
             found.append(rank_rows(self._rows, query, ranking, key_allowed, is_averaged))
         if ranking.regions != "key" and self._objects is not None:
             passing = self._passing_objects(ranking.filter)
@@ -146,8 +148,17 @@ class PartitionSearch:
                 of_likely = likely[self._objects.image]
                 passing = of_likely if passing is None else passing & of_likely
             found.append(rank_rows(self._objects, query, ranking, passing, is_averaged))
-        rows, nearest = zip(*found, strict=True)
-        return Ranked(query, best_rows(rows, ranking.ranked_by, ranking.first), min(nearest), ranking.ranked_by)
+        rows, distances = zip(*found, strict=True)
+        best, nearest = best_rows(rows, ranking.ranked_by, ranking.first), min(distances)
+        neighbours = self._neighbours_of_far(query, nearest, key_allowed) if can_match(ranking) else ()
+        return Ranked(query, best, nearest, ranking.ranked_by, neighbours)
+
+    def _neighbours_of_far(self, query: Descriptor, nearest: float, allowed: Allowed) -> tuple[Neighbour, ...]:
+        """Find the nearest rows before averaging, where `nearest` of them is too far to be a match by itself."""
+        if self.served.no_match is None or nearest == np.inf or not self.served.no_match.is_too_far(nearest):
+            return ()
+        ask = query.first_feature, query.class_probabilities
+        return tuple(_neighbours(self._rows, query, self._rows.search_unaveraged(*ask, NEIGHBOURS, allowed)))
 
     def _passing_objects(self, wanted: Filter) -> Allowed:
         """Find which objects pass a filter; those of the last one are kept, as all queries of a job have the same."""
@@ -161,21 +172,13 @@ class PartitionSearch:
         """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
         found: list[Neighbour] = []
         if regions != "objects":
-            near = self._nearest(self._rows, query, NEIGHBOURS + 1)
+            near = _nearest(self._rows, query, NEIGHBOURS + 1)
             own = next((one for one in near if query.image_id in (None, one.image_id) and one.distance == 0), None)
             found += [one for one in near if one is not own]
         if regions != "key" and self._objects is not None:  # an object is not sure because its own image shows it
-            near = self._nearest(self._objects, query, NEIGHBOURS + self.served.regions)
+            near = _nearest(self._objects, query, NEIGHBOURS + self.served.regions)
             found += [one for one in near if one.image_id != query.image_id]
         return found
-
-    def _nearest(self, part: Partition, query: Descriptor, k: int) -> list[Neighbour]:
-        near = part.search(query.feature, query.class_probabilities, k, None, euclidean=True)
-        rows = part.take(near.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
-        p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
-        of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
-        columns = near.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
-        return [Neighbour(*row) for row in zip(*columns, strict=True)]
 
     def rows_of(self, image_ids: Sequence[str]) -> pa.Table:
         """Return the rows of those images that are among these rows, in that order: `ROW_COLUMNS`, `PROBABILITY`."""
@@ -263,3 +266,16 @@ def _stored_objects(row: dict[str, Any]) -> tuple[DetectedObject, ...]:
     if row[schemas.OBJECT_CLASS] is None:
         return ()
     return (DetectedObject(Box(**row[schemas.OBJECT_BOX]), row[schemas.OBJECT_SCORE], row[schemas.OBJECT_CLASS]),)
+
+
+def _nearest(part: Partition, query: Descriptor, k: int) -> list[Neighbour]:
+    hits = part.search(query.feature, query.class_probabilities, k, None, euclidean=True)
+    return _neighbours(part, query, hits)
+
+
+def _neighbours(part: Partition, query: Descriptor, hits: Hits) -> list[Neighbour]:
+    rows = part.take(hits.rows, [schemas.IMAGE_ID, schemas.CLASS_PROBABILITIES])
+    p = schemas.to_matrix(rows[schemas.CLASS_PROBABILITIES])
+    of_its_class = p[:, query.class_probabilities.argmax()] if p.shape[1] else np.zeros(len(p))
+    columns = hits.distance.tolist(), rows[schemas.IMAGE_ID].to_pylist(), of_its_class.tolist()
+    return [Neighbour(*row) for row in zip(*columns, strict=True)]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rsir_core.errors import QueryError
+from rsir_core.index.no_match import NEIGHBOURS
 from rsir_core.models.regions import DetectedObject, DrawnBox, Region
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.averaging import averaged_query
@@ -17,9 +18,8 @@ from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
-NEIGHBOURS: Final = 5  # nearest rows whose probabilities decide whether `auto` weights
-# Mean probability of the query's class among them from which it does. A class that the classifier was not trained on is
-# often taken for the same other one, so it does not suffice that the neighbours' classes agree.
+# Mean probability of the query's class among its nearest rows from which `auto` weights. A class that the classifier
+# was not trained on is often taken for the same other one, so it does not suffice that the neighbours' classes agree.
 SURE: Final = 0.99
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
@@ -170,17 +170,20 @@ class Ranked(NamedTuple):
     rows: pa.Table  # of schema `ranked_rows.RANKED`, best first
     nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
+    neighbours: tuple[Neighbour, ...] = ()  # nearest of the same rows, where `nearest` is too far to be a match
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows as an IPC stream: Arrow's own way takes ten times as long for few rows of many columns."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
-        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest, self.ranked_by)
+        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest, self.ranked_by, self.neighbours)
 
 
-def _ranked(query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy) -> Ranked:
-    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by)
+def _ranked(
+    query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy, neighbours: tuple[Neighbour, ...]
+) -> Ranked:
+    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by, neighbours)
 
 
 def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descriptor:
@@ -197,13 +200,21 @@ def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descripto
     return replace(query, feature=feature, unaveraged=query.feature, needs_average=False)
 
 
-def no_match_of(served: ServedVersion, ranking: Ranking, nearest: float) -> bool | None:
-    """Tell whether a query has no match, by the distance of its nearest row (see `Ranked`).
+def can_match(ranking: Ranking) -> bool:
+    """Tell whether a query may be said to have no match: the threshold is of key regions, and not of copies."""
+    return not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
+
+
+def no_match_of(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bool | None:
+    """Tell whether a query has no match, by its nearest rows.
 
     None if there is no threshold, no row passed the filter, near duplicates were asked for, or objects are looked for
-    or among: the threshold was measured with key regions.
+    or among.
     """
-    is_measured = not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
-    if served.no_match is None or nearest == np.inf or not is_measured:
+    known = served.no_match
+    if known is None or known.distance is None or ranked.nearest == np.inf or not can_match(ranking):
         return None
-    return served.no_match.is_too_far(nearest)
+    if not known.is_too_far(ranked.nearest):
+        return False
+    distance, _, probability = zip(*ranked.neighbours, strict=True)
+    return bool(known.rejects(np.array([distance]), np.array([probability], np.float32))[0])

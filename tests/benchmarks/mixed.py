@@ -21,7 +21,7 @@ from rsir_core.arrays import Floats, Mask
 from rsir_core.evaluation.metrics import score_retrieval
 from rsir_core.evaluation.unseen import weighted_by_auto
 from rsir_core.index.index import Index
-from rsir_core.index.no_match import Sample, class_agreement, nearest_rows
+from rsir_core.index.no_match import Sample, nearest_rows
 from rsir_core.models.pca import Moments
 from tests.support.made_up import write_index
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         feature = reduced(embedding[chosen])
         found = result[name] = scored(feature, p[chosen], labels[chosen].tolist())
         rows_here = Sample(feature, p[chosen])
-        agreement[name] = round(100 * class_agreement(nearest_rows(rows_here, *rows_here)), 1)
+        agreement[name] = round(100 * nearest_rows(rows_here, *rows_here).class_agreement, 1)
         best = [max(found["plain"][i], found["weighted"][i]) for i in range(len(AT))]
         worst = [min(w, found["auto"][i] - best[i]) for i, w in enumerate(worst)]
     behind = [round(-w, 2) for w in worst]

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import (
+    NEIGHBOURS,
     NearestRows,
     NoMatchThreshold,
     Sample,
     get_no_match_threshold,
     nearest_rows,
     put_no_match_threshold,
-    score_no_match,
     threshold,
 )
 from rsir_core.search.exact import Searcher
@@ -65,62 +65,67 @@ def test_it_is_stored_by_version_and_models_and_asked(tmp_path: Path) -> None:
         rows=5
     )  # those of another PCA mean nothing here
     assert [known.is_too_far(nearest) for nearest in (0.2, 0.25)] == [False, True]
-    assert known._replace(distance=None).is_too_far(0.2) is None
+    assert not known._replace(distance=None).is_too_far(9.0)
     of_before = json.dumps({**known._asdict(), "weighted_distance": 0.1}).encode()  # by version 0.1
     assert NoMatchThreshold.from_json(of_before) == NoMatchThreshold.from_json(known.to_json()) == known
 
 
-def test_labelled_images_are_told_what_a_searcher_finds_without_their_class() -> None:
-    rng = np.random.default_rng(3)
-    labels = [str(name) for name in rng.choice(["a", "b", "c", "x"], 600)]
-    centre = {name: rng.normal(size=4) * 2 for name in "abcx"}
-    feature = np.stack([centre[name] + rng.normal(size=4) for name in labels]).astype(np.float32)
-    p = np.stack([rng.dirichlet([20 if c == name else 0.9 for c in "abc"]) for name in labels]).astype(np.float32)
-    here = np.flatnonzero(np.isin(labels, list("abc")))
-    found = score_no_match(feature, p, labels, list("abc"))
-    assert found is not None and found["queries"] == len(here)
-    null = nearest_rows(Sample(feature[here], p[here]), feature[here], p[here]).of_other_classes
-    assert found["threshold"] == threshold(null)
-    order, searcher = Searcher.of([f"{i:03}" for i in here], feature[here], p[here])
-    rows = here[order]
-
-    def nearest(i: int, allowed: np.ndarray) -> float:
-        return float(searcher.search(feature[i], p[i], 1, allowed, euclidean=True).distance[0])
-
-    names = np.array(labels)
-    without = np.array([nearest(i, names[rows] != names[i]) for i in here.tolist()])
-    others = np.array([nearest(i, rows != i) for i in range(600)])
-    assert 0 < found["false_matches"] == pytest.approx(np.mean(without < found["threshold"]))
-    assert 0 < found["told_wrongly"] == pytest.approx(np.mean(others[here] >= found["threshold"]))
-    assert 0 < found["unseen_told"] == pytest.approx(np.mean(np.delete(others, here) >= found["threshold"]))
-
-
-def test_of_few_labelled_images_or_unknown_labels_nothing_is_said() -> None:
-    few = drawn(np.random.default_rng(0), 40)
-    assert score_no_match(*few, ["site"] * 40, list("abc")) is None
-    found = score_no_match(*few, ["a"] * 40, list("abc"))
-    assert found is not None and found["threshold"] is None and found["false_matches"] is None
-
-
 def test_a_threshold_is_kept_while_few_rows_have_changed_since_it_was_measured() -> None:
-    measured = NoMatchThreshold("bundle", "pca", 1000, 10_000, 0.01, 0.5, class_agreement=0.99)
+    measured = NoMatchThreshold("bundle", "pca", 1000, 10_000, 0.01, 0.5, 0, 0.02, 0.99, 0.7)
     once = measured.after(60)
     assert once == measured._replace(changed=60)
     assert once is not None and once.after(40) == measured._replace(changed=100) and once.after(41) is None
-    assert measured._replace(class_agreement=None).after(1) is None  # as an earlier release measured it
+    for by_earlier_release in (measured._replace(class_agreement=None), measured._replace(agreeing_distance=None)):
+        assert by_earlier_release.after(1) is None
     assert NoMatchThreshold.from_json(once.to_json()) == once
     stored = json.loads(measured.to_json())
     del stored["changed"]  # as versions before wrote it
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == measured
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 600), st.integers(1, 600))
-def test_the_two_nearest_are_those_of_brute_force_also_in_parts(seed: int, n: int, cut: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 600), st.integers(1, 600))
+def test_the_nearest_of_any_class_are_those_of_brute_force_also_in_parts(seed: int, n: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     queries, rows = drawn(rng, 5), drawn(rng, n)
     distance = np.linalg.norm(queries.feature[:, None].astype(float) - rows.feature[None], axis=2)
     parts = [nearest_rows(queries, *(a[s] for a in rows)) for s in (slice(cut), slice(cut, None))]
-    np.testing.assert_allclose(NearestRows.merge(parts).of_any, np.sort(distance, axis=1)[:, :2], rtol=1e-6)
+    found, count = NearestRows.merge(parts), min(n, 1 + NEIGHBOURS)
+    order = np.argsort(distance, axis=1)[:, :count]
+    np.testing.assert_allclose(found.of_any[:, :count], np.take_along_axis(distance, order, axis=1), rtol=1e-6)
+    classes = queries.class_probabilities.argmax(axis=1)
+    np.testing.assert_array_equal(found.probability[:, :count], rows.class_probabilities[order, classes[:, None]])
+    assert np.isinf(found.of_any[:, count:]).all() and not found.probability[:, count:].any()
+
+
+def test_a_far_query_has_a_match_where_its_nearest_rows_are_near_enough_and_of_its_class() -> None:
+    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.5, agreeing_distance=0.8)
+    rows = {  # distances and probabilities of the five nearest rows
+        "near": ([0.4, 9, 9, 9, 9], [0, 0, 0, 0, 0], False),
+        "far and of its class": ([0.5, 0.6, 0.7, 0.8, 0.9], [1, 1, 0.5, 0, 0], False),
+        "far and of another class": ([0.5, 0.6, 0.7, 0.8, 0.9], [1, 1, 0.4, 0, 0], True),
+        "farther than other rows": ([0.5, 0.6, 0.7, 1.0, 1.2], [1, 1, 1, 1, 1], True),
+    }
+    distance, probability = (np.array([row[i] for row in rows.values()]) for i in (0, 1))
+    expected = [row[2] for row in rows.values()]
+    assert known.rejects(distance, probability).tolist() == expected
+    alone = known._replace(agreeing_distance=None)  # as earlier releases did
+    assert alone.rejects(distance, probability).tolist() == [False, True, True, True]
+    assert known.rejects(distance[:, :4], probability[:, :4]).tolist() == [False, True, True, True]
+    assert not known._replace(distance=None).rejects(distance, probability).any()
+
+
+def test_nearly_all_rows_are_nearer_to_their_nearest_than_the_agreeing_distance() -> None:
+    rng = np.random.default_rng(1)
+    rows = drawn(rng, 500)
+    nearest = nearest_rows(rows, *rows)
+    measured = NoMatchThreshold.of("b", "p", nearest, 500)
+    between = np.linalg.norm(rows.feature[:, None].astype(float) - rows.feature[None], axis=2)
+    of_five = np.sort(between, axis=1)[:, 1 : 1 + NEIGHBOURS].mean(axis=1)
+    assert measured.agreeing_distance is not None and measured.distance is not None
+    assert np.mean(of_five < measured.agreeing_distance) == pytest.approx(0.98, abs=0.002)
+    assert measured.false_rejection_rate == np.mean(measured.rejects(nearest.of_any[:, 1:], nearest.probability[:, 1:]))
+    few = Sample(*(a[:5] for a in rows))
+    assert NoMatchThreshold.of("b", "p", nearest_rows(few, *few), 5).agreeing_distance is None
 
 
 def test_a_threshold_of_an_earlier_version_is_read() -> None:

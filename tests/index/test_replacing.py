@@ -89,17 +89,20 @@ def test_a_threshold_is_kept_until_more_than_one_percent_of_the_rows_have_change
         assert has_no_match_threshold(index, index.version())
 
 
-def test_rejected_falsely_are_rows_whose_nearest_other_row_is_too_far(cluster: None, index: Index) -> None:
+def test_rejected_falsely_are_rows_whose_nearest_other_rows_are_too_far(cluster: None, index: Index) -> None:
     measure_no_match_threshold(writer_of(index))
     found = get_no_match_threshold(index, index.version(), "b", "p")
-    assert found is not None and found.queries == COUNT and found.distance is not None
+    assert found is not None and found.queries == COUNT
+    assert found.distance is not None and found.agreeing_distance is not None
     feature = schemas.to_matrix(index.features()[schemas.FEATURE])
-    distance = np.sort(distances(feature, feature), axis=1)[:, 1]
-    expected = float((distance >= found.distance).mean())
-    assert found.false_rejection_rate == pytest.approx(expected) and 0 < expected < 1
-    between = distances(feature, feature)
+    p = schemas.to_matrix(index.features()[schemas.CLASS_PROBABILITIES])
+    between, assigned = distances(feature, feature), p.argmax(axis=1)
     np.fill_diagonal(between, np.inf)
-    assigned = schemas.to_matrix(index.features()[schemas.CLASS_PROBABILITIES]).argmax(axis=1)
+    near = np.argsort(between, axis=1)[:, :5]
+    distance = np.take_along_axis(between, near, axis=1)
+    agrees = (distance.mean(axis=1) < found.agreeing_distance) & (p[near, assigned[:, None]].mean(axis=1) >= 0.5)
+    expected = float(((distance[:, 0] >= found.distance) & ~agrees).mean())
+    assert found.false_rejection_rate == pytest.approx(expected) and 0 < expected < 1
     agreeing = float((assigned[between.argmin(axis=1)] == assigned).mean())
     assert found.class_agreement == pytest.approx(agreeing) and 0 < agreeing < 1
 

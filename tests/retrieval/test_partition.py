@@ -19,15 +19,18 @@ from rsir_core.backend.protocol import RankRequest
 from rsir_core.backend.router import Router
 from rsir_core.errors import TableError
 from rsir_core.index.index import Index
+from rsir_core.index.no_match import NoMatchThreshold
 from rsir_core.index.writer import write_rows
 from rsir_core.retrieval import partition as resident
 from rsir_core.retrieval import query
+from rsir_core.retrieval.answers import merge_ranked
 from rsir_core.retrieval.partition import SCHEMA, Partition, in_runs
 from rsir_core.retrieval.partition_search import PartitionSearch
-from rsir_core.retrieval.query import Descriptor, Ranked, Ranking
+from rsir_core.retrieval.query import Descriptor, Ranked, Ranking, no_match_of
 from rsir_core.retrieval.served_version import ServedVersion
 from rsir_core.search.clusters import Clusters
 from rsir_core.search.filters import EVERYTHING, Filter
+from rsir_core.search.ranking_options import DistanceName
 from tests.support.writing import writer_of
 
 NAMES = ("beach", "forest", "river")
@@ -244,6 +247,39 @@ def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch
         alone = whole.rank(Descriptor(None, None, f, of_classes), Ranking(3), None)
         assert (found.ranked_by, found.rows) == (alone.ranked_by, alone.rows)
     assert {found.ranked_by for found in together} == {"distance", "weighted_distance"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", ["plain", "weighted"])
+def test_no_match_is_told_by_the_nearest_rows_of_all_shares_that_pass_the_filter(
+    index: Index, distance: DistanceName
+) -> None:
+    limits = NoMatchThreshold("1", "1", 100, sum(SIZES), 0.01, 0.9, agreeing_distance=1.5)
+    served = ServedVersion(
+        index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9, no_match=limits
+    )
+    rng, table = np.random.default_rng(5), index.features()
+    feature, p = (schemas.to_matrix(table[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
+    asked = [
+        Descriptor(None, None, f, of_classes)
+        for f, of_classes in zip(
+            rng.normal(size=(60, K)).astype(np.float32), rng.dirichlet([0.1] * 3, 60).astype(np.float32), strict=True
+        )
+    ]
+    told = set()
+    for wanted in (EVERYTHING, Filter(classes=("river",))):
+        passes = np.isin(table[schemas.CLASS].to_pylist(), wanted.classes or NAMES)
+        ranking = Ranking(3, filter=wanted, distance=distance)
+        for parts in (1, 3):
+            searches = [PartitionSearch(served, part, parts) for part in range(parts)]
+            for one in asked:
+                ranked = merge_ranked([s.rank(one, ranking, s.passing(wanted)) for s in searches], ranking)
+                far = np.linalg.norm(feature[passes].astype(float) - one.feature, axis=1)
+                near = far.argsort()[:5]
+                together = far[near].mean() < 1.5 and p[passes][near, one.class_probabilities.argmax()].mean() >= 0.5
+                assert no_match_of(served, ranking, ranked) is not bool(far.min() < 0.9 or together)
+                told.add((bool(far.min() < 0.9), bool(together)))
+    assert told == {(True, True), (True, False), (False, True), (False, False)}  # else the test could not fail
 
 
 def test_a_row_without_neighbours_is_ranked_by_looks() -> None:
