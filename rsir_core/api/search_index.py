@@ -115,7 +115,8 @@ class SearchIndex:
             end: only images taken then or earlier.
             where: only rows for which all of these hold, (column, operator, value) each.
             distance: the order: `weighted` (paper eq. 8), `plain` (Euclidean), or `auto` (weighted if the
-                classes fit the archive and the query's nearest rows are surely of its class, else plain).
+                classes fit the archive and the query's nearest rows are probably of its class, with weights of at
+                least 0.1; else plain).
             near_duplicates: only images within Euclidean distance 0.2, of which the first 20 are compared by pixels.
             max_distance: only results up to this distance, of the one that ranks them.
             regions: which regions of the images are searched: `key`, `objects` (of an index made with `--regions`),

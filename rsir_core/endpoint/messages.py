@@ -108,6 +108,7 @@ class AnswerJson(TypedDict):
 
     version: int
     ranked_by: RankedBy
+    least_weight: float  # what `query_weight` and `candidate_weight` are at least: above 0 where `auto` weights
     no_match: bool | None  # whether nothing in the index is like the query, by its nearest rows; null: unknown
     false_match_rate: float | None  # promised share of queries without any image of their class that still match
     false_rejection_rate: float | None  # measured share of indexed images that would be called no match; null: unknown
@@ -194,6 +195,7 @@ def answer_json(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> byte
     answer: AnswerJson = {
         "version": served.version,
         "ranked_by": ranked.ranked_by,
+        "least_weight": ranked.least_weight,
         "no_match": no_match,
         "false_match_rate": known.false_match_rate if known else None,
         "false_rejection_rate": known.false_rejection_rate if known else None,

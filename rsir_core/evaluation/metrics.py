@@ -138,7 +138,7 @@ def mpeg7_cutoff(relevant_rows: Ints) -> Ints:
 
 
 def score_retrieval(
-    feature: Floats, class_probabilities: Floats, labels: Sequence[str], weighted: bool = True
+    feature: Floats, class_probabilities: Floats, labels: Sequence[str], weighted: bool = True, least_weight: float = 0
 ) -> Scores:
     """Rank all rows for each of them, itself left out, and score.
 
@@ -149,6 +149,7 @@ def score_retrieval(
         class_probabilities: (n, C) float32.
         labels: (n,).
         weighted: rank by the weighted distance (paper eq. 8), else by the distance alone.
+        least_weight: what each of the two weights is at least.
 
     Raises:
         LabelError: no two rows share a label.
@@ -163,7 +164,7 @@ def score_retrieval(
         )
     cutoff = mpeg7_cutoff(relevant_rows)
     blocks = []
-    for block, order, _ in ranked(queries, feature, class_probabilities if weighted else None):
+    for block, order, _ in ranked(queries, feature, class_probabilities if weighted else None, least_weight):
         relevant = label[block, None] == label
         relevant[np.arange(len(block)), block] = False
         blocks.append(score_ranked(np.take_along_axis(relevant, order, axis=1), cutoff[block]))
@@ -194,13 +195,16 @@ def top_confusion(feature: Floats, class_probabilities: Floats, labels: Sequence
     return counts
 
 
-def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -> Iterator[tuple[Ints, Ints, Doubles]]:
+def ranked(
+    queries: Ints, feature: Floats, class_probabilities: Floats | None, least_weight: float = 0
+) -> Iterator[tuple[Ints, Ints, Doubles]]:
     """Yield blocks of queries (b,), the rows ranked for each (b, n), and the distances to the rows (b, n).
 
     Args:
         queries: (q,) positions among the rows.
         feature: (n, K) float32; rows in the order of their image ids, which decides ties.
         class_probabilities: (n, C) float32; None: rank by the distance alone.
+        least_weight: what each of the two weights is at least.
 
     Ranks go from best to worst, with the query itself last. Distances are in the order of the rows; that of a query to
     itself is infinite.
@@ -212,8 +216,7 @@ def ranked(queries: Ints, feature: Floats, class_probabilities: Floats | None) -
         block = queries[start : start + size]
         distance = search.distances(feature[block], feature)  # (b, n)
         if class_probabilities is not None:
-            weight = search.query_weights(complement[block], predicted)
-            weight *= search.candidate_weights(complement, predicted[block])
-            distance *= weight
+            distance *= np.maximum(search.query_weights(complement[block], predicted), least_weight)
+            distance *= np.maximum(search.candidate_weights(complement, predicted[block]), least_weight)
         distance[np.arange(len(block)), block] = np.inf  # itself: after all others
         yield block, np.argsort(distance, axis=1, kind="stable"), distance

@@ -7,9 +7,9 @@ import numpy as np
 
 from rsir_core.arrays import Floats, Mask
 from rsir_core.errors import LabelError
-from rsir_core.evaluation.metrics import score_retrieval
+from rsir_core.evaluation.metrics import Scores, score_retrieval
 from rsir_core.index.no_match import FITTING, NEIGHBOURS
-from rsir_core.retrieval.query import Neighbour, Ranking
+from rsir_core.retrieval.query import LEAST_WEIGHT, Neighbour, Ranking
 from rsir_core.search.distance import classes as classes_of
 from rsir_core.search.exact import Searcher
 
@@ -46,13 +46,23 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    auto = weighted_by_auto(feature, class_probabilities)[scores[0].queries]
-    result: dict[str, Any] = {"queries": len(auto), "sure": float(auto.mean())}
-    for name in (*DISTANCES, "auto"):
-        chosen = auto if name == "auto" else np.full(len(auto), name == "weighted")
-        merged = scores[0].where(chosen, scores[1])
-        result[name] = {"map": merged.map, "anmrr": merged.anmrr, "precision_at": merged.precision_at}
+    auto, is_weighted = score_auto(feature, class_probabilities, labels)
+    result: dict[str, Any] = {"queries": len(is_weighted), "sure": float(is_weighted.mean())}
+    for name, found in zip((*DISTANCES, "auto"), (*scores, auto), strict=True):
+        result[name] = {"map": found.map, "anmrr": found.anmrr, "precision_at": found.precision_at}
     return result
+
+
+def score_auto(feature: Floats, class_probabilities: Floats, labels: Sequence[str]) -> tuple[Scores, Mask]:
+    """Score the order of `auto` for rows that are the whole index, and tell which queries (q,) it weights.
+
+    Raises:
+        LabelError: no two rows share a label.
+    """
+    plain = score_retrieval(feature, class_probabilities, labels, weighted=False)
+    is_weighted = weighted_by_auto(feature, class_probabilities)[plain.queries]
+    weighted = score_retrieval(feature, class_probabilities, labels, least_weight=LEAST_WEIGHT)
+    return weighted.where(is_weighted, plain), is_weighted
 
 
 def weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:

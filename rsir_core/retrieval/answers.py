@@ -40,13 +40,14 @@ class RowsSummary(NamedTuple):
 
 def merge_ranked(parts: Sequence[Ranked], ranking: Ranking) -> Ranked:
     """Merge the best rows of all shares for one query, and keep the page that is wanted."""
-    query, rows, ranked_by = parts[0].query, parts[0].rows, parts[0].ranked_by
+    rows = parts[0].rows
     if len(parts) > 1:
         rows = pa.concat_tables(part.rows for part in parts)
-        rows = rows.sort_by([(ranked_by, "ascending"), (schemas.IMAGE_ID, "ascending")])
+        rows = rows.sort_by([(parts[0].ranked_by, "ascending"), (schemas.IMAGE_ID, "ascending")])
     neighbours = sorted(chain.from_iterable(part.neighbours for part in parts))[:NEIGHBOURS]
     nearest = min(part.nearest for part in parts)
-    return Ranked(query, rows.slice(ranking.offset, ranking.k), nearest, ranked_by, tuple(neighbours))
+    page = rows.slice(ranking.offset, ranking.k)
+    return parts[0]._replace(rows=page, nearest=nearest, neighbours=tuple(neighbours))
 
 
 def merge_images(parts: Sequence[ImagesPage], offset: int, limit: int) -> ImagesPage:

@@ -124,10 +124,16 @@ class Partition:
         return wanted.rows(self.table, self.clusters, class_names)
 
     def search(
-        self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None, euclidean: bool
+        self,
+        feature: Floats,
+        class_probabilities: Floats,
+        k: int,
+        allowed: Mask | None,
+        euclidean: bool,
+        least_weight: float = 0,
     ) -> Hits:
         """Search the rows; see `Searcher.search`."""
-        return self._searcher.search(feature, class_probabilities, k, allowed, euclidean)
+        return self._searcher.search(feature, class_probabilities, k, allowed, euclidean, least_weight)
 
     def search_unaveraged(self, feature: Floats, class_probabilities: Floats, k: int, allowed: Mask | None) -> Hits:
         """Search by the Euclidean distance of features before they were averaged."""

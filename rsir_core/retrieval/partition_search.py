@@ -151,7 +151,7 @@ class PartitionSearch:
         rows, distances = zip(*found, strict=True)
         best, nearest = best_rows(rows, ranking.ranked_by, ranking.first), min(distances)
         neighbours = self._neighbours_of_far(query, nearest, key_allowed) if can_match(ranking) else ()
-        return Ranked(query, best, nearest, ranking.ranked_by, neighbours)
+        return Ranked(query, best, nearest, ranking.ranked_by, neighbours, ranking.least_weight)
 
     def _neighbours_of_far(self, query: Descriptor, nearest: float, allowed: Allowed) -> tuple[Neighbour, ...]:
         """Find the nearest rows before averaging, where `nearest` of them is too far to be a match by itself."""

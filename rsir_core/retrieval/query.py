@@ -18,9 +18,11 @@ from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
-# Mean probability of the query's class among its nearest rows from which `auto` weights. A class that the classifier
-# was not trained on is often taken for the same other one, so it does not suffice that the neighbours' classes agree.
-SURE: Final = 0.99
+# Mean probability of the query's class among its nearest rows from which `auto` weights.
+PROBABLE: Final = 0.8
+# What weights are at least where `auto` weights, so that probabilities above 0.9 count alike. A class that was not
+# trained on is often taken for one other with conviction, and the most confident rows of that would come first.
+LEAST_WEIGHT: Final = 0.1
 LIGHT_ROWS: Final = 100  # rows, which take a few milliseconds to answer with
 
 Likeness = Literal["identical", "re-encoded", "different"]  # of two pictures, pixel by pixel
@@ -108,6 +110,7 @@ class Ranking:
     near_duplicates: bool = False  # by the plain distance, and none that is farther than re-encoding takes an image
     distance: DistanceName = "auto"  # until it is `settled`
     max_distance: float | None = None  # of the distance that ranks; None: any
+    least_weight: float = 0  # what each of the two weights is at least
     of_object: bool = False  # whether the query is an object's region, in place of a key region
     regions: SearchedRegions = "key"
 
@@ -128,8 +131,9 @@ class Ranking:
         if options.regions != "auto":
             regions = options.regions
         return cls(
-            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance, of_object,
-            "key" if options.near_duplicates else regions,  # copies are of whole images
+            options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance,
+            of_object=of_object,
+            regions="key" if options.near_duplicates else regions,  # copies are of whole images
         )  # fmt: skip
 
     @property
@@ -148,14 +152,18 @@ class Ranking:
         return self.distance == "auto" and not self.near_duplicates
 
     def settled(self, neighbours: Iterable[Neighbour]) -> Self:
-        """Replace `auto`: weighted if the nearest rows are surely of the query's class, else plain.
+        """Replace `auto`: weighted if the nearest rows are probably of the query's class, else plain.
+
+        Where it weights, the weights are at least `LEAST_WEIGHT`.
 
         Args:
             neighbours: the nearest of all rows, in any order.
         """
         nearest = sorted(neighbours)[:NEIGHBOURS]
-        is_sure = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= SURE
-        return replace(self, distance="weighted" if is_sure else "plain")
+        is_probable = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= PROBABLE
+        if not is_probable:
+            return replace(self, distance="plain")
+        return replace(self, distance="weighted", least_weight=LEAST_WEIGHT)
 
     @property
     def ranked_by(self) -> RankedBy:
@@ -171,19 +179,18 @@ class Ranked(NamedTuple):
     nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
     neighbours: tuple[Neighbour, ...] = ()  # nearest of the same rows, where `nearest` is too far to be a match
+    least_weight: float = 0  # what each of the two weights is at least
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows as an IPC stream: Arrow's own way takes ten times as long for few rows of many columns."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
-        return _ranked, (self.query, sink.getvalue().to_pybytes(), self.nearest, self.ranked_by, self.neighbours)
+        return _ranked, (self.query, sink.getvalue().to_pybytes(), *self[2:])
 
 
-def _ranked(
-    query: Descriptor, rows: bytes, nearest: float, ranked_by: RankedBy, neighbours: tuple[Neighbour, ...]
-) -> Ranked:
-    return Ranked(query, pa.ipc.open_stream(rows).read_all(), nearest, ranked_by, neighbours)
+def _ranked(query: Descriptor, rows: bytes, *others: Any) -> Ranked:
+    return Ranked(query, pa.ipc.open_stream(rows).read_all(), *others)
 
 
 def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descriptor:

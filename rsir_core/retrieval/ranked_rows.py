@@ -41,7 +41,7 @@ def rank_rows(
     def search(k: int) -> Hits:
         if ranking.near_duplicates:
             return part.search_unaveraged(*first, k, allowed)
-        return part.search(*ask, k, allowed, is_plain)
+        return part.search(*ask, k, allowed, is_plain, ranking.least_weight)
 
     if isinstance(part, ObjectPartition):
         hits = best_of_images(search, part.image, part.number, ranking.first, ranking.ranked_by)

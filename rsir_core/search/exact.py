@@ -89,6 +89,7 @@ class Searcher:
         k: int,
         allowed: Mask | None = None,
         euclidean: bool = False,
+        least_weight: float = 0,
     ) -> Hits:
         """Find the k rows of smallest weighted distance, or all rows if there are fewer.
 
@@ -98,13 +99,16 @@ class Searcher:
             k: number of results, at least 1.
             allowed: (n,) bool, the rows to rank; None: all.
             euclidean: rank by the Euclidean distance alone; the factors are returned all the same.
+            least_weight: what each of the two weights is at least, below 1, so that probabilities above its complement
+                count alike.
 
         Raises:
             ValueError: k below 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
         complement, query_class = complements(class_probabilities[None]), classes(class_probabilities[None])
-        found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, euclidean)
+        least = 1 if euclidean else least_weight
+        found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, least)
         hits = Hits(*found)
         key = hits.distance if euclidean else hits.weighted_distance
         if (key[1:] > key[:-1]).all():

@@ -67,7 +67,7 @@ class ClusterTree(NamedTuple):
 
 
 def candidates(
-    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, euclidean: bool
+    tree: ClusterTree, query: tuple[Floats, Floats, int], k: int, allowed: Mask | None, least: float
 ) -> tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int]:
     """Find every row that can be among the k of smallest weighted distance, including ties for the last place.
 
@@ -76,7 +76,8 @@ def candidates(
         query: feature (K,) float32, complements (C,) float32, most probable class.
         k: at least 1.
         allowed: (n,) bool, the rows to rank; None: all.
-        euclidean: rank by the Euclidean distance alone.
+        least: what each of the two weights is at least, from 0 to 1. At 1 the Euclidean distance alone ranks, and the
+            weighted distances and weights that are returned are those of 0.
 
     Returns:
         Positions, weighted distances, distances, and weights by equations 6 and 7, in ranked order; and the number of
@@ -86,7 +87,7 @@ def candidates(
         none = np.empty(0)
         return (np.empty(0, np.int64), none, none, none, none), 0
     mask = _ALL if allowed is None else allowed
-    found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, euclidean)
+    found: tuple[tuple[Ints, Doubles, Doubles, Doubles, Doubles], int] = _visit(tree, query, k, mask, float(least))
     return found
 
 
@@ -125,12 +126,13 @@ def _upper(distance: Any, dimensions: Any) -> Any:
 
 
 @_compiled
-def _weight(balls: Any, j: Any, query: Any, euclidean: Any) -> Any:
+def _weight(balls: Any, j: Any, query: Any, least: Any) -> Any:
     """Bound the product of the weights of every row of cluster j from below."""
     _, complement, query_class = query
-    if euclidean:
+    if least >= 1:
         return 1.0
-    return np.float64(complement[balls.of_class[j]]) * np.float64(balls.min_complement[query_class, j])
+    query_weight = max(least, np.float64(complement[balls.of_class[j]]))
+    return query_weight * max(least, np.float64(balls.min_complement[query_class, j]))
 
 
 @_compiled
@@ -144,20 +146,20 @@ def _row_bounds(weights: Any, from_centre: Any, centre: Any, near: Any, dimensio
     """Bound each row of a cluster from below, without the query's weight; branch-free, to be vectorised.
 
     Args:
-        weights: (c,) float32, weights by equation 7.
+        weights: (c,) float32, weights by equation 7, and what they are at least.
         from_centre: (c,) float32, rounded distance of each row from the centre.
         centre: rounded distance of the query from the centre.
         near: lower bound of the query's distance from the cluster.
         dimensions: K.
         out: (c,) float64, or longer.
     """
-    least, most = _lower(centre, dimensions), _upper(centre, dimensions)
+    (weight, least_weight), least, most = weights, _lower(centre, dimensions), _upper(centre, dimensions)
     inner, outer = 1 - (dimensions + 8) * RELATIVE, 1 + (dimensions + 8) * RELATIVE
     edge = ABSOLUTE * np.sqrt(dimensions)
-    for i in range(len(weights)):
+    for i in range(len(weight)):
         away = np.float64(from_centre[i])
         apart = max(least - (away * outer + edge), away * inner - edge - most)
-        out[i] = np.float64(weights[i]) * max(near, apart) * _BELOW
+        out[i] = max(least_weight, np.float64(weight[i])) * max(near, apart) * _BELOW
 
 
 @_compiled
@@ -191,7 +193,7 @@ def _passing(mask: Any, start: Any, stop: Any) -> Any:
 
 
 @_compiled
-def _first(tree: Any, query: Any, euclidean: Any, distances: Any) -> Any:
+def _first(tree: Any, query: Any, least_weight: Any, distances: Any) -> Any:
     """Choose the cluster to begin with: the nearest cluster of the nearest group; also returns its centre's distance.
 
     Nearest by the weighted distance of the centre. A limit that is low early lets most of the rest be skipped.
@@ -199,20 +201,20 @@ def _first(tree: Any, query: Any, euclidean: Any, distances: Any) -> Any:
     Args:
         tree: see `ClusterTree`; it has at least one cluster.
         query: see `candidates`.
-        euclidean: see `candidates`.
+        least_weight: see `candidates`.
         distances: (g,) float32, of the groups' centres.
     """
     groups, clusters = tree.groups, tree.clusters
     best, least = 0, np.inf
     for g in range(len(groups.start)):
-        estimate = _weight(groups, g, query, euclidean) * distances[g]
+        estimate = _weight(groups, g, query, least_weight) * distances[g]
         if estimate < least:
             best, least = g, estimate
     first, least = groups.start[best], np.inf
     centre = _distance(query[0], clusters.centre, first)
     for j in range(groups.start[best], groups.stop[best]):
         distance = _distance(query[0], clusters.centre, j)
-        estimate = _weight(clusters, j, query, euclidean) * distance
+        estimate = _weight(clusters, j, query, least_weight) * distance
         if estimate < least:
             first, centre, least = j, distance, estimate
     return first, centre
@@ -228,12 +230,12 @@ def _push(waiting: Any, balls: Any, run: Any, query: Any, allowed: Any, distance
         balls: clusters or groups.
         run: the first of them, one after the last, and the offset of their numbers.
         query: see `candidates`.
-        allowed: whether to rank by distance alone; the limit; the number of one to leave out.
+        allowed: what weights are at least; the limit; the number of one to leave out.
         distances: of their centres, beginning with the first.
     """
-    (start, stop, numbered), (euclidean, limit, left_out) = run, allowed
+    (start, stop, numbered), (least, limit, left_out) = run, allowed
     for j in range(start, stop):
-        distance, weight = distances[j - start], _weight(balls, j, query, euclidean)
+        distance, weight = distances[j - start], _weight(balls, j, query, least)
         bound = weight * _near(balls, j, distance, len(query[0]))
         if bound <= limit and j != left_out:
             heapq.heappush(waiting, (bound, weight * distance, numbered + j, distance))
@@ -266,10 +268,10 @@ def _chosen(bounds: Any, query_weight: Any, limit: Any, run: Any, mask: Any, out
 
 
 @_compiled
-def _visit(tree: Any, query: Any, k: Any, mask: Any, euclidean: Any) -> Any:
+def _visit(tree: Any, query: Any, k: Any, mask: Any, least: Any) -> Any:
     """Visit clusters, see `candidates`. It is one function because splitting it took 7 % longer."""
     groups, clusters, features, complements, from_centre, in_order, most_rows = tree
-    feature, complement, query_class = query
+    (feature, complement, query_class), euclidean = query, least >= 1
     m, K = len(clusters.start), len(feature)
     bounds, ones = np.empty(most_rows), np.ones(most_rows if euclidean else 0, np.float32)
     chosen, near_rows = np.empty(most_rows + 1, np.int64), np.empty(most_rows, np.float32)
@@ -277,7 +279,7 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, euclidean: Any) -> Any:
     waiting, first = [(0.0, 0.0, 0, np.float32(0))][:0], -1
     if m > 0:
         _distances(feature, groups.centre, 0, len(groups.start), distances)
-        first, centre = _first(tree, query, euclidean, distances)
+        first, centre = _first(tree, query, least, distances)
         waiting.append((-1.0, 0.0, first, centre))
     best = [-np.inf][:0]  # negatives of the k smallest upper ends: a heap with the largest first
     limit, looked_at = np.inf, 0
@@ -289,23 +291,23 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, euclidean: Any) -> Any:
         if j >= m:
             start, stop = groups.start[j - m], groups.stop[j - m]
             _distances(feature, clusters.centre, start, stop, distances)
-            _push(waiting, clusters, (start, stop, 0), query, (euclidean, limit, first), distances)
+            _push(waiting, clusters, (start, stop, 0), query, (least, limit, first), distances)
             continue
         near = _near(clusters, j, centre, K)
-        query_weight = 1.0 if euclidean else np.float64(complement[clusters.of_class[j]])
+        query_weight = 1.0 if euclidean else max(least, np.float64(complement[clusters.of_class[j]]))
         start, stop = clusters.start[j], _passing(mask, clusters.start[j], clusters.stop[j])
         weights = ones[: stop - start] if euclidean else complements[query_class, start:stop]
         if in_order and near > 0 and not euclidean and clusters.of_class[j] == query_class:
             weights = weights[: _prefix_within(weights, limit / (query_weight * near))]
             stop = start + len(weights)
-        _row_bounds(weights, from_centre[start:stop], centre, near, K, bounds)
+        _row_bounds((weights, least), from_centre[start:stop], centre, near, K, bounds)
         count = _chosen(bounds, query_weight, limit, (start, stop), mask, chosen)
         looked_at += count
         for c in range(count):
             near_rows[c] = _distance(feature, features, chosen[c])
         for c in range(count):
             i, distance = chosen[c], np.float64(near_rows[c])
-            weight = query_weight if euclidean else query_weight * np.float64(complements[query_class, i])
+            weight = query_weight if euclidean else query_weight * max(least, np.float64(complements[query_class, i]))
             low = weight * _lower(distance, K)
             if low > limit:
                 continue
@@ -318,14 +320,16 @@ def _visit(tree: Any, query: Any, k: Any, mask: Any, euclidean: Any) -> Any:
             if len(best) == k:
                 limit = -best[0]
         if bound < 0:  # after the first cluster, groups of most classes exceed the limit
-            _push(waiting, groups, (0, len(groups.start), m), query, (euclidean, limit, -1), distances)
-    return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], euclidean), looked_at
+            _push(waiting, groups, (0, len(groups.start), m), query, (least, limit, -1), distances)
+    return _ranked(tree, query, [(i, c) for low, i, c in found if low <= limit], least), looked_at
 
 
 @_compiled
-def _ranked(tree: Any, query: Any, found: Any, euclidean: Any) -> Any:
+def _ranked(tree: Any, query: Any, found: Any, least: Any) -> Any:
     """Rank rows (position, class) by weighted or Euclidean distance in float64; returns the factors as well."""
     feature, complement, query_class = query
+    euclidean = least >= 1
+    least = 0.0 if euclidean else least
     n = len(found)
     rows, factors = np.empty(n, np.int64), np.empty((4, n))
     for at in range(n):
@@ -334,7 +338,8 @@ def _ranked(tree: Any, query: Any, found: Any, euclidean: Any) -> Any:
         for d in range(len(feature)):
             squares += (np.float64(feature[d]) - np.float64(tree.feature[i, d])) ** 2
         distance = np.sqrt(squares)
-        query_weight, weight = np.float64(complement[of_class]), np.float64(tree.complement[query_class, i])
+        query_weight = max(least, np.float64(complement[of_class]))
+        weight = max(least, np.float64(tree.complement[query_class, i]))
         rows[at], factors[:, at] = i, (query_weight * weight * distance, distance, query_weight, weight)
     order = np.argsort(factors[1] if euclidean else factors[0])
     return rows[order], factors[0][order], factors[1][order], factors[2][order], factors[3][order]

@@ -26,7 +26,8 @@ class RankingOptions(FilterOptions):
         DistanceName,
         Field(
             description="the order: weighted (distance × class weights), plain (Euclidean), or auto (weighted if the "
-            "classes fit the archive and the query's nearest rows are surely of its class, else plain)"
+            "classes fit the archive and the query's nearest rows are probably of its class, with weights of at least "
+            "0.1; else plain)"
         ),
     ] = "auto"
     regions: Annotated[

@@ -19,7 +19,7 @@ from rsir_core import schemas
 from rsir_core.archive.labels import folder_label
 from rsir_core.arrays import Floats, Mask
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.evaluation.unseen import weighted_by_auto
+from rsir_core.evaluation.unseen import score_auto
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import Sample, nearest_rows
 from rsir_core.models.pca import Moments
@@ -56,8 +56,7 @@ def reduced(embedding: Floats) -> Floats:
 def scored(feature: Floats, p: Floats, labels: Sequence[str]) -> dict[str, list[float]]:
     """Precision at each of AT and mAP, in percent, by each distance."""
     scores = {name: score_retrieval(feature, p, labels, name == "weighted") for name in ("plain", "weighted")}
-    auto = weighted_by_auto(feature, p)[scores["plain"].queries]
-    scores["auto"] = scores["weighted"].where(auto, scores["plain"])
+    scores["auto"], _ = score_auto(feature, p, labels)
     return {
         name: [round(100 * x, 2) for x in (*(found.precision_at[k] for k in AT), found.map)]
         for name, found in scores.items()

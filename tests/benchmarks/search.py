@@ -55,7 +55,7 @@ class Rows:
     def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> int:
         """Rows whose distance a search computes."""
         asked = query[0], complements(query[1][None])[0], int(query[1].argmax())
-        return candidates(self._tree, asked, k, allowed, False)[1]
+        return candidates(self._tree, asked, k, allowed, 0)[1]
 
     def matrix_product(self, query: Query, k: int) -> npt.NDArray[np.int64]:
         """The best rows by what a NumPy user would write, in no order."""

@@ -224,7 +224,7 @@ def test_findings_are_figures_with_captions(merced: tuple[Evaluation, str]) -> N
             "pairs of a training image and a query": "1",
             "points of mAP gained by the weights": "-12.50",
             "points of mAP gained by auto": "+0.00",
-            "queries that auto weights: the nearest rows are surely of their class": "25.0 %",
+            "queries that auto weights: the nearest rows are probably of their class": "25.0 %",
             "threshold: unweighted distance of the nearest image": "0.10",
             "queries without a match that find one: as stated": "1.0 %",
             "the same, with each class left out in turn": "12.5 %",

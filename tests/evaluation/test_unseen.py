@@ -30,7 +30,8 @@ def test_both_kinds_are_scored_among_their_own() -> None:
             assert found[kind][way] == {"map": scores.map, "anmrr": scores.anmrr, "precision_at": scores.precision_at}
         chosen = np.array(by_auto(feature[mine], p[mine]))
         assert found[kind]["sure"] == pytest.approx(chosen.mean())
-        expected = np.where(chosen, weighted.average_precision, plain.average_precision).mean()
+        by_floored = score_retrieval(feature[mine], p[mine], own, least_weight=0.1)
+        expected = np.where(chosen, by_floored.average_precision, plain.average_precision).mean()
         assert found[kind]["auto"]["map"] == pytest.approx(expected)
     assert found["known"]["sure"] > 0.9 and found["unseen"]["sure"] == 0  # whose classes are drawn at random
 
@@ -41,7 +42,7 @@ def by_auto(feature: np.ndarray, p: np.ndarray) -> list[bool]:
     np.fill_diagonal(distance, np.inf)
     nearest = distance.argsort(axis=1)[:, :5]
     fit = (assigned[nearest[:, 0]] == assigned).mean() >= 0.975
-    return [bool(fit and p[near, assigned[row]].mean() >= 0.99) for row, near in enumerate(nearest)]
+    return [bool(fit and p[near, assigned[row]].mean() >= 0.8) for row, near in enumerate(nearest)]
 
 
 def test_labels_that_are_all_known_or_all_others_are_nothing_to_say() -> None:

@@ -35,7 +35,7 @@ from tests.support.writing import writer_of
 
 NAMES = ("beach", "forest", "river")
 K, SIZES = 4, (40, 1, 23)  # rows of each file
-SURE = 0.6  # as no neighbours of so few random rows are surer
+PROBABLE = 0.6  # as few neighbours of so few random rows are more
 
 
 def feature_rows(first: int, count: int, seed: int = 0) -> pa.Table:
@@ -190,11 +190,11 @@ def test_a_version_that_is_not_there(index: Index) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_auto_weights_where_the_five_nearest_others_are_surely_of_the_querys_class(
+def test_auto_weights_where_the_five_nearest_others_are_probably_of_the_querys_class(
     index: Index, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
-    monkeypatch.setattr(query, "SURE", SURE)
+    monkeypatch.setattr(query, "PROBABLE", PROBABLE)
     found = [PartitionSearch(served, part, parts) for part in range(parts)]
     table = index.features()
     feature, p = (schemas.to_matrix(table[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
@@ -203,7 +203,7 @@ def test_auto_weights_where_the_five_nearest_others_are_surely_of_the_querys_cla
     np.fill_diagonal(distance, np.inf)
     orders = set()
     for i, near in enumerate(distance.argsort(axis=1)[:, :5]):
-        is_sure = p[near, assigned[i]].mean() >= SURE
+        is_sure = p[near, assigned[i]].mean() >= PROBABLE
         orders.add(expected := "weighted_distance" if is_sure else "distance")
         for image_id in (ids[i], None):  # the row itself, and an upload of the same picture
             asked = Descriptor(image_id, None, feature[i], p[i])
@@ -212,6 +212,8 @@ def test_auto_weights_where_the_five_nearest_others_are_surely_of_the_querys_cla
             if parts == 1:
                 ranked, same = (found[0].rank(asked, ranking, None) for ranking in (Ranking(3), settled))
                 assert ranked.ranked_by == settled.ranked_by and ranked.rows == same.rows
+                assert ranked.least_weight == (0.1 if is_sure else 0)
+                assert min(ranked.rows["query_weight"].to_pylist()) >= ranked.least_weight
     assert len(orders) == 2  # else the test could not fail
 
 
@@ -231,7 +233,7 @@ class InProcess:
 @pytest.mark.slow
 def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
-    monkeypatch.setattr(query, "SURE", SURE)
+    monkeypatch.setattr(query, "PROBABLE", PROBABLE)
     whole, *shares = (PartitionSearch(served, part, parts) for part, parts in ((0, 1), (0, 3), (1, 3), (2, 3)))
     nobody: Any = SimpleNamespace(describe=None)  # what is asked with is described
     router = Router(nobody, [InProcess(share) for share in shares])
@@ -245,7 +247,7 @@ def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch
     together = asyncio.run(ranked_by_all())
     for found, f, of_classes in zip(together, feature, p, strict=True):
         alone = whole.rank(Descriptor(None, None, f, of_classes), Ranking(3), None)
-        assert (found.ranked_by, found.rows) == (alone.ranked_by, alone.rows)
+        assert (found.ranked_by, found.rows, found.least_weight) == (alone.ranked_by, alone.rows, alone.least_weight)
     assert {found.ranked_by for found in together} == {"distance", "weighted_distance"}
 
 

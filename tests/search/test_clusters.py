@@ -129,6 +129,6 @@ def test_rows_of_a_cluster_in_any_order_are_searched_alike(found: Stored, seed: 
     for at in (np.arange(len(run)), order):
         feature, complement = found.feature[at], np.ascontiguousarray(found.complement[at].T)
         tree = ClusterTree.of(found.clusters, feature, complement, found.clusters.from_centres(feature))
-        (_, weighted, *_), _ = candidates(tree, query, k, None, False)
+        (_, weighted, *_), _ = candidates(tree, query, k, None, 0)
         answers.append(weighted[:k])
     assert np.array_equal(answers[0], answers[1])

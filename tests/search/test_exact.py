@@ -15,11 +15,13 @@ from rsir_core.search.exact import Hits, Searcher
 from tests.support.rankings import Rows, reference, reference_complement, some_rows
 
 
-def search(rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, euclidean: bool = False) -> Hits:
+def search(
+    rows: Rows, q: int, k: int, allowed: npt.NDArray[np.bool_] | None = None, euclidean: bool = False, least: float = 0
+) -> Hits:
     """The hits of one row among all, as positions in `rows`."""
     order, searcher = Searcher.of(*rows)
     mask = None if allowed is None else allowed[order]
-    hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, euclidean)
+    hits = searcher.search(rows.feature[q], rows.probabilities[q], k, mask, euclidean, least)
     return replace(hits, rows=order[hits.rows])
 
 
@@ -36,9 +38,10 @@ def test_equals_the_equations_as_a_loop(rows: Rows, data: st.DataObject) -> None
     k = data.draw(st.integers(1, n + 3))
     euclidean = data.draw(st.booleans())
     allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n))
-    expected = reference(rows, q, k, allowed or [True] * n, euclidean)
+    least = 0 if euclidean else data.draw(st.sampled_from([0, 1e-3, 0.1, 0.9]))
+    expected = reference(rows, q, k, allowed or [True] * n, euclidean, least)
     mask = None if allowed is None else np.array(allowed)
-    hits = search(rows, q, k, mask, euclidean)
+    hits = search(rows, q, k, mask, euclidean, least)
     assert as_list(hits) == expected
 
 

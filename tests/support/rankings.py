@@ -41,8 +41,10 @@ def reference_complement(p: Sequence[float], c: int) -> float:
     return max(float(np.float32(math.fsum(q for i, q in enumerate(p) if i != c))), float(SMALLEST))
 
 
-def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], euclidean: bool) -> list[tuple[int, list[float]]]:
-    """Equations 6 to 8 as a loop: rows and their weighted distance, distance and two weights."""
+def reference(
+    rows: Rows, q: int, k: int, allowed: Sequence[bool], euclidean: bool, least_weight: float = 0
+) -> list[tuple[int, list[float]]]:
+    """Equations 6 to 8 as a loop: rows and their weighted distance, distance and two weights, each at least so much."""
     p = rows.probabilities.tolist()
     f = rows.feature.tolist()
     query_class = p[q].index(max(p[q]))
@@ -51,8 +53,8 @@ def reference(rows: Rows, q: int, k: int, allowed: Sequence[bool], euclidean: bo
         if not allowed[r]:
             continue
         distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(f[q], f[r], strict=True)))
-        query_weight = reference_complement(p[q], p[r].index(max(p[r])))
-        candidate_weight = reference_complement(p[r], query_class)
+        query_weight = max(reference_complement(p[q], p[r].index(max(p[r]))), least_weight)
+        candidate_weight = max(reference_complement(p[r], query_class), least_weight)
         weighted = query_weight * candidate_weight * distance
         found.append(
             ((distance if euclidean else weighted, image_id), r, [weighted, distance, query_weight, candidate_weight])

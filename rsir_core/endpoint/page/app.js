@@ -124,10 +124,10 @@ async function search(words = "") {
   const got = await fetchResults(into, asked.file ? `Describing ${asked.file.name} …` : "Searching …");
   if (got === null) show(found && found.key === keyOf() ? "results" : "archive");
   if (!got) return;
-  const { query, ranked_by: rankedBy, version } = got.answer;
+  const { query, ranked_by: rankedBy, least_weight: leastWeight, version } = got.answer;
   keepVersion(version);
   found = { ...into, key: keyOf(), answer: got.answer, query, rankedBy, seconds: (performance.now() - began) / 1000 };
-  found.bars = { scale: longest(found.shown, rankedBy), rankedBy };
+  found.bars = { scale: longest(found.shown, rankedBy), rankedBy, leastWeight };
   if (asked.upload) query.preview ??= asked.upload.picture;
   keep(found);
   remember(asked, found, history.state?.file);

@@ -32,8 +32,11 @@ export function factorBar(result, { scale, rankedBy }) {
   return element;
 }
 
+/** How probable a class is, by its weight; weights have a least value, beyond which probabilities count alike. */
+const sure = (weight, least) => `${weight <= least ? "at least " : ""}${percent(1 - weight)} sure`;
+
 /** The factors in words, as elements. */
-export function factorWords(result, query, rankedBy) {
+export function factorWords(result, query, { rankedBy, leastWeight }) {
   const line = (kind, name, words) => make("li", {}, make("i", { className: `part ${kind}` }), make("strong", { textContent: name }), ` ${words}`);
   const looks = line("distance", "Looks:", `the two regions are ${number(result.distance)} apart (0: the same; from 1 on: unlike).`);
   if (rankedBy === "distance") {
@@ -44,8 +47,8 @@ export function factorWords(result, query, rankedBy) {
     make(
       "ul",
       { className: "factors" },
-      line("query-weight", "Query:", `${percent(1 - result.query_weight)} sure that the query shows ${readable(result.class)}, as this image does.`),
-      line("candidate-weight", "Result:", `${percent(1 - result.candidate_weight)} sure that this image shows ${readable(query.class)}, as the query does.`),
+      line("query-weight", "Query:", `${sure(result.query_weight, leastWeight)} that the query shows ${readable(result.class)}, as this image does.`),
+      line("candidate-weight", "Result:", `${sure(result.candidate_weight, leastWeight)} that this image shows ${readable(query.class)}, as the query does.`),
       looks,
     ),
   ];

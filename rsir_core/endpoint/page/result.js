@@ -60,7 +60,7 @@ export function openResult(found) {
   drawPair();
   showDates(result, found.maxK, (row) => { opened.date = row; drawPair(); });
   $("facts").replaceChildren(...facts(result).flatMap(([term, text]) => [make("dt", { textContent: term }), make("dd", { textContent: text })]));
-  $("why-says").replaceChildren(factorBar(result, found.bars), ...factorWords(result, found.query, found.bars.rankedBy));
+  $("why-says").replaceChildren(factorBar(result, found.bars), ...factorWords(result, found.query, found.bars));
   $("whole").href = fullImage(result.image_id);
   linkOut(found);
   if ($("result").open) return;
