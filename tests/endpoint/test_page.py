@@ -67,6 +67,18 @@ def test_the_three_parts_of_a_bar_multiply_to_the_weighted_distance(page: Page, 
     assert all(parts <= whole for whole, parts in bars)
 
 
+def test_a_weight_that_is_the_least_is_said_to_be_at_least_so_sure(page: Page) -> None:
+    page.open(f"?image_id={ONE}")
+    (words,) = page.driver.execute_async_script(
+        "const done = arguments[0]; import('./factors.js').then(({ factorWords }) => {"
+        "const result = {query_weight: 0.1, candidate_weight: 0.25, distance: 0.3, class: 'beach'};"
+        "done([factorWords(result, {class: 'beach'}, {rankedBy: 'weighted_distance', leastWeight: 0.1})"
+        ".map(e => e.textContent).join(' ')]); })"
+    )
+    assert "at least 90.0\xa0% sure that the query shows beach" in words and " 75.0\xa0% sure that this image" in words
+    assert "at least 75" not in words
+
+
 def test_the_order_is_the_persons_choice_and_by_default_the_querys(page: Page, client: httpx.Client) -> None:
     def ranked(distance: str) -> dict[str, Any]:
         asked = {"image_id": ONE, "positive": [other], "distance": distance, "k": 21}
