@@ -52,10 +52,10 @@ class Rows:
         self.searcher = Searcher(ids, feature, complement, self.clusters)
         self._tree = ClusterTree.of(self.clusters, feature, complement, self.clusters.from_centres(feature))
 
-    def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> int:
+    def looked_at(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None, least_weight: float) -> int:
         """Rows whose distance a search computes."""
         asked = query[0], complements(query[1][None])[0], int(query[1].argmax())
-        return candidates(self._tree, asked, k, allowed, 0)[1]
+        return candidates(self._tree, asked, k, allowed, least_weight)[1]
 
     def matrix_product(self, query: Query, k: int) -> npt.NDArray[np.int64]:
         """The best rows by what a NumPy user would write, in no order."""
@@ -64,10 +64,12 @@ class Rows:
         weighted = near * self.complement[p.argmax()] * complements(p[None])[0][self.of_class]
         return np.argpartition(weighted, min(k, len(weighted)) - 1)[:k]
 
-    def brute_force(self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+    def brute_force(
+        self, query: Query, k: int, allowed: npt.NDArray[np.bool_] | None, least_weight: float = 0
+    ) -> npt.NDArray[np.int64]:
         """The best rows by looking at each, in float64; ids are in the order of the rows."""
-        weighted = query_weights(complements(query[1][None]), self.of_class)[0]
-        weighted *= self.complement[query[1].argmax()]
+        weighted = np.maximum(query_weights(complements(query[1][None]), self.of_class)[0], least_weight)
+        weighted *= np.maximum(self.complement[query[1].argmax()].astype(np.float64), least_weight)
         weighted *= distances(query[0][None], self.feature)[0]
         order = np.argsort(weighted, kind="stable")
         return order[:k] if allowed is None else order[allowed[order]][:k]
@@ -84,10 +86,10 @@ def milliseconds(search: Callable[[Query], Any], queries: Sequence[Query]) -> li
 
 
 def asking(
-    searcher: Searcher, k: int, allowed: npt.NDArray[np.bool_] | None = None
+    searcher: Searcher, k: int, allowed: npt.NDArray[np.bool_] | None = None, least_weight: float = 0
 ) -> Callable[[Query], npt.NDArray[np.int64]]:
     """What gives the best rows for a query."""
-    return lambda query: searcher.search(*query, k, allowed).rows
+    return lambda query: searcher.search(*query, k, allowed, least_weight=least_weight).rows
 
 
 class Options(NamedTuple):
@@ -100,6 +102,7 @@ class Options(NamedTuple):
     classes: int = CLASSES
     probabilities: str = "real"
     passing: float | None = None
+    least_weight: float = 0
 
 
 def grid(base: Options) -> list[Options]:
@@ -134,10 +137,10 @@ class Bench:
     def __call__(self, options: Options) -> dict[str, Any]:
         """Times, and whether the answers are those of looking at each row."""
         self._draw(options)
-        rows, queries, k = self._rows, self._queries, options.k
+        rows, queries, k, least = self._rows, self._queries, options.k, options.least_weight
         passing = options.passing
         allowed = None if passing is None else np.random.default_rng(1).random(options.rows) < passing
-        ours = asking(rows.searcher, k, allowed)
+        ours = asking(rows.searcher, k, allowed, least)
         times = milliseconds(ours, queries)
         others = queries[:50]
         flat_ms = statistics.median(milliseconds(lambda query: self._flat.search(query[0][None], k), others))
@@ -151,12 +154,14 @@ class Bench:
             "clustering_seconds": round(rows.clustering, 1),
             "ours_ms": round(ours_ms, 4),
             "ours_p99_ms": round(statistics.quantiles(times, n=100)[-1], 4),
-            "looked_at": statistics.median(rows.looked_at(query, k, allowed) for query in queries),
+            "looked_at": statistics.median(rows.looked_at(query, k, allowed, least) for query in queries),
             "faiss_flat_ms": round(flat_ms, 3),
             "matrix_product_ms": round(matrix_ms, 3),
             "ratio_faiss_flat": round(ours_ms / flat_ms, 4),
             "ratio_matrix_product": round(ours_ms / matrix_ms, 4),
-            "identical": all(np.array_equal(ours(query), rows.brute_force(query, k, allowed)) for query in others),
+            "identical": all(
+                np.array_equal(ours(query), rows.brute_force(query, k, allowed, least)) for query in others
+            ),
         }
 
     def against(self, options: Options, fewer: int) -> dict[str, Any]:
@@ -179,9 +184,10 @@ class Bench:
         }
 
     def _draw(self, options: Options) -> None:
-        if options._replace(k=0, passing=None) == self._drawn_for:
+        drawn_for = options._replace(k=0, passing=None, least_weight=0)
+        if drawn_for == self._drawn_for:
             return
-        self._drawn_for = options._replace(k=0, passing=None)
+        self._drawn_for = drawn_for
         rng = np.random.default_rng(0)
         like = rows_of(self._index) if self._index else made_up(rng, options.dimensions, options.classes)
         uniform = options.probabilities == "uniform"
@@ -210,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=kind, default=Options._field_defaults[name])
     parser.add_argument("--probabilities", choices=("real", "uniform"), default="real")
     parser.add_argument("--passing", type=float, help="share of the rows that a filter leaves")
+    parser.add_argument("--least-weight", type=float, default=0, help="what weights are at least, as for distance=auto")
     parser.add_argument("--index", help="URI of an index to draw the rows like; gives dimensions and classes, too")
     parser.add_argument("--against", type=int, metavar="ROWS", help="tell the ratio to a search among so many instead")
     parser.add_argument("--exact", action="store_true", help="compare the --index's own rows with brute force instead")
