@@ -156,6 +156,7 @@ LABELS: Final = pa.schema(  # append-only; of the rows of an image in a collecti
 RANK: Final = "rank"
 NO_MATCH: Final = "no_match"
 RANKED_BY: Final = "ranked_by"
+LEAST_WEIGHT: Final = "least_weight"
 SAME_PICTURE: Final = "same_picture"
 SCORE: Final = "score"
 RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
@@ -175,6 +176,7 @@ RESULTS: Final = pa.schema(  # of jobs.query: one row per query and rank
         pa.field(NO_MATCH, pa.bool_()),  # of the query: nothing is like it; null: the index cannot say so
         pa.field(SAME_PICTURE, pa.string()),  # of near duplicates, a `query.Likeness`; null: not looked at
         pa.field(RANKED_BY, pa.string()),  # of the query: the column that orders its rows
+        pa.field(LEAST_WEIGHT, pa.float64()),  # what both weights are at least
         pa.field(SCORE, pa.float32()),  # probability by what was learned from a collection; null: none was named
         FEATURES.field(REGION).with_nullable(True),  # that was found
         NUMBERED.with_nullable(True),

@@ -26,7 +26,7 @@ TINY = {
     "regions": "--images 12",  # drawn
     "rerun": "--rows 100 --new 24",
     "scenes": "--side 832 --per-class 1 --queries 3",
-    "search": "--rows 2000 --queries 10 --least-weight 0.1",
+    "search": "--rows 2000 --queries 10",
     "serve": "--rows 1000 --requests 5 --seconds 0.5 --images 16 --swap-requests 20 --settle-seconds 0",
     "startup": "--rows 100 --repeats 1",
     "training": "--side 32 --steps 1",

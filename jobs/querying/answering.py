@@ -106,6 +106,7 @@ class AnswerRead:
             columns[schemas.RANK] = range(1, length + 1)
             columns[schemas.NO_MATCH] = [no_match_of(self._rows.served, self._ranking, ranked)] * length
             columns[schemas.RANKED_BY] = [ranked.ranked_by] * length
+            columns[schemas.LEAST_WEIGHT] = [ranked.least_weight] * length
             if self._scorer is not None:
                 columns[schemas.SCORE] = self._rows.scores_of(self._scorer, rows[schemas.IMAGE_ID].to_pylist())
             if self._ranking.near_duplicates:

@@ -81,7 +81,9 @@ def _print(hits: rsir.SearchHits) -> None:
         found = [region] if has_objects else []
         table.add_row(str(hit.rank), hit.image_id, hit.class_name, probability, *(f"{x:.3g}" for x in factors), *found)
     console.print(table)
-    console.print(f"{len(hits)} of {hits.served.images} images, version {hits.served.version}, by {hits.ranked_by}")
+    least = f" with weights of at least {hits.least_weight:g}" if hits.least_weight else ""
+    of = f"{len(hits)} of {hits.served.images} images, version {hits.served.version}"
+    console.print(f"{of}, by {hits.ranked_by}{least}")
 
 
 def _show(hits: rsir.SearchHits) -> None:

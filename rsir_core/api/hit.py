@@ -27,8 +27,9 @@ class Hit:
         probability: of that class, 0 to 1.
         weighted_distance: what the order by distance `weighted` is by (see `SearchHits.ranked_by`).
         distance: Euclidean distance of the features.
-        query_weight: 1 − probability that the query is of this image's class (eq. 6).
-        candidate_weight: 1 − probability that this image is of the query's class (eq. 7).
+        query_weight: 1 − probability that the query is of this image's class (eq. 6), at least
+            `SearchHits.least_weight`.
+        candidate_weight: 1 − probability that this image is of the query's class (eq. 7), at least as much.
         region: the region that was found, in pixels: the key region, or the one around an object.
         region_number: 0: the key region; 1, …: of the image's objects, the most confident first.
         object: the object that it is centred on; None: none was found.

@@ -43,6 +43,11 @@ class SearchHits(Sequence[Hit]):
         return self.ranked.ranked_by
 
     @property
+    def least_weight(self) -> float:
+        """Return what both weights are at least: 0, and more where `auto` weights."""
+        return self.ranked.least_weight
+
+    @property
     def no_match(self) -> bool | None:
         """Tell whether nothing in the index is like the query; None: the index cannot say."""
         return no_match_of(self.served, self.ranking, self.ranked)

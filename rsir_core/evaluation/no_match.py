@@ -1,11 +1,12 @@
 """How often queries of labelled images are told rightly and wrongly that they have no match."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from rsir_core.arrays import Floats, Ints, Mask
+from rsir_core.evaluation.metrics import PAIRS
 from rsir_core.index.no_match import (
     NEIGHBOURS,
     QUERIES,
@@ -17,8 +18,6 @@ from rsir_core.index.no_match import (
     probability_of,
 )
 from rsir_core.search import distance as search
-
-BLOCK: Final = 256  # queries at a time
 
 
 def score_no_match(
@@ -37,7 +36,8 @@ def score_no_match(
         classes: of the classifier.
 
     Returns:
-        `false_match_rate` (the promised rate), `queries`, `threshold` (of the nearest row), and three measured shares:
+        `false_match_rate` (the promised rate), `queries`, `threshold` (of the nearest row), `agreeing_distance` (of the
+        five nearest, see `NoMatchThreshold`), and three measured shares:
         `false_matches`: queries that match although the images of their label were left out;
         `told_wrongly`: queries without a match although images of their label are there;
         `unseen_told`: queries of other labels without a match (None: there are none).
@@ -52,6 +52,7 @@ def score_no_match(
     sample = Sample(feature[asking], class_probabilities[asking])
     measured = NoMatchThreshold.of("", "", nearest_rows(sample, feature[here], class_probabilities[here]), len(here))
     found: dict[str, Any] = {"false_match_rate": RATE, "queries": len(asking), "threshold": measured.distance}
+    found["agreeing_distance"] = measured.agreeing_distance
     if measured.distance is None:
         return found | dict.fromkeys(("false_matches", "told_wrongly", "unseen_told"))
     rejected, rejected_without = _rejected(measured, feature, class_probabilities, names, here)
@@ -68,8 +69,9 @@ def _rejected(
     """Tell which images have no match among the other ones of those here, and among those of other labels: 2 × (n,)."""
     asked = search.classes(class_probabilities)
     rejected, without = np.empty(len(feature), np.bool_), np.empty(len(feature), np.bool_)
-    for start in range(0, len(feature), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(feature)))
+    size = max(1, PAIRS // len(here))
+    for start in range(0, len(feature), size):
+        block = np.arange(start, min(start + size, len(feature)))
         distance = search.distances(feature[block], feature[here])
         probability = probability_of(asked[block], class_probabilities[here])
         distance[block[:, None] == here] = np.inf  # itself

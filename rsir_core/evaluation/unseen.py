@@ -46,20 +46,24 @@ def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str])
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    auto, is_weighted = score_auto(feature, class_probabilities, labels)
+    auto, is_weighted = score_auto(feature, class_probabilities, labels, scores[1])
     result: dict[str, Any] = {"queries": len(is_weighted), "sure": float(is_weighted.mean())}
     for name, found in zip((*DISTANCES, "auto"), (*scores, auto), strict=True):
         result[name] = {"map": found.map, "anmrr": found.anmrr, "precision_at": found.precision_at}
     return result
 
 
-def score_auto(feature: Floats, class_probabilities: Floats, labels: Sequence[str]) -> tuple[Scores, Mask]:
+def score_auto(
+    feature: Floats, class_probabilities: Floats, labels: Sequence[str], plain: Scores
+) -> tuple[Scores, Mask]:
     """Score the order of `auto` for rows that are the whole index, and tell which queries (q,) it weights.
 
-    Raises:
-        LabelError: no two rows share a label.
+    Args:
+        feature: (n, K), by image id.
+        class_probabilities: (n, C).
+        labels: (n,).
+        plain: their scores by the distance alone.
     """
-    plain = score_retrieval(feature, class_probabilities, labels, weighted=False)
     is_weighted = weighted_by_auto(feature, class_probabilities)[plain.queries]
     weighted = score_retrieval(feature, class_probabilities, labels, least_weight=LEAST_WEIGHT)
     return weighted.where(is_weighted, plain), is_weighted

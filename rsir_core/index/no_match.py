@@ -1,4 +1,4 @@
-"""No-match threshold: the distance beyond which the nearest row is no match, with a stated rate of false matches.
+"""No-match threshold: the distance beyond which the nearest row alone is no match, with a stated rate of false matches.
 
 To learn how near an unrelated row can be, a sample of the indexed rows serves as queries, and only rows of other
 classes may answer. The stated rate therefore holds for queries whose class the classifier knows but no row was assigned
@@ -32,9 +32,9 @@ MAX_CHANGED: Final = 0.01  # share of changed rows up to which a threshold is ke
 # class, and 0.83 where all are. See docs/results/accuracy.md.
 FITTING: Final = 0.975
 NEIGHBOURS: Final = 5  # nearest rows whose probabilities decide, here and whether `auto` weights
-AGREEING: Final = 0.98  # share of rows whose nearest rows are near enough, see `agreeing_distance`
-PROBABLE: Final = 0.5  # mean probability of the query's class among its nearest rows, from which they agree
-BLOCK: Final = 4096  # rows at a time: 35 MB for `QUERIES` queries
+AGREEING_SHARE: Final = 0.98  # of the rows, whose nearest rows are near enough, see `agreeing_distance`
+AGREEING_PROBABILITY: Final = 0.5  # mean of the query's class among its nearest rows, from which they agree
+BLOCK: Final = 4096  # rows at a time: 80 MB for `QUERIES` queries
 
 
 class Sample(NamedTuple):
@@ -60,8 +60,8 @@ class NoMatchThreshold(NamedTuple):
         class_agreement: share of the sampled rows whose nearest other row was assigned to the same class; None: an
             earlier version did not measure it.
         agreeing_distance: mean Euclidean distance of a query's `NEIGHBOURS` nearest rows below which it has a match if
-            they are probably of its class; `AGREEING` of the sampled rows are below it. None: an earlier version did
-            not measure it, or there are too few rows.
+            they are probably of its class; `AGREEING_SHARE` of the sampled rows are below it. None: an earlier version
+            did not measure it, or there are too few rows.
     """
 
     bundle: str
@@ -113,10 +113,12 @@ class NoMatchThreshold(NamedTuple):
     def after(self, changed: int) -> Self | None:
         """Keep the threshold for a version with some changed rows; None: measure it again.
 
-        That is so if too many have changed, or an earlier release measured it, which left something out.
+        That is so if too many have changed, or if something was not measured: by an earlier release, or because there
+        were too few rows.
 
         A query's nearest row is a changed one with the probability that any row is. While at most `MAX_CHANGED` of the
-        rows have changed, at most that share of the queries has another nearest row than when it was measured.
+        rows have changed, at most that share of the queries has another nearest row than when it was measured, and at
+        most `NEIGHBOURS` times that share another one among the nearest.
         """
         known = self._replace(changed=self.changed + changed)
         is_whole = None not in (known.class_agreement, known.agreeing_distance)
@@ -141,7 +143,7 @@ class NoMatchThreshold(NamedTuple):
         rejected: Mask = distance[:, 0] >= self.distance
         if self.agreeing_distance is not None and distance.shape[1] == NEIGHBOURS:
             is_near = distance.mean(axis=1) < self.agreeing_distance
-            rejected &= ~(is_near & (probability.mean(axis=1) >= PROBABLE))
+            rejected &= ~(is_near & (probability.mean(axis=1) >= AGREEING_PROBABILITY))
         return rejected
 
 
@@ -168,8 +170,8 @@ class NearestRows(NamedTuple):
 
     @property
     def agreeing_distance(self) -> float | None:
-        """Find the mean distance to its nearest other rows that `AGREEING` of the queries, each a row, are below."""
-        found = float(np.quantile(self.of_any[:, 1:].mean(axis=1), AGREEING, method="higher"))
+        """Find the mean distance to the nearest other rows that `AGREEING_SHARE` of the queries (rows) are below."""
+        found = float(np.quantile(self.of_any[:, 1:].mean(axis=1), AGREEING_SHARE, method="higher"))
         return found if np.isfinite(found) else None
 
     @property

@@ -31,7 +31,6 @@ from rsir_core.retrieval.query import (
     Ranking,
     SearchedRegions,
     average,
-    can_match,
 )
 from rsir_core.retrieval.ranked_rows import rank_rows, take_rows
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
@@ -150,15 +149,11 @@ class PartitionSearch:
             found.append(rank_rows(self._objects, query, ranking, passing, is_averaged))
         rows, distances = zip(*found, strict=True)
         best, nearest = best_rows(rows, ranking.ranked_by, ranking.first), min(distances)
-        neighbours = self._neighbours_of_far(query, nearest, key_allowed) if can_match(ranking) else ()
-        return Ranked(query, best, nearest, ranking.ranked_by, neighbours, ranking.least_weight)
-
-    def _neighbours_of_far(self, query: Descriptor, nearest: float, allowed: Allowed) -> tuple[Neighbour, ...]:
-        """Find the nearest rows before averaging, where `nearest` of them is too far to be a match by itself."""
-        if self.served.no_match is None or nearest == np.inf or not self.served.no_match.is_too_far(nearest):
-            return ()
-        ask = query.first_feature, query.class_probabilities
-        return tuple(_neighbours(self._rows, query, self._rows.search_unaveraged(*ask, NEIGHBOURS, allowed)))
+        neighbours: list[Neighbour] = []
+        if ranking.far_from <= nearest < np.inf:
+            ask = query.first_feature, query.class_probabilities
+            neighbours = _neighbours(self._rows, query, self._rows.search_unaveraged(*ask, NEIGHBOURS, key_allowed))
+        return Ranked(query, best, nearest, ranking.ranked_by, tuple(neighbours), ranking.least_weight)
 
     def _passing_objects(self, wanted: Filter) -> Allowed:
         """Find which objects pass a filter; those of the last one are kept, as all queries of a job have the same."""

@@ -18,8 +18,7 @@ from rsir_core.search.filters import EVERYTHING, Filter
 from rsir_core.search.ranking_options import DistanceName, RankingOptions
 
 SUM_ERROR: Final = 1e-3  # of probabilities, which may have been rounded
-# Mean probability of the query's class among its nearest rows from which `auto` weights.
-PROBABLE: Final = 0.8
+WEIGHTED_FROM: Final = 0.8  # mean probability of the query's class among its nearest rows from which `auto` weights
 # What weights are at least where `auto` weights, so that probabilities above 0.9 count alike. A class that was not
 # trained on is often taken for one other with conviction, and the most confident rows of that would come first.
 LEAST_WEIGHT: Final = 0.1
@@ -113,6 +112,9 @@ class Ranking:
     least_weight: float = 0  # what each of the two weights is at least
     of_object: bool = False  # whether the query is an object's region, in place of a key region
     regions: SearchedRegions = "key"
+    # Distance of the nearest row from which the nearest ones are returned, as they decide whether there is a match. The
+    # ranking carries it because searchers may have loaded a version before its threshold was stored.
+    far_from: float = np.inf
 
     @classmethod
     def of(cls, options: RankingOptions, served: ServedVersion, offset: int = 0, drawn: DrawnBox | None = None) -> Self:
@@ -130,11 +132,15 @@ class Ranking:
         regions: SearchedRegions = "all" if of_object else "key"
         if options.regions != "auto":
             regions = options.regions
-        return cls(
+        ranking = cls(
             options.k, offset, Filter.of(options), options.near_duplicates, distance, options.max_distance,
             of_object=of_object,
             regions="key" if options.near_duplicates else regions,  # copies are of whole images
         )  # fmt: skip
+        known = served.no_match
+        if known is None or known.distance is None or not ranking.can_match:
+            return ranking
+        return replace(ranking, far_from=known.distance)
 
     @property
     def first(self) -> int:
@@ -145,6 +151,11 @@ class Ranking:
     def is_light(self) -> bool:
         """Tell whether a ranking may share a call with others: few rows, and no filter, which reads whole columns."""
         return self.first <= LIGHT_ROWS and self.filter == EVERYTHING
+
+    @property
+    def can_match(self) -> bool:
+        """Tell whether a query may be said to have no match: the threshold is of key regions, and not of copies."""
+        return not (self.near_duplicates or self.of_object or self.regions != "key")
 
     @property
     def is_open(self) -> bool:
@@ -160,7 +171,7 @@ class Ranking:
             neighbours: the nearest of all rows, in any order.
         """
         nearest = sorted(neighbours)[:NEIGHBOURS]
-        is_probable = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= PROBABLE
+        is_probable = bool(nearest) and fmean(neighbour.probability for neighbour in nearest) >= WEIGHTED_FROM
         if not is_probable:
             return replace(self, distance="plain")
         return replace(self, distance="weighted", least_weight=LEAST_WEIGHT)
@@ -178,7 +189,7 @@ class Ranked(NamedTuple):
     rows: pa.Table  # of schema `ranked_rows.RANKED`, best first
     nearest: float  # smallest Euclidean distance, before averaging, among rows that could be ranked; infinite: none
     ranked_by: RankedBy
-    neighbours: tuple[Neighbour, ...] = ()  # nearest of the same rows, where `nearest` is too far to be a match
+    neighbours: tuple[Neighbour, ...] = ()  # nearest of the same rows, where `nearest` is as far as `Ranking.far_from`
     least_weight: float = 0  # what each of the two weights is at least
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -207,11 +218,6 @@ def average(query: Descriptor, near: Iterable[NearRow], count: int) -> Descripto
     return replace(query, feature=feature, unaveraged=query.feature, needs_average=False)
 
 
-def can_match(ranking: Ranking) -> bool:
-    """Tell whether a query may be said to have no match: the threshold is of key regions, and not of copies."""
-    return not (ranking.near_duplicates or ranking.of_object or ranking.regions != "key")
-
-
 def no_match_of(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bool | None:
     """Tell whether a query has no match, by its nearest rows.
 
@@ -219,9 +225,10 @@ def no_match_of(served: ServedVersion, ranking: Ranking, ranked: Ranked) -> bool
     or among.
     """
     known = served.no_match
-    if known is None or known.distance is None or ranked.nearest == np.inf or not can_match(ranking):
+    if known is None or known.distance is None or ranked.nearest == np.inf or not ranking.can_match:
         return None
     if not known.is_too_far(ranked.nearest):
         return False
-    distance, _, probability = zip(*ranked.neighbours, strict=True)
+    near = ranked.neighbours or (Neighbour(ranked.nearest, "", 0),)  # none: the threshold was not known when it began
+    distance, _, probability = zip(*near, strict=True)
     return bool(known.rejects(np.array([distance]), np.array([probability], np.float32))[0])

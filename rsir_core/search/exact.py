@@ -21,8 +21,8 @@ class Hits:
     rows: Ints  # positions
     weighted_distance: Doubles
     distance: Doubles
-    query_weight: Doubles  # equation 6
-    candidate_weight: Doubles  # equation 7
+    query_weight: Doubles  # equation 6, or the least weight
+    candidate_weight: Doubles  # equation 7, or the least weight
 
     def first(self, k: int) -> Self:
         """Keep the k best."""
@@ -103,9 +103,11 @@ class Searcher:
                 count alike.
 
         Raises:
-            ValueError: k below 1, or arrays that do not fit the rows or are not finite.
+            ValueError: k below 1, a least weight of 1, or arrays that do not fit the rows or are not finite.
         """
         self._check(feature, class_probabilities, k, allowed)
+        if not 0 <= least_weight < 1:
+            raise ValueError(f"the least weight is {least_weight}; it must be at least 0 and below 1")
         complement, query_class = complements(class_probabilities[None]), classes(class_probabilities[None])
         least = 1 if euclidean else least_weight
         found, _ = candidates(self._tree, (feature, complement[0], int(query_class[0])), k, allowed, least)

@@ -80,8 +80,8 @@ def candidates(
             weighted distances and weights that are returned are those of 0.
 
     Returns:
-        Positions, weighted distances, distances, and weights by equations 6 and 7, in ranked order; and the number of
-        rows whose features were read.
+        Positions, weighted distances, distances, and weights by equations 6 and 7, none below `least`, in ranked order;
+        and the number of rows whose features were read.
     """
     if allowed is not None and not allowed.any():
         none = np.empty(0)

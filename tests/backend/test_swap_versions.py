@@ -8,25 +8,32 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import not_
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from rsir_core import schemas
 from rsir_core.backend import versions as versions_room
-from rsir_core.backend.protocol import DescribeRequest, ResolveRequest
+from rsir_core.backend.protocol import DescribeRequest, RankRequest, ResolveRequest
 from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.version_cache import VersionCache
 from rsir_core.errors import QueryError, TableError
+from rsir_core.index import no_match
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import put_no_match_threshold
-from rsir_core.retrieval.query import ImageName
+from rsir_core.retrieval.query import Descriptor, ImageName, Ranking, no_match_of
+from rsir_core.search.ranking_options import RankingOptions
 from tests.support.serving import ONE, LocalBackend, copy_of, local_app, publish, publish_by_other_pca, serving
 from tests.support.writing import writer_of
 
 pytestmark = pytest.mark.slow
+
+QUERY = RankingOptions(k=3)
+AGREEING = 0.2  # as these models are never sure
 
 # Caches
 
@@ -148,6 +155,39 @@ def test_thresholds_that_are_stored_after_their_version_are_taken(changing: Inde
         assert backend.versions.newest.no_match == before._replace(distance=0.25)
         async with backend.versions.lend(None) as served:
             assert served.no_match == backend.versions.newest.no_match
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_far_query_is_judged_by_a_threshold_that_was_stored_after_its_version(
+    changing: Index, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The searchers have loaded the version with that of the version before."""
+    monkeypatch.setattr(no_match, "AGREEING_PROBABILITY", AGREEING)
+
+    async def check() -> None:
+        backend = LocalBackend(changing.uri, parts)
+        version = fewer(changing)
+        await backend.versions.refresh()
+        known, rows = backend.versions.newest.no_match, changing.features(version)
+        feature, p = (schemas.to_matrix(rows[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
+        assert known is not None and known.agreeing_distance is None
+        put_no_match_threshold(writer_of(changing), version, known._replace(distance=1e-3, agreeing_distance=5.0))
+        await backend.versions.refresh()
+        verdicts = set()
+        for away in (0.01, 9.0):
+            for i, row in enumerate(feature):
+                far = Descriptor(None, None, (row + away).astype(np.float32), p[i])
+                async with backend.versions.lend(None) as served:
+                    ranking = Ranking.of(QUERY, served)
+                    ranked = await backend.router.rank(RankRequest(served.version, far, ranking))
+                    distance = np.linalg.norm(feature.astype(float) - far.feature, axis=1)
+                    near = distance.argsort()[:5]
+                    is_match = distance[near].mean() < 5 and p[near, p[i].argmax()].mean() >= AGREEING
+                    assert no_match_of(served, ranking, ranked) is not_(distance.min() < 1e-3 or is_match)
+                    verdicts.add(is_match)
+        assert len(verdicts) == 2  # else the test could not fail
 
     asyncio.run(check())
 

@@ -56,7 +56,7 @@ def reduced(embedding: Floats) -> Floats:
 def scored(feature: Floats, p: Floats, labels: Sequence[str]) -> dict[str, list[float]]:
     """Precision at each of AT and mAP, in percent, by each distance."""
     scores = {name: score_retrieval(feature, p, labels, name == "weighted") for name in ("plain", "weighted")}
-    scores["auto"], _ = score_auto(feature, p, labels)
+    scores["auto"], _ = score_auto(feature, p, labels, scores["plain"])
     return {
         name: [round(100 * x, 2) for x in (*(found.precision_at[k] for k in AT), found.map)]
         for name, found in scores.items()

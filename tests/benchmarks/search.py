@@ -57,11 +57,12 @@ class Rows:
         asked = query[0], complements(query[1][None])[0], int(query[1].argmax())
         return candidates(self._tree, asked, k, allowed, least_weight)[1]
 
-    def matrix_product(self, query: Query, k: int) -> npt.NDArray[np.int64]:
+    def matrix_product(self, query: Query, k: int, least_weight: float) -> npt.NDArray[np.int64]:
         """The best rows by what a NumPy user would write, in no order."""
         f, p = query
         near = np.sqrt(np.maximum(self.squares - 2 * (self.feature @ f) + f @ f, 0))
-        weighted = near * self.complement[p.argmax()] * complements(p[None])[0][self.of_class]
+        weights = self.complement[p.argmax()], complements(p[None])[0][self.of_class]
+        weighted = near * np.maximum(weights[0], least_weight) * np.maximum(weights[1], least_weight)
         return np.argpartition(weighted, min(k, len(weighted)) - 1)[:k]
 
     def brute_force(
@@ -144,7 +145,7 @@ class Bench:
         times = milliseconds(ours, queries)
         others = queries[:50]
         flat_ms = statistics.median(milliseconds(lambda query: self._flat.search(query[0][None], k), others))
-        matrix_ms = statistics.median(milliseconds(lambda query: rows.matrix_product(query, k), others))
+        matrix_ms = statistics.median(milliseconds(lambda query: rows.matrix_product(query, k, least), others))
         times += milliseconds(ours, queries)  # before and after: the machine may not be as busy all the time
         ours_ms = statistics.median(times)
         return {
@@ -228,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--grid is over made-up rows; leave --index out")
     if is_exact and not index:
         parser.error("--exact is of an index's own rows; give --index")
+    if given["least_weight"] and (is_exact or is_grid or fewer is not None):
+        parser.error("--least-weight is of a single measurement; leave --exact, --grid and --against out")
     faiss.omp_set_num_threads(1)
     bench, options = Bench(index), Options(**given)
     if not is_grid:

@@ -19,7 +19,9 @@ from tests.support.bodies import FORM, JSON, Body, bodies, bombs, form, pictures
 from tests.support.serving import local_app, serving
 
 COUNT = 5000
-ANSWER = {"version", "ranked_by", "no_match", "false_match_rate", "false_rejection_rate", "query", "results"}
+ANSWER = {
+    "version", "ranked_by", "least_weight", "no_match", "false_match_rate", "false_rejection_rate", "query", "results",
+}  # fmt: skip
 REFUSED = {404, 413, 415, 422}
 GROWTH = 40 * 1024**2  # bytes, of which half is one picture of the limit's size as the models hold it
 

@@ -88,7 +88,8 @@ def scores(value: float, queries: int = 6) -> dict[str, Any]:
 def some_findings(folder: Path, labels: list[str]) -> dict[str, Any]:
     ends = {"first": f"{labels[0]}.png", "second": f"{labels[1]}.png", "first_split": "train", "second_split": "test"}
     uris = {"first_uri": str(folder / "0.png"), "second_uri": str(folder / "1.png")}
-    told = {"threshold": 0.1, "unseen_told": 0.75, "told_wrongly": 0.0625, "false_matches": 0.125}
+    told = {"unseen_told": 0.75, "told_wrongly": 0.0625, "false_matches": 0.125}
+    limits = {"threshold": 0.1, "agreeing_distance": 0.2}
     return {
         "duplicates": {
             "images": 9, "compared": 2, "unread": 0, "groups": 1, "identical": 1, "re_encoded": 0, "train_test": 1,
@@ -97,7 +98,7 @@ def some_findings(folder: Path, labels: list[str]) -> dict[str, Any]:
         "unseen": {
             "labels": labels[:1], "unseen": scores(0.5), "known": scores(0.875),
         },
-        "no_match": {"false_match_rate": 0.01, "queries": 99, **told},
+        "no_match": {"false_match_rate": 0.01, "queries": 99, **limits, **told},
         "calibration": {
             "temperature": 0.5, "images": 9, "accuracy": 0.75, "confidence": 0.8, "ece": 0.05, "ece_uncalibrated": 0.2,
         },
@@ -226,6 +227,7 @@ def test_findings_are_figures_with_captions(merced: tuple[Evaluation, str]) -> N
             "points of mAP gained by auto": "+0.00",
             "queries that auto weights: the nearest rows are probably of their class": "25.0 %",
             "threshold: unweighted distance of the nearest image": "0.10",
+            "mean unweighted distance of its five nearest images": "0.20",
             "queries without a match that find one: as stated": "1.0 %",
             "the same, with each class left out in turn": "12.5 %",
             "queries with a match that are reported to have none": "6.2 %",
@@ -258,6 +260,7 @@ def test_the_best_figures_are_those_of_the_tables(merced: tuple[Evaluation, str]
         ({"duplicates": {"unread": 3}}, "images that could not be compared", "3"),
         ({"no_match": {"threshold": None}}, "threshold", "none: 99"),
         ({"no_match": {"unseen_told": None}}, "queries of classes never seen", "–"),
+        ({"no_match": {"agreeing_distance": None}}, "mean unweighted distance of its five", "–"),
     ],
 )
 def test_figures_are_those_that_were_found(tmp_path: Path, change: dict[str, Any], caption: str, figure: str) -> None:

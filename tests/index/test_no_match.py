@@ -129,11 +129,11 @@ def test_nearly_all_rows_are_nearer_to_their_nearest_than_the_agreeing_distance(
 
 
 def test_a_threshold_of_an_earlier_version_is_read() -> None:
-    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25, 3, 0.1, 0.97)
+    known = NoMatchThreshold("b", "p", 1000, 2100, 0.01, 0.25, 3, 0.1, 0.97, 0.4)
     stored = json.loads(known.to_json())
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known
-    for name in ("false_rejection_rate", "class_agreement", "changed"):
+    for name in ("false_rejection_rate", "class_agreement", "agreeing_distance", "changed"):
         del stored[name]
     assert NoMatchThreshold.from_json(json.dumps(stored).encode()) == known._replace(
-        changed=0, false_rejection_rate=None, class_agreement=None
+        changed=0, false_rejection_rate=None, class_agreement=None, agreeing_distance=None
     )

@@ -20,6 +20,8 @@ from rsir_core import schemas
 from rsir_core.arrays import Doubles
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import get_no_match_threshold
+from rsir_core.retrieval.partition_search import PartitionSearch
+from rsir_core.retrieval.query import Ranking
 from tests.support.serving import local_app, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -140,7 +142,10 @@ def test_queries_are_averaged_as_rows_are_and_copies_find_themselves(folder: Pat
     hits = found.search(other, k=N)
     assert [hit.image_id for hit in hits] == by_distance(index, query)[0]
     assert hits.query.feature == pytest.approx(query, abs=1e-6)
-    assert hits.ranked.nearest == pytest.approx(by_distance(index, raw, schemas.UNAVERAGED)[1][0], abs=1e-6)
+    apart = by_distance(index, raw, schemas.UNAVERAGED)[1]
+    assert hits.ranked.nearest == pytest.approx(apart[0], abs=1e-6)
+    ranked = PartitionSearch(hits.served).rank(hits.query, Ranking(N, far_from=0), None)
+    assert [near.distance for near in ranked.neighbours] == pytest.approx(apart[:5], abs=1e-6)
     again = found.search(hits.query, k=N)  # it is not averaged twice
     assert [hit.image_id for hit in again] == [hit.image_id for hit in hits]
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import tempfile
 from itertools import chain
+from operator import not_
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,7 +195,7 @@ def test_auto_weights_where_the_five_nearest_others_are_probably_of_the_querys_c
     index: Index, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
-    monkeypatch.setattr(query, "PROBABLE", PROBABLE)
+    monkeypatch.setattr(query, "WEIGHTED_FROM", PROBABLE)
     found = [PartitionSearch(served, part, parts) for part in range(parts)]
     table = index.features()
     feature, p = (schemas.to_matrix(table[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
@@ -233,7 +234,7 @@ class InProcess:
 @pytest.mark.slow
 def test_searchers_of_shares_settle_the_order_together(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     served = ServedVersion(index.uri, index.version(), sum(SIZES), "1", "1", NAMES, K, has_detector=False, tau=0.9)
-    monkeypatch.setattr(query, "PROBABLE", PROBABLE)
+    monkeypatch.setattr(query, "WEIGHTED_FROM", PROBABLE)
     whole, *shares = (PartitionSearch(served, part, parts) for part, parts in ((0, 1), (0, 3), (1, 3), (2, 3)))
     nobody: Any = SimpleNamespace(describe=None)  # what is asked with is described
     router = Router(nobody, [InProcess(share) for share in shares])
@@ -271,7 +272,7 @@ def test_no_match_is_told_by_the_nearest_rows_of_all_shares_that_pass_the_filter
     told = set()
     for wanted in (EVERYTHING, Filter(classes=("river",))):
         passes = np.isin(table[schemas.CLASS].to_pylist(), wanted.classes or NAMES)
-        ranking = Ranking(3, filter=wanted, distance=distance)
+        ranking = Ranking(3, filter=wanted, distance=distance, far_from=0.9)
         for parts in (1, 3):
             searches = [PartitionSearch(served, part, parts) for part in range(parts)]
             for one in asked:
@@ -279,7 +280,7 @@ def test_no_match_is_told_by_the_nearest_rows_of_all_shares_that_pass_the_filter
                 far = np.linalg.norm(feature[passes].astype(float) - one.feature, axis=1)
                 near = far.argsort()[:5]
                 together = far[near].mean() < 1.5 and p[passes][near, one.class_probabilities.argmax()].mean() >= 0.5
-                assert no_match_of(served, ranking, ranked) is not bool(far.min() < 0.9 or together)
+                assert no_match_of(served, ranking, ranked) is not_(far.min() < 0.9 or together)
                 told.add((bool(far.min() < 0.9), bool(together)))
     assert told == {(True, True), (True, False), (False, True), (False, False)}  # else the test could not fail
 

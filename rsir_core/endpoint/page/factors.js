@@ -32,7 +32,7 @@ export function factorBar(result, { scale, rankedBy }) {
   return element;
 }
 
-/** How probable a class is, by its weight; weights have a least value, beyond which probabilities count alike. */
+/** How probable a class is, by its weight; a weight that is the least one says no more than "at least". */
 const sure = (weight, least) => `${weight <= least ? "at least " : ""}${percent(1 - weight)} sure`;
 
 /** The factors in words, as elements. */

@@ -23,7 +23,7 @@ export const blank = (index) => ({
   polygon: null,  // corners, [lon, lat] each
   copies: false,
   regions: "auto",  // of the images that are searched: see REGIONS
-  order: "auto",  // `distance` of the API: weights where the query's class is sure, as they harm unknown classes
+  order: "auto",  // `distance` of the API: weights where the query's class is probable, as they harm unknown classes
   version: null,  // the newest; once it is answered, the one that answered
 });
 
