@@ -9,22 +9,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
 from jobs.command import Summary
 from jobs.pipeline.resources import is_on_cluster
 from jobs.training.options import FinetuneClassifierConfig
+from jobs.training.readable_images import readable
 from rsir_core.archive.labels import LabelledImage, label_images, split_images, split_to_csv
 from rsir_core.archive.listing import list_images
 from rsir_core.errors import ConfigError, ImageError, LabelError, WeightsError
 from rsir_core.extras import require
-from rsir_core.imagery.reading import Reading, pictures_of
+from rsir_core.imagery.reading import Reading
 from rsir_core.models import bundle
 from rsir_core.models.backbones import input_side
 from rsir_core.models.calibration import hold_out
@@ -42,55 +40,8 @@ log = logging.getLogger("jobs.finetune_classifier")
 HUGE_PAGES: Final = {"THP_MEM_ALLOC_ENABLE": "1"}
 RUN: Final = "classifier-"  # and what of its settings has an effect
 # On what one training learns: a run is resumed whatever they say.
-WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds", "trainings")
+WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds", "trainings", "students")
 SEEDS_APART: Final = 1000  # of trainings whose weights are averaged
-
-
-def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
-    """Check files: columns `uri`, `refused` (by its store) and `message` (null: it can be read) for column `uri`."""
-    # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
-    found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": []}
-    for read in pictures_of(found["uri"], reading):
-        error = read if isinstance(read, ImageError) else None
-        found["message"].append(error and str(error))
-        found["refused"].append(error is not None and error.is_refused)
-    return found
-
-
-def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> list[LabelledImage]:
-    """Keep the images that can be read, and name the others on the log.
-
-    Args:
-        images: to read.
-        reading: how.
-        on_cluster: read them by tasks of the cluster that this process is connected to.
-
-    Raises:
-        LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
-            another training.
-    """
-    uris = np.array([image.uri for image in images], object)
-    if on_cluster:
-        import ray.data  # noqa: PLC0415 -- not needed in this process alone
-
-        files = ray.data.from_items([{"uri": uri} for uri in uris])
-        found = files.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
-    else:
-        columns = why_unreadable({"uri": uris}, reading)
-        found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
-    if refused := [row["message"] for row in found if row["refused"]]:
-        raise LabelError(
-            f"{len(refused)} training images are refused by their store, for example: {refused[0]}; "
-            "check credentials and network, then run this again"
-        )
-    for message in messages.values():
-        log.warning("left out: %s", message)
-    if len(messages) == len(images):
-        raise LabelError(
-            f"none of the {len(images)} training images can be read, for example: {message}; check the archive"
-        )
-    return [image for image in images if image.uri not in messages]
 
 
 def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> None:
@@ -150,6 +101,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
         "epochs": plan.epochs,
         "epochs_chosen": _why(config, plan),
         "trainings": config.trainings,
+        "students": config.students,
         "image_size": side,
         **done.metrics,
         **calibration,
@@ -183,10 +135,14 @@ def _device(config: FinetuneClassifierConfig) -> str:
     return "cuda" if config.num_gpus and torch.cuda.is_available() else "cpu"
 
 
-def run_name(payload: Mapping[str, Any], etags: Sequence[str], start: State | None) -> str:
+def run_name(
+    payload: Mapping[str, Any], etags: Sequence[str], start: State | None, teacher: State | None = None
+) -> str:
     """Name a training by all that would make it another one, so that a killed one is continued by the same only."""
     content = hashlib.sha256(json.dumps([payload, etags], sort_keys=True, default=str).encode())
     content.update(save(dict(start or {})))
+    if teacher is not None:
+        content.update(save(dict(teacher)))
     return f"{RUN}{content.hexdigest()[:12]}"
 
 
@@ -247,14 +203,17 @@ def _plan(
 
 
 def _train_all(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
-    """Run or continue all trainings of a plan, and average what they have learned."""
-    done = []
-    for number in range(config.trainings):
-        if config.trainings > 1:
-            log.info("training %d of %d", number + 1, config.trainings)
-        one = replace(plan, seed=plan.seed + number * SEEDS_APART)
+    """Run or continue all trainings of a plan; average what they have learned, or else what their students have."""
+    done: list[Trained] = []
+    count = config.trainings + config.students
+    for number in range(count):
+        is_student = number >= config.trainings
+        if count > 1:
+            log.info("training %d of %d%s", number + 1, count, ", taught by the first" if is_student else "")
+        teacher = average(done[: config.trainings]).weights if is_student else None
+        one = replace(plan, seed=plan.seed + number * SEEDS_APART, teacher=teacher)
         done.append(_train(config, one, etags, on_cluster))
-    return average(done)
+    return average(done[config.trainings :] or done)
 
 
 def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
@@ -267,7 +226,7 @@ def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str
     effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
     settings, images = asdict(plan.classifier), list(plan.images)
     payload = {"config": effective, "seed": plan.seed, "classifier": settings, "images": images}
-    name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start)
+    name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start, plan.teacher)
     folder = f"{_runs(config.models)}/{name}"
     try:
         if on_cluster:

@@ -64,6 +64,12 @@ class FinetuneClassifierConfig(RayJobConfig):
         1,
         ge=1,
     )
+    students: int = option(
+        "further trainings from the same start, which learn from the average of the first ones as well as from the "
+        "labels (distillation), and whose weights are averaged in turn; each takes 1.3 times as long",
+        0,
+        ge=0,
+    )
     batch_size: int = option("images per step and worker", 32, ge=1)
     learning_rate: FiniteFloat = option("peak, for AdamW", 1e-3, gt=0)
     image_size: int | None = option(
@@ -93,11 +99,12 @@ class FinetuneClassifierConfig(RayJobConfig):
 
     @model_validator(mode="after")
     def _check_trainings(self) -> Self:
-        if self.trainings > 1 and self.weights == RANDOM:
-            raise ValueError(
-                f"--trainings {self.trainings} with --weights {RANDOM}: the mean of weights that began at random means "
-                "nothing; leave one of them out"
-            )
+        for name in ("trainings", "students"):
+            if (count := getattr(self, name)) > 1 and self.weights == RANDOM:
+                raise ValueError(
+                    f"--{name} {count} with --weights {RANDOM}: the mean of weights that began at random means "
+                    "nothing; leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from rsir_core.archive.labels import LabelledImage
@@ -23,6 +22,7 @@ from rsir_core.models.classifier import State, build_classifier, to_input
 from rsir_core.models.depthwise import fast_depthwise
 from rsir_core.models.precision import trains_in_bfloat16
 from rsir_core.models.settings import ClassifierSettings
+from rsir_core.training.distillation import Teacher, loss_of
 from rsir_core.training.recipe import Recipe
 from rsir_core.training.worker import Worker
 
@@ -48,6 +48,8 @@ class Plan:
         threads: of each worker.
         workers: that share each epoch.
         readers: processes that read images for each worker; 0: it reads them itself, which is fast enough for a CPU.
+        teacher: tensors of a trained classifier of the same settings, which the training also learns from; None: of
+            the labels alone.
     """
 
     images: Sequence[LabelledImage]
@@ -63,6 +65,7 @@ class Plan:
     threads: int
     workers: int
     readers: int
+    teacher: State | None = None
 
 
 class Trained(NamedTuple):
@@ -178,6 +181,8 @@ def train(plan: Plan, worker: Worker) -> None:
         model.backbone.load_state_dict(plan.start)
     steps = plan.epochs * len(loader)
     training = Training.begin(worker.wrap(model.to(memory_format=torch.channels_last)), plan.learning_rate, steps)
+    views = TrainingViews(plan.classifier, plan.tau, plan.recipe)
+    teacher = None if plan.teacher is None else Teacher(plan.classifier, plan.teacher, worker.device)
     first = training.restore(worker.newest())
     began = time.monotonic()
     for epoch in range(first, plan.epochs):
@@ -185,7 +190,7 @@ def train(plan: Plan, worker: Worker) -> None:
         torch.manual_seed(seed + worker.rank * 10**9)  # each worker turns its images in its own way
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
-        loss, accuracy = _train_epoch(training, loader, TrainingViews(plan.classifier, plan.tau, plan.recipe), worker)
+        loss, accuracy = _train_epoch(training, loader, views, teacher, worker.device)
         left = (time.monotonic() - began) / (epoch + 1 - first) * (plan.epochs - epoch - 1)
         if worker.rank == 0:
             words = "epoch %d/%d  loss %.3f  train accuracy %.3f  %.0f s left"
@@ -228,10 +233,12 @@ class TrainingViews:
         return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
 
 
-def _train_epoch(training: Training, loader: Any, views: TrainingViews, worker: Worker) -> tuple[float, float]:
+def _train_epoch(
+    training: Training, loader: Any, views: TrainingViews, teacher: Teacher | None, device: torch.device
+) -> tuple[float, float]:
     """Train for one epoch; returns mean loss and accuracy."""
     training.model.train()
-    device, count = worker.device, 0
+    count = 0
     losses, right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))  # asked for at the end only
     for samples in loader:
         for sample in samples:
@@ -241,7 +248,8 @@ def _train_epoch(training: Training, loader: Any, views: TrainingViews, worker: 
         y = torch.tensor([label for _, label in samples], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
             _, logits = training.model(x)
-        loss = functional.cross_entropy(logits.float(), y, label_smoothing=views.recipe.smoothing)
+        taught = None if teacher is None else teacher.probabilities(x)
+        loss = loss_of(logits.float(), y, views.recipe.smoothing, taught)
         training.step(loss)
         losses += loss.detach().double() * len(y)
         right += (logits.argmax(1) == y).sum()

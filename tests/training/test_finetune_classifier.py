@@ -22,15 +22,17 @@ from jobs.evaluating.options import EvaluateConfig
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from jobs.training.distributed import train_worker
-from jobs.training.finetune_classifier import finetune, readable, run_name
+from jobs.training.finetune_classifier import finetune, run_name
 from jobs.training.options import FinetuneClassifierConfig
+from jobs.training.readable_images import readable
 from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
 from rsir_core.models import bundle
-from rsir_core.training.classifier import Pictures, trained
+from rsir_core.training.classifier import Pictures, Plan, average, train, trained
+from rsir_core.training.worker import LocalWorker
 from tests.indexing.test_index import draw
 from tests.support import forks
 from tests.support.models import write_bundle
@@ -300,6 +302,39 @@ def test_the_weights_of_several_trainings_are_averaged(
     assert sum("epoch 1/1" in message for message in caplog.messages) == 1  # two are done already
     with pytest.raises(ConfigError):
         replaced(config, trainings=2)  # which begins at random
+
+
+@pytest.mark.slow
+def test_students_learn_from_the_average_of_the_trainings(
+    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
+    lite = replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
+    plans: list[Plan] = []
+
+    def remembered(plan: Plan, worker: LocalWorker) -> None:
+        plans.append(plan)
+        train(plan, worker)
+
+    monkeypatch.setattr("jobs.training.finetune_classifier.train", remembered)
+    summary = finetune(replaced(lite, trainings=2, students=2))
+    assert (summary["trainings"], summary["students"]) == (2, 2)
+    runs = {file: trained(file.read_bytes()) for file in Path(config.models).glob("training/*/epoch-*.pt")}
+    *teachers, one, other = sorted(runs, key=lambda file: file.stat().st_mtime_ns)
+    taught = average([runs[file] for file in teachers]).weights
+    assert [plan.teacher is None for plan in plans] == [True, True, False, False]
+    for plan in plans[2:]:
+        assert plan.teacher is not None and all(torch.equal(plan.teacher[name], taught[name]) for name in taught)
+    assert len({plan.seed for plan in plans}) == 4
+    state = bundle.load_bundle(config.models).classifier_state
+    expected = (runs[one].weights["head.weight"] + runs[other].weights["head.weight"]) / 2
+    torch.testing.assert_close(state["head.weight"], expected)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        finetune(replaced(lite, trainings=2, students=3))
+    assert sum("epoch 1/1" in message for message in caplog.messages) == 1  # four are done already
+    with pytest.raises(ConfigError):
+        replaced(config, students=2)  # which begin at random
 
 
 @pytest.mark.slow
