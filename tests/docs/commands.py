@@ -9,9 +9,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(sh|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(python -m (?:jobs|tests)\.[^`]+)`")
-# No command is found, so each one ends here: its words go to file descriptor 9, with a line break after each command.
+# No command is found, so each one ends here: its words go to file descriptor 9, and a record separator after them.
+# One printf without a line break is one write, so that those of two commands that run at the same time do not mix.
 RECORDER = """
-command_not_found_handle() { printf '%s\\0' "$@" >&9; printf '\\n\\0' >&9; }
+command_not_found_handle() { printf '%s\\0' "$@" $'\\x1e' >&9; }
 source() { command_not_found_handle source "$@"; }
 cd() { command_not_found_handle cd "$@"; }
 PATH=/none
@@ -50,4 +51,4 @@ def commands_in(text: str, folder: Path) -> list[list[str]]:
             ["bash", "-c", script], cwd=folder, pass_fds=[out.fileno()], capture_output=True, text=True, check=False
         )
     assert not done.stderr, f"{done.stderr}\nin\n{text}"
-    return [words.split("\0")[:-1] for words in record.read_text("utf-8").split("\n\0") if words]
+    return [words.split("\0")[:-1] for words in record.read_text("utf-8").split("\x1e\0") if words]
