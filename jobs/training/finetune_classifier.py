@@ -204,16 +204,17 @@ def _plan(
 
 def _train_all(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
     """Run or continue all trainings of a plan; average what they have learned, or else what their students have."""
-    done: list[Trained] = []
     count = config.trainings + config.students
-    for number in range(count):
-        is_student = number >= config.trainings
+
+    def train_one(number: int, teacher: State | None) -> Trained:
         if count > 1:
-            log.info("training %d of %d%s", number + 1, count, ", taught by the first" if is_student else "")
-        teacher = average(done[: config.trainings]).weights if is_student else None
+            log.info("training %d of %d%s", number + 1, count, "" if teacher is None else ", taught by the first")
         one = replace(plan, seed=plan.seed + number * SEEDS_APART, teacher=teacher)
-        done.append(_train(config, one, etags, on_cluster))
-    return average(done[config.trainings :] or done)
+        return _train(config, one, etags, on_cluster)
+
+    mean = average([train_one(number, None) for number in range(config.trainings)])
+    students = [train_one(number, mean.weights) for number in range(config.trainings, count)]
+    return average(students) if students else mean
 
 
 def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:

@@ -56,10 +56,10 @@ def placed(index: str, tmp_path_factory: pytest.TempPathFactory) -> rsir.SearchI
 # Search
 
 
-def as_answered(hits: rsir.SearchHits, answer: dict[str, Any]) -> None:
+def check_answered(hits: rsir.SearchHits, answer: dict[str, Any]) -> None:
     """Compare hits with the endpoint's answer to the same question."""
-    assert (hits.class_name, hits.ranked_by, hits.no_match) == (
-        answer["query"]["class"], answer["ranked_by"], answer["no_match"],
+    assert (hits.class_name, hits.ranked_by, hits.least_weight, hits.no_match) == (
+        answer["query"]["class"], answer["ranked_by"], answer["least_weight"], answer["no_match"],
     )  # fmt: skip
     assert [(h.rank, h.image_id, h.uri, h.class_name) for h in hits] == [
         (r["rank"], r["image_id"], r["uri"], r["class"]) for r in answer["results"]
@@ -79,9 +79,9 @@ def test_every_form_of_an_image_is_answered_as_an_upload_of_it(
     Image.fromarray(pixels).save(file)
     answer = upload(client, file.read_bytes(), k=7).json()
     for query in (file, str(file), f"file://{file}", file.read_bytes(), Image.fromarray(pixels), pixels):
-        as_answered(opened.search(query, k=7), answer)
+        check_answered(opened.search(query, k=7), answer)
     (descriptor,) = opened.describe(pixels)
-    as_answered(opened.search(descriptor, k=7), answer)
+    check_answered(opened.search(descriptor, k=7), answer)
 
 
 def test_an_indexed_image_is_found_by_id_uri_file_and_hit(
@@ -94,7 +94,7 @@ def test_an_indexed_image_is_found_by_id_uri_file_and_hit(
     copy = shutil.copy(row["uri"], tmp_path / "other.jpg")
     monkeypatch.chdir(Path(row["uri"]).parents[1])
     for query in (ONE, row["uri"], hits[0], copy, Path(row["uri"]).read_bytes()):
-        as_answered(opened.search(query, k=4), answer)
+        check_answered(opened.search(query, k=4), answer)
 
 
 def test_a_file_goes_before_an_image_id_of_the_same_name(
@@ -111,7 +111,7 @@ def test_a_box_is_described_or_centres_the_key_region(
     opened: rsir.SearchIndex, client: httpx.Client, stored: Rows
 ) -> None:
     box = [0, 0, 10, 10]
-    as_answered(
+    check_answered(
         opened.search(ONE, 3, box=box), client.post("/search", json={"image_id": ONE, "box": box, "k": 3}).json()
     )
     pixels = np.asarray(Image.open(stored[0]["uri"]).convert("RGB"))
@@ -135,7 +135,7 @@ def test_filters_and_orders_are_those_of_the_endpoint(
 ) -> None:
     answer = client.post("/search", json={"image_id": ONE, "k": 9, **asked}).json()
     hits = opened.search(ONE, 9, **asked)
-    as_answered(hits, answer)
+    check_answered(hits, answer)
     if "near_duplicates" in asked:
         assert [hit.same_picture for hit in hits] == [row["same_picture"] for row in answer["results"]]
 

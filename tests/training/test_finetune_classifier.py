@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,12 +283,17 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
         )  # a folder opens no better the next time
 
 
+@pytest.fixture
+def lite(config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch) -> FinetuneClassifierConfig:
+    """One epoch from shipped weights, of which the checkpoints stay."""
+    monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
+    return replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
+
+
 @pytest.mark.slow
 def test_the_weights_of_several_trainings_are_averaged(
-    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    config: FinetuneClassifierConfig, lite: FinetuneClassifierConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
-    lite = replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
     summary = finetune(replaced(lite, trainings=2))
     runs = [trained(file.read_bytes()) for file in Path(config.models).glob("training/*/epoch-*.pt")]
     assert len(runs) == summary["trainings"] == 2
@@ -306,10 +312,12 @@ def test_the_weights_of_several_trainings_are_averaged(
 
 @pytest.mark.slow
 def test_students_learn_from_the_average_of_the_trainings(
-    config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    config: FinetuneClassifierConfig,
+    lite: FinetuneClassifierConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("jobs.training.finetune_classifier._clear", lambda models: None)
-    lite = replaced(config, backbone="efficientnet_lite0", weights=None, epochs=1)
     plans: list[Plan] = []
 
     def remembered(plan: Plan, worker: LocalWorker) -> None:
@@ -326,6 +334,11 @@ def test_students_learn_from_the_average_of_the_trainings(
     for plan in plans[2:]:
         assert plan.teacher is not None and all(torch.equal(plan.teacher[name], taught[name]) for name in taught)
     assert len({plan.seed for plan in plans}) == 4
+    untaught = LocalWorker(str(tmp_path / "untaught"), torch.device("cpu"))
+    train(replace(plans[2], teacher=None), untaught)  # the same training without its teacher
+    checkpoint = untaught.newest()
+    assert checkpoint is not None
+    assert not torch.equal(trained(checkpoint).weights["head.weight"], runs[one].weights["head.weight"])
     state = bundle.load_bundle(config.models).classifier_state
     expected = (runs[one].weights["head.weight"] + runs[other].weights["head.weight"]) / 2
     torch.testing.assert_close(state["head.weight"], expected)
