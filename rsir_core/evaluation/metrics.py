@@ -216,7 +216,8 @@ def ranked(
         block = queries[start : start + size]
         distance = search.distances(feature[block], feature)  # (b, n)
         if class_probabilities is not None:
-            distance *= np.maximum(search.query_weights(complement[block], predicted), least_weight)
-            distance *= np.maximum(search.candidate_weights(complement, predicted[block]), least_weight)
+            weight = np.maximum(search.query_weights(complement[block], predicted), least_weight)
+            weight *= np.maximum(search.candidate_weights(complement, predicted[block]), least_weight)
+            distance *= weight  # in the search's order of factors, so that both round alike
         distance[np.arange(len(block)), block] = np.inf  # itself: after all others
         yield block, np.argsort(distance, axis=1, kind="stable"), distance
