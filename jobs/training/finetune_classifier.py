@@ -31,7 +31,7 @@ from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder
 from rsir_core.training.calibrating import calibrate
 from rsir_core.training.classifier import Plan, Trained, average, train, trained
-from rsir_core.training.recipe import Recipe, recipe_without
+from rsir_core.training.recipe import Recipe, choose_zoom, recipe_without
 from rsir_core.training.schedule import choose_epochs
 from rsir_core.training.worker import LocalWorker
 
@@ -82,9 +82,10 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
     with _session(config, on_cluster):
-        can_be_read = set(readable(taught, reading, on_cluster))
-        training, held_out = ([image for image in part if image in can_be_read] for part in (training, held_out))
+        sides = readable(taught, reading, on_cluster)
+        training, held_out = ([image for image in part if image.uri in sides] for part in (training, held_out))
         _check_taught(classes, training)
+        recipe = replace(recipe, zoom=choose_zoom([sides[image.uri] for image in training]))
         plan = _plan(config, settings, training, start, recipe)
         log.info("%s", _in_words(config, plan))
         done = _train_all(config, plan, etags, on_cluster)
@@ -96,11 +97,12 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     return {
         "classes": len(classes),
         "images": len(training),
-        "unreadable": len(taught) - len(can_be_read),
+        "unreadable": len(taught) - len(sides),
         "test_images": len(images) - len(taught),
         "epochs": plan.epochs,
         "epochs_chosen": _why(config, plan),
-        "trainings": config.trainings,
+        "zoom": plan.recipe.zoom,
+        "trainings": config.number_of_trainings,
         "students": config.students,
         "image_size": side,
         **done.metrics,
@@ -169,7 +171,7 @@ def _in_words(config: FinetuneClassifierConfig, plan: Plan) -> str:
     return (
         f"{len(plan.images)} training images of {len(counts)} classes ({fewest_count} of {fewest} to {most_count} of "
         f"{most}), {plan.epochs} passes ({_why(config, plan)}), {plan.classifier.image_size}×"
-        f"{plan.classifier.image_size} pixels"
+        f"{plan.classifier.image_size} pixels, zoom {plan.recipe.zoom:g}"
     )
 
 
@@ -204,16 +206,17 @@ def _plan(
 
 def _train_all(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str], on_cluster: bool) -> Trained:
     """Run or continue all trainings of a plan; average what they have learned, or else what their students have."""
-    count = config.trainings + config.students
+    trainings, count = config.number_of_trainings, config.number_of_trainings + config.students
 
     def train_one(number: int, teacher: State | None) -> Trained:
         if count > 1:
             log.info("training %d of %d%s", number + 1, count, "" if teacher is None else ", taught by the first")
-        one = replace(plan, seed=plan.seed + number * SEEDS_APART, teacher=teacher)
+        seed, following = plan.seed + number * SEEDS_APART, count - number - 1
+        one = replace(plan, seed=seed, following=following, teacher=teacher)
         return _train(config, one, etags, on_cluster)
 
-    mean = average([train_one(number, None) for number in range(config.trainings)])
-    students = [train_one(number, mean.weights) for number in range(config.trainings, count)]
+    mean = average([train_one(number, None) for number in range(trainings)])
+    students = [train_one(number, mean.weights) for number in range(trainings, count)]
     return average(students) if students else mean
 
 

@@ -58,10 +58,11 @@ class FinetuneClassifierConfig(RayJobConfig):
         None,
         ge=1,
     )
-    trainings: int = option(
+    trainings: int | None = option(
         "trainings from the same start, of which each has another head and order of images, and whose weights are "
-        "averaged (a model soup): describing takes no longer, training so many times as long",
-        1,
+        "averaged (a model soup): describing takes no longer, training so many times as long; default: 2, or 1 with "
+        "--weights random",
+        None,
         ge=1,
     )
     students: int = option(
@@ -100,7 +101,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     @model_validator(mode="after")
     def _check_trainings(self) -> Self:
         for name in ("trainings", "students"):
-            if (count := getattr(self, name)) > 1 and self.weights == RANDOM:
+            if (count := getattr(self, name) or 0) > 1 and self.weights == RANDOM:
                 raise ValueError(
                     f"--{name} {count} with --weights {RANDOM}: the mean of weights that began at random means "
                     "nothing; leave one of them out"
@@ -114,6 +115,11 @@ class FinetuneClassifierConfig(RayJobConfig):
                 f"--num-gpus {self.num_gpus:g} with --workers {self.workers}: NCCL takes one worker per GPU; give 1"
             )
         return self
+
+    @property
+    def number_of_trainings(self) -> int:
+        """Say how many trainings are averaged; the mean of weights that began at random means nothing."""
+        return self.trainings or (1 if self.weights == RANDOM else 2)
 
     @property
     def needs(self) -> Needs:

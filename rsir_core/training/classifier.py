@@ -48,6 +48,7 @@ class Plan:
         threads: of each worker.
         workers: that share each epoch.
         readers: processes that read images for each worker; 0: it reads them itself, which is fast enough for a CPU.
+        following: trainings of this length that come after, for the time that is left.
         teacher: tensors of a trained classifier of the same settings, which the training also learns from; None: of
             the labels alone.
     """
@@ -65,6 +66,7 @@ class Plan:
     threads: int
     workers: int
     readers: int
+    following: int = 0
     teacher: State | None = None
 
 
@@ -191,7 +193,8 @@ def train(plan: Plan, worker: Worker) -> None:
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
         loss, accuracy = _train_epoch(training, loader, views, teacher, worker.device)
-        left = (time.monotonic() - began) / (epoch + 1 - first) * (plan.epochs - epoch - 1)
+        still = (plan.following + 1) * plan.epochs - epoch - 1
+        left = (time.monotonic() - began) / (epoch + 1 - first) * still
         if worker.rank == 0:
             words = "epoch %d/%d  loss %.3f  train accuracy %.3f  %.0f s left"
             log.info(words, epoch + 1, plan.epochs, loss, accuracy, left)
@@ -230,7 +233,7 @@ class TrainingViews:
         """Make one view of each image: N×3×S×S."""
         side = self.classifier.image_size
         x = to_input([pixels for pixels, _ in samples], self.classifier, device, round(side / self.tau))
-        return turned_views(x, self.recipe.side(side), self.tau, self.recipe.turned)
+        return turned_views(x, self.recipe.side(side), self.tau, self.recipe.zoom, self.recipe.turned)
 
 
 def _train_epoch(

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ImageError
 from rsir_core.models.classifier import settings_for
-from rsir_core.training.classifier import Plan, Trained, average, train, trained
+from rsir_core.training.classifier import Plan, Trained, TrainingViews, average, train, trained
 from rsir_core.training.recipe import Recipe
 from rsir_core.training.worker import LocalWorker
 from tests.indexing.test_index import draw
@@ -34,6 +36,18 @@ def test_an_average_is_the_mean_of_each_weight_and_of_one_training_that_training
     assert both.weights["w"].tolist() == [1.5, 1.5] and both.weights["w"].dtype == torch.float32
     assert both.weights["count"] == 3 and both.weights["count"].dtype == torch.int64
     assert both.metrics == {"loss": 1.5}
+
+
+@pytest.mark.parametrize("change", [{"zoom": 2.0}, {"turned": False}, {"smaller": 0.5}])
+def test_each_number_of_the_recipe_reaches_the_training_views(plan: Plan, change: dict[str, Any]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    def views(recipe: Recipe) -> torch.Tensor:
+        torch.manual_seed(0)
+        return TrainingViews(plan.classifier, plan.tau, recipe).views([(pixels, 0)], torch.device("cpu"))
+
+    assert torch.equal(views(Recipe()), views(Recipe()))
+    assert not torch.equal(views(Recipe()), views(replace(Recipe(), **change)))
 
 
 def run(plan: Plan, folder: Path) -> dict[str, torch.Tensor]:

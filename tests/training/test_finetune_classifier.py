@@ -17,6 +17,7 @@ import ray.train
 import timm
 import torch
 import torchvision
+from PIL import Image
 
 from jobs.evaluate import evaluate
 from jobs.evaluating.options import EvaluateConfig
@@ -152,7 +153,11 @@ def test_resnet50_starts_from_torchvision_s_file_and_describes_in_2048_dimension
 ) -> None:
     start, file = torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth"  # with a head of 1,000 classes
     torch.save(start, file)
-    finetune(replaced(config, backbone="resnet50", weights=str(file), epochs=1, image_size=32, learning_rate=1e-6))
+    finetune(
+        replaced(
+            config, backbone="resnet50", weights=str(file), epochs=1, trainings=1, image_size=32, learning_rate=1e-6
+        )
+    )
     trained = bundle.load_bundle(config.models).classifier_state["backbone.layer4.2.conv3.weight"]
     torch.testing.assert_close(trained, start["layer4.2.conv3.weight"], atol=1e-4, rtol=0)
     index = Index(str(tmp_path / "index"))
@@ -261,6 +266,19 @@ def test_epochs_are_chosen_by_the_images_unless_a_number_is_given(
     assert chosen["images"] == 12 and (chosen["epochs"], chosen["epochs_chosen"]) == (3, "chosen for 12 images")
 
 
+def test_views_zoom_as_far_as_the_images_sizes_differ(config: FinetuneClassifierConfig) -> None:
+    assert finetune(config)["zoom"] == 1.25
+    for number, file in enumerate(sorted(Path(config.archive).rglob("*.png"))):
+        Image.open(file).resize((64 * (1 + number % 2),) * 2).save(file)
+    assert finetune(config)["zoom"] == 2.0
+
+
+def test_two_trainings_are_averaged_unless_they_begin_at_random(config: FinetuneClassifierConfig) -> None:
+    assert config.number_of_trainings == finetune(config)["trainings"] == 1
+    assert replaced(config, weights=None).number_of_trainings == 2
+    assert replaced(config, weights=None, trainings=3).number_of_trainings == 3
+
+
 def test_gpus_that_this_machine_has_not_are_said(config: FinetuneClassifierConfig) -> None:
     with pytest.raises(ConfigError, match=r"--num-gpus 4 .*--address"):
         finetune(replaced(config, num_gpus=4))
@@ -276,7 +294,8 @@ def test_images_that_cannot_be_read_are_left_out_but_not_those_that_a_store_refu
     images = [LabelledImage(str(file), "a", "train") for file in sorted((tmp_path / "archive").rglob("*.png"))]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no more")
-    assert readable([*images, LabelledImage(str(broken), "a", "train")], READING, there) == images
+    found = readable([*images, LabelledImage(str(broken), "a", "train")], READING, there)
+    assert list(found) == [image.uri for image in images] and set(found.values()) == {256.0, math.sqrt(200 * 256)}
     with pytest.raises(LabelError, match=r"^1 "):
         readable(
             [*images, LabelledImage(str(tmp_path), "a", "train")], READING, there
@@ -294,7 +313,7 @@ def lite(config: FinetuneClassifierConfig, monkeypatch: pytest.MonkeyPatch) -> F
 def test_the_weights_of_several_trainings_are_averaged(
     config: FinetuneClassifierConfig, lite: FinetuneClassifierConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    summary = finetune(replaced(lite, trainings=2))
+    summary = finetune(lite)
     runs = [trained(file.read_bytes()) for file in Path(config.models).glob("training/*/epoch-*.pt")]
     assert len(runs) == summary["trainings"] == 2
     assert summary["loss"] == pytest.approx(sum(run.metrics["loss"] for run in runs) / 2)
