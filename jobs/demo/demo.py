@@ -124,7 +124,13 @@ def demo(config: DemoConfig) -> Summary:
     common = {"address": config.address}
 
     steps.begin("Fine-tune the classifier on key regions; half of each class is kept for the test")
-    options = {"archive": archive, "models": models, "backbone": config.backbone, "epochs": config.epochs, "trainings": 1}
+    options = {
+        "archive": archive,
+        "models": models,
+        "backbone": config.backbone,
+        "epochs": config.epochs,
+        "trainings": 1,
+    }
     trained = steps.job("finetune_classifier", {**options, "seed": config.seed, **common})
     steps.done(f"{trained['images']} images of {trained['classes']} classes learned in {trained['epochs']} epochs")
 

@@ -19,11 +19,11 @@ from ray.train import (
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchTrainer, get_device, prepare_data_loader, prepare_model
+from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution import context
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset, DistributedSampler
 
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core.errors import ConfigError, ImageError
@@ -38,16 +38,22 @@ class RayTrainWorker:
     """Be one of Ray Train's workers; see `rsir_core.training.worker.Worker`."""
 
     def __init__(self) -> None:
-        self.rank, self.device = ray.train.get_context().get_world_rank(), torch.device(get_device())
+        world = ray.train.get_context()
+        self.rank, self._workers, self.device = (
+            world.get_world_rank(),
+            world.get_world_size(),
+            torch.device(get_device()),
+        )
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, and average its gradients over all workers."""
         wrapped: nn.Module = prepare_model(model)
         return wrapped
 
-    def share(self, loader: DataLoader[Any]) -> Any:
-        """Restrict a loader to this worker's share of each epoch."""
-        return prepare_data_loader(loader, move_to_device=False)
+    def share(self, images: Dataset[Any]) -> DistributedSampler[Any] | None:
+        """Choose this worker's share of each epoch; None: all of it."""
+        # Not by Ray's `prepare_data_loader`, which would fork the processes that read: it forgets how they start.
+        return DistributedSampler(images, self._workers, self.rank) if self._workers > 1 else None
 
     def newest(self) -> bytes | None:
         """Read the run's newest checkpoint; None: there is none yet."""

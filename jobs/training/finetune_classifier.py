@@ -28,7 +28,7 @@ from rsir_core.models.backbones import input_side
 from rsir_core.models.calibration import hold_out
 from rsir_core.models.classifier import State, check_sides, settings_for, start_weights
 from rsir_core.models.settings import ClassifierSettings
-from rsir_core.storage.filesystem import file_system, make_folder
+from rsir_core.storage.filesystem import file_system, make_folder, names_in
 from rsir_core.training.calibrating import calibrate
 from rsir_core.training.classifier import Plan, Trained, average, train, trained
 from rsir_core.training.recipe import Recipe, choose_zoom, recipe_without
@@ -39,8 +39,11 @@ log = logging.getLogger("jobs.finetune_classifier")
 # Without huge pages a quarter of the training's time went into the page faults of its large activations.
 HUGE_PAGES: Final = {"THP_MEM_ALLOC_ENABLE": "1"}
 RUN: Final = "classifier-"  # and what of its settings has an effect
-# On what one training learns: a run is resumed whatever they say.
-WITHOUT_EFFECT: Final = ("json", "address", "models", "max_pixels", "image_seconds", "trainings", "students")
+# On what one training learns: a run is resumed whatever they say, by what began it, this process or a cluster.
+WITHOUT_EFFECT: Final = (
+    "json", "verbose", "address", "models", "max_pixels", "image_seconds", "trainings", "students",
+)  # fmt: skip
+STUDENT: Final = 1.3  # times as long as a training without a teacher
 SEEDS_APART: Final = 1000  # of trainings whose weights are averaged
 
 
@@ -52,7 +55,8 @@ def _check_taught(classes: Sequence[str], training: Sequence[LabelledImage]) -> 
     """
     if untaught := sorted(set(classes) - {image.label for image in training}):
         raise LabelError(
-            f"no training image of {', '.join(untaught)} can be read; mend them, or take them out of the archive"
+            f"no training image of {', '.join(untaught)} can be read; mend them, or leave "
+            f"the class out (--unseen {','.join(untaught)})"
         )
 
 
@@ -71,9 +75,7 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     etags, labelled = {file.uri: file.etag for file in files}, label_images(files, config.labels)
     images = split_images(labelled, config.train_fraction, config.seed, config.unseen or ())
     taught = [image for image in images if image.split == "train"]
-    labels = [image.label for image in taught]
-    classes = sorted(set(labels))
-    training, held_out = hold_out(taught, labels, config.calibration_fraction, config.seed)
+    classes = sorted({image.label for image in taught})
     side = config.image_size or input_side(config.backbone)
     settings = replace(settings_for(config.backbone, classes, side), views=config.views)
     recipe = _recipe(config, side)
@@ -83,9 +85,12 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
     with _session(config, on_cluster):
         sides = readable(taught, reading, on_cluster)
-        training, held_out = ([image for image in part if image.uri in sides] for part in (training, held_out))
-        _check_taught(classes, training)
-        recipe = replace(recipe, zoom=choose_zoom([sides[image.uri] for image in training]))
+        known = [image for image in taught if image.uri in sides]
+        _check_taught(classes, known)
+        labels = [image.label for image in known]
+        training, held_out = hold_out(known, labels, config.calibration_fraction, config.seed)
+        if "zooming" not in config.without:
+            recipe = replace(recipe, zoom=choose_zoom([sides[image.uri] for image in training]))
         plan = _plan(config, settings, training, start, recipe)
         log.info("%s", _in_words(config, plan))
         done = _train_all(config, plan, etags, on_cluster)
@@ -210,9 +215,10 @@ def _train_all(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str,
 
     def train_one(number: int, teacher: State | None) -> Trained:
         if count > 1:
-            log.info("training %d of %d%s", number + 1, count, "" if teacher is None else ", taught by the first")
-        seed, following = plan.seed + number * SEEDS_APART, count - number - 1
-        one = replace(plan, seed=seed, following=following, teacher=teacher)
+            taught = "" if teacher is None else f", taught by the mean of the first {trainings}"
+            log.info("training %d of %d%s", number + 1, count, taught)
+        left = count - number - 1 if teacher is not None else trainings - number - 1 + STUDENT * config.students
+        one = replace(plan, seed=plan.seed + number * SEEDS_APART, following=left, teacher=teacher)
         return _train(config, one, etags, on_cluster)
 
     mean = average([train_one(number, None) for number in range(trainings)])
@@ -229,9 +235,14 @@ def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str
     """
     effective = {name: value for name, value in config.model_dump().items() if name not in WITHOUT_EFFECT}
     settings, images = asdict(plan.classifier), list(plan.images)
-    payload = {"config": effective, "seed": plan.seed, "classifier": settings, "images": images}
+    payload = {
+        "config": effective, "seed": plan.seed, "classifier": settings, "images": images,
+        "recipe": asdict(plan.recipe), "epochs": plan.epochs,
+    }  # fmt: skip
     name = run_name(payload, [etags[image.uri] for image in plan.images], plan.start, plan.teacher)
     folder = f"{_runs(config.models)}/{name}"
+    if plan.seed == config.seed and plan.teacher is None:  # the job's first
+        _tell_of_others(config.models, name)
     try:
         if on_cluster:
             from jobs.training.distributed import train_on_cluster  # noqa: PLC0415 -- Ray Train
@@ -249,6 +260,17 @@ def _train(config: FinetuneClassifierConfig, plan: Plan, etags: Mapping[str, str
 
 def _runs(models: str) -> str:
     return f"{models.rstrip('/')}/training"
+
+
+def _tell_of_others(models: str, name: str) -> None:
+    """Say on the log if there are checkpoints, but not of this run."""
+    runs = [run for run in names_in(_runs(models)) if run.startswith(RUN)]
+    if runs and name not in runs:
+        log.warning(
+            "%s has checkpoints of a training with other options or images (%s): this one begins anew",
+            _runs(models),
+            ", ".join(runs),
+        )
 
 
 def _clear(models: str) -> None:

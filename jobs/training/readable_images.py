@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from jobs.meter import Meter
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.imagery.reading import Reading, pictures_of
@@ -16,21 +17,35 @@ from rsir_core.imagery.reading import Reading, pictures_of
 log = logging.getLogger("jobs.finetune_classifier")
 
 
-def why_unreadable(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
-    """Check files of column `uri`.
+class Checked(NamedTuple):
+    """Say of a file whether it can be read.
 
-    Returns:
-        columns `uri`, `message` (null: it can be read), `refused` (by its store) and `side` (root of the pixels; 0: it
-        cannot be read).
+    Attributes:
+        uri: of the file.
+        side: root of the number of its pixels; 0: it cannot be read.
+        message: why it cannot be read; None: it can.
+        refused: its store refuses it.
     """
+
+    uri: str
+    side: float
+    message: str | None
+    refused: bool
+
+
+def check(uris: Sequence[str], reading: Reading) -> Iterator[Checked]:
+    """Read files, one after the other."""
     # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
-    found: dict[str, list[Any]] = {"uri": list(batch["uri"]), "refused": [], "message": [], "side": []}
-    for read in pictures_of(found["uri"], reading):
-        error = read if isinstance(read, ImageError) else None
-        found["message"].append(error and str(error))
-        found["refused"].append(error is not None and error.is_refused)
-        found["side"].append(0.0 if isinstance(read, ImageError) else math.sqrt(read.pixels.size / 3))
-    return found
+    for uri, read in zip(uris, pictures_of(list(uris), reading), strict=True):
+        if isinstance(read, ImageError):
+            yield Checked(uri, 0.0, str(read), read.is_refused)
+        else:
+            yield Checked(uri, math.sqrt(read.pixels.size / 3), None, False)
+
+
+def check_batch(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
+    """Read the files of column `uri`; returns the columns of `Checked`."""
+    return dict(zip(Checked._fields, map(list, zip(*check(list(batch["uri"]), reading), strict=True)), strict=True))
 
 
 def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> dict[str, float]:
@@ -48,26 +63,36 @@ def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool
         LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
             another training.
     """
-    uris = np.array([image.uri for image in images], object)
-    if on_cluster:
-        import ray.data  # noqa: PLC0415 -- not needed in this process alone
-
-        files = ray.data.from_items([{"uri": uri} for uri in uris])
-        found = files.map_batches(partial(why_unreadable, reading=reading), batch_size=32).take_all()
-    else:
-        columns = why_unreadable({"uri": uris}, reading)
-        found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    messages = {row["uri"]: row["message"] for row in found if row["message"] is not None}
-    if refused := [row["message"] for row in found if row["refused"]]:
+    uris = [image.uri for image in images]
+    log.info("reading %d training images once, to see which can be", len(uris))
+    found: Iterable[Checked] = _on_cluster(uris, reading) if on_cluster else _here(uris, reading)
+    by_uri = {one.uri: one for one in found}
+    if refused := [one for one in by_uri.values() if one.refused]:
         raise LabelError(
-            f"{len(refused)} training images are refused by their store, for example: {refused[0]}; "
+            f"{len(refused)} training images are refused by their store, for example: {refused[0].message}; "
             "check credentials and network, then run this again"
         )
-    for message in messages.values():
+    messages = [message for uri in uris if (message := by_uri[uri].message) is not None]
+    for message in messages:
         log.warning("left out: %s", message)
-    if len(messages) == len(images):
+    if len(messages) == len(uris):
         raise LabelError(
-            f"none of the {len(images)} training images can be read, for example: {message}; check the archive"
+            f"none of the {len(uris)} training images can be read, for example: {messages[-1]}; check the archive"
         )
-    sides = {row["uri"]: row["side"] for row in found}
-    return {image.uri: sides[image.uri] for image in images if image.uri not in messages}
+    return {uri: by_uri[uri].side for uri in uris if by_uri[uri].message is None}
+
+
+def _on_cluster(uris: list[str], reading: Reading) -> Iterator[Checked]:
+    import ray.data  # noqa: PLC0415 -- not needed in this process alone
+
+    files = ray.data.from_items([{"uri": uri} for uri in np.array(uris, object)])
+    for row in files.map_batches(partial(check_batch, reading=reading), batch_size=32).take_all():
+        yield Checked(**row)
+
+
+def _here(uris: list[str], reading: Reading) -> Iterator[Checked]:
+    with Meter(len(uris), log) as meter:
+        for done, one in enumerate(check(uris, reading), 1):
+            yield one
+            meter.mark(done)
+            meter.show(f"{done} of {len(uris)} read, {meter.rate:.1f} images/s, {meter.time_left}")

@@ -27,7 +27,8 @@ def calibrate(
 ) -> tuple[ClassifierSettings, dict[str, Any]]:
     """Fit the temperature; returns the classifier's settings with it, and figures for the job's summary.
 
-    `ece_after` is measured on the images that the temperature was fitted to; fitting a single number biases it little.
+    `held_out_accuracy` is that of the classifier as it will be written, which may be the mean of several. `ece_after`
+    is measured on the images that the temperature was fitted to; fitting a single number biases it little.
 
     Args:
         bundle: as it will be written, with the detector, if it has one.
@@ -40,8 +41,8 @@ def calibrate(
         log.warning(
             "no training image was held out: the class probabilities are not calibrated; see --calibration-fraction"
         )
-        figures = {"temperature": 1.0, "ece_before": None, "ece_after": None, "calibration_images": 0}
-        return bundle.classifier, figures
+        unknown = dict.fromkeys(("held_out_accuracy", "ece_before", "ece_after"))
+        return bundle.classifier, {"temperature": 1.0, "calibration_images": 0, **unknown}
     if len(labels) < RECOMMENDED_IMAGES:
         log.warning("images that the temperature comes from: %d, which is few; see --calibration-fraction", len(labels))
     scores = np.log(np.maximum(p.astype(np.float64), np.finfo(np.float32).tiny))  # the logits up to a constant
@@ -49,6 +50,7 @@ def calibrate(
     after = np.exp(scores / temperature)
     return replace(bundle.classifier, temperature=temperature), {
         "temperature": temperature,
+        "held_out_accuracy": float((p.argmax(axis=1) == labels).mean()),
         "ece_before": expected_calibration_error(p, labels),
         "ece_after": expected_calibration_error(after / after.sum(axis=1, keepdims=True), labels),
         "calibration_images": len(labels),

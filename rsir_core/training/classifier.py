@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.arrays import Pixels
@@ -48,7 +48,7 @@ class Plan:
         threads: of each worker.
         workers: that share each epoch.
         readers: processes that read images for each worker; 0: it reads them itself, which is fast enough for a CPU.
-        following: trainings of this length that come after, for the time that is left.
+        following: trainings that come after, for the time that is left, in lengths of this one.
         teacher: tensors of a trained classifier of the same settings, which the training also learns from; None: of
             the labels alone.
     """
@@ -66,7 +66,7 @@ class Plan:
     threads: int
     workers: int
     readers: int
-    following: int = 0
+    following: float = 0
     teacher: State | None = None
 
 
@@ -177,7 +177,7 @@ def train(plan: Plan, worker: Worker) -> None:
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
     images = Pictures(plan.images, plan.classifier.classes, plan.max_pixels)
-    loader = worker.share(_loader(images, plan))
+    loader = loader_of(images, plan, worker.share(images))
     model = build_classifier(plan.classifier.backbone, len(plan.classifier.classes))
     if plan.start is not None:
         model.backbone.load_state_dict(plan.start)
@@ -188,9 +188,10 @@ def train(plan: Plan, worker: Worker) -> None:
     first = training.restore(worker.newest())
     began = time.monotonic()
     for epoch in range(first, plan.epochs):
-        seed = plan.seed * 10_000 + epoch  # a resumed epoch sees what an undisturbed one would have seen
+        # A resumed epoch sees what an undisturbed one would have seen, where no other processes read.
+        seed = plan.seed * 10_000 + epoch
         torch.manual_seed(seed + worker.rank * 10**9)  # each worker turns its images in its own way
-        if hasattr(loader.sampler, "set_epoch"):
+        if isinstance(loader.sampler, DistributedSampler):
             loader.sampler.set_epoch(seed)  # the order of images, which workers must agree on
         loss, accuracy = _train_epoch(training, loader, views, teacher, worker.device)
         still = (plan.following + 1) * plan.epochs - epoch - 1
@@ -206,12 +207,14 @@ def train(plan: Plan, worker: Worker) -> None:
         worker.report(epoch, metrics, partial(training.to_bytes, epoch, metrics))
 
 
-def _loader(images: Pictures, plan: Plan) -> DataLoader[Sample | ImageError]:
+def loader_of(images: Pictures, plan: Plan, share: DistributedSampler[Any] | None) -> DataLoader[Sample | ImageError]:
+    """Load a share of the images, or all of them, in an order that chance chooses for each epoch."""
     full = len(images) > plan.batch_size * plan.workers  # else a worker's share is one batch, and that not full
     return DataLoader(
         images,
         plan.batch_size,
-        shuffle=True,
+        shuffle=share is None,
+        sampler=share,
         drop_last=full,
         collate_fn=list,
         num_workers=plan.readers,

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-Part = Literal["smoothing", "smaller", "turning"]
+Part = Literal["smoothing", "smaller", "turning", "zooming"]
 MOST_ZOOM: Final = 2.0  # more would show a quarter of a crop's area
 MOST_SIDES: Final = (0.1, 0.9)  # quantiles of the images' sides between which the zoom leads
 
@@ -36,6 +36,7 @@ LEFT_OUT: Final[dict[Part, dict[str, Any]]] = {
     "smoothing": {"smoothing": 0.0},
     "smaller": {"smaller": 1.0},
     "turning": {"turned": False},
+    "zooming": {"zoom": 1.0},
 }
 
 

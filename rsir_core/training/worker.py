@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset, DistributedSampler
 
 from rsir_core.storage.filesystem import file_system, get_file, names_in, put_file
 
@@ -29,8 +29,8 @@ class Worker(Protocol):
     def wrap(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, and average its gradients over all processes."""
 
-    def share(self, loader: DataLoader[Any]) -> Any:
-        """Restrict a loader to this process's share of each epoch."""
+    def share(self, images: Dataset[Any]) -> DistributedSampler[Any] | None:
+        """Choose this process's share of each epoch; None: all of it."""
 
     def newest(self) -> bytes | None:
         """Read the run's newest checkpoint; None: there is none yet."""
@@ -60,9 +60,8 @@ class LocalWorker:
         """Move a network to the device."""
         return model.to(self.device)
 
-    def share(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+    def share(self, images: Dataset[Any]) -> None:
         """Take all of each epoch."""
-        return loader
 
     def newest(self) -> bytes | None:
         """Read the run's newest checkpoint; None: there is none yet.

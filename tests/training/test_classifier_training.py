@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from rsir_core.archive.labels import LabelledImage
 from rsir_core.errors import ImageError
 from rsir_core.models.classifier import settings_for
-from rsir_core.training.classifier import Plan, Trained, TrainingViews, average, train, trained
+from rsir_core.training.classifier import Pictures, Plan, Trained, TrainingViews, average, loader_of, train, trained
 from rsir_core.training.recipe import Recipe
 from rsir_core.training.worker import LocalWorker
 from tests.indexing.test_index import draw
@@ -48,6 +49,26 @@ def test_each_number_of_the_recipe_reaches_the_training_views(plan: Plan, change
 
     assert torch.equal(views(Recipe()), views(Recipe()))
     assert not torch.equal(views(Recipe()), views(replace(Recipe(), **change)))
+
+
+def test_processes_that_read_are_not_forked_whether_alone_or_one_of_several(plan: Plan) -> None:
+    images = Pictures(plan.images, plan.classifier.classes, plan.max_pixels)
+    shares: list[DistributedSampler[Any] | None] = [None, DistributedSampler(images, 2, 0)]
+    for share in shares:
+        loader = loader_of(images, replace(plan, readers=1), share)
+        context = loader.multiprocessing_context
+        assert context is not None and context.get_start_method() == "forkserver" and loader.persistent_workers
+        assert (loader.sampler is share) == (share is not None)
+
+
+def test_the_time_left_counts_the_trainings_that_follow(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = iter(range(0, 1_000, 10))  # an epoch takes 10 s
+    monkeypatch.setattr("rsir_core.training.classifier.time.monotonic", lambda: next(times))
+    caplog.set_level("INFO")
+    run(replace(plan, following=2.3), tmp_path / "run")
+    assert [message.rpartition("  ")[2] for message in caplog.messages] == ["89 s left", "79 s left", "69 s left"]
 
 
 def run(plan: Plan, folder: Path) -> dict[str, torch.Tensor]:
