@@ -31,7 +31,7 @@ from rsir_core.models.settings import ClassifierSettings
 from rsir_core.storage.filesystem import file_system, make_folder, names_in
 from rsir_core.training.calibrating import calibrate
 from rsir_core.training.classifier import Plan, Trained, average, train, trained
-from rsir_core.training.recipe import Recipe, choose_zoom, recipe_without
+from rsir_core.training.recipe import Recipe, recipe_without
 from rsir_core.training.schedule import choose_epochs
 from rsir_core.training.worker import LocalWorker
 
@@ -84,13 +84,10 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     detector = bundle.read_detector(config.models)  # here, as all else that may be wrong with it
     reading, on_cluster = Reading.of(config), config.workers > 1 or is_on_cluster(config.address)
     with _session(config, on_cluster):
-        sides = readable(taught, reading, on_cluster)
-        known = [image for image in taught if image.uri in sides]
+        known = readable(taught, reading, on_cluster)
         _check_taught(classes, known)
         labels = [image.label for image in known]
         training, held_out = hold_out(known, labels, config.calibration_fraction, config.seed)
-        if "zooming" not in config.without:
-            recipe = replace(recipe, zoom=choose_zoom([sides[image.uri] for image in training]))
         plan = _plan(config, settings, training, start, recipe)
         log.info("%s", _in_words(config, plan))
         done = _train_all(config, plan, etags, on_cluster)
@@ -102,11 +99,10 @@ def finetune(config: FinetuneClassifierConfig) -> Summary:
     return {
         "classes": len(classes),
         "images": len(training),
-        "unreadable": len(taught) - len(sides),
+        "unreadable": len(taught) - len(known),
         "test_images": len(images) - len(taught),
         "epochs": plan.epochs,
         "epochs_chosen": _why(config, plan),
-        "zoom": plan.recipe.zoom,
         "trainings": config.number_of_trainings,
         "students": config.students,
         "image_size": side,
@@ -176,7 +172,7 @@ def _in_words(config: FinetuneClassifierConfig, plan: Plan) -> str:
     return (
         f"{len(plan.images)} training images of {len(counts)} classes ({fewest_count} of {fewest} to {most_count} of "
         f"{most}), {plan.epochs} passes ({_why(config, plan)}), {plan.classifier.image_size}×"
-        f"{plan.classifier.image_size} pixels, zoom {plan.recipe.zoom:g}"
+        f"{plan.classifier.image_size} pixels"
     )
 
 

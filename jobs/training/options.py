@@ -80,9 +80,7 @@ class FinetuneClassifierConfig(RayJobConfig):
         ge=1,
     )
     without: Annotated[tuple[Part, ...], JsonText] = option(
-        "comma-separated parts of the recipe to leave out, to see what each brings: smoothing, smaller, turning, "
-        "zooming",
-        (),
+        "comma-separated parts of the recipe to leave out, to see what each brings: smoothing, smaller, turning", ()
     )
     workers: int = option("Ray Train workers", 1, ge=1)
     num_gpus: float = option("GPUs per worker; 0 trains on CPUs", 0.0, ge=0)

@@ -1,7 +1,6 @@
-"""Find out which training images can be read, and how large they are, before anything is trained on them."""
+"""Find out which training images can be read, before anything is trained on them."""
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,13 +21,11 @@ class Checked(NamedTuple):
 
     Attributes:
         uri: of the file.
-        side: root of the number of its pixels; 0: it cannot be read.
         message: why it cannot be read; None: it can.
         refused: its store refuses it.
     """
 
     uri: str
-    side: float
     message: str | None
     refused: bool
 
@@ -37,10 +34,8 @@ def check(uris: Sequence[str], reading: Reading) -> Iterator[Checked]:
     """Read files, one after the other."""
     # In a process of its own, as the index job reads: what hangs a decoder, or crashes it, is found out here.
     for uri, read in zip(uris, pictures_of(list(uris), reading), strict=True):
-        if isinstance(read, ImageError):
-            yield Checked(uri, 0.0, str(read), read.is_refused)
-        else:
-            yield Checked(uri, math.sqrt(read.pixels.size / 3), None, False)
+        error = read if isinstance(read, ImageError) else None
+        yield Checked(uri, None if error is None else str(error), error is not None and error.is_refused)
 
 
 def check_batch(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[str, Any]:
@@ -48,16 +43,13 @@ def check_batch(batch: dict[str, npt.NDArray[Any]], reading: Reading) -> dict[st
     return dict(zip(Checked._fields, map(list, zip(*check(list(batch["uri"]), reading), strict=True)), strict=True))
 
 
-def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> dict[str, float]:
-    """Find the images that can be read, and name the others on the log.
+def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool) -> list[LabelledImage]:
+    """Keep the images that can be read, and name the others on the log.
 
     Args:
         images: to read.
         reading: how.
         on_cluster: read them by tasks of the cluster that this process is connected to.
-
-    Returns:
-        side in pixels (root of their number) by URI, in the images' order, of those that can be read.
 
     Raises:
         LabelError: none can be read; or a store refuses some, which it may not do at the next try: that would be
@@ -79,7 +71,7 @@ def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool
         raise LabelError(
             f"none of the {len(uris)} training images can be read, for example: {messages[-1]}; check the archive"
         )
-    return {uri: by_uri[uri].side for uri in uris if by_uri[uri].message is None}
+    return [image for image in images if by_uri[image.uri].message is None]
 
 
 def _on_cluster(uris: list[str], reading: Reading) -> Iterator[Checked]:
