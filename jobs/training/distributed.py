@@ -39,11 +39,8 @@ class RayTrainWorker:
 
     def __init__(self) -> None:
         world = ray.train.get_context()
-        self.rank, self._workers, self.device = (
-            world.get_world_rank(),
-            world.get_world_size(),
-            torch.device(get_device()),
-        )
+        self.rank, self._workers = world.get_world_rank(), world.get_world_size()
+        self.device = torch.device(get_device())
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, and average its gradients over all workers."""

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from jobs.meter import Meter
@@ -77,7 +76,7 @@ def readable(images: Sequence[LabelledImage], reading: Reading, on_cluster: bool
 def _on_cluster(uris: list[str], reading: Reading) -> Iterator[Checked]:
     import ray.data  # noqa: PLC0415 -- not needed in this process alone
 
-    files = ray.data.from_items([{"uri": uri} for uri in np.array(uris, object)])
+    files = ray.data.from_items([{"uri": uri} for uri in uris])
     for row in files.map_batches(partial(check_batch, reading=reading), batch_size=32).take_all():
         yield Checked(**row)
 

@@ -1,4 +1,4 @@
-"""Parts of the classifier's training besides its schedule, each of which can be left out and judged."""
+"""Parts of the classifier's training besides its schedule; those of `LEFT_OUT` can be left out and judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -27,7 +27,8 @@ from jobs.training.finetune_classifier import finetune, run_name
 from jobs.training.options import FinetuneClassifierConfig
 from jobs.training.readable_images import readable
 from rsir_core import schemas
-from rsir_core.archive.labels import LabelledImage, read_split
+from rsir_core.archive.labels import LabelledImage, label_images, read_split, split_images
+from rsir_core.archive.listing import list_images
 from rsir_core.errors import BundleError, ConfigError, LabelError, WeightsError
 from rsir_core.imagery.reading import Reading
 from rsir_core.index.index import Index
@@ -241,7 +242,7 @@ def test_an_image_that_goes_meanwhile_ends_the_training_and_the_next_run_goes_on
     monkeypatch.setattr("jobs.training.distributed.train_worker", counting)
     other = tmp_path / "models" / "training" / "classifier-of-other-options"
     other.mkdir()
-    finetune(replaced(epochs, json=True))
+    finetune(replaced(epochs, json=True, verbose=True))
     assert logged.read_text().split() == ["1", "2"]
     assert not list((tmp_path / "models" / "training").iterdir())  # nor of the run that this one supersedes
 
@@ -269,6 +270,18 @@ def test_epochs_are_chosen_by_the_images_unless_a_number_is_given(
     assert (given["epochs"], given["epochs_chosen"]) == (2, "as --epochs says")
     chosen = finetune(replaced(config, epochs=None))
     assert chosen["images"] == 12 and (chosen["epochs"], chosen["epochs_chosen"]) == (3, "chosen for 12 images")
+
+
+def test_what_calibrates_never_takes_the_last_image_of_a_class_that_can_be_read(
+    config: FinetuneClassifierConfig,
+) -> None:
+    taught = split_images(label_images(list_images(config.archive), None), config.train_fraction, config.seed, ())
+    left = {image.label: image.uri for image in taught if image.split == "train"}  # one of each class
+    for image in taught:
+        if image.split == "train" and image.uri not in left.values():
+            Path(image.uri).write_bytes(b"\x89PNG no more")
+    summary = finetune(replaced(config, epochs=1, calibration_fraction=0.75))
+    assert (summary["images"], summary["unreadable"], summary["calibration_images"]) == (3, 9, 0)
 
 
 def test_two_trainings_are_averaged_unless_they_begin_at_random(config: FinetuneClassifierConfig) -> None:
