@@ -41,6 +41,7 @@ class Described:
     class_probabilities: Floats  # (n, C)
     moments: Moments  # for fitting a PCA
     feature: Floats | None = None  # (n, K), as the index stores them
+    unaveraged: Floats | None = None  # (n, K), before they were averaged with their neighbours
 
     def vectors(self, components: int | None) -> Floats:
         """Return the vectors to compare: features (n, components), or unit-length embeddings if `components` is None.
@@ -62,6 +63,7 @@ def stored(index: Index, features: pa.Table) -> Described:
         schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
         index.pca(features[schemas.PCA][0].as_py()).moments,
         schemas.to_matrix(features[schemas.FEATURE]),
+        schemas.unaveraged_features(features),
     )
 
 

@@ -22,6 +22,7 @@ from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError
 from rsir_core.evaluation.arms import Arm, Variation, main_arm, parse_arms
+from rsir_core.evaluation.auto import score_auto
 from rsir_core.evaluation.duplicates import find_duplicates, write_duplicates
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
 from rsir_core.evaluation.gallery import GalleryRow
@@ -96,7 +97,7 @@ def evaluate_index(subject: EvaluatedIndex, config: EvaluateConfig) -> Run:
     database = described[main.variation]
     strips: list[GalleryRow] = []
     if "figure5" in subject.sets:
-        pair = {Arm(subject.own.whole, None, weighted=False): "whole image, plain", main: "the method"}
+        pair = {Arm(subject.own.whole, None, "plain"): "whole image, plain", main: "the method"}
         strips = make_strips(subject, pair, described, choose_queries(scored[main].scores, subject.labels))
     return Run(
         subject.seed,
@@ -115,9 +116,11 @@ def score_arms(
 ) -> Iterator[tuple[Arm, Scored]]:
     """Rank and score one database by one kind of vector, for each distance."""
     database = described[arms[0].variation]
-    vectors = database.vectors(arms[0].components)
+    vectors, p = database.vectors(arms[0].components), database.class_probabilities
     for arm in arms:
-        scores = score_retrieval(vectors, database.class_probabilities, labels, arm.weighted)
+        scores = score_retrieval(vectors, p, labels, arm.distance == "weighted")
+        if arm.distance == "auto":  # with the weighted distance for some queries
+            scores, _ = score_auto(vectors, p, labels, scores, database.unaveraged)
         log.info("%s, %d dimensions: mAP %.4f, ANMRR %.4f", arm, vectors.shape[1], scores.map, scores.anmrr)
         yield arm, Scored(vectors.shape[1], scores)
 

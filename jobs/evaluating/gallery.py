@@ -54,14 +54,16 @@ def make_strips(
 def _strips(subject: EvaluatedIndex, arm: Arm, database: Described, queries: Sequence[int]) -> list[GalleryRow]:
     labels, p = subject.labels, database.class_probabilities
     count = min(RESULTS, len(labels) - 1)
-    blocks = ranked(np.array(queries), database.vectors(arm.components), p if arm.weighted else None)
+    blocks = ranked(np.array(queries), database.vectors(arm.components), p if arm.distance == "weighted" else None)
     strips = []
     for query, order, distance in (of_query for block in blocks for of_query in zip(*block, strict=True)):
         found = order[:count].tolist()
         shown = [_shown(subject, arm, p, place, float(distance[place])) for place in found]
         right = [labels[place] == labels[int(query)] for place in found]
         asked = _shown(subject, arm, p, int(query), 0.0)
-        strips.append(GalleryRow(labels[int(query)], "", "", "WD" if arm.weighted else "d", asked, shown, right))
+        strips.append(
+            GalleryRow(labels[int(query)], "", "", "WD" if arm.distance == "weighted" else "d", asked, shown, right)
+        )
     return strips
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from rsir_core.errors import ConfigError
 from rsir_core.models.frozen import FROZEN
 from rsir_core.models.regions import VIEWS, ObjectRule
+from rsir_core.search.ranking_options import DistanceName
 
 ArmSet = Literal[
     "key_region", "whole_image", "table3", "table4", "table5", "figure4", "figure5", "objects", "views", "frozen"
@@ -20,6 +21,7 @@ ARM_SETS: Final[tuple[ArmSet, ...]] = get_args(ArmSet)
 TAUS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of table 3
 CentreRule = ObjectRule | Literal["image"]  # `image`: no object, the image's own centre
 CENTRES: Final[tuple[CentreRule, ...]] = (*get_args(ObjectRule), "image")
+FIXED: Final[tuple[DistanceName, ...]] = ("plain", "weighted")  # the same for all queries
 DIMENSIONS: Final = (8, 16, 32, 64, 128, 256)  # of figure 4
 
 
@@ -52,11 +54,11 @@ class Arm:
 
     variation: Variation
     components: int | None  # of the PCA; None: the embeddings at unit length
-    weighted: bool  # by the weighted distance (paper eq. 8), else by the distance alone
+    distance: DistanceName  # weighted: paper eq. 8; plain: the distance alone; auto: of stored features only
 
     def __str__(self) -> str:
         """Describe the arm in words, as for a log."""
-        return f"{self.variation}, {'weighted' if self.weighted else 'plain'} distance"
+        return f"{self.variation}, {self.distance} distance"
 
 
 class IndexSetup(NamedTuple):
@@ -79,7 +81,12 @@ class IndexSetup(NamedTuple):
     @property
     def main(self) -> Arm:
         """The method itself: the stored features by the weighted distance."""
-        return Arm(self.variation, self.components, weighted=True)
+        return Arm(self.variation, self.components, "weighted")
+
+    @property
+    def default(self) -> Arm:
+        """The stored features in the order that queries get unless they ask for another."""
+        return Arm(self.variation, self.components, "auto")
 
     @property
     def whole(self) -> Variation:
@@ -107,7 +114,7 @@ def main_arm(arms: Sequence[Arm], own: IndexSetup) -> Arm:
     """Choose the method itself; else the first by weighted features among the arms that were asked for, or the last."""
     if own.main in arms:
         return own.main
-    return next((arm for arm in arms if arm.components is not None and arm.weighted), arms[-1])
+    return next((arm for arm in arms if arm.components is not None and arm.distance == "weighted"), arms[-1])
 
 
 def _arms(name: ArmSet, own: IndexSetup) -> list[Arm]:
@@ -115,22 +122,23 @@ def _arms(name: ArmSet, own: IndexSetup) -> list[Arm]:
     match name:
         case "key_region" | "whole_image":
             variation = own.variation if name == "key_region" else own.whole
-            return [Arm(variation, k, weighted) for k in (None, K) for weighted in (False, True)]
+            arms = [Arm(variation, k, distance) for k in (None, K) for distance in FIXED]
+            return [*arms, *([own.default] if name == "key_region" else ())]
         case "table3" | "objects" | "views":
             ways = {"table3": _cut, "objects": _centred, "views": _turned}[name](own)
-            return [arm for v in ways for arm in (Arm(v, None, weighted=False), Arm(v, K, weighted=True))]
+            return [arm for v in ways for arm in (Arm(v, None, "plain"), Arm(v, K, "weighted"))]
         case "table4" | "figure5":  # Org_pic's average in table 4 is that of table 3 at 1.0: plain, all dimensions
-            whole = [Arm(own.whole, None, weighted=False), Arm(own.whole, K, weighted=True)]
+            whole = [Arm(own.whole, None, "plain"), Arm(own.whole, K, "weighted")]
             return [*(whole if name == "table4" else whole[:1]), own.main]
         case "table5":
-            ours = [Arm(own.variation, k, weighted) for k, weighted in ((None, False), (K, False), (K, True))]
-            return [*ours, *(Arm(peer, None, weighted=True) for peer in own.peers)]
+            ours = [Arm(own.variation, None, "plain"), *(Arm(own.variation, K, distance) for distance in FIXED)]
+            return [*ours, *(Arm(peer, None, "weighted") for peer in own.peers)]
         case "frozen":  # its head was never trained, so there is nothing to weight with
             frozen = own.whole._replace(peer=FROZEN)
-            return [Arm(frozen, k, weighted=False) for k in (None, K)]
+            return [Arm(frozen, k, "plain") for k in (None, K)]
         case "figure4":
             sizes = [k for k in sorted({*DIMENSIONS, K}) if k <= own.most]
-            return [Arm(own.variation, k, weighted) for k in (*sizes, None) for weighted in (False, True)]
+            return [Arm(own.variation, k, distance) for k in (*sizes, None) for distance in FIXED]
 
 
 def _cut(own: IndexSetup) -> list[Variation]:

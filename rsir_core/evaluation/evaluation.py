@@ -166,7 +166,7 @@ class Evaluation:
         if variation.views is not None:
             region = f"{region}, {variation.views} {'view' if variation.views == 1 else 'views'}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
-        return region, size, "weighted" if arm.weighted else "plain"
+        return region, size, arm.distance
 
     def _only_of_its_backbone(self, variation: Variation) -> bool:
         """Tell whether no other bundle in the comparison has the same backbone and describes as much of an image."""
@@ -188,7 +188,8 @@ class Evaluation:
             "centre": variation.centre,
             "views": variation.views,
             "pca": arm.components is not None,
-            "weighted": arm.weighted,
+            "distance": arm.distance,
+            "weighted": None if arm.distance == "auto" else arm.distance == "weighted",
             "dimensions": self.dimensions(arm),
             **named("map", self.map(arm)),
             **named("anmrr", self.anmrr(arm)),

@@ -76,7 +76,7 @@ def _points(evaluation: Evaluation, before: Arm, after: Arm) -> str:
 
 def _table5(evaluation: Evaluation) -> Figures:
     main = evaluation.main
-    plain, pca = (Arm(main.variation, k, weighted=False) for k in (None, main.components))
+    plain, pca = (Arm(main.variation, k, "plain") for k in (None, main.components))
     return [
         ("dimensions before and after PCA", f"{evaluation.dimensions(plain):,}, {evaluation.dimensions(main)}"),
         ("points of mAP gained by PCA", _points(evaluation, plain, pca)),

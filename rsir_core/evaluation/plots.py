@@ -78,8 +78,8 @@ def compared(evaluation: Evaluation) -> list[Arm]:
     main = evaluation.main
     whole = main.variation._replace(tau=1.0)
     plain = [
-        Arm(whole, None, weighted=False),
-        *(Arm(main.variation, k, weighted=False) for k in (None, main.components)),
+        Arm(whole, None, "plain"),
+        *(Arm(main.variation, k, "plain") for k in (None, main.components)),
     ]
     return [arm for arm in dict.fromkeys((*plain, main)) if arm in evaluation.arms]
 

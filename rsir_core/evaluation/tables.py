@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Final
 
 from rsir_core.evaluation import paper
-from rsir_core.evaluation.arms import Arm, CentreRule, Variation
+from rsir_core.evaluation.arms import FIXED, Arm, CentreRule, Variation
 from rsir_core.evaluation.evaluation import ClassScores, Evaluation, Spread, named
 from rsir_core.models.frozen import FROZEN
 
@@ -74,7 +74,7 @@ class Tables:
         rows = []
         for tau in taus:
             cut = own._replace(tau=tau)
-            cells = {**self._of("plain", Arm(cut, None, weighted=False)), **self._of("weighted", Arm(cut, K, True))}
+            cells = {**self._of("plain", Arm(cut, None, "plain")), **self._of("weighted", Arm(cut, K, "weighted"))}
             rows.append((f"{tau:g}", cells | self._paper(paper.TABLE_3.get(tau))))
         title = "Table 3 · Size of the key region"
         return PaperTable("table3", title, "tau", self._with_paper(groups), rows, taus.index(own.tau))
@@ -88,7 +88,7 @@ class Tables:
             return None
         rows = []
         for size in (*sizes, None):
-            plain, weighted = (Arm(main.variation, size, weighted) for weighted in (False, True))
+            plain, weighted = (Arm(main.variation, size, distance) for distance in FIXED)
             heading = str(size) if size else f"no PCA ({self.evaluation.dimensions(plain)})"
             cells = self._of("plain", plain) | self._of("weighted", weighted) | self._paper(paper.FIGURE_4.get(size))
             rows.append((heading, cells))
@@ -101,8 +101,8 @@ class Tables:
         main = self.evaluation.main
         whole = main.variation._replace(tau=1.0)
         arms = {
-            "whole_plain": (Arm(whole, None, weighted=False), "whole image, plain"),
-            "whole": (Arm(whole, main.components, weighted=True), "whole image, weighted"),
+            "whole_plain": (Arm(whole, None, "plain"), "whole image, plain"),
+            "whole": (Arm(whole, main.components, "weighted"), "whole image, weighted"),
             "key_region": (main, "key region, weighted"),
         }
         if main.variation == whole or not all(arm in self.evaluation.arms for arm, _ in arms.values()):
@@ -138,7 +138,7 @@ class Tables:
         """Compare by class: image centre against the most confident object; the class that gains most first."""
         main = self.evaluation.main
         centres: tuple[CentreRule, CentreRule] = ("image", "confidence")
-        arms = [Arm(main.variation._replace(centre=centre), main.components, weighted=True) for centre in centres]
+        arms = [Arm(main.variation._replace(centre=centre), main.components, "weighted") for centre in centres]
         if not all(arm in self.evaluation.arms for arm in arms):
             return None
         image, confident = (self.evaluation.per_class(arm) for arm in arms)
@@ -162,7 +162,7 @@ class Tables:
         rows = [
             (
                 str(way),
-                self._of("plain", Arm(v, None, weighted=False)) | self._of("weighted", Arm(v, components, True)),
+                self._of("plain", Arm(v, None, "plain")) | self._of("weighted", Arm(v, components, "weighted")),
             )
             for v, way in ways.items()
         ]
@@ -173,8 +173,8 @@ class Tables:
         """Make the table by what each part of the method brings, beside other whole-image descriptions."""
         main = self.evaluation.main
         parts = {
-            "plain": Arm(main.variation, None, weighted=False),
-            "pca": Arm(main.variation, main.components, weighted=False),
+            "plain": Arm(main.variation, None, "plain"),
+            "pca": Arm(main.variation, main.components, "plain"),
             "pca weighted": main,
         }
         if not all(arm in self.evaluation.arms for arm in parts.values()):
@@ -182,7 +182,7 @@ class Tables:
         peers = [arm for arm in self.evaluation.arms if arm.variation.peer not in (None, FROZEN)]
         rows, named = [], list[Arm]()
         for backbone, layer in (("vgg16", "fc7"), ("resnet50", "pool5")):
-            given = [arm for arm in peers if arm.weighted and arm.variation.backbone == backbone]
+            given = [arm for arm in peers if arm.distance == "weighted" and arm.variation.backbone == backbone]
             named += given[:1]
             if given or self.comparable:
                 cells = self._of("ours", given[0]) if given else {}
@@ -200,8 +200,8 @@ class Tables:
         frozen = [arm for arm in self.evaluation.arms if arm.variation.peer == FROZEN]
         if not frozen or main in frozen:
             return None
-        ways = [Arm(v, None, weighted=False) for v in (main.variation._replace(tau=1.0), main.variation)]
-        steps = dict.fromkeys((*frozen, *ways, replace(main, weighted=False), main))
+        ways = [Arm(v, None, "plain") for v in (main.variation._replace(tau=1.0), main.variation)]
+        steps = dict.fromkeys((*frozen, *ways, replace(main, distance="plain"), main))
         rows = [(self.evaluation.name(arm), self._of("ours", arm)) for arm in steps if arm in self.evaluation.arms]
         title = "The baseline · What ImageNet alone gives"
         return PaperTable("baseline", title, "method", {"ours": "ours"}, rows, len(rows) - 1)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from rsir_core import schemas
 from rsir_core.archive.labels import folder_label
 from rsir_core.arrays import Floats, Mask
+from rsir_core.evaluation.auto import score_auto
 from rsir_core.evaluation.metrics import score_retrieval
-from rsir_core.evaluation.unseen import score_auto
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import Sample, nearest_rows
 from rsir_core.models.pca import Moments

@@ -18,6 +18,7 @@ from jobs.evaluating.options import EvaluateConfig
 from jobs.pipeline.cluster import joined
 from rsir_core import schemas
 from rsir_core.errors import ConfigError, ImageError, LabelError, TableError, WeightsError
+from rsir_core.evaluation.auto import score_auto
 from rsir_core.evaluation.metrics import PROTOCOL, score_retrieval
 from rsir_core.evaluation.unseen import score_unseen
 from rsir_core.imagery.decode import read_picture
@@ -64,7 +65,10 @@ def test_key_regions_are_scored_as_they_are_stored(made_up: str, tmp_path: Path)
             found, expected = metrics["arms"][arm + weighted], score_retrieval(feature, p, labels, weighted)
             assert (found["map"], found["anmrr"]) == (expected.map, expected.anmrr)
             assert (found["pca"], found["weighted"], found["dimensions"]) == (arm == 2, weighted, K if arm else 8)
-    assert len(metrics["arms"]) == 4
+    auto, _ = score_auto(feature, p, labels, score_retrieval(feature, p, labels, weighted=False))
+    told = metrics["arms"][4]
+    assert (told["distance"], told["weighted"], told["map"], told["anmrr"]) == ("auto", None, auto.map, auto.anmrr)
+    assert len(metrics["arms"]) == 5
     assert metrics["map"] == metrics["arms"][3]["map"]
     assert (metrics["queries"], metrics["database"]) == (24, 24)
     assert metrics["accuracy"] == np.mean(np.array(features["class"].to_pylist()) == labels)
@@ -281,21 +285,21 @@ def test_images_are_described_again(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"^1 .*--arms key_region"):
             score(index, tmp_path / "again", arms="whole_image")
         (tmp_path / "away.png").rename(archive / image_ids[5])
-    assert [arm["region"] for arm in metrics["arms"]] == ["key_region"] * 4 + ["whole_image"] * 6
-    assert [arm["bundle"] for arm in metrics["arms"]] == [None] * 8 + ["frozen"] * 2
+    assert [arm["region"] for arm in metrics["arms"]] == ["key_region"] * 5 + ["whole_image"] * 6
+    assert [arm["bundle"] for arm in metrics["arms"]] == [None] * 9 + ["frozen"] * 2
     images = [read_picture(str(archive / image_id)).pixels for image_id in image_ids]
     found = Describer(Index(index).bundle()).describe(images, tau=1.0)
     feature = Moments.of(found.embedding).fit(K).transform(found.embedding)
     expected = score_retrieval(feature, found.class_probabilities, [i.split("/")[0] for i in image_ids])
-    assert metrics["arms"][7]["map"] == pytest.approx(expected.map, abs=1e-3)  # rounding may swap near ties
-    assert metrics["map"] == metrics["arms"][3]["map"] != metrics["arms"][7]["map"]
+    assert metrics["arms"][8]["map"] == pytest.approx(expected.map, abs=1e-3)  # rounding may swap near ties
+    assert metrics["map"] == metrics["arms"][3]["map"] != metrics["arms"][8]["map"]
     labels = [i.split("/")[0] for i in image_ids]
-    for source, found_map in ((None, metrics["arms"][8]["map"]), (weights, given["arms"][0]["map"])):
+    for source, found_map in ((None, metrics["arms"][9]["map"]), (weights, given["arms"][0]["map"])):
         untrained = Describer(frozen_bundle(EFFICIENTNET_LITE0, source, 64)).describe(images)
         vectors = unit_length(untrained.embedding).astype(np.float32)
         expected = score_retrieval(vectors, untrained.class_probabilities, labels, weighted=False)
         assert found_map == pytest.approx(expected.map, abs=1e-3)
-    assert len({metrics["arms"][8]["map"], given["arms"][0]["map"], metrics["arms"][4]["map"]}) == 3
+    assert len({metrics["arms"][9]["map"], given["arms"][0]["map"], metrics["arms"][5]["map"]}) == 3
     assert metrics["protocol"]["frozen_weights"] == "as the backbone ships them"
     assert given["protocol"]["frozen_weights"] == weights
     assert {"figure5.png", "figure5.svg", "baseline.csv"} <= {file.name for file in (tmp_path / "report").iterdir()}

@@ -27,7 +27,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedIndex:
 def test_strips_are_the_rankings_that_are_scored(subject: EvaluatedIndex) -> None:
     database, own = stored(subject.index, subject.features), subject.own
     image_ids = subject.features["image_id"].to_pylist()
-    arms = {Arm(own.variation, None, weighted=False): "plain", own.main: "the method"}
+    arms = {Arm(own.variation, None, "plain"): "plain", own.main: "the method"}
     queries = {q: f"query {q}" for q in range(len(image_ids))}
     strips = make_strips(subject, arms, {own.variation: database}, queries)
     assert [(strip.way, strip.note) for strip in strips] == [(w, n) for n in queries.values() for w in arms.values()]
@@ -36,12 +36,12 @@ def test_strips_are_the_rankings_that_are_scored(subject: EvaluatedIndex) -> Non
         vectors = database.vectors(arm.components)
         rows = Rows(image_ids, vectors, database.class_probabilities)
         others = [row != query for row in range(len(image_ids))]  # never itself
-        expected = reference(rows, query, RESULTS, others, euclidean=not arm.weighted)
+        expected = reference(rows, query, RESULTS, others, euclidean=arm.distance == "plain")
         assert [f"{ROOT}/{image_ids[row]}" for row, _ in expected] == [shown.uri for shown in strip.results]
         assert strip.query.uri == f"{ROOT}/{image_ids[query]}"
-        factor = 0 if arm.weighted else 1
+        factor = 0 if arm.distance == "weighted" else 1
         assert [s.distance for s in strip.results] == pytest.approx([f[factor] for _, f in expected], rel=1e-9)
-        assert (strip.measure, strip.query.distance) == ("WD" if arm.weighted else "d", 0)
+        assert (strip.measure, strip.query.distance) == ("WD" if arm.distance == "weighted" else "d", 0)
         assert strip.right == [subject.labels[row] == subject.labels[query] == strip.label for row, _ in expected]
         ranks = np.flatnonzero(strip.right) + 1  # all relevant rows are among those shown
         average_precision = np.mean(np.arange(1, len(ranks) + 1) / ranks)
@@ -52,7 +52,7 @@ def test_strips_are_the_rankings_that_are_scored(subject: EvaluatedIndex) -> Non
 
     for place, arm in enumerate(arms):
         vectors = database.vectors(arm.components)
-        scores = score_retrieval(vectors, database.class_probabilities, subject.labels, arm.weighted)
+        scores = score_retrieval(vectors, database.class_probabilities, subject.labels, arm.distance == "weighted")
         for query in queries:
             check(strips[len(arms) * query + place], query, arm, scores)
 

@@ -70,7 +70,7 @@ def test_figures_are_means_with_deviations_over_seeds(folder: Path, tmp_path: Pa
     ]
     assert metrics["calibration"]["ece"] == pytest.approx(np.mean([f["calibration"]["ece"] for f in alone]), abs=1e-12)
     assert [metrics["queries"], metrics["database"]] == [18, 18]
-    (*_, main) = csv.DictReader((tmp_path / "arms.csv").read_text().splitlines())
+    (*_, main, _) = csv.DictReader((tmp_path / "arms.csv").read_text().splitlines())
     assert (float(main["map"]), float(main["map_sd"])) == (metrics["map"], metrics["map_sd"])
     page = (tmp_path / "report.html").read_text()
     assert "3: figures are means" in page and f"± {100 * metrics['map_sd']:.2f}" in page

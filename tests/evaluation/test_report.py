@@ -60,7 +60,7 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
         "ties": "smaller image id first",
         "index": "index None",
     }
-    assert len(metrics["arms"]) == 8
+    assert len(metrics["arms"]) == 9
     assert metrics["arms"][3] == {
         "region": "key_region",
         "tau": 0.9,
@@ -69,6 +69,7 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
         "centre": None,
         "views": None,
         "pca": True,
+        "distance": "weighted",
         "weighted": True,
         "dimensions": 19,
         "map": metrics["map"],
@@ -81,7 +82,7 @@ def test_metrics_are_those_of_the_main_arm(small: Evaluation) -> None:
 def test_without_key_regions_the_whole_image_is_the_main_arm(small: Evaluation) -> None:
     arms = plan_arms(["whole_image"], OWN)
     assert [arm.variation.region for arm in arms] == ["whole_image"] * 4
-    assert main_arm(arms, OWN) == Arm(OWN.whole, 19, weighted=True)
+    assert main_arm(arms, OWN) == Arm(OWN.whole, 19, "weighted")
     assert main_arm(small.arms, OWN) == OWN.main
 
 
@@ -105,7 +106,7 @@ def test_the_files_hold_the_same_numbers(small: Evaluation, tmp_path: Path) -> N
     assert metrics == small.metrics()
     arms = list(csv.DictReader((folder / "arms.csv").read_text().splitlines()))
     assert [float(a["map"]) for a in arms] == [small.map(arm).mean for arm in small.arms]
-    assert [float(a["p@10"]) for a in arms] == [0.5] * 8
+    assert [float(a["p@10"]) for a in arms] == [0.5] * 9
     per_class = list(csv.DictReader((folder / "per_class.csv").read_text().splitlines()))
     assert [(c["label"], float(c["map"])) for c in per_class] == [("$\\fo{rest$", 0.5), ("river", pytest.approx(0.8))]
     assert (folder / "retrieval.png").read_bytes().startswith(PNG)

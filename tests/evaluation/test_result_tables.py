@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rsir_core.evaluation import paper
-from rsir_core.evaluation.arms import ARM_SETS, CENTRES, TAUS, Arm, ArmSet, Variation
+from rsir_core.evaluation.arms import ARM_SETS, CENTRES, FIXED, TAUS, Arm, ArmSet, Variation
 from rsir_core.evaluation.evaluation import Evaluation, Spread, over_seeds
 from rsir_core.evaluation.paper import Published
 from rsir_core.evaluation.tables import PaperTable, Tables
@@ -50,8 +50,8 @@ def test_table_3_has_every_size(everything: Evaluation) -> None:
     assert [heading for heading, _ in table.rows] == [f"{tau:g}" for tau in TAUS]
     for row, tau in enumerate(TAUS):
         cut = MAIN._replace(tau=tau)
-        assert cell(table, row, "plain") == ours(everything, Arm(cut, None, weighted=False))
-        assert cell(table, row, "weighted") == ours(everything, Arm(cut, K, weighted=True))
+        assert cell(table, row, "plain") == ours(everything, Arm(cut, None, "plain"))
+        assert cell(table, row, "weighted") == ours(everything, Arm(cut, K, "weighted"))
         assert cell(table, row, "paper") == as_printed(paper.TABLE_3[tau])
 
 
@@ -60,8 +60,8 @@ def test_figure_4_has_every_number_of_dimensions(everything: Evaluation) -> None
     sizes = (8, 16, 19, 32, 64, 128, 256, None)
     assert [heading for heading, _ in table.rows] == [str(size or "no PCA (2048)") for size in sizes]
     for row, size in enumerate(sizes):
-        for group, weighted in (("plain", False), ("weighted", True)):
-            assert cell(table, row, group) == ours(everything, Arm(MAIN, size, weighted))
+        for distance in FIXED:
+            assert cell(table, row, distance) == ours(everything, Arm(MAIN, size, distance))
         assert ("paper_map" in table.rows[row][1]) == (size in paper.FIGURE_4)
         if size in paper.FIGURE_4:
             assert cell(table, row, "paper") == as_printed(paper.FIGURE_4[size])
@@ -70,7 +70,7 @@ def test_figure_4_has_every_number_of_dimensions(everything: Evaluation) -> None
 def test_table_4_has_every_class_and_their_mean(everything: Evaluation) -> None:
     table = by_name(everything)["table4"]
     whole = MAIN._replace(tau=1.0)
-    arms = {"whole_plain": Arm(whole, None, False), "whole": Arm(whole, K, True), "key_region": everything.main}
+    arms = {"whole_plain": Arm(whole, None, "plain"), "whole": Arm(whole, K, "weighted"), "key_region": everything.main}
     assert [heading for heading, _ in table.rows] == [*UC_MERCED, "mean"]
     for group, arm in arms.items():
         for row, label in enumerate(UC_MERCED):
@@ -85,9 +85,13 @@ def test_table_4_has_every_class_and_their_mean(everything: Evaluation) -> None:
 
 def test_table_5_has_the_parts_and_the_peers_and_no_frozen_backbone(everything: Evaluation) -> None:
     table = by_name(everything)["table5"]
-    vgg, other = (Arm(peer, None, weighted=True) for peer in PEERS)
-    parts = {"plain": (None, False), "pca": (K, False), "pca weighted": (K, True)}
-    arms = [vgg, None, other, *(Arm(MAIN, size, weighted) for size, weighted in parts.values())]
+    vgg, other = (Arm(peer, None, "weighted") for peer in PEERS)
+    parts: dict[str, Arm] = {
+        "plain": Arm(MAIN, None, "plain"),
+        "pca": Arm(MAIN, K, "plain"),
+        "pca weighted": Arm(MAIN, K, "weighted"),
+    }
+    arms = [vgg, None, other, *parts.values()]
     published = [paper.TABLE_5["vgg16"], paper.TABLE_5["resnet50"], None, *(paper.TABLE_5[part] for part in parts)]
     for row, (arm, printed) in enumerate(zip(arms, published, strict=True)):
         cells = table.rows[row][1]
@@ -102,8 +106,8 @@ def test_table_5_has_the_parts_and_the_peers_and_no_frozen_backbone(everything: 
 def test_the_baseline_goes_from_imagenet_alone_to_the_method(everything: Evaluation) -> None:
     table = by_name(everything)["baseline"]
     whole = MAIN._replace(tau=1.0)
-    frozen = [Arm(whole._replace(peer=FROZEN), size, weighted=False) for size in (None, K)]
-    steps = [*frozen, Arm(whole, None, False), Arm(MAIN, None, False), Arm(MAIN, K, False), everything.main]
+    frozen = [Arm(whole._replace(peer=FROZEN), size, "plain") for size in (None, K)]
+    steps = [*frozen, Arm(whole, None, "plain"), Arm(MAIN, None, "plain"), Arm(MAIN, K, "plain"), everything.main]
     assert [cell(table, row, "ours") for row in range(len(table.rows))] == [ours(everything, arm) for arm in steps]
     assert [heading for heading, _ in table.rows] == [everything.name(arm) for arm in steps]
     assert "baseline" not in by_name(some_evaluation(["frozen"]))  # nothing to set beside it
@@ -117,13 +121,13 @@ def test_what_the_recipe_chose_is_set_beside_every_other_way(
     assert [heading for heading, _ in table.rows] == [str(way) for way in ways]
     for row, way in enumerate(ways):
         v = MAIN._replace(**{field: way})  # type: ignore[arg-type]
-        assert cell(table, row, "plain") == ours(everything, Arm(v, None, weighted=False))
-        assert cell(table, row, "weighted") == ours(everything, Arm(v, K, weighted=True))
+        assert cell(table, row, "plain") == ours(everything, Arm(v, None, "plain"))
+        assert cell(table, row, "weighted") == ours(everything, Arm(v, K, "weighted"))
 
 
 def test_classes_that_an_object_helps_come_first(everything: Evaluation) -> None:
     table = by_name(everything)["objects_per_class"]
-    arms = [Arm(MAIN._replace(centre=centre), K, weighted=True) for centre in ("image", "confidence")]
+    arms = [Arm(MAIN._replace(centre=centre), K, "weighted") for centre in ("image", "confidence")]
     image, surest = (everything.per_class(arm) for arm in arms)
     for row, (label, _) in enumerate(table.rows):
         assert cell(table, row, "image") == (image[label].map, image[label].anmrr)

@@ -137,11 +137,12 @@ def test_it_is_evaluated_by_folders(folder: Path, tmp_path: Path) -> None:
     assert 0.3 < done["map"] <= 1 and done["accuracy"] is None
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())
     assert metrics["unseen"] is metrics["calibration"] is metrics["no_match"] is None
-    by_way: dict[bool, list[float]] = {True: [], False: []}
+    by_way: dict[str, list[float]] = {"plain": [], "weighted": [], "auto": []}
     for arm in metrics["arms"]:
-        if arm["bundle"] is None and arm["pca"]:
-            by_way[arm["weighted"]].append(arm["map"])
-    assert by_way[True] == by_way[False] != []
+        if arm["bundle"] is None and arm["pca"] and arm["region"] == "whole_image":
+            by_way[arm["distance"]].append(arm["map"])
+    assert by_way["weighted"] == by_way["plain"] != []  # no class is known
+    assert set(by_way["auto"]) == set(by_way["plain"])
 
 
 def test_from_no_labels_to_the_weighted_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
