@@ -128,7 +128,7 @@ def demo(config: DemoConfig) -> Summary:
         "archive": archive,
         "models": models,
         "backbone": config.backbone,
-        "epochs": config.epochs,
+        "epochs": config.classifier_epochs,
         "trainings": 1,  # enough to try it, in half the time
     }
     trained = steps.job("finetune_classifier", {**options, "seed": config.seed, **common})

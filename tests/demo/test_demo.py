@@ -41,6 +41,11 @@ def test_every_archive_has_a_folder_of_its_own() -> None:
     assert _folder_name(DemoConfig(archive="x/y/../y/")) == _folder_name(DemoConfig(archive="./x/y"))
 
 
+def test_training_on_the_users_images_takes_as_long_as_it_needs() -> None:
+    given = [DemoConfig(), DemoConfig(archive="x"), DemoConfig(epochs=9), DemoConfig(archive="x", epochs=9)]
+    assert [config.classifier_epochs for config in given] == [4, None, 9, 9]
+
+
 def result(uri: Path, class_name: str, object_box: Box | None) -> dict[str, object]:
     return {
         "uri": str(uri),
