@@ -18,7 +18,22 @@ from rsir_core.errors import ConfigError
 from tests.docs.commands import PAGES, ROOT, blocks_of, commands_in, inline_commands
 
 # Programs that are not ours: their words are not checked, but the files of the project that they are given are.
-OTHERS = {"aws", "cd", "cp", "docker", "grep", "kubectl", "mkdir", "pip", "ray", "rustac", "serve", "source", "uvicorn"}
+OTHERS = {
+    "aws",
+    "cd",
+    "cp",
+    "docker",
+    "git",
+    "grep",
+    "kubectl",
+    "mkdir",
+    "pip",
+    "ray",
+    "rustac",
+    "serve",
+    "source",
+    "uvicorn",
+}
 OURS = re.compile(r"(k8s/[\w./-]+|[\w-]+\.yaml)")  # files of the project
 FILES_OF_OTHERS = {"boxes/data.yaml"}
 
@@ -30,7 +45,7 @@ class Parsed(Exception):  # noqa: N818 -- no error
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a command cannot be what it is written as."""
     match words:
-        case ["ray", "job", "submit", *_]:
+        case ["ray", "job", "submit", *_] | ["kubectl", "exec", *_]:
             check(words[words.index("--") + 1 :], monkeypatch)
         case ["python", "-m", module, *options] if module.startswith("jobs.") and module != "jobs.serve_tokens":
             name = module.removeprefix("jobs.")
