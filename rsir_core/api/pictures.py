@@ -6,12 +6,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rsir_core.arrays import Pixels
 from rsir_core.errors import QueryError
 from rsir_core.imagery.decode import decode, read_picture
+from rsir_core.imagery.opened import picture_of
 from rsir_core.imagery.picture import Picture
+from rsir_core.imagery.rgb import check_size
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -37,7 +39,7 @@ def read_image(image: "ImageLike", max_pixels: int) -> Picture:
     """Read an image in any of its forms.
 
     Raises:
-        ImageError: a file cannot become a picture.
+        ImageError: a file or an opened image cannot become a picture, or it has too many pixels.
         QueryError: it is none of `FORMS`, or an array of another shape or type.
     """
     if isinstance(image, bytes):
@@ -45,9 +47,10 @@ def read_image(image: "ImageLike", max_pixels: int) -> Picture:
     if isinstance(image, (str, os.PathLike)):
         return read_picture(os.fspath(image), max_pixels)
     if isinstance(image, Image.Image):
-        return Picture(np.array(ImageOps.exif_transpose(image).convert("RGB")), None)
+        return picture_of(image, "the image", max_pixels)
     if not isinstance(image, np.ndarray):
         raise QueryError(f"the image is of type {type(image).__name__}; give {FORMS}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise QueryError(f"the image is an array of {'×'.join(map(str, image.shape))} {image.dtype}; give H×W×3 uint8")
+    check_size("the image", image.shape[0] * image.shape[1], max_pixels)
     return Picture(np.ascontiguousarray(image), None)

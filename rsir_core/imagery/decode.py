@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 import rasterio
 import simplejpeg
-from PIL import Image, ImageCms, ImageFile
+from PIL import ImageCms, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -26,12 +26,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import PhotometricInterp
 
 from rsir_core.arrays import Pixels
-from rsir_core.errors import ImageError
 from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.footprint import footprint_of
 from rsir_core.geo.placement import placement_of
 from rsir_core.imagery.cell_tile import read_cell
 from rsir_core.imagery.composite import Composite
+from rsir_core.imagery.opened import refusing, rgb_of
 from rsir_core.imagery.orientation import Metadata, orientation_in, turned, upright
 from rsir_core.imagery.picture import Picture
 from rsir_core.imagery.rgb import (
@@ -40,12 +40,10 @@ from rsir_core.imagery.rgb import (
     PER_PIXEL,
     Decoded,
     Noted,
-    blacken,
     check_blocks,
     check_size,
     colour_bands,
     quiet,
-    refusal,
     refused,
     rgb,
 )
@@ -155,16 +153,8 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     if decoder is None:
         what = f"is no JPEG, PNG, WebP, TIFF, JPEG 2000, GIF or BMP (it looks like {_kind_of(data)}); convert it to one"
         raise refused(name, "corrupt", what)
-    try:
+    with refusing(name):
         found = decoder(data, name, max_pixels)
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise refused(name, "memory", "does not fit into memory; lower the pixel limit") from error
-    except Image.DecompressionBombError as error:  # Pillow's GIF and WebP readers check as they open
-        raise refused(name, "too_large", f"has too many pixels ({error}); make it smaller") from error
-    except Exception as error:  # on broken files decoders raise nearly every built-in error and their own
-        raise refusal(name, error, "lower the pixel limit") from error
     return _picture(found)
 
 
@@ -227,13 +217,8 @@ def _pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, na
         check_size(name, image.height * image.width, max_pixels)
         notes = ["first frame"] if getattr(image, "is_animated", False) else []
         image.load()
-        if image.has_transparency_data:
-            rgba = np.array(image.convert("RGBA"))
-            pixels = rgba[..., :3]
-            notes += blacken(pixels, rgba[..., 3] > 0, name)
-        else:
-            pixels = np.array(image.convert("RGB"))
-        return Decoded(upright(pixels, image.info), notes)
+        pixels, more = rgb_of(image, name)
+        return Decoded(upright(pixels, image.info), notes + more)
 
 
 @quiet()
