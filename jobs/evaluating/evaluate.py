@@ -75,10 +75,10 @@ def measure(config: EvaluateConfig) -> tuple[Evaluation, list[dict[str, Any]]]:
 def of_probabilities(subject: EvaluatedIndex) -> dict[str, Any]:
     """Score the stored class probabilities: unseen classes, no-match and calibration."""
     feature, p = (schemas.to_matrix(subject.features[name]) for name in (schemas.FEATURE, schemas.CLASS_PROBABILITIES))
-    labels, classifier = subject.labels, subject.classifier
+    labels, classifier, unaveraged = subject.labels, subject.classifier, schemas.unaveraged_features(subject.features)
     return {
-        "unseen": score_unseen(feature, p, labels, classifier.classes),
-        "no_match": score_no_match(schemas.unaveraged_features(subject.features), p, labels, classifier.classes),
+        "unseen": score_unseen(feature, p, labels, classifier.classes, unaveraged),
+        "no_match": score_no_match(unaveraged, p, labels, classifier.classes),
         "calibration": score_calibration(p, labels, classifier.classes, classifier.temperature),
     }
 

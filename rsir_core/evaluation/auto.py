@@ -1,6 +1,6 @@
 """The order that queries get unless they ask for another: weighted or not, as each one's nearest rows say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,24 +28,37 @@ def score_auto(
         plain: their scores by the distance alone.
         unaveraged: (n, K), features before they were averaged with their neighbours; None: they were not.
     """
-    decisive = feature if unaveraged is None else unaveraged
-    is_weighted = weighted_by_auto(decisive, class_probabilities)[plain.queries]
+    is_weighted = weighted_by_auto(feature, class_probabilities, unaveraged)[plain.queries]
     weighted = score_retrieval(feature, class_probabilities, labels, least_weight=LEAST_WEIGHT)
     return weighted.where(is_weighted, plain), is_weighted
 
 
-def weighted_by_auto(feature: Floats, class_probabilities: Floats) -> Mask:
-    """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`."""
-    ids = [f"{row:012}" for row in range(len(feature))]
-    agrees, weighted = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
-    if not class_probabilities.shape[1]:
-        return weighted
-    order, searcher = Searcher.of(ids, feature, class_probabilities)
+def weighted_by_auto(feature: Floats, class_probabilities: Floats, unaveraged: Floats | None = None) -> Mask:
+    """Tell which rows `auto` weights, (n,) bool, where they are the whole index: see `Ranking.settled`.
+
+    Whether the classes fit is measured by features before averaging, as `jobs.index` does; what the nearest rows of a
+    query are is told by those that are searched.
+    """
+    n, classes = class_probabilities.shape
+    if not classes or not _fits(feature if unaveraged is None else unaveraged, class_probabilities):
+        return np.zeros(n, bool)
+    near = _nearest(feature, class_probabilities, NEIGHBOURS)
+    return np.array([Ranking(1).settled(others).ranked_by == "weighted_distance" for others in near])
+
+
+def _fits(feature: Floats, class_probabilities: Floats) -> bool:
+    """Tell whether rows have their class in common with their nearest other row often enough."""
     assigned = classes_of(class_probabilities)
-    for row, of_class in enumerate(assigned):
-        hits = searcher.search(feature[row], class_probabilities[row], NEIGHBOURS + 1, euclidean=True)
+    nearest = [int(first.image_id) for first, *_ in _nearest(feature, class_probabilities, 1)]
+    return float((assigned[nearest] == assigned).mean()) >= FITTING
+
+
+def _nearest(feature: Floats, class_probabilities: Floats, k: int) -> Iterator[list[Neighbour]]:
+    """Find the k other rows nearest to each row; their image ids are their places."""
+    ids = [f"{row:012}" for row in range(len(feature))]
+    order, searcher = Searcher.of(ids, feature, class_probabilities)
+    for row, of_class in enumerate(classes_of(class_probabilities)):
+        hits = searcher.search(feature[row], class_probabilities[row], k + 1, euclidean=True)
         near = zip(order[hits.rows].tolist(), hits.distance.tolist(), strict=True)
-        others = [(Neighbour(at, ids[i], float(class_probabilities[i, of_class])), i) for i, at in near if i != row]
-        agrees[row] = assigned[others[0][1]] == of_class
-        weighted[row] = Ranking(1).settled(other for other, _ in others).ranked_by == "weighted_distance"
-    return weighted if agrees.mean() >= FITTING else np.zeros_like(weighted)
+        found = [Neighbour(at, ids[i], float(class_probabilities[i, of_class])) for i, at in near if i != row]
+        yield found[:k]

@@ -14,7 +14,11 @@ DISTANCES: Final = ("weighted", "plain")
 
 
 def score_unseen(
-    feature: Floats, class_probabilities: Floats, labels: Sequence[str], classes: Sequence[str]
+    feature: Floats,
+    class_probabilities: Floats,
+    labels: Sequence[str],
+    classes: Sequence[str],
+    unaveraged: Floats | None = None,
 ) -> dict[str, Any] | None:
     """Score images whose label is no class of the classifier, the others, and all; None: there are not both.
 
@@ -26,6 +30,7 @@ def score_unseen(
         class_probabilities: (n, C).
         labels: (n,).
         classes: of the classifier.
+        unaveraged: (n, K), features before they were averaged with their neighbours; None: they were not.
     """
     known: Mask = np.isin(labels, classes)
     if known.all() or not known.any():  # none is known of an index without classes
@@ -34,16 +39,19 @@ def score_unseen(
     found: dict[str, Any] = {"labels": sorted(set(np.asarray(labels)[~known].tolist()))}
     for kind, chosen in kinds.items():
         of_kind = [label for label, mine in zip(labels, chosen, strict=True) if mine]
-        found[kind] = _scores(feature[chosen], class_probabilities[chosen], of_kind)
+        first = None if unaveraged is None else unaveraged[chosen]
+        found[kind] = _scores(feature[chosen], class_probabilities[chosen], of_kind, first)
     return found
 
 
-def _scores(feature: Floats, class_probabilities: Floats, labels: Sequence[str]) -> dict[str, Any] | None:
+def _scores(
+    feature: Floats, class_probabilities: Floats, labels: Sequence[str], unaveraged: Floats | None
+) -> dict[str, Any] | None:
     try:
         scores = [score_retrieval(feature, class_probabilities, labels, name == "weighted") for name in DISTANCES]
     except LabelError:  # no two of them share a label
         return None
-    auto, is_weighted = score_auto(feature, class_probabilities, labels, scores[1])
+    auto, is_weighted = score_auto(feature, class_probabilities, labels, scores[1], unaveraged)
     result: dict[str, Any] = {"queries": len(is_weighted), "sure": float(is_weighted.mean())}
     for name, found in zip((*DISTANCES, "auto"), (*scores, auto), strict=True):
         result[name] = {"map": found.map, "anmrr": found.anmrr, "precision_at": found.precision_at}

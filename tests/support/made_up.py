@@ -1,6 +1,7 @@
 """An index as jobs.index makes it, of made-up descriptors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from rsir_core import schemas
+from rsir_core.arrays import Floats
 from rsir_core.index.index import Index
 from rsir_core.index.layout import SCHEMAS, TableName
 from rsir_core.index.writer import write_rows
@@ -15,6 +17,7 @@ from rsir_core.models.backbones import EFFICIENTNET_LITE0
 from rsir_core.models.bundle import State, write_classifier
 from rsir_core.models.pca import Moments
 from rsir_core.models.settings import ClassifierSettings
+from rsir_core.search.averaging import NeighbourSearcher, mean_of
 from tests.support.writing import writer_of
 
 CLASSES = ("forest", "harbor", "river")
@@ -31,8 +34,13 @@ def write_index(
     seed: int = 5,
     tau: float = 0.5,
     copies: Mapping[int, int] | None = None,
+    described: tuple[Floats, Floats] | None = None,
+    neighbours: int = 0,
 ) -> str:
-    """Embeddings of 8 dimensions and classes that are right at times; `copies` are described as other rows are."""
+    """Embeddings of 8 dimensions and classes that are right at times; `copies` are described as other rows are.
+
+    `described` are other embeddings and class probabilities; features are averaged with so many `neighbours`.
+    """
     models, index = str(folder / "models"), Index(str(folder / "index"))
     settings = ClassifierSettings(EFFICIENTNET_LITE0, CLASSES, 64, (0.5,) * 3, (0.5,) * 3)
     write_classifier(models, settings, state or {"weight": torch.zeros(1)}, tau, "uri,label,split\n")
@@ -40,10 +48,16 @@ def write_index(
     rng, n = np.random.default_rng(seed), len(image_ids)
     embedding = rng.normal(size=(n, 8)).astype(np.float16).astype(np.float32)
     p = rng.dirichlet(np.full(3, 0.5), n).astype(np.float32)
+    if described is not None:
+        embedding, p = described
     for row, original in (copies or {}).items():
         embedding[row], p[row] = embedding[original], p[original]
     pca = Moments.of(embedding).fit(K) if n else Moments.of(rng.normal(size=(9, 8))).fit(K)
+    pca = replace(pca, neighbours=neighbours)
     writer_of(index).put_pca(pca)
+    first = feature = pca.transform(embedding)
+    if neighbours:
+        feature = mean_of(first, NeighbourSearcher(first).nearest(first, neighbours + 1))
     columns = {
         **{f.name: pa.nulls(n, f.type) for f in schemas.FEATURES},
         schemas.IMAGE_ID: pa.array(image_ids, pa.string()),
@@ -56,7 +70,8 @@ def write_index(
         schemas.REGION: pa.array([(64, 64, 128, 128)] * n, schemas.FEATURES.field(schemas.REGION).type),
         schemas.CLASS_PROBABILITIES: schemas.to_vectors(p),
         schemas.CLASS: pa.array([CLASSES[i] for i in p.argmax(axis=1)], pa.string()),
-        schemas.FEATURE: schemas.to_vectors(pca.transform(embedding)),
+        schemas.FEATURE: schemas.to_vectors(feature),
+        schemas.UNAVERAGED: schemas.to_vectors(first) if neighbours else pa.nulls(n, schemas.VECTOR),
         schemas.EMBEDDING: schemas.to_vectors(embedding),
     }
     names: tuple[TableName, ...] = ("embeddings", "features")
