@@ -41,7 +41,7 @@ class Described:
     class_probabilities: Floats  # (n, C)
     moments: Moments  # for fitting a PCA
     feature: Floats | None = None  # (n, K), as the index stores them
-    unaveraged: Floats | None = None  # (n, K), before they were averaged with their neighbours
+    unaveraged: Floats | None = None  # (n, K), before they were averaged with their neighbours; None: they were not
 
     def vectors(self, components: int | None) -> Floats:
         """Return the vectors to compare: features (n, components), or unit-length embeddings if `components` is None.
@@ -58,12 +58,13 @@ class Described:
 
 def stored(index: Index, features: pa.Table) -> Described:
     """Take rows as the index stores them; PCAs are fitted to all images of the index, as its own was."""
+    pca = index.pca(features[schemas.PCA][0].as_py())
     return Described(
         index.embeddings(features),
         schemas.to_matrix(features[schemas.CLASS_PROBABILITIES]),
-        index.pca(features[schemas.PCA][0].as_py()).moments,
+        pca.moments,
         schemas.to_matrix(features[schemas.FEATURE]),
-        schemas.unaveraged_features(features),
+        schemas.unaveraged_features(features) if pca.neighbours else None,
     )
 
 

@@ -122,7 +122,7 @@ def score_arms(
         if arm.distance == "auto":  # with the weighted distance for some queries
             scores, _ = score_auto(vectors, p, labels, scores, database.unaveraged)
         log.info("%s, %d dimensions: mAP %.4f, ANMRR %.4f", arm, vectors.shape[1], scores.map, scores.anmrr)
-        yield arm, Scored(vectors.shape[1], scores)
+        yield arm, Scored(vectors.shape[1], scores, vectors is database.feature and database.unaveraged is not None)
 
 
 def by_vectors(arms: Sequence[Arm]) -> list[list[Arm]]:

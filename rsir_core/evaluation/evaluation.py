@@ -40,6 +40,9 @@ class Scored(NamedTuple):
 
     dimensions: int  # of the vectors compared
     scores: Scores
+    is_averaged: bool = (
+        False  # whether the vectors are features averaged with their neighbours', as only stored ones are
+    )
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class Evaluation:
     def dimensions(self, arm: Arm) -> int:
         """Return how many dimensions the vectors have that the arm compares."""
         return self.runs[0].arms[arm].dimensions
+
+    def is_averaged(self, arm: Arm) -> bool:
+        """Tell whether the arm compares features that were averaged with their neighbours."""
+        return arm in self.runs[0].arms and self.runs[0].arms[arm].is_averaged
 
     def map(self, arm: Arm) -> Spread:
         """Return an arm's mean average precision."""
@@ -166,7 +173,7 @@ class Evaluation:
         if variation.views is not None:
             region = f"{region}, {variation.views} {'view' if variation.views == 1 else 'views'}"
         size = f"PCA {self.dimensions(arm)}" if arm.components else f"{self.dimensions(arm)} dimensions"
-        return region, size, arm.distance
+        return region, f"{size}, averaged" if self.is_averaged(arm) else size, arm.distance
 
     def _only_of_its_backbone(self, variation: Variation) -> bool:
         """Tell whether no other bundle in the comparison has the same backbone and describes as much of an image."""

@@ -79,7 +79,10 @@ def _table5(evaluation: Evaluation) -> Figures:
     plain, pca = (Arm(main.variation, k, "plain") for k in (None, main.components))
     return [
         ("dimensions before and after PCA", f"{evaluation.dimensions(plain):,}, {evaluation.dimensions(main)}"),
-        ("points of mAP gained by PCA", _points(evaluation, plain, pca)),
+        (
+            f"points of mAP gained by PCA{' and averaging' if evaluation.is_averaged(pca) else ''}",
+            _points(evaluation, plain, pca),
+        ),
         ("points of mAP gained by weighting the distance with class probabilities", _points(evaluation, pca, main)),
     ]
 

@@ -75,7 +75,9 @@ class Tables:
         for tau in taus:
             cut = own._replace(tau=tau)
             cells = {**self._of("plain", Arm(cut, None, "plain")), **self._of("weighted", Arm(cut, K, "weighted"))}
-            rows.append((f"{tau:g}", cells | self._paper(paper.TABLE_3.get(tau))))
+            rows.append(
+                (self._marked(f"{tau:g}", Arm(cut, K, "weighted")), cells | self._paper(paper.TABLE_3.get(tau)))
+            )
         title = "Table 3 · Size of the key region"
         return PaperTable("table3", title, "tau", self._with_paper(groups), rows, taus.index(own.tau))
 
@@ -90,6 +92,7 @@ class Tables:
         for size in (*sizes, None):
             plain, weighted = (Arm(main.variation, size, distance) for distance in FIXED)
             heading = str(size) if size else f"no PCA ({self.evaluation.dimensions(plain)})"
+            heading = self._marked(heading, plain)
             cells = self._of("plain", plain) | self._of("weighted", weighted) | self._paper(paper.FIGURE_4.get(size))
             rows.append((heading, cells))
         groups = self._with_paper({"plain": "plain", "weighted": "weighted"})
@@ -226,6 +229,10 @@ class Tables:
 
     def _same_but_tau(self, variation: Variation) -> bool:
         return variation._replace(tau=self.evaluation.main.variation.tau) == self.evaluation.main.variation
+
+    def _marked(self, heading: str, arm: Arm) -> str:
+        """Say in a row's heading that its features are averaged, where those of the other rows are not."""
+        return f"{heading}, averaged" if self.evaluation.is_averaged(arm) else heading
 
     def _of(self, group: str, arm: Arm) -> Cells:
         """Fill an arm's cells; none where it was not scored."""

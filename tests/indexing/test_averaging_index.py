@@ -184,6 +184,8 @@ def test_evaluation_ranks_the_averaged_features(folder: Path, tmp_path: Path) ->
         evaluate(EvaluateConfig(index=str(folder / name), report=str(report), split=str(labels)))
         metrics = json.loads((report / "metrics.json").read_text())
         found[name] = {(arm["pca"], arm["weighted"]): arm["map"] for arm in metrics["arms"]}
+        averaged = f"PCA {K}, averaged" in (report / "report.html").read_text()
+        assert averaged == (name == "index")  # nothing else is, so that is not what the others are to be compared with
         assert metrics["protocol"]["averaged_neighbours"] == (R if name == "index" else 0)
     assert found["index"][True, True] > found["plain"][True, True]
     assert {way: score for way, score in found["index"].items() if not way[0]} == {
