@@ -11,7 +11,7 @@ from rsir_core.api.hit import Hit
 from rsir_core.archive.labels import labels_to_csv
 from rsir_core.errors import LabelError, QueryError
 from rsir_core.export.formats import export_rows
-from rsir_core.export.rows import labelled_rows
+from rsir_core.export.rows import labelled_rows, training_pairs
 from rsir_core.index.index import Index
 from rsir_core.index.labels import check_names, read_labels, save_labels
 from rsir_core.learning.archive_scores import learn, read_scorer
@@ -130,11 +130,13 @@ class Collection:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as CSV with the columns `uri,label`, which `jobs.finetune_classifier --labels` takes.
 
+        Images have the URIs that the index has now; those that are no longer in it are left out.
+
         Raises:
             StorageError: it cannot be written.
         """
-        rows = self.to_arrow()
-        pairs = zip(rows[schemas.URI].to_pylist(), rows[schemas.LABEL].to_pylist(), strict=True)
+        labels = self.to_arrow()
+        pairs = training_pairs(labels, self._rows().rows_of(labels[schemas.IMAGE_ID].to_pylist()))
         put_file(os.fspath(path), labels_to_csv(pairs).encode())
 
     def _find(self, name: str) -> Descriptor:

@@ -1,6 +1,7 @@
 """One self-contained HTML page of an evaluation: no script, no other host, pictures and plots inside."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
@@ -14,6 +15,7 @@ from rsir_core.evaluation.findings import confused, findings, subject
 from rsir_core.evaluation.gallery import GalleryImage, GalleryRow, thumbnail
 from rsir_core.evaluation.plots import compared
 from rsir_core.evaluation.tables import Cells, PaperTable, Tables
+from rsir_core.index.no_match import RATE
 
 TWINS: Final = 6  # pairs of one picture that are shown
 FINDINGS: Final = ("unseen", "no_match", "calibration", "duplicates")
@@ -54,6 +56,7 @@ def render(evaluation: Evaluation, plots: Mapping[str, bytes]) -> str:
         gallery=_gallery(evaluation.runs[0].strips),
         compared=[arms[arm] for arm in compared(evaluation)],
         confused=confused(evaluation),
+        fewest_queries=math.ceil(1 / RATE) - 1,
         found={name: evaluation.findings.get(name) for name in FINDINGS},
         twins=_twins(evaluation.findings.get("duplicates")),
         seed=evaluation.runs[0].seed if len(evaluation.runs) > 1 else None,

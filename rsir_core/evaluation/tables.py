@@ -180,7 +180,7 @@ class Tables:
             "pca": Arm(main.variation, main.components, "plain"),
             "pca weighted": main,
         }
-        if not all(arm in self.evaluation.arms for arm in parts.values()):
+        if main.distance != "weighted" or not all(arm in self.evaluation.arms for arm in parts.values()):
             return None
         peers = [arm for arm in self.evaluation.arms if arm.variation.peer not in (None, FROZEN)]
         rows, named = [], list[Arm]()

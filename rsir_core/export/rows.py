@@ -13,6 +13,18 @@ def ranked_rows(rows: pa.Table, offset: int = 0) -> pa.Table:
     return rows.add_column(0, schemas.RANK, ranks)
 
 
+def training_pairs(labels: pa.Table, rows: pa.Table) -> list[tuple[str, str]]:
+    """Pair labels with the addresses that their images have now; images that are no longer in the index are left out.
+
+    Args:
+        labels: of schema `schemas.LABELS`.
+        rows: of the images that are in the index, in any order, with the columns `image_id` and `uri`.
+    """
+    uris = dict(zip(rows[schemas.IMAGE_ID].to_pylist(), rows[schemas.URI].to_pylist(), strict=True))
+    found = zip(labels[schemas.IMAGE_ID].to_pylist(), labels[schemas.LABEL].to_pylist(), strict=True)
+    return [(uris[image_id], label) for image_id, label in found if image_id in uris]
+
+
 def labelled_rows(labels: pa.Table, rows: pa.Table) -> pa.Table:
     """Join labels with the indexed rows of their images; what is no longer in the index has nulls.
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rsir_core import schemas
+from rsir_core.errors import TableError
 from rsir_core.geo.bounding_box import BoundingBox, arcs
 from rsir_core.index.diff import semi
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
@@ -49,12 +50,19 @@ def export_stac(index: Index, version: int, folder: str, source: str, licence: s
 
     Raises:
         StorageError: the folder cannot be written to.
+        TableError: an embedding of the version is gone; then nothing is written.
     """
     folder = folder.rstrip("/")
     rows = index.features(version, [*KEY, schemas.BUNDLE, schemas.TIME, schemas.BBOX])
+    stored = semi(stored_keys(index), rows.select(KEY))
+    if (missing := len(rows) - len(stored)) > 0:
+        raise TableError(
+            f"the embeddings of {missing:,} of {len(rows):,} images of version {version} are gone, as --compact "
+            "removes those of images that are no longer published; export a newer version"
+        )
     dimensions = 0
     with writing(f"{folder}/{NAMES[0]}") as file, pq.ParquetWriter(file, EXPORTED, compression="zstd") as writer:
-        for piece in _pieces(index, rows):
+        for piece in _pieces(index, stored):
             dimensions = dimensions or len(piece[schemas.EMBEDDING][0])
             writer.write_table(piece)
         writer.add_key_value_metadata({"geo": json.dumps(GEO)})
@@ -71,10 +79,10 @@ def export_stac(index: Index, version: int, folder: str, source: str, licence: s
         put_file(f"{folder}/{file_name}", json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
-def _pieces(index: Index, rows: pa.Table) -> Iterator[pa.Table]:
-    """Read the published embeddings, `ROW_GROUP` or a few more at a time; schema `EXPORTED`."""
+def _pieces(index: Index, stored: pa.Table) -> Iterator[pa.Table]:
+    """Read stored embeddings, `ROW_GROUP` or a few more at a time; schema `EXPORTED`."""
     held: list[pa.Table] = []
-    for part in by_file(semi(stored_keys(index), rows.select(KEY)), PART):
+    for part in by_file(stored, PART):
         for piece in stored_rows(index, part, EXPORTED.names):
             held.append(piece.cast(EXPORTED))
             if sum(map(len, held)) >= ROW_GROUP:

@@ -106,6 +106,8 @@ def _groups(rows: pa.Table) -> tuple[npt.NDArray[np.int64], Separation]:
     boxes = rows[schemas.BBOX].to_pylist()
     if all(box is not None for box in boxes):
         centres = np.array([(_middle(box["xmin"], box["xmax"]), (box["ymin"] + box["ymax"]) / 2) for box in boxes])
+        if np.ptp(centres[:, 0]) > 180:  # degrees: they lie on both sides of ±180°
+            centres[:, 0] += 360 * (centres[:, 0] < 0)
         size = max(float(np.ptp(centres, axis=0).max()) / CELLS, 1e-9)
         cells = np.floor((centres - centres.min(axis=0)) / size).astype(np.int64)
         return cells[:, 0] * (CELLS + 1) + cells[:, 1], "cells"

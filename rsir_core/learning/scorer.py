@@ -112,9 +112,12 @@ def fit_scorer(labelled: LabelledEmbeddings, background: Floats, positive: str, 
         LabelError: all images are positive, or none is.
     """
     y = labelled.is_positive
-    if y.all() or not y.any():
-        kind = "positive" if y.all() else "not positive"
-        raise LabelError(f"all {len(y)} labelled images are {kind} ({positive!r}); label some that are not, too")
+    if y.all():
+        raise LabelError(f"all {len(y)} labelled images are {positive!r}; label some that are not, too")
+    if not y.any():
+        raise LabelError(
+            f"none of the {len(y)} labelled images that are in the index is {positive!r}; label some that are"
+        )
     unit = _unit(background)
     mean, deviation = unit.mean(axis=0), (unit.std(axis=0) + TINY) * np.sqrt(unit.shape[1])
     x = (_unit(labelled.embedding) - mean) / deviation

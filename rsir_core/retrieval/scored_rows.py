@@ -108,6 +108,8 @@ def in_order(scores: Floats, wanted: ScoredQuery, left_out: Ints, image_ids: pa.
     allowed = scores >= wanted.threshold
     allowed[left_out] = False
     rows = np.flatnonzero(allowed)
+    if not len(rows):  # of none, Arrow before 26 cannot select
+        return rows, 0
     total, key = len(rows), sort_key(scores[rows], wanted.order)
     if wanted.first < total:
         near = key <= np.partition(key, wanted.first - 1)[wanted.first - 1]

@@ -176,6 +176,7 @@ def test_on_another_archive_nothing_of_the_paper_is_told() -> None:
         (["objects"], {"objects", "objects_per_class"}),
         (["views"], {"views"}),
         (["key_region", "frozen"], {"table5", "baseline"}),
+        (["frozen"], set()),  # nothing is weighted, so nothing tells what weights bring
     ],
 )
 def test_a_table_is_there_when_its_arms_are(sets: list[ArmSet], filled: set[str]) -> None:

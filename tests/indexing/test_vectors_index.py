@@ -1,6 +1,7 @@
 """An index of embeddings that somebody else made: published, searched, changed, classified, and written out again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pystac
 import pytest
 import shapely
+from deltalake import DeltaTable
 
 import rsir_core as rsir
 from jobs.evaluate import evaluate
@@ -25,7 +27,7 @@ from jobs.query import answer_queries
 from jobs.querying.options import QueryConfig
 from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
-from rsir_core.errors import BundleError, ConfigError, QueryError
+from rsir_core.errors import BundleError, ConfigError, QueryError, TableError
 from rsir_core.index.index import Index
 from rsir_core.models.pca import unit_length
 from tests.support.serving import local_app, serving
@@ -278,3 +280,13 @@ def test_they_go_out_as_a_stac_item_that_comes_in_again(folder: Path, tmp_path: 
     np.testing.assert_array_equal(one.embeddings(one.features()), other.embeddings(other.features()))
     features = [schemas.to_matrix(index.features()["feature"]) for index in (one, other)]
     np.testing.assert_allclose(features[0], features[1], atol=1e-6)
+
+
+def test_a_version_whose_embeddings_are_gone_is_not_exported_in_part(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(folder / "index", index)
+    found = rsir.open(str(index))
+    DeltaTable(f"{index}/embeddings").delete("image_id = 'field/000'")
+    with pytest.raises(TableError, match=rf"1 of {N} .*; export a newer version"):
+        found.to_stac(tmp_path / "out", source="https://example.org/s2", licence="CC-BY-4.0")
+    assert not (tmp_path / "out").exists()

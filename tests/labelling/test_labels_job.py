@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 import rsir_core as rsir
 from jobs import rsir as command
@@ -56,6 +57,19 @@ def test_a_collection_is_printed_as_training_takes_it(
     archive = str(Path(labelled.features(columns=["uri"])["uri"][0].as_py()).parents[1])
     pairs = label_images(list_images(archive), str(tmp_path / "labels.csv"))
     assert [label for _, label in pairs] == ["good", "bad"]
+
+
+def test_a_collection_names_images_where_they_are_now_and_none_that_is_gone(
+    labelled: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    features = DeltaTable(f"{labelled.uri}/features")
+    features.update({"uri": "'/moved/' || image_id"})
+    features.delete(f"image_id = '{OTHER}'")
+    assert command.main(["labels", "--index", labelled.uri, "--collection", "storage tanks"]) == 0
+    assert capsys.readouterr().out == f"uri,label\n/moved/{ONE},good\n"
+    assert "1 of 2 labelled images are no longer in the index" in caplog.text
+    rsir.open(labelled.uri).collection("storage tanks").to_csv(tmp_path / "labels.csv")
+    assert (tmp_path / "labels.csv").read_text() == f"uri,label\n/moved/{ONE},good\n"
 
 
 def test_collections_are_listed(labelled: Index, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -78,8 +79,10 @@ def test_few_labels_have_no_estimate_and_one_kind_is_refused() -> None:
     few = labelled(9)
     assert few.is_positive.sum() < FEWEST and fit_scorer(few, x, "good", "b").estimate is None
     alike = LabelledEmbeddings(few.embedding, np.ones(9, bool), few.groups, "scenes")
-    with pytest.raises(LabelError, match="all 9 labelled images are positive"):
+    with pytest.raises(LabelError, match="all 9 labelled images are 'good'; label some that are not"):
         fit_scorer(alike, x, "good", "b")
+    with pytest.raises(LabelError, match=r"none of the 9 .* is 'good'; label some that are"):
+        fit_scorer(replace(alike, is_positive=np.zeros(9, bool)), x, "good", "b")
     together = LabelledEmbeddings(labelled(60).embedding, labelled(60).is_positive, np.zeros(60, np.int64), "cells")
     assert fit_scorer(together, x, "good", "b").estimate is None
 
@@ -90,6 +93,11 @@ def test_folds_share_neither_cells_nor_scenes() -> None:
     ids = ["a#xywh=0,0,9,9", "a#xywh=9,0,9,9", "b#xywh=0,0,9,9", "c"]
     cells, by = _groups(pa.table([pa.array(boxes, field.type), ids], [schemas.BBOX, schemas.IMAGE_ID]))
     assert by == "cells" and cells[0] == cells[1] and len(set(cells)) == 3
+    wests = (179.0, 179.5, 179.95, -179.95, -179.5, -179.1)
+    around = [{"xmin": x, "ymin": 0.0, "xmax": -180 + x % 1 if x == 179.95 else x + 0.1, "ymax": 0.1} for x in wests]
+    around_ids = [str(x) for x in wests]
+    across, _ = _groups(pa.table([pa.array(around, field.type), around_ids], [schemas.BBOX, schemas.IMAGE_ID]))
+    assert len(set(across)) == 5  # 2 degrees apart at most, not 360
     missing = pa.array([None, *boxes[1:]], field.type)
     scenes, by = _groups(pa.table([missing, ids], [schemas.BBOX, schemas.IMAGE_ID]))
     assert by == "scenes" and scenes[0] == scenes[1] and len(set(scenes)) == 3
