@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +23,11 @@ from jobs.command import Summary
 from jobs.demo.options import DemoConfig
 from jobs.demo.picture import Answer, draw_answers
 from jobs.demo.scenes import write_archive, write_boxes
+from rsir_core import schemas
 from rsir_core.archive.labels import LabelledImage, read_split
 from rsir_core.errors import RsirError
 from rsir_core.extras import require
+from rsir_core.index.index import Index
 from rsir_core.storage.filesystem import file_system
 from rsir_core.storage.reading import read_file
 
@@ -147,7 +149,9 @@ def demo(config: DemoConfig) -> Summary:
     steps.begin("Start the endpoint and upload test images to it")
     port = config.port or _free_port()
     with steps.endpoint({"index": index, "host": "127.0.0.1", "port": port, "address": config.address}) as url:
-        answers = [ask(url, query, RESULTS) for query in choose_queries(images, QUERIES, config.seed)]
+        in_index = Index(str(index)).features(columns=[schemas.URI])[schemas.URI].to_pylist()
+        queries = choose_queries(images, in_index, QUERIES, config.seed)
+        answers = [ask(url, query, RESULTS) for query in queries]
         found = sum(answer.found_itself for answer in answers)
         steps.done(f"{found} of {len(answers)} uploads found themselves first")
 
@@ -172,11 +176,17 @@ def demo(config: DemoConfig) -> Summary:
     }
 
 
-def choose_queries(images: list[LabelledImage], count: int, seed: int) -> list[LabelledImage]:
-    """Choose one random test image of each of up to `count` classes, spread evenly over the sorted class names."""
+def choose_queries(
+    images: list[LabelledImage], in_index: Collection[str], count: int, seed: int
+) -> list[LabelledImage]:
+    """Choose one random test image of each of up to `count` classes, spread evenly over the sorted class names.
+
+    Only images whose URIs are in the index are chosen: others could not be read.
+    """
+    found = frozenset(in_index)
     tests: dict[str, list[LabelledImage]] = {}
     for image in sorted(images):
-        if image.split == "test":
+        if image.split == "test" and image.uri in found:
             tests.setdefault(image.label, []).append(image)
     labels = sorted(tests)
     count = min(count, len(labels))

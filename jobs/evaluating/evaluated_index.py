@@ -100,6 +100,7 @@ def _setup(index: Index, fingerprint: str, pca: str) -> dict[str, Any]:
     return {
         "bundle": fingerprint,
         "backbone": settings.classifier.backbone,
+        "classes": len(settings.classes),
         "detector": detector.model if detector else None,
         "object": detector.rule if detector else None,
         "trained_side": detector.trained_side if detector else None,

@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from rsir_core import schemas
+from rsir_core.archive.file_names import NamedValues
 from rsir_core.archive.labels import folder_label
 from rsir_core.errors import LabelError
 from rsir_core.evaluation.labelled_rows import label_rows, match
@@ -56,7 +57,9 @@ def _labelled(rows: pa.Table, labels: Labels) -> tuple[pa.Table, list[str]]:
     if not isinstance(labels, Mapping):
         chosen, names, _ = label_rows(rows, os.fspath(labels))
         return chosen, names
-    places = match(list(labels), rows)
+    uris, ids = ({name: i for i, name in enumerate(rows[column].to_pylist())} for column in COLUMNS[:2])
+    known = NamedValues(uris | ids)
+    places = {name: place for name in labels if (place := known.get(name)) is not None} or match(list(labels), rows)
     if unknown := [name for name in labels if name not in places]:
         raise LabelError(
             f"{len(unknown)} of {len(labels)} labels name no image of the index, such as {unknown[0]}; give its "

@@ -35,7 +35,9 @@ def subject(evaluation: Evaluation) -> Figures:
     if seeds > 1:
         found.append(("seeds", f"{seeds}: figures are means ± standard deviations"))
     trained_on = [(run.protocol.get("images_trained_on") or {}).get("own") or 0 for run in evaluation.runs]
-    if str(run.protocol.get("images", "")).startswith("all"):
+    if run.protocol.get("classes") == 0:
+        found.append(("training images among them", "none: nothing was trained"))
+    elif str(run.protocol.get("images", "")).startswith("all"):
         found.append(("training images among them", "all, as no split file was given: the figures flatter"))
     elif max(trained_on):
         found.append(("training images among them", f"{max(trained_on):,}: the figures flatter"))

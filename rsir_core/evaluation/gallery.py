@@ -1,12 +1,16 @@
 """Queries and their ranked images, right ones framed green and wrong ones red: drawn, and as thumbnails for a page."""
 
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 from PIL import Image
 
+from rsir_core.arrays import Pixels
+from rsir_core.errors import ImageError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.models.regions import Box, Region
 
@@ -14,10 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 INK, MUTED, RIGHT, WRONG, OBJECT = "#1f2933", "#7b8794", "#2e9d5b", "#d64545", "#ffd84d"
 CELL: Final = 1.55  # inches
 DRAWN: Final = 512  # pixels of the longer side, at most, in the figure
-SHOWN_AS_READ: Final = sys.maxsize  # pixels: what is shown was read before, in this run, within the job's limits
+SHOWN_AS_READ: Final = sys.maxsize  # pixels: what is shown was described once, within the limits of that job
+GREY: Final = np.full((256, 256, 3), 200, np.uint8)  # in place of an image that can no longer be read
 THUMBNAIL: Final = 144  # pixels of the longer side
 
 
@@ -82,12 +89,8 @@ def draw_strips(strips: Sequence[GalleryRow], explanation: Sequence[str]) -> "Fi
 
 
 def thumbnail(uri: str) -> tuple[bytes, int, int]:
-    """Make a small JPEG of an image, with the height and width that the image has itself.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    pixels = read_picture(uri, SHOWN_AS_READ).pixels
+    """Make a small JPEG of an image, with the height and width that the image has itself; grey if it is gone."""
+    pixels = _pixels(uri)
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     data = io.BytesIO()
@@ -95,12 +98,21 @@ def thumbnail(uri: str) -> tuple[bytes, int, int]:
     return data.getvalue(), pixels.shape[0], pixels.shape[1]
 
 
+def _pixels(uri: str) -> Pixels:
+    """Read an image to show; a picture of others is worth more than none."""
+    try:
+        return read_picture(uri, SHOWN_AS_READ).pixels
+    except ImageError as error:
+        log.warning("shown grey: %s", error)
+        return GREY
+
+
 def _show(axes: "Axes", shown: GalleryImage, frame: str) -> None:
     """Show the image, dimmed outside its key region, with its representative object."""
     from matplotlib.patches import PathPatch  # noqa: PLC0415 -- as above
     from matplotlib.path import Path as Outline  # noqa: PLC0415 -- as above
 
-    pixels = read_picture(shown.uri, SHOWN_AS_READ).pixels
+    pixels = _pixels(shown.uri)
     height, width = pixels.shape[:2]
     small = Image.fromarray(pixels)
     small.thumbnail((DRAWN, DRAWN))  # a page of them is held until it is drawn

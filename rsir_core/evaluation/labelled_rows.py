@@ -22,7 +22,8 @@ def label_rows(features: pa.Table, split: str | None) -> tuple[pa.Table, list[st
         LabelError: no label for a row, or no row for any test image.
     """
     if split is None:
-        log.warning("no --split: every image is scored; those that a classifier was trained on flatter it")
+        if len(features[schemas.CLASS_PROBABILITIES][0]):
+            log.warning("no --split: every image is scored; those that a classifier was trained on flatter it")
         labels = [folder_label(image_id) for image_id in features[schemas.IMAGE_ID].to_pylist()]
         return features, labels, {"images": "all of the index", "labels": "folder names"}
     tests = {image.uri: image.label for image in read_split(split) if image.split == "test"}

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -18,6 +20,8 @@ from rsir_core.storage.filesystem import file_system, put_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 GALLERY_NOTES: Final = (
     "Left: the query. Then the nearest other images, nearest first, by the distance (d) or weighted distance (WD).",
@@ -36,8 +40,13 @@ def write_report(folder: str, evaluation: Evaluation) -> None:
     """
     folder = folder.rstrip("/")
     metrics = evaluation.metrics()
+    as_text = not has_glyphs(evaluation.runs[0].labels)
+    if as_text:
+        log.warning("labels have characters that the font of the plots lacks: boxes in the PNGs; the SVGs show them")
     pictures = {
-        f"{name}.{kind}": _picture(figure, kind) for name, figure in draw(evaluation).items() for kind in ("svg", "png")
+        f"{name}.{kind}": _picture(figure, kind, as_text)
+        for name, figure in draw(evaluation).items()
+        for kind in ("svg", "png")
     }
     files = {f"{name}.csv": _csv(lines) for name, lines in csv_lines(evaluation, metrics).items()} | pictures
     files["report.html"] = render(evaluation, pictures).encode()
@@ -136,12 +145,29 @@ def arms_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _picture(figure: "Figure", kind: str) -> bytes:
-    """Encode a figure as a file; the same figure is the same file twice."""
+def has_glyphs(labels: Iterable[str]) -> bool:
+    """Tell whether the plots' font has all characters of labels; Matplotlib draws boxes in place of others."""
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 -- as below
+
+    font = get_font(findfont("DejaVu Sans"))
+    return all(font.get_char_index(ord(character)) for character in set("".join(labels)))
+
+
+def _picture(figure: "Figure", kind: str, as_text: bool = False) -> bytes:
+    """Encode a figure as a file; the same figure is the same file twice.
+
+    Args:
+        figure: to encode.
+        kind: svg or png.
+        as_text: leave words in SVGs to the fonts of who looks at them, in place of outlines.
+    """
     import matplotlib as mpl  # noqa: PLC0415 -- writes a font cache into the home when it is imported
 
     data = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "rsir"}):
+    fonts = "none" if as_text else "path"
+    with mpl.rc_context({"svg.hashsalt": "rsir", "svg.fonttype": fonts}), warnings.catch_warnings():
+        if as_text:
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # said once, by `write_report`
         dpi = 150 if kind == "png" and figure.get_figwidth() < WIDE else 72  # of an SVG: that of photographs in it
         figure.savefig(data, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     return data.getvalue()

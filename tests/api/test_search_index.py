@@ -250,6 +250,9 @@ def test_scores_are_those_of_the_evaluation(opened: rsir.SearchIndex, stored: Ro
     lines = [f"{row['uri']},{few[row['image_id']]},test\n" for row in stored if row["image_id"] in few]
     split.write_text("uri,label,split\n" + "".join(lines))
     assert opened.evaluate(split) == chosen
+    by_uri = {row["uri"]: row["image_id"] for row in stored}
+    mixed = {uri if i % 2 else by_uri[uri]: few[by_uri[uri]] for i, uri in enumerate(by_uri) if by_uri[uri] in few}
+    assert opened.evaluate(mixed) == chosen
     with pytest.raises(LabelError, match=r"1 of 2 labels .*moon"):
         opened.evaluate({ONE: "beach", "moon.jpg": "moon"})
 

@@ -20,17 +20,24 @@ IMAGES = [
     LabelledImage(f"{label}/{i}.jpg", label, "train" if i < 3 else "test") for label in "abcdefgh" for i in range(6)
 ]
 
+URIS = [image.uri for image in IMAGES]
+
+
+def test_an_image_that_could_not_be_indexed_is_no_query() -> None:
+    chosen = {query.uri for seed in range(9) for query in choose_queries(IMAGES, ["a/3.jpg", "a/4.jpg"], 4, seed)}
+    assert chosen == {"a/3.jpg", "a/4.jpg"}
+
 
 def test_queries_are_test_images_of_classes_spread_evenly() -> None:
-    queries = choose_queries(IMAGES, 4, seed=0)
+    queries = choose_queries(IMAGES, URIS, 4, seed=0)
     assert [q.label for q in queries] == ["a", "c", "e", "g"]
     assert all(q.split == "test" for q in queries)
-    assert choose_queries(IMAGES[::-1], 4, seed=0) == queries
-    assert len({tuple(choose_queries(IMAGES, 4, seed)) for seed in range(9)}) > 1
+    assert choose_queries(IMAGES[::-1], URIS, 4, seed=0) == queries
+    assert len({tuple(choose_queries(IMAGES, URIS, 4, seed)) for seed in range(9)}) > 1
 
 
 def test_fewer_classes_than_queries_give_one_each() -> None:
-    assert [q.label for q in choose_queries(IMAGES[:12], 6, seed=1)] == ["a", "b"]
+    assert [q.label for q in choose_queries(IMAGES[:12], URIS, 6, seed=1)] == ["a", "b"]
 
 
 def test_every_archive_has_a_folder_of_its_own() -> None:

@@ -6,7 +6,6 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from rsir_core.errors import ImageError
 from rsir_core.evaluation.gallery import INK, OBJECT, RIGHT, THUMBNAIL, WRONG, draw_strips, thumbnail
 from tests.support.pictures import HEIGHT, WIDTH, some_strip
 
@@ -26,7 +25,7 @@ def test_frames_say_right_and_wrong_in_the_order_of_ranks(tmp_path: Path) -> Non
     assert {"one line", "another"} <= {text.get_text() for text in figure.texts}
 
 
-def test_a_thumbnail_is_small_and_tells_the_size_of_the_image(tmp_path: Path) -> None:
+def test_a_thumbnail_is_small_and_tells_the_size_of_the_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pixels = np.full((300, 500, 3), (200, 30, 60), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "large.png")
     data, height, width = thumbnail(str(tmp_path / "large.png"))
@@ -35,5 +34,7 @@ def test_a_thumbnail_is_small_and_tells_the_size_of_the_image(tmp_path: Path) ->
     assert np.abs(np.asarray(found).astype(int) - pixels[0, 0]).max() < 8
     strip = some_strip(tmp_path, "river", [True])
     assert thumbnail(strip.query.uri)[1:] == (HEIGHT, WIDTH)
-    with pytest.raises(ImageError):
-        thumbnail(str(tmp_path / "none.png"))
+    grey, *_ = thumbnail(str(tmp_path / "none.png"))
+    assert "none.png is gone" in caplog.text
+    with Image.open(io.BytesIO(grey)) as shown:
+        assert len(np.unique(np.asarray(shown))) == 1

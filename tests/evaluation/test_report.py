@@ -128,6 +128,20 @@ def test_what_another_evaluation_has_left_goes_and_what_is_not_of_one_stays(smal
     assert outside.exists() and (tmp_path / "notes.txt").exists()
 
 
+@pytest.mark.slow
+def test_labels_that_the_plots_font_lacks_are_text_in_svgs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    for number, (classes, is_text) in enumerate(((["森林", "港口"], True), (["forêt", "port"], False))):
+        caplog.clear()
+        folder = tmp_path / str(number)
+        write_report(str(folder), some_evaluation(["key_region"], classes))
+        assert ("<text" in (folder / "confusion.svg").read_text()) == is_text
+        assert (classes[0] in (folder / "confusion.svg").read_text()) >= is_text
+        assert ("font of the plots lacks" in caplog.text) == is_text
+    assert not [found for found in recwarn if "Glyph" in str(found.message)]
+
+
 def test_the_plot_tells_every_arm_and_class_with_its_figures(small: Evaluation) -> None:
     upper, lower = plot_arms(small).axes
     assert [t.get_text() for t in upper.get_yticklabels()] == [small.name(arm) for arm in small.arms]
