@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rsir_core.evaluation.arms import ARM_SETS, Arm, IndexSetup, Variation, main_arm, plan_arms
 from rsir_core.evaluation.evaluation import Evaluation, Run, Scored
+from rsir_core.evaluation.findings import findings
 from rsir_core.evaluation.metrics import Scores
 from rsir_core.evaluation.plots import plot_arms
 from rsir_core.evaluation.report import arms_table, csv_lines, write_report
@@ -84,6 +85,15 @@ def test_without_key_regions_the_whole_image_is_the_main_arm(small: Evaluation) 
     assert [arm.variation.region for arm in arms] == ["whole_image"] * 4
     assert main_arm(arms, OWN) == Arm(OWN.whole, 19, "weighted")
     assert main_arm(small.arms, OWN) == OWN.main
+
+
+def test_a_perfect_class_is_none_of_the_lowest() -> None:
+    labels = ["lake", "lake", "river", "river"]
+    tables = dict.fromkeys(("table3", "figure4", "table5", "baseline"))
+    for last, lowest in ((0.5, "river (75.0 %)"), (1, None)):
+        found = dict(findings(evaluation(labels, scores([1, 1, 1, last], [0] * 4)), tables)["classes"])
+        assert found["classes of at least 99.95 % mAP"] == ("2 of 2" if lowest is None else "1 of 2")
+        assert found.get("classes of lowest mAP") == lowest
 
 
 def test_a_class_may_be_called_query() -> None:
