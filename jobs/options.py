@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from jobs.command import JobConfig, option
 from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import Views
 
 NumberOfViews = Annotated[Views, BeforeValidator(lambda text: int(text) if str(text).isdigit() else text)]
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy's and scikit-learn's older generators take
 
 
 class RayJobConfig(JobConfig):

@@ -3,7 +3,7 @@
 from typing import Final
 
 from jobs.command import option
-from jobs.options import RayJobConfig
+from jobs.options import RayJobConfig, Seed
 
 EPOCHS: Final = 4  # of the classifier: enough for drawn scenes
 
@@ -21,7 +21,7 @@ class DemoConfig(RayJobConfig):
     )
     detector_epochs: int = option("detector epochs (drawn archive only: yours has no boxes)", 16, ge=1)
     port: int = option("port of the endpoint on 127.0.0.1; 0: any free one", 0, ge=0, le=65_535)
-    seed: int = option("seed of the drawn archive, the split and both trainings", 0, ge=0)
+    seed: Seed = option("seed of the drawn archive, the split and both trainings", 0)
 
     @property
     def classifier_epochs(self) -> int | None:

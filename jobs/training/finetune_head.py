@@ -15,7 +15,7 @@ from rsir_core.archive.listing import ImageFile
 from rsir_core.arrays import Floats, Ints
 from rsir_core.errors import BundleError
 from rsir_core.index.index import Index
-from rsir_core.models.bundle import read_detector, write_classifier, write_detector
+from rsir_core.models.bundle import have_equal, read_detector, write_classifier, write_detector
 from rsir_core.models.calibration import fit_temperature, hold_out
 from rsir_core.storage.filesystem import make_folder
 from rsir_core.training.head import fit_head
@@ -44,7 +44,8 @@ def finetune_head(config: FinetuneClassifierConfig) -> Summary:
     training, held_out = hold_out(taught, [i.label for i in taught], config.calibration_fraction, config.seed)
     bundle = index.bundle(features[schemas.BUNDLE][0].as_py())
     make_folder("--models", config.models)
-    if (there := read_detector(config.models)) is not None and there[0] != bundle.detector:
+    there = read_detector(config.models)
+    if there is not None and not (there[0] == bundle.detector and have_equal(there[1], bundle.detector_state)):
         raise BundleError(f"--models {config.models} has another detector than {index.uri}; name an empty folder")
     classes = sorted({image.label for image in taught})
     place = {uri: i for i, uri in enumerate(features[schemas.URI].to_pylist())}

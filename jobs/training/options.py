@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import FiniteFloat, model_validator
 
 from jobs.command import JobConfig, option
-from jobs.options import NumberOfViews, RayJobConfig
+from jobs.options import NumberOfViews, RayJobConfig, Seed
 from jobs.pipeline.resources import Needs
 from rsir_core.models.regions import ObjectRule
 from rsir_core.models.settings import RANDOM
@@ -39,7 +39,7 @@ class FinetuneClassifierConfig(RayJobConfig):
     unseen: Names | None = option(
         "comma-separated labels to leave out of training; all their images test, and evaluate reports them apart", None
     )
-    seed: int = option("seed of the random split, the initial head, and the order and augmentation of images", 0, ge=0)
+    seed: Seed = option("seed of the random split, the initial head, and the order and augmentation of images", 0)
     backbone: str = option(
         "efficientnet_lite0, _lite1 or _lite2, which ship their weights; resnet50, vgg16 or any torchvision "
         "classifier; or timm/NAME",
@@ -138,7 +138,7 @@ class FinetuneDetectorConfig(JobConfig):
     epochs: int = option("passes over the training images", 100, ge=1)
     batch_size: int = option("images per step", 16, ge=1)
     image_size: int = option("side in pixels to which images are letterboxed", 640, ge=1)
-    seed: int = option("seed of the initial weights, order and augmentation", 0, ge=0)
+    seed: Seed = option("seed of the initial weights, order and augmentation", 0)
     num_gpus: int = option("GPUs to train on; 0 trains on CPUs", 0, ge=0)
     threads: int = option("CPU threads", 2, ge=1)
     min_score: float = option("confidence from which a detection counts as an object", 0.25, ge=0, le=1)

@@ -24,6 +24,7 @@ from rsir_core.boxes.label_files import LabelFiles, PathFinder
 from rsir_core.boxes.yolo import cut_off, label_file, read_label, read_lines
 from rsir_core.errors import ImageError, LabelError
 from rsir_core.imagery.scene_file import SceneFormatError, open_scene
+from rsir_core.imagery.tile_uri import orientation_of_scene
 
 log = logging.getLogger(__name__)
 _ORIENTATION: Final = 0x0112  # EXIF tag; values from 5 turn the image by a quarter
@@ -151,18 +152,24 @@ def image_size(file: str) -> tuple[int, int]:
     Raises:
         LabelError: it is no image.
     """
+    unknown: Exception | None = None
     try:
         with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception as unknown:  # of a broken header nearly every built-in error; it does not know all samples either
-        try:
-            with open_scene(file) as dataset:
-                return int(dataset.height), int(dataset.width)
-        except ImageError as error:
-            why = unknown if isinstance(error, SceneFormatError) else error
-            raise LabelError(f"{file} cannot be opened as an image: {why}; mend it or remove it") from error
-    return (width, height) if turned else (height, width)
+            if image.format != "TIFF":  # of one it tells the upright size, even if it is georeferenced
+                return _upright(*image.size, image.getexif().get(_ORIENTATION, 1))
+    except Exception as error:  # of a broken header nearly every built-in error; it does not know all samples either
+        unknown = error
+    try:
+        with open_scene(file) as dataset:
+            return _upright(dataset.width, dataset.height, orientation_of_scene(dataset, file))
+    except ImageError as error:
+        why = unknown if unknown is not None and isinstance(error, SceneFormatError) else error
+        raise LabelError(f"{file} cannot be opened as an image: {why}; mend it or remove it") from error
+
+
+def _upright(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Return height and width after turning by an EXIF orientation; of more than 8 there is none, so nothing turns."""
+    return (width, height) if 5 <= orientation <= 8 else (height, width)
 
 
 def _read_image(file: str, settings: DataYaml, labels: LabelFiles) -> tuple[BoxedImage, bool]:

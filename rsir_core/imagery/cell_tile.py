@@ -19,7 +19,15 @@ from rsir_core.geo.acquisition_time import time_of
 from rsir_core.geo.cells import CRS, Bounds, bounds_of, footprint_of_cell
 from rsir_core.geo.footprint import edge
 from rsir_core.geo.placement import Placement, placement_of
-from rsir_core.imagery.rgb import Decoded, RasterRead, check_blocks, check_size, refused, rgb_and_valid
+from rsir_core.imagery.rgb import (
+    Decoded,
+    RasterRead,
+    check_blocks,
+    check_size,
+    has_silent_nodata,
+    refused,
+    rgb_and_valid,
+)
 from rsir_core.imagery.tile_uri import CellTile, bands_of
 
 MAX_FINER: Final = 64  # times: how much finer than the tile's pixels the scene is resampled before these are averaged
@@ -63,10 +71,11 @@ def read_cell(dataset: Any, tile: CellTile, max_pixels: int, around: float = 0) 
     finer = min(MAX_FINER, max(1, round(max(window.width / width, window.height / height))))
     transform = from_bounds(*bounds, width * finer, height * finer)
     palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
+    silent = {"src_nodata": 0, "UNIFIED_SRC_NODATA": "YES"} if has_silent_nodata(dataset, bands) else {}
     with WarpedVRT(
         dataset, crs=CRS, transform=transform, width=width * finer, height=height * finer,
         resampling=Resampling.nearest if palette else Resampling.bilinear,
-        add_alpha=ColorInterp.alpha not in dataset.colorinterp,
+        add_alpha=ColorInterp.alpha not in dataset.colorinterp, **silent,
     ) as warped:  # fmt: skip
         view = RasterRead(shape=(height, width) if finer > 1 else None, stretch=tile.recipe.stretch)
         pixels, notes, valid = rgb_and_valid(warped, bands, name, view)

@@ -172,6 +172,15 @@ def _gdal_flags(dataset: Any, bands: list[int]) -> set[MaskFlags]:
     return {flag for band in bands for flag in dataset.mask_flag_enums[band - 1]}
 
 
+def has_silent_nodata(dataset: Any, bands: list[int]) -> bool:
+    """Tell whether pixels that are 0 in all bands count as nodata, as nothing else says which do.
+
+    Landsat and Sentinel-2 have 0 around a scene, and often do not declare it.
+    """
+    is_silent = _gdal_flags(dataset, bands) == {MaskFlags.all_valid} and not alpha_bands(dataset, bands)
+    return is_silent and all(dataset.dtypes[band - 1] == "uint16" for band in bands)
+
+
 def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tuple[npt.NDArray[Any], Mask]:
     """Read samples, (1 or 3)×H×W, and their validity, a bool array that broadcasts to them."""
     shape = None if view.shape is None else (len(bands), *view.shape)
@@ -180,14 +189,13 @@ def read_samples(dataset: Any, bands: list[int], view: RasterRead = WHOLE) -> tu
     samples = dataset.read(bands, window=view.window, out_shape=shape, resampling=resampling)
     valid = np.isfinite(samples) if samples.dtype.kind == "f" else np.broadcast_to(np.True_, samples.shape)
     flags = _gdal_flags(dataset, bands)
-    if MaskFlags.all_valid not in flags:
+    if flags != {MaskFlags.all_valid}:
         valid = valid & (dataset.read_masks(bands, window=view.window, out_shape=shape) > 0)
     if MaskFlags.alpha not in flags and (alpha := alpha_bands(dataset, bands)):
         shape = shape and (len(alpha), *shape[1:])
         visible = dataset.read(alpha, window=view.window, out_shape=shape, resampling=resampling) > 0  # false for NaN
         valid = valid & visible.all(axis=0)
-    elif flags == {MaskFlags.all_valid} and samples.dtype == np.uint16:
-        # Landsat and Sentinel-2 have 0 around a scene, and often do not declare it as nodata.
+    elif has_silent_nodata(dataset, bands):
         shown = samples.any(axis=0)
         valid = np.broadcast_to(shown, samples.shape) if shown.any() else valid
     return samples, valid

@@ -200,7 +200,9 @@ def _reply(channel: socket.socket, read: Callable[..., Picture | JsonObject], re
         file = os.memfd_create("answer")
         try:
             with open(file, "wb", buffering=0, closefd=False) as out:
-                out.write(data)
+                left = data.cast("B")
+                while left:  # Linux writes 2 GiB at most at a time
+                    left = left[out.write(left) :]
             head |= {"size": data.nbytes, "is_picture": isinstance(found, Picture)}
             socket.send_fds(channel, [json.dumps(head).encode()], [file])
         finally:

@@ -167,7 +167,7 @@ def _sampled(dataset: Any, bands: list[int]) -> tuple[Range | None, Mask]:
     """
     palette = dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
     deep = any(dataset.dtypes[band - 1] != "uint8" for band in bands) and not palette
-    if not deep and MaskFlags.all_valid in mask_flags(dataset, bands):
+    if not deep and mask_flags(dataset, bands) == {MaskFlags.all_valid}:
         return None, np.ones((1, 1), np.bool_)
     scale = min(1.0, SAMPLE_SIDE / max(dataset.shape))
     shape = max(1, round(dataset.height * scale)), max(1, round(dataset.width * scale))

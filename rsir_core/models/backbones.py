@@ -27,6 +27,8 @@ USUAL_SIDE: Final = 224  # pixels, of backbones that do not say what they were t
 _EXPORTED: Final = (".pt2", ".pth", ".onnx")
 _NO_AUXILIARY_HEADS: Final = {n: {"aux_logits": False, "init_weights": True} for n in ("googlenet", "inception_v3")}
 _IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF: Final = (0.5,) * 3, (0.5,) * 3
+_FROM_TENSORFLOW: Final = ("googlenet", "inception_v3")  # torchvision normalises for these inside the model, see there
 _LITE: Final = (127 / 255,) * 3, (128 / 255,) * 3
 _AS_IT_IS: Final = (0.0,) * 3, (1.0,) * 3  # programs take 0..1
 
@@ -123,7 +125,12 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if name.startswith(TIMM):
         config = _timm_config(name)
         return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
-    return _LITE if name in SCALES else _IMAGENET
+    if name in SCALES:
+        return _LITE
+    if name in _FROM_TENSORFLOW:
+        return _HALF
+    given = _torchvision_models(name).get_model_weights(name).DEFAULT.transforms.keywords
+    return tuple(given.get("mean", _IMAGENET[0])), tuple(given.get("std", _IMAGENET[1]))
 
 
 def input_side(name: str) -> int:

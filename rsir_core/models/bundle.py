@@ -7,6 +7,7 @@ new one, never a mixture; `split.csv` is put just before it.
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from rsir_core.storage.filesystem import file_system, put_file, reading_from
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -100,6 +103,11 @@ def read_detector(uri: str) -> tuple[DetectorSettings, State] | None:
     if manifest is None or manifest["detector"] is None:
         return None
     return DetectorSettings(**_tuples(manifest["detector"]["settings"])), _load_weights(uri, manifest["detector"])
+
+
+def have_equal(one: State, other: State) -> bool:
+    """Tell whether two sets of weights are the same, bit by bit."""
+    return one.keys() == other.keys() and all(tensor.equal(other[name]) for name, tensor in one.items())
 
 
 def write_classifier(uri: str, settings: ClassifierSettings, state: State, tau: float, split_csv: str | None) -> str:
@@ -189,7 +197,10 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
     _put_manifest(uri, manifest)
     if before is not None and before["file"] != file:
         fs, path = fsspec.core.url_to_fs(uri)
-        fs.rm_file(f"{path}/{before['file']}")
+        try:
+            fs.rm_file(f"{path}/{before['file']}")
+        except Exception as error:  # gone already, or a store that forbids it; stores each raise their own
+            log.warning("%s/%s, which the bundle no longer needs, was not removed: %s", uri, before["file"], error)
     return str(manifest["fingerprint"])
 
 

@@ -8,10 +8,12 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, TiffTags
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from rsir_core.boxes.data import BoxData, read_boxes
+from rsir_core.boxes.data import BoxData, image_size, read_boxes
 from rsir_core.errors import LabelError
+from rsir_core.imagery.decode import read_picture
 from rsir_core.models.detector import offline_ultralytics
 from tests.support.rasters import gdal_file
 
@@ -64,6 +66,28 @@ def test_a_turned_image_has_the_size_that_it_is_shown_with(tmp_path: Path) -> No
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / "a.jpg", exif=exif)
     assert read_boxes(str(tmp_path / "data.yaml")).train[0][1:3] == (40, 30)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "deep.tif", "placed.tif"])
+def test_the_size_is_that_of_the_picture(tmp_path: Path, name: str, orientation: int) -> None:
+    file = tmp_path / name
+    pixels = np.ones((30, 40), np.uint16 if name == "deep.tif" else np.uint8)
+    if name.endswith(".tif"):
+        tags: dict[int, Any] = {0x0112: orientation}
+        if name == "placed.tif":  # turning it would move what it shows
+            tags |= {33550: (1.0, 1.0, 0.0), 33922: (0.0, 0.0, 0.0, 500_000.0, 5_000_000.0, 0.0)}
+            tags[34735] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
+        directory = ImageFileDirectory_v2()
+        for tag, value in tags.items():
+            directory[tag] = value
+            directory.tagtype[tag] = TiffTags.DOUBLE if tag in (33550, 33922) else TiffTags.SHORT
+        Image.fromarray(pixels).save(file, tiffinfo=directory)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(file, exif=exif)
+    assert image_size(str(file)) == read_picture(str(file)).pixels.shape[:2]
 
 
 def test_places_may_be_lists_and_text_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,18 @@ def test_bands_that_cover_less_are_black_beyond(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[:, 32:, 2], np.rint(samples[2, :, :32] / 4).astype(np.uint8))
 
 
+def test_a_band_that_alone_declares_nodata_is_not_stretched_from_it(tmp_path: Path) -> None:
+    samples = RNG.integers(100, 1000, (3, 64, 64)).astype(np.int16)
+    samples[0, :, :16] = -9999
+    first, *others = write(tmp_path, *samples)
+    with rasterio.open(first.uri, "r+") as dataset:
+        dataset.nodata = -9999
+    alone = read_picture(str(Composite((first, *others))))
+    everywhere = (first, *(channel._replace(nodata=-9999.0) for channel in others))
+    np.testing.assert_array_equal(alone.pixels, read_picture(str(Composite(everywhere))).pixels)
+    assert alone.pixels[:, 16:].std() > 60 and not alone.pixels[:, :16, 0].any()
+
+
 def test_scale_and_offset_of_file_and_catalogue_are_applied(tmp_path: Path) -> None:
     samples = RNG.integers(1000, 11_000, (3, 40, 50)).astype(np.uint16)
     samples[:, 5, 5] = 0

@@ -38,6 +38,18 @@ def test_each_half_keeps_the_other_and_leaves_no_old_weights(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
+def test_a_bundle_that_has_lost_its_weights_can_be_written_again(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    before = bundle.load_bundle(str(tmp_path))
+    (lost,) = tmp_path.glob("classifier-*.safetensors")
+    lost.unlink()
+    with pytest.raises(BundleError, match="write the bundle again"):
+        bundle.load_bundle(str(tmp_path))
+    state = {k: v + 1 for k, v in before.classifier_state.items()}
+    fingerprint = bundle.write_classifier(str(tmp_path), before.classifier, state, 0.8, "uri,label,split\n")
+    assert bundle.load_bundle(str(tmp_path)).fingerprint == fingerprint
+
+
 def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     for file in tmp_path.iterdir():

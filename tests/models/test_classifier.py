@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsir_core.errors import WeightsError
-from rsir_core.models.backbones import input_side
+from rsir_core.models.backbones import input_side, normalisation
 from rsir_core.models.classifier import (
     Classifier,
     build_classifier,
@@ -66,6 +66,21 @@ def test_efficientnet_lite_computes_what_its_weights_were_trained_for(backbone: 
 )  # fmt: skip
 def test_images_have_the_side_of_the_backbone_s_weights(backbone: str, side: int) -> None:
     assert input_side(backbone) == side
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean", "deviation"),
+    [
+        ("resnet50", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("efficientnet_v2_l", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("googlenet", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # torchvision's models with weights say `transform_input`
+        ("efficientnet_lite0", (127 / 255,) * 3, (128 / 255,) * 3),
+    ],
+)
+def test_images_are_normalised_as_for_the_backbone_s_weights(
+    backbone: str, mean: tuple[float, ...], deviation: tuple[float, ...]
+) -> None:
+    assert normalisation(backbone) == (mean, deviation)
 
 
 @pytest.mark.parametrize("backbone", ["resnet51", "timm/resnet51"])
