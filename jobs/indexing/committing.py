@@ -5,7 +5,7 @@ from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from jobs.indexing.options import IndexConfig
+from jobs.indexing.options import ROUNDING, IndexConfig
 from jobs.indexing.progress import Progress
 from rsir_core.errors import ArchiveError
 from rsir_core.index.delta import WrittenFile
@@ -60,7 +60,8 @@ class Committer:
         self._commit()
         progress = self._progress
         unanswered = progress.refused + progress.failures["timeout"]
-        if progress.described == 0 and unanswered == progress.failed >= MIN_UNANSWERED:
+        is_silent = progress.described == 0 and unanswered == progress.failed >= MIN_UNANSWERED
+        if is_silent and self._config.max_failure_rate < 1:
             self._give_up(f"none of {progress.failed} files was read")
         self._writer.drop_failures(stale_failures)  # first, because a file that was retried may have failed again
         if self._failures:
@@ -86,7 +87,7 @@ class Committer:
     def _are_too_many(self, failed: int) -> bool:
         """Tell whether the failures exceed the limit. A single failure never does, unless the limit is 0."""
         limit = self._config.max_failure_rate
-        return failed > limit * self._unpublished and (failed > 1 or limit == 0)
+        return failed > limit * self._unpublished + ROUNDING and (failed > 1 or limit == 0)
 
     def _give_up(self, what: str) -> NoReturn:
         self._commit()  # keep what was described

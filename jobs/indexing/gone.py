@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.indexing.options import GUARDED_FROM, IndexConfig
+from jobs.indexing.options import GUARDED_FROM, ROUNDING, IndexConfig
 from jobs.indexing.run_report import by_folder
 from rsir_core import schemas
 from rsir_core.archive.listing import root_of
@@ -30,7 +30,7 @@ def check_gone(index: Index, plan: Plan, config: IndexConfig) -> str | None:
     Raises:
         ArchiveError: too many images are gone; the message gives folders, counts and the option that allows it.
     """
-    published, most = plan.published, config.max_gone_rate * plan.published
+    published, most = plan.published, config.max_gone_rate * plan.published + ROUNDING
     if published < GUARDED_FROM or len(plan.gone) <= most:  # avoids reading all ids of the listing
         return None
     ids = _of_unlisted_files(plan)

@@ -16,6 +16,7 @@ from jobs.indexing.run_report import RunReport, by_folder, counts_of
 from jobs.indexing.scenes import Scenes, cut_scenes
 from jobs.indexing.vectors import VectorSource, list_source, open_archive
 from rsir_core import schemas
+from rsir_core.errors import ConfigError
 from rsir_core.index.diff import Plan, anti, listing_table, make_plan
 from rsir_core.index.index import Index
 from rsir_core.index.lease import Lease
@@ -23,6 +24,7 @@ from rsir_core.index.stored_objects import count_objects
 from rsir_core.index.uncommitted import commit_rows, uncommitted_rows
 from rsir_core.index.vacuum import vacuum
 from rsir_core.index.writer import IndexWriter
+from rsir_core.models.bundle import read_settings
 
 if TYPE_CHECKING:
     from jobs.indexing.progress import Progress
@@ -42,6 +44,7 @@ def index_archive(config: IndexConfig) -> Summary:
         archive = open_archive(config)
         with bundle_for(index, config, archive and archive.dimensions) as models:
             bundle = index.check_bundle(models, config.ways)
+            _check_averaging(config, config.regions or read_settings(models).regions)
         plan, scenes = _plan(index, config, None, list_source(archive))
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
@@ -60,6 +63,7 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     index, archive = writer.index, open_archive(config)
     with bundle_for(index, config, archive and archive.dimensions) as models:
         bundle = index.bundle_settings(writer.adopt_bundle(models, config.ways), check_weights=True)
+    _check_averaging(config, bundle.regions)
     if not bundle.classes:
         log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
     if bundle.detector is None and bundle.has_backbone:
@@ -80,6 +84,15 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
         log.info("%d files removed that no version of %g days refers to", vacuum(writer, config.keep_days),
                  config.keep_days)  # fmt: skip
     return plan, scenes
+
+
+def _check_averaging(config: IndexConfig, regions: int) -> None:
+    """Refuse to average the key regions alone; the bundle may say how many regions there are, and no option."""
+    if regions > 1 and config.average_neighbours:
+        raise ConfigError(
+            f"--average-neighbours {config.average_neighbours}: the index has up to {regions} regions of each image, "
+            "whose objects are not averaged; leave it out, or make a new index with --regions 1"
+        )
 
 
 def _plan(

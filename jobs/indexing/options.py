@@ -24,6 +24,7 @@ Range = tuple[FiniteFloat, FiniteFloat]
 FROZEN_PREFIX: Final = "frozen:"  # before a backbone, in place of a bundle's URI
 OVERLAP: Final = 0.25  # default
 GUARDED_FROM: Final = 20  # published images from which on --max-gone-rate holds
+ROUNDING: Final = 1e-6  # images: 0.29 of 100 is a little less than 29
 
 
 class IndexConfig(DescribingConfig):
@@ -262,7 +263,7 @@ class IndexConfig(DescribingConfig):
         bbox = None if self.bbox is None else BoundingBox(*self.bbox)
         return ItemSelection(
             self.start, self.end, bbox, self.collections, self.asset, self.band_choice, self.cql2, self.max_items,
-            self.sign,
+            self.sign, self.tiling is not None,
         )  # fmt: skip
 
     @property

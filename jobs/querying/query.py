@@ -147,7 +147,7 @@ def _move(fs: Any, unfinished: str, out: str) -> None:
         if fs.exists(out):
             fs.rmdir(out)  # an empty one
         fs.mv(path, out, recursive=True)
-    except OSError as error:  # of stores, which copy file by file: nothing that was answered is lost
+    except Exception as error:  # each store has its own; they copy file by file: nothing that was answered is lost
         raise RsirError(f"the answers are complete in {unfinished} and could not be moved to {out}: {error}") from error
 
 

@@ -38,7 +38,9 @@ class ServeConfig(RayJobConfig):
         None,
         pattern="^https?://[^/;, ]+/[^; ]+$",
     )
-    max_k: int = option("most results per query, over all of its pages", 10_000, ge=1)
+    max_k: int = option(
+        "most results per query, over all of its pages; a file to take away has up to 100,000", 10_000, ge=1
+    )
     max_bytes: int = option("most bytes per upload", 32_000_000, ge=1)
     max_pixels: int = option("most pixels per upload", 100_000_000, ge=1)
     max_labels: int = option("most labels that one request may save in a collection; 0: none are saved", 1000, ge=0)

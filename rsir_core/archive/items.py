@@ -1,5 +1,6 @@
 """From STAC items to the files of an archive: which items are selected, and what is read of each."""
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -12,14 +13,18 @@ from rsir_core.archive.hrefs import as_it_lies, suffix_of, without_marks
 from rsir_core.archive.item_bands import bands_in, channels_of
 from rsir_core.archive.kinds import BandChoice
 from rsir_core.archive.listing import EXTENSIONS, ImageFile, etag_of
-from rsir_core.errors import ArchiveError
+from rsir_core.errors import ArchiveError, StorageError
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe, meets
 from rsir_core.imagery.composite import Channel
-from rsir_core.storage.filesystem import links_of
-from rsir_core.storage.signing import SignedUri
+from rsir_core.storage.filesystem import links_of, one_line
+from rsir_core.storage.signing import SignedUri, is_denied, without_signatures
 
 MEDIA_TYPES: Final = ("image/tiff", "image/jp2", "image/jpeg", "image/png", "image/vnd.stac.geotiff")
 ROLES: Final = ("visual", "data", "overview")  # of assets, in order of preference
+TRIES: Final = 3  # to ask a store what it has of an asset
+PAUSE: Final = 1.0  # seconds between them
+# What does not pass: no such file, or an address that nothing opens.
+_FOR_GOOD: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError, StorageError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class ItemSelection:
         cql2: of an API: filter in CQL2, as text or as JSON.
         max_items: how many items are taken.
         sign: name of the signer of the assets' URLs (see `storage.signing`).
+        is_tiled: whether tiles are cut, which read bands of their own.
     """
 
     start: datetime | None = None
@@ -47,6 +53,7 @@ class ItemSelection:
     cql2: str | None = None
     max_items: int | None = None
     sign: str | None = None
+    is_tiled: bool = False
 
     def takes(self, item: pystac.Item) -> bool:
         """Tell whether an item is selected; an item that lacks a property asked for is not."""
@@ -76,8 +83,15 @@ def image_file(item: pystac.Item, wanted: ItemSelection, catalogue: str) -> Imag
     if channels is None:
         asset = _asset(item, wanted.asset)
         href = _place(asset, item, catalogue, wanted.sign)
+        if wanted.bands is not None and not wanted.is_tiled:
+            names = ", ".join(wanted.bands.names)
+            raise ArchiveError(
+                f"item {item.id} does not say which asset has the bands {names}, so {asset.href} would be read as it "
+                "is; give --tile, --tile-metres or --grid as well, whose tiles have bands, or leave out --bands"
+            )
         etag, size = _etag(asset, item, href)
-        return ImageFile(_id(item, href), href, f"{etag}@{first}", size, first)
+        chosen = "" if wanted.asset is None else f"#{wanted.asset}"  # items often say only that something has changed
+        return ImageFile(_id(item, href), href, f"{etag}@{first}{chosen}", size, first)
     assets = {channel.uri: item.assets[channel.uri] for channel in channels if channel.missing is None}
     places = {key: _place(asset, item, catalogue, wanted.sign) for key, asset in assets.items()}
     stored = [_etag(asset, item, places[key]) for key, asset in assets.items()]
@@ -129,11 +143,24 @@ def _is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith(("file:", "local:"))
 
 
-def _as_stored(href: str) -> tuple[str, int]:
+def _as_stored(href: str, tries: int = TRIES) -> tuple[str, int]:
+    """Ask a store for etag and size; an asset that can never be read becomes a failure when that is tried.
+
+    Raises:
+        ArchiveError: the store does not answer now: assets that it has would count as changed.
+    """
     try:
         return etag_of(href)
-    except Exception:
-        return "unknown", -1  # missing or denied: it becomes a failure when it is read
+    except Exception as error:  # each store has its own family of errors
+        if isinstance(error, _FOR_GOOD) or is_denied(error):
+            return "unknown", -1
+        if tries == 1:
+            what = f"its store does not say whether it has changed ({type(error).__name__}: {one_line(error)})"
+            raise ArchiveError(
+                f"{without_signatures(href)}: {what}; check the network, then run the same command again"
+            ) from error
+    time.sleep(PAUSE)
+    return _as_stored(href, tries - 1)
 
 
 def _images(item: pystac.Item) -> dict[str, pystac.Asset]:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from rsir_core.archive.file_names import NamedValues
 from rsir_core.archive.listing import ImageFile
-from rsir_core.errors import LabelError
+from rsir_core.errors import LabelError, RsirError
 from rsir_core.storage.filesystem import file_system
 
 log = logging.getLogger(__name__)
@@ -195,8 +195,12 @@ def read_rows(uri: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
         fs, path = file_system(uri)
         with fs.open(path, "rt", encoding="utf-8-sig", newline="") as file:
             (_, header), *lines = [*_records(uri, file)] or [(0, [])]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"{uri}: cannot be read as CSV: {error}; save it as CSV in UTF-8") from error
+    except RsirError:
+        raise
+    except Exception as error:  # each store has its own family of errors
+        raise LabelError(
+            f"{uri}: cannot be read as CSV: {error}; check address and credentials, or save it as CSV in UTF-8"
+        ) from error
     header = [name.strip() for name in header]
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise LabelError(

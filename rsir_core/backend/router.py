@@ -41,7 +41,17 @@ from rsir_core.retrieval.answers import (
     merge_summaries,
 )
 from rsir_core.retrieval.density import CellCounts, cell_size, merge_cells
-from rsir_core.retrieval.query import LIGHT_ROWS, Descriptor, ImageName, Likeness, Query, Ranked, Ranking, average
+from rsir_core.retrieval.query import (
+    LIGHT_ROWS,
+    Descriptor,
+    ImageName,
+    Likeness,
+    Query,
+    Ranked,
+    Ranking,
+    average,
+    without_own,
+)
 from rsir_core.retrieval.scored_rows import ScoredPage, merge_scored
 from rsir_core.retrieval.served_version import ServedVersion
 
@@ -107,7 +117,7 @@ class Router:
         """
         parts = await self._ask(ResolveRequest(version, queries), len(queries) <= LIGHT_ROWS)
         found = [_best(query, of_query) for query, *of_query in zip(queries, *parts, strict=True)]
-        return [await self._averaged(version, query) for query in found]
+        return [await self.averaged(version, query) for query in found]
 
     async def rank(self, request: RankRequest) -> Ranked:
         """Rank the rows for a query; where one searcher has all of them, in one call.
@@ -119,10 +129,11 @@ class Router:
             (query,) = await self.resolve(request.version, [request.query])
             request = request._replace(query=query, resolve=False)
         if isinstance(request.query, Descriptor) and len(self._searchers) > 1:
-            request = request._replace(query=await self._averaged(request.version, request.query))
+            request = request._replace(query=await self.averaged(request.version, request.query))
         if request.ranking.is_open and len(self._searchers) > 1 and isinstance(request.query, Descriptor):
             near = await self._ask(NeighboursRequest(request.version, request.query, request.ranking.regions))
-            request = request._replace(ranking=request.ranking.settled(chain.from_iterable(near)))
+            others = without_own(chain.from_iterable(near), request.query.image_id)
+            request = request._replace(ranking=request.ranking.settled(others))
         parts = await self._ask(request, request.ranking.is_light)
         found = [part for part in parts if part is not None]
         if not found and isinstance(request.query, ImageName):
@@ -168,7 +179,7 @@ class Router:
             query = Descriptor(None, None, np.zeros(served.dimensions, np.float32), _even(len(served.classes)))
         await self.rank(RankRequest(served.version, query, Ranking(1)))
 
-    async def _averaged(self, version: int, query: Descriptor) -> Descriptor:
+    async def averaged(self, version: int, query: Descriptor) -> Descriptor:
         """Average a query's feature with the nearest of all rows, where that is yet to be done."""
         if not query.needs_average:
             return query

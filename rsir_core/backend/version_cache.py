@@ -54,7 +54,10 @@ class VersionCache(Generic[T]):
         return load.result()
 
     def hold(self, versions: Collection[int]) -> dict[int, str]:
-        """Load these beside what is here, then let go of all others; returns why some cannot be loaded."""
+        """Load these beside what is here, then let go of all others; returns why some cannot be loaded.
+
+        Where none of them could be loaded, what is here stays, so that there is something to answer with.
+        """
         refused = {}
         for version in versions:
             try:
@@ -64,6 +67,8 @@ class VersionCache(Generic[T]):
                 refused[version] = f"{error}" or type(error).__name__
         with self._lock:
             kept = {v: load for v, load in self._loads.items() if v in versions or not load.done()}
+            if not any(v in versions for v in kept):
+                kept = dict(self._loads)
             has_less, self._loads = len(kept) < len(self._loads), kept
         if has_less:
             give_back()  # the allocators keep as much as a version takes

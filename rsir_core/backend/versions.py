@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from rsir_core.backend.protocol import VersionHolder
-from rsir_core.errors import QueryError, RsirError, TableError
+from rsir_core.backend.version_cache import MAX_VERSIONS_TRIED
+from rsir_core.errors import QueryError, RsirError, StorageError, TableError
 from rsir_core.index.index import Index
 from rsir_core.index.last_run import LastRun, get_last_run
 from rsir_core.index.no_match import get_no_match_threshold, has_no_match_threshold
@@ -62,6 +63,7 @@ class LoadedVersions:
         self._turn = asyncio.Lock()
         self._refused: UnloadableVersion | None = None
         self._threshold_of: int | None = None  # the version whose own thresholds are known to be taken
+        self._is_held = False  # whether all of the backend is known to have loaded a version that is served
 
     @property
     def newest(self) -> ServedVersion:
@@ -84,6 +86,7 @@ class LoadedVersions:
 
         Raises:
             QueryError: there is no such version, or another old one is in use.
+            StorageError: the store does not answer.
         """
         if version is None:
             version = self._current
@@ -107,7 +110,9 @@ class LoadedVersions:
             elif not (self._refused and self._refused.version == newest and time.monotonic() < self._refused.retry_at):
                 await self._swap(newest)
             self._loaded = {version: served for version, served in self._loaded.items() if self._is_wanted(version)}
-            await self._backend.hold(self.numbers)
+            refused = await self._backend.hold(self.numbers)
+            if not self._is_held:
+                self._is_held = self._current not in refused or await self._fall_back(refused[self._current])
         self.last_run = await asyncio.to_thread(get_last_run, Index(self._index))
 
     async def keep_fresh(self) -> None:
@@ -127,6 +132,24 @@ class LoadedVersions:
             self._refused = UnloadableVersion(newest, str(error), time.monotonic() + RETRY)
         else:
             self._current, self._refused = newest, None
+
+    async def _fall_back(self, why: str) -> bool:
+        """Serve the newest older version that loads, since the first to be served does not; tells if there is one."""
+        broken = self._current
+        for version in range(broken - 1, max(broken - MAX_VERSIONS_TRIED, 0), -1):
+            try:
+                served = await self._load(version)
+            except RsirError as error:
+                log.error("version %d is not served: %s", version, error)
+                continue
+            log.error("version %d is not served, but %d: %s", broken, version, why)
+            self._loaded[version], self._current = served, version
+            self._loaded = {number: held for number, held in self._loaded.items() if self._is_wanted(number)}
+            self._refused = UnloadableVersion(broken, why, time.monotonic() + RETRY)
+            await self._backend.hold(self.numbers)
+            return True
+        log.error("version %d cannot be loaded, nor one of those before it: %s", broken, why)
+        return False
 
     async def _load_threshold(self) -> None:
         """Take the thresholds of the newest version, which are stored once it is published."""
@@ -158,6 +181,8 @@ class LoadedVersions:
         async with self._turn:
             try:
                 self._loaded[version] = await self._load(version)
+            except StorageError:  # it may answer again
+                raise
             except RsirError as error:
                 raise QueryError(f"version: {error}", "unknown") from error
             self._used[version] = time.monotonic()

@@ -1,8 +1,8 @@
 """The routes that give files to take away: the results of a search, and a collection."""
 
 import asyncio
-import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import pyarrow as pa
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from rsir_core.backend.protocol import RowsRequest
 from rsir_core.backend.router import Router
@@ -27,6 +27,7 @@ from rsir_core.retrieval.query import Ranking
 
 MAX_ROWS: Final = 100_000  # of a file; some 500 bytes each are in memory meanwhile
 CONCURRENT: Final = 2  # files that are written at once
+Folder = tempfile.TemporaryDirectory[str]
 FileFormat = Annotated[Format, Query(alias="format", description="of the file")]
 FILES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -39,19 +40,48 @@ FILES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+class TemporaryFileResponse(FileResponse):
+    """Send a file of a temporary folder, and remove the folder, also where the client leaves before the end."""
+
+    def __init__(self, folder: Folder, file: str, media_type: str, filename: str) -> None:
+        self._folder = folder
+        super().__init__(Path(folder.name) / file, media_type=media_type, filename=filename)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file; called by the server."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._folder.cleanup()
+
+
 class FileWriter:
-    """Answer with rows as a file, which is written to a temporary folder and removed once it is sent."""
+    """Answer with rows as a file; few at once, since their rows are in memory meanwhile."""
 
     def __init__(self) -> None:
-        self._writing = asyncio.Semaphore(CONCURRENT)
+        self._turns = asyncio.Semaphore(CONCURRENT)
 
-    async def respond(self, rows: pa.Table, name: str, kind: Format) -> FileResponse:
-        """Write rows, see `write_file`, and answer with the file under a name."""
-        async with self._writing:
-            folder = await asyncio.to_thread(_write, rows, kind)
-        remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / f"rows.{kind}"
-        return FileResponse(path, media_type=MEDIA_TYPES[kind], filename=f"{name}.{kind}", background=remove)
+    async def respond(self, find: Callable[[], Awaitable[pa.Table]], name: str, kind: Format) -> FileResponse:
+        """Find rows and write them, see `write_file`, once it is their turn; answer with the file under a name."""
+        await self._turns.acquire()
+        try:
+            rows = await find()
+            write = asyncio.get_running_loop().run_in_executor(None, _write, rows, kind)
+        except BaseException:
+            self._turns.release()
+            raise
+        write.add_done_callback(lambda _: self._turns.release())  # a client that leaves does not end the thread
+        try:
+            folder = await asyncio.shield(write)
+        except asyncio.CancelledError:
+            write.add_done_callback(_discard)
+            raise
+        return TemporaryFileResponse(folder, f"rows.{kind}", MEDIA_TYPES[kind], f"{name}.{kind}")
+
+
+def _discard(write: asyncio.Future[Folder]) -> None:
+    if not write.cancelled() and write.exception() is None:
+        write.result().cleanup()
 
 
 def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits: Limits) -> None:
@@ -71,10 +101,14 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
         Footprints are in degrees of longitude and latitude (EPSG:4326).
         """
         asked, upload = await read_search(request, larger)
-        async with versions.lend(asked.version) as served:
-            ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
-            ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
-        return await files.respond(ranked_rows(ranked.rows, ranking.offset), "results", kind)
+
+        async def find() -> pa.Table:
+            async with versions.lend(asked.version) as served:
+                ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
+                ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
+            return ranked_rows(ranked.rows, ranking.offset)
+
+        return await files.respond(find, "results", kind)
 
     @app.get(
         "/collections/{name}/download",
@@ -87,17 +121,21 @@ def add_downloads(app: FastAPI, router: Router, versions: LoadedVersions, limits
         labels = await asyncio.to_thread(read_labels, Index(versions.newest.index), name)
         if len(labels) > MAX_ROWS:
             raise QueryError(f"{name} has {len(labels)} labels; a file takes up to {MAX_ROWS}: use `rsir labels`")
-        async with versions.lend(None) as served:
-            rows = await router.rows(RowsRequest(served.version, labels["image_id"].to_pylist()))
-        return await files.respond(labelled_rows(labels, rows), name, kind)
+
+        async def find() -> pa.Table:
+            async with versions.lend(None) as served:
+                rows = await router.rows(RowsRequest(served.version, labels["image_id"].to_pylist()))
+            return labelled_rows(labels, rows)
+
+        return await files.respond(find, name, kind)
 
 
-def _write(rows: pa.Table, kind: Format) -> str:
+def _write(rows: pa.Table, kind: Format) -> Folder:
     """Write rows as a file in a new temporary folder; returns the folder."""
-    folder = tempfile.mkdtemp()
+    folder = Folder(ignore_cleanup_errors=True)
     try:
-        write_file(rows, Path(folder) / f"rows.{kind}", kind)
+        write_file(rows, Path(folder.name) / f"rows.{kind}", kind)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.cleanup()
         raise
     return folder

@@ -5,13 +5,12 @@ from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rsir_core.endpoint.reading import limited
+from rsir_core.endpoint.reading import read_json
 from rsir_core.endpoint.tokens import Tokens
-from rsir_core.search.filter_options import in_words
 
 COOKIE: Final = "rsir_token"
 EXCHANGE: Final = "/token"
@@ -39,10 +38,7 @@ def add_tokens(app: FastAPI, tokens: Tokens, open_paths: Collection[str]) -> Non
     )
     async def exchange(request: Request) -> Response:
         """Read here and not by FastAPI, which would answer 400 to what is too long."""
-        try:
-            token = TokenRequest.model_validate_json(await limited(request, LONGEST, "give a token alone").body()).token
-        except ValidationError as error:
-            raise in_words(error) from error
+        token = (await read_json(request, TokenRequest, LONGEST)).token
         if tokens.name_of(token) is None:
             return _refusal()
         response = Response(status_code=204)

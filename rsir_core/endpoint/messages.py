@@ -64,6 +64,7 @@ QueryJson = TypedDict(
         "notes": str | None,  # what reading the file had to decide
         "class_probabilities": dict[str, float],
         "feature": list[float],
+        "unaveraged_feature": list[float] | None,  # null: the index averages no features
         "preview": NotRequired[str],
     },
 )
@@ -246,6 +247,7 @@ def _query(served: ServedVersion, query: Descriptor) -> QueryJson:
         "notes": query.notes,
         "class_probabilities": dict(zip(names, query.class_probabilities.tolist(), strict=True)),
         "feature": query.feature.tolist(),
+        "unaveraged_feature": None if query.unaveraged is None else query.unaveraged.tolist(),
     }
     if query.preview:
         found["preview"] = "data:image/jpeg;base64," + base64.b64encode(query.preview).decode()

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import numpy as np
 from pydantic import Field, FiniteFloat
 
+from rsir_core.errors import QueryError
 from rsir_core.models.regions import Box, BoxRole, DrawnBox
 from rsir_core.retrieval.query import Descriptor
 from rsir_core.retrieval.served_version import ServedVersion
@@ -31,6 +32,11 @@ class SearchRequest(RankingOptions):
         Annotated[list[Annotated[Number, Field(ge=0, le=1)]], MANY] | None,
         JsonText,
         Field(description="that descriptor's probabilities, in the order of `class_names` of /index"),
+    ] = None
+    unaveraged_feature: Annotated[
+        Annotated[list[Coordinate], MANY] | None,
+        JsonText,
+        Field(description="that descriptor's feature before it was averaged, where the index averages features"),
     ] = None
     vector: Annotated[
         Annotated[list[Number], MANY] | None,
@@ -89,6 +95,9 @@ class SearchRequest(RankingOptions):
             QueryError: they do not.
         """
         feature, p = np.array(self.feature, np.float32), np.array(self.class_probabilities, np.float32)
-        descriptor = Descriptor(None, None, feature, p)
+        first = None if self.unaveraged_feature is None else np.array(self.unaveraged_feature, np.float32)
+        if first is not None and not served.neighbours:
+            raise QueryError("unaveraged_feature: this index averages no features; leave it out")
+        descriptor = Descriptor(None, None, feature, p, unaveraged=first)
         descriptor.check_fits(served)
         return descriptor

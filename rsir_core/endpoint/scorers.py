@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import orjson
+import pyarrow as pa
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -129,10 +130,13 @@ def _add_scored(app: FastAPI, router: Router, versions: LoadedVersions) -> None:
         summary=f"All images that score at least a threshold as a file, up to {MAX_ROWS}",
     )
     async def download(name: CollectionName, threshold: Threshold = 0.5, kind: FileFormat = "csv") -> FileResponse:
-        _, page = await find(name, ScoredQuery(await of(name), "best", threshold), True, (0, MAX_ROWS))
-        if page.total > MAX_ROWS:
-            raise QueryError(f"{page.total} images score at least {threshold}; a file takes up to {MAX_ROWS}")
-        return await files.respond(ranked_rows(page.rows), f"{name} scored", kind)
+        async def rows() -> pa.Table:
+            _, page = await find(name, ScoredQuery(await of(name), "best", threshold), True, (0, MAX_ROWS))
+            if page.total > MAX_ROWS:
+                raise QueryError(f"{page.total} images score at least {threshold}; a file takes up to {MAX_ROWS}")
+            return ranked_rows(page.rows)
+
+        return await files.respond(rows, f"{name} scored", kind)
 
     async def of(name: str) -> Scorer:
         return await asyncio.to_thread(_kept, versions.newest.index, name)

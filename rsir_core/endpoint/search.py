@@ -1,6 +1,9 @@
 """The route `/search`: from a request to the rows that are ranked for it."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -49,9 +52,11 @@ def add_search(app: FastAPI, router: Router, versions: LoadedVersions, limits: L
         async with versions.lend(asked.version) as served:
             ranking = Ranking.of(asked, served, asked.offset, asked.drawn_on(served))
             ranked = await Search(router, served, request.state.entry).rank(asked, upload, ranking)
-            if GEOJSON in request.headers.get("accept", ""):
-                return Response(item_collection(ranking, ranked), media_type=GEOJSON)
-            return Response(answer_json(served, ranking, ranked), media_type="application/json")
+            is_geojson = GEOJSON in request.headers.get("accept", "")
+            encode = partial(item_collection if is_geojson else partial(answer_json, served), ranking, ranked)
+            # A thousand results take some tens of milliseconds, in which nobody else would be answered.
+            answer = encode() if ranking.is_light else await asyncio.to_thread(encode)
+            return Response(answer, media_type=GEOJSON if is_geojson else "application/json")
 
 
 class Search:
@@ -105,12 +110,15 @@ class Search:
             return base
         if base is not None and (upload is not None or asked.vector is not None):
             (base,) = await self._resolve(base)
+        elif base is not None:  # another region of an indexed image is yet to be averaged
+            base = await self._router.averaged(self._served.version, base)
         names = [ImageName("image_id", name) for name in (*asked.positive, *asked.negative)]
-        found = [Example(e.feature, e.class_probabilities) for e in await self._resolve(*names)]
-        own = Example(base.feature, base.class_probabilities) if base else None
-        feature, p = refine(own, found[: len(asked.positive)], found[len(asked.positive) :])
+        found = await self._resolve(*names)
+        feature, p = _refined(base, found, asked)
+        first, _ = _refined(base, found, asked, unaveraged=True)
         moved = base or Descriptor(None, None, feature, p)
-        return replace(moved, feature=feature, class_probabilities=p, unaveraged=None, needs_average=False)
+        unaveraged = first if self._served.neighbours else None
+        return replace(moved, feature=feature, class_probabilities=p, unaveraged=unaveraged, needs_average=False)
 
     async def _base(self, asked: SearchRequest, upload: bytes | None) -> Descriptor | None:
         """Describe the image that is asked with; None: there are examples only."""
@@ -150,6 +158,18 @@ class Search:
         kinds = await self._router.compare(CompareRequest(self._served.version, source, uris)) if uris else []
         field = schemas.RESULTS.field(schemas.SAME_PICTURE)
         return ranked._replace(rows=ranked.rows.append_column(field, pa.array(kinds, field.type)))
+
+
+def _refined(
+    base: Descriptor | None, found: Sequence[Descriptor], asked: SearchRequest, unaveraged: bool = False
+) -> Example:
+    """Move a query towards the positive and away from the negative of the examples found, which are in that order."""
+
+    def example(one: Descriptor) -> Example:
+        return Example(one.first_feature if unaveraged else one.feature, one.class_probabilities)
+
+    own, examples = example(base) if base else None, [example(one) for one in found]
+    return refine(own, examples[: len(asked.positive)], examples[len(asked.positive) :])
 
 
 def _named(asked: SearchRequest) -> ImageName | None:

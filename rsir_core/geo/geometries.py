@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from rsir_core.arrays import Doubles
 from rsir_core.geo.bounding_box import BoundingBox, around_the_globe
 
 Geometries = np.ndarray[tuple[int], np.dtype[np.object_]]
@@ -40,7 +41,14 @@ def bounds_of(geometries: Geometries) -> list[BoundingBox | None]:
     edges = shapely.bounds(geometries)
     around = (edges[:, 0] == -180) & (edges[:, 2] == 180) & (shapely.get_num_geometries(geometries) > 1)
     for i in np.flatnonzero(around):
-        parts = shapely.bounds(shapely.get_parts(geometries[i]))
-        edges[i, 0] = parts[parts[:, 2] == 180, 0].min()
-        edges[i, 2] = parts[parts[:, 0] == -180, 2].max()
+        edges[i, 0], edges[i, 2] = _beside_the_widest_gap(shapely.bounds(shapely.get_parts(geometries[i])))
     return [around_the_globe(BoundingBox(*edge)) for edge in edges.tolist()]
+
+
+def _beside_the_widest_gap(parts: Doubles) -> tuple[float, float]:
+    """Return west and east of parts that go around ±180°, bounds (n, 4): all longitudes but the most that none has."""
+    order = parts[:, 0].argsort()
+    starts, ends = parts[order, 0], np.maximum.accumulate(parts[order, 2])
+    gaps = starts[1:] - ends[:-1]  # between the last and the first there is none: they meet at ±180°
+    widest = int(gaps.argmax())
+    return (-180.0, 180.0) if gaps[widest] <= 0 else (float(starts[widest + 1]), float(ends[widest]))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ from rsir_core import schemas
 from rsir_core.index.diff import at_places, semi
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
+from rsir_core.storage.filesystem import opened
 
 FILE: Final = "file"  # column: of `embeddings`, by its path below the table
 PIECE: Final = 4096  # rows that are held at once: 20 MB of embeddings of 1,280
@@ -66,7 +66,7 @@ def by_file(keys: pa.Table, size: int) -> list[pa.Table]:
 
 def stored_rows(index: Index, part: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Read some columns of the rows of a part, at most `PIECE` rows at a time, file by file as they lie in the part."""
-    fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
+    fs, root = opened(index.table_uri("embeddings"))
     names = list(dict.fromkeys([*KEY, *columns]))
     schema = pa.schema([schemas.EMBEDDINGS_WITH_OBJECTS.field(name) for name in names])
     runs = pc.run_end_encode(part[FILE].combine_chunks())  # not groups, which come in any order

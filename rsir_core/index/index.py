@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +21,7 @@ from rsir_core.models.bundle import AS_IT_IS, Bundle, DescribingWays, check_bund
 from rsir_core.models.pca import Pca
 from rsir_core.models.settings import BundleSettings
 from rsir_core.search.clusters import Clusters
-from rsir_core.storage.filesystem import file_system, get_file, one_line, reading_from
+from rsir_core.storage.filesystem import file_system, get_file, one_line, opened, reading_from
 
 _ESCAPE, _ESCAPE_OR_END = re.compile("%[0-9A-Fa-f]{2}"), re.compile("%[0-9A-Fa-f]{2}|[?#]")
 
@@ -129,7 +128,7 @@ class Index:
     @contextmanager
     def open_features(self, name: str, as_dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """Open a file of `features` for the body."""
-        fs, path = fsspec.core.url_to_fs(f"{self.table_uri('features')}/{name}")
+        fs, path = opened(f"{self.table_uri('features')}/{name}")
         with (
             self._reading_features([name], name),
             pq.ParquetFile(path, filesystem=fs, read_dictionary=list(as_dictionary)) as parquet,
@@ -206,7 +205,7 @@ class Index:
 
     def has_pca(self, fingerprint: str) -> bool:
         """Tell whether a PCA that rows refer to exists."""
-        fs, path = fsspec.core.url_to_fs(pca_uri(self.uri, fingerprint), use_listings_cache=False)
+        fs, path = opened(pca_uri(self.uri, fingerprint), use_listings_cache=False)
         with reading_from(self.uri):
             return bool(fs.exists(path))
 

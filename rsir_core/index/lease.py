@@ -26,15 +26,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
-
 from rsir_core.errors import LeaseError
-from rsir_core.storage.filesystem import create_file, get_file, names_in, put_file
+from rsir_core.storage.filesystem import create_file, get_file, names_in, opened, put_file
 
 TTL: Final = 60.0  # seconds without a renewal after which a holder counts as dead
 BEAT: Final = 10.0  # seconds between renewals
 
 log = logging.getLogger(__name__)
+
+
+HIDDEN: Final = "hidden"  # when a process was started that this user may not look at
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Holder:
     @property
     def is_here(self) -> bool:
         """Tell whether the holder is a process of this machine, which can be asked about it."""
-        return bool(self.machine) and self.machine == _machine()
+        return bool(self.machine) and self.machine == _machine() and _started(self.pid) != HIDDEN
 
     @property
     def is_gone(self) -> bool:
@@ -202,8 +203,12 @@ def _newest(index: str) -> tuple[int, Holder | None]:
 def _remove_older(index: str, generation: int) -> None:
     for older in _generations(index):
         if older <= generation:
-            fs, path = fsspec.core.url_to_fs(_file(index, older))
-            fs.rm_file(path)
+            uri = _file(index, older)
+            fs, path = opened(uri)
+            try:
+                fs.rm_file(path)
+            except Exception as problem:  # of credentials without the right to delete; it harms nobody that it stays
+                log.warning("%s, of a lease that has ended, could not be removed: %s", uri, problem)
 
 
 def _generations(index: str) -> list[int]:
@@ -236,9 +241,19 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Find when a process of this machine was started, in clock ticks since its boot; None: it is no more."""
+    """Find when a process of this machine was started, in clock ticks since its boot.
+
+    Returns:
+        None: it is no more. `HIDDEN`: it is there, but the machine tells nothing of other users' processes.
+    """
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        try:
+            os.kill(pid, 0)  # sends nothing
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return HIDDEN
     return None if state in "ZX" else rest[18]

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from rsir_core.index.embedding_files import FILE, KEYS, first_of, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.layout import KEY
 from rsir_core.index.writer import IndexWriter, write_rows
-from rsir_core.storage.filesystem import names_in
+from rsir_core.storage.filesystem import names_in, opened
 
 CONCURRENT_READS: Final = 16  # each mostly waits for its store
 _OURS: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")  # as `write_rows` calls them
@@ -56,7 +55,7 @@ def commit_rows(writer: IndexWriter, left: pa.Table) -> None:
 
 def _files_of(index: Index, left: pa.Table) -> Iterator[WrittenFile]:
     """Yield files that hold exactly these rows: existing ones, or new ones with part of an existing file."""
-    fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
+    fs, root = opened(index.table_uri("embeddings"))
     left = left.set_column(2, FILE, left[FILE].cast(pa.string()))
     for name in left[FILE].unique().to_pylist():
         part = left.filter(pc.equal(left[FILE], name))
@@ -91,6 +90,6 @@ def _keys_in(index: Index, name: str, bundle: str) -> pa.Table:
 
 
 def _read(index: Index, name: str) -> Any:
-    fs, root = fsspec.core.url_to_fs(index.table_uri("embeddings"))
+    fs, root = opened(index.table_uri("embeddings"))
     with pq.ParquetFile(f"{root}/{name}", filesystem=fs) as file:
         return file.read([*KEY, schemas.BUNDLE])

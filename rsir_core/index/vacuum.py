@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-import fsspec
 import pyarrow.parquet as pq
 
 from rsir_core import schemas
+from rsir_core.errors import RsirError, StorageError
 from rsir_core.index.index import Index
 from rsir_core.index.layout import SCHEMAS, no_match_uri
 from rsir_core.index.versions import versions_of
 from rsir_core.index.writer import IndexWriter
+from rsir_core.storage.filesystem import one_line, opened
 
 
 def vacuum(writer: IndexWriter, days: float) -> int:
@@ -22,9 +23,24 @@ def vacuum(writer: IndexWriter, days: float) -> int:
 
     Versions of that time stay readable; older ones may lose files. Tables get no new version, as their rows stay the
     same. It runs under the lease, because it also removes old files that another run has not committed yet.
+
+    Raises:
+        StorageError: the store fails, or refuses to list or to delete; what was removed stays so.
     """
     writer.check_lease()
-    index, removed = writer.index, 0
+    try:
+        return _vacuum(writer.index, days)
+    except RsirError:
+        raise
+    except Exception as error:  # each store has its own family of errors
+        raise StorageError(
+            f"old files of {writer.index.uri} cannot be removed ({type(error).__name__}: {one_line(error)}); check "
+            "network and credentials, which must allow to delete; all else of the run is done"
+        ) from error
+
+
+def _vacuum(index: Index, days: float) -> int:
+    removed = 0
     for name in SCHEMAS:
         if index.has_table(name):
             # The library only lists them; its own removal would add two versions.
@@ -32,7 +48,7 @@ def vacuum(writer: IndexWriter, days: float) -> int:
             kept = max(days, 1) if name == "labels" else days
             table, hours = index.open_table(name), math.ceil(24 * kept)
             gone = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
-            fs, root = fsspec.core.url_to_fs(index.table_uri(name), use_listings_cache=False)
+            fs, root = opened(index.table_uri(name), use_listings_cache=False)
             there = {f"{root}/{unquote(name)}" for name in gone} & set(fs.find(root))  # not those removed earlier
             removed += _remove(fs, there)
     before = time.time() - 86_400 * days
@@ -63,7 +79,7 @@ def _remove_pcas(index: Index, before: float) -> int:
 
 def _older(folder: str, before: float) -> tuple[Any, list[str]]:
     """List the files of a folder, if it exists, that were modified before a time (Unix seconds), by name."""
-    fs, root = fsspec.core.url_to_fs(folder, use_listings_cache=False)
+    fs, root = opened(folder, use_listings_cache=False)
     if not fs.exists(root):
         return fs, []
     return fs, sorted(file["name"] for file in fs.ls(root, detail=True) if _modified(fs, file) < before)
@@ -82,7 +98,7 @@ def _stem(path: str) -> str:
 
 def _used_pcas(index: Index) -> set[str]:
     """List the PCAs of all versions that can still be read."""
-    fs, root = fsspec.core.url_to_fs(index.table_uri("features"), use_listings_cache=False)
+    fs, root = opened(index.table_uri("features"), use_listings_cache=False)
     used: set[str] = set()
     for file in fs.find(root):
         if file.endswith(".parquet") and "/_delta_log/" not in file:

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import fsspec
-
 from rsir_core.errors import BundleError
 from rsir_core.models.regions import TAU
 from rsir_core.models.settings import BundleSettings, ClassifierSettings, DetectorSettings
-from rsir_core.storage.filesystem import file_system, put_file, reading_from
+from rsir_core.storage.filesystem import file_system, opened, put_file, reading_from
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,7 +140,7 @@ def copy_bundle(source: str, target: str, ways: DescribingWays = AS_IT_IS, used:
     """
     manifest, is_there = _checked(source, target, ways, used)
     if not is_there:
-        (from_fs, from_path), (to_fs, to_path) = fsspec.core.url_to_fs(source), fsspec.core.url_to_fs(target)
+        (from_fs, from_path), (to_fs, to_path) = opened(source), opened(target)
         with reading_from(source):
             names = [p.rsplit("/", 1)[1] for p in from_fs.ls(from_path, detail=False)]
             for name in (n for n in names if n.endswith((".safetensors", ".csv"))):
@@ -196,7 +194,7 @@ def _write_part(uri: str, part: str, settings: Any, state: State, more: dict[str
         put_file(f"{uri}/{SPLIT}", split_csv.encode())  # small, and next to last: it is of this classifier
     _put_manifest(uri, manifest)
     if before is not None and before["file"] != file:
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = opened(uri)
         try:
             fs.rm_file(f"{path}/{before['file']}")
         except Exception as error:  # gone already, or a store that forbids it; stores each raise their own
@@ -282,7 +280,7 @@ def _load_weights(uri: str, part: Mapping[str, Any]) -> dict[str, "Tensor"]:
 
 def _read_weights(uri: str, part: Mapping[str, Any]) -> bytes:
     """Read a file of weights and check it against its hash in the manifest."""
-    fs, path = fsspec.core.url_to_fs(uri.rstrip("/"))
+    fs, path = opened(uri.rstrip("/"))
     try:
         with reading_from(f"{uri}/{part['file']}"):
             data: bytes = fs.cat_file(f"{path}/{part['file']}")

@@ -31,6 +31,7 @@ from rsir_core.retrieval.query import (
     Ranking,
     SearchedRegions,
     average,
+    without_own,
 )
 from rsir_core.retrieval.ranked_rows import rank_rows, take_rows
 from rsir_core.retrieval.scored_rows import BINS, RowScores, ScoredPage, ScoredQuery, in_order
@@ -136,7 +137,7 @@ class PartitionSearch:
             likely: images that may be found by any of their regions; None: all.
         """
         if ranking.is_open:
-            ranking = ranking.settled(self.neighbours(query, ranking.regions))
+            ranking = ranking.settled(without_own(self.neighbours(query, ranking.regions), query.image_id))
         found, is_averaged = [], self.served.neighbours > 0
         key_allowed = allowed if likely is None else likely if allowed is None else allowed & likely
         if ranking.regions != "objects":
@@ -164,12 +165,10 @@ class PartitionSearch:
         return allowed
 
     def neighbours(self, query: Descriptor, regions: SearchedRegions = "key") -> list[Neighbour]:
-        """Find the rows nearest to a query, whatever a filter takes; a query's own row is not its neighbour."""
+        """Find the rows nearest to a query, whatever a filter takes; its own may be among them, see `without_own`."""
         found: list[Neighbour] = []
         if regions != "objects":
-            near = _nearest(self._rows, query, NEIGHBOURS + 1)
-            own = next((one for one in near if query.image_id in (None, one.image_id) and one.distance == 0), None)
-            found += [one for one in near if one is not own]
+            found += _nearest(self._rows, query, NEIGHBOURS + 1)
         if regions != "key" and self._objects is not None:  # an object is not sure because its own image shows it
             near = _nearest(self._objects, query, NEIGHBOURS + self.served.regions)
             found += [one for one in near if one.image_id != query.image_id]

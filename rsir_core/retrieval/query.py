@@ -71,6 +71,7 @@ class Descriptor:
         """
         for name, given, wanted in (
             ("feature", self.feature, served.dimensions),
+            ("unaveraged_feature", self.first_feature, served.dimensions),
             ("class_probabilities", self.class_probabilities, len(served.classes)),
         ):
             if len(given) != wanted:
@@ -97,6 +98,13 @@ class Neighbour(NamedTuple):
     distance: float  # Euclidean
     image_id: str
     probability: float  # of the query's class
+
+
+def without_own(neighbours: Iterable[Neighbour], image_id: str | None) -> list[Neighbour]:
+    """Leave out a query's own row, at distance 0; of an upload (None) that is one of the rows that are just there."""
+    found = sorted(neighbours)
+    own = next((one for one in found if one.distance == 0 and image_id in (None, one.image_id)), None)
+    return [one for one in found if one is not own]
 
 
 @dataclass(frozen=True)

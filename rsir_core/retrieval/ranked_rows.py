@@ -49,14 +49,14 @@ def rank_rows(
     else:
         hits = search(ranking.first)
         number = np.zeros(len(hits.rows), np.int32)
+    is_known = not len(hits.rows) or (is_plain and not is_averaged)
+    nearest = hits if is_known else part.search_unaveraged(*first, 1, allowed)  # of all, also of what is cut off below
     kept = np.ones(len(number), np.bool_)
     if ranking.near_duplicates:
         kept &= hits.distance <= NEAR
     if ranking.max_distance is not None:
         kept &= getattr(hits, ranking.ranked_by) <= ranking.max_distance
     hits, number = hits.take(np.flatnonzero(kept)), number[kept]
-    is_known = not len(hits.rows) or (is_plain and not is_averaged)
-    nearest = hits if is_known else part.search_unaveraged(*first, 1, allowed)
     rows = take_rows(part, hits.rows)
     for place, name in enumerate(FACTORS, len(ROW_COLUMNS)):
         rows = rows.add_column(place, RANKED.field(name), [getattr(hits, name)])

@@ -179,9 +179,17 @@ def not_written(uri: str, error: Exception) -> StorageError:
     )
 
 
+def _opened_to_write(uri: str) -> tuple[Any, str]:
+    """Return the file system and path of a file to write, whose folder is there."""
+    fs, path = opened(uri)
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    if _EXTRAS.keys().isdisjoint(protocols):  # object stores have no folders, and s3fs would make a mistyped bucket
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    return fs, path
+
+
 def _put(uri: str, data: bytes) -> None:
-    fs, path = fsspec.core.url_to_fs(uri)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs, path = _opened_to_write(uri)
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, data)  # object stores publish an object when it is complete
         return
@@ -211,8 +219,7 @@ def create_file(uri: str, data: bytes) -> bool:
 
 
 def _create(uri: str, data: bytes) -> bool:
-    fs, path = fsspec.core.url_to_fs(uri)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs, path = _opened_to_write(uri)
     if isinstance(fs, LocalFileSystem):
         return _link(data, path)
     try:

@@ -1,5 +1,6 @@
 """Bands apart are found: by the names of files, and by what items of known catalogues say of their assets."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pystac
 import pytest
 
 from jobs.indexing.options import IndexConfig
+from rsir_core.archive import items
 from rsir_core.archive.bands import list_band_files
 from rsir_core.archive.items import ItemSelection, image_file
 from rsir_core.archive.kinds import BandChoice
@@ -176,8 +178,43 @@ def test_an_asset_that_is_named_is_the_only_one() -> None:
     wanted = BandChoice(("red", "green", "blue"))
     found = image_file(item(PLANET), ItemSelection(asset="visual", bands=wanted), "/items.json")
     assert found.uri == "/p/visual.tif#number=1,2,3"
-    plain = image_file(item(PLANET), ItemSelection(asset="visual", bands=BandChoice(("3", "2", "1"))), "/items.json")
-    assert plain.uri == "/p/visual.tif"  # numbers in the asset, for its tiles
+    numbers = ItemSelection(asset="visual", bands=BandChoice(("3", "2", "1")), is_tiled=True)
+    assert image_file(item(PLANET), numbers, "/items.json").uri == "/p/visual.tif"  # its tiles read these
+    with pytest.raises(ArchiveError, match=r"which asset has the bands 3, 2, 1, so /p/visual.tif .*--tile"):
+        image_file(item(PLANET), replace(numbers, is_tiled=False), "/items.json")
+
+
+def test_a_store_that_does_not_answer_now_makes_no_asset_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = pystac.Item(
+        "one", None, None, datetime(2024, 1, 15, tzinfo=UTC), {}, assets={"a": asset("/p/a.tif", "data")}
+    )
+    answers: list[Any] = []
+
+    def ask(_: str) -> tuple[str, int]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, 1
+
+    def etag() -> str:
+        return image_file(silent, ItemSelection(), "/items.json").etag.partition("@")[0]
+
+    monkeypatch.setattr(items, "etag_of", ask)
+    monkeypatch.setattr(items, "PAUSE", 0)
+    answers[:] = [TimeoutError("slow"), ConnectionError("reset"), "e1"]
+    assert etag() == "e1"
+    for never in (FileNotFoundError("none"), PermissionError("denied")):
+        answers[:] = [never]
+        assert etag() == "unknown"  # it becomes a failure
+    answers[:] = [TimeoutError("slow")] * 3
+    with pytest.raises(ArchiveError, match=r"/p/a\.tif: .*TimeoutError: slow.*run the same command again"):
+        etag()
+
+
+def test_another_asset_of_an_item_is_another_image() -> None:
+    found = {key: image_file(item(PLANET), ItemSelection(asset=key), "/items.json") for key in ("visual", "analytic")}
+    assert found["visual"].image_id == found["analytic"].image_id
+    assert found["visual"].etag != found["analytic"].etag  # the item says only that it was updated
 
 
 def test_bands_that_no_asset_has_are_refused_with_those_there_are() -> None:

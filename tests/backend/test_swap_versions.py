@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rsir_core import schemas
 from rsir_core.backend import versions as versions_room
-from rsir_core.backend.protocol import DescribeRequest, RankRequest, ResolveRequest
+from rsir_core.backend.protocol import DescribeRequest, RankRequest, ResolveRequest, ScoredRequest
 from rsir_core.backend.searcher_worker import SearcherWorker
 from rsir_core.backend.version_cache import VersionCache
 from rsir_core.errors import QueryError, TableError
@@ -285,6 +286,63 @@ def test_a_replica_starts_with_the_version_before_where_the_newest_is_broken(cha
         file.write_bytes(b"")
     with pytest.raises(TableError, match="damaged"):  # as the newest
         SearcherWorker(changing.uri)
+
+
+def damage_features(file: Path) -> None:
+    """What only who reads the features sees."""
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    columns = (group.column(i) for i in range(group.num_columns))
+    column = next(c for c in columns if c.path_in_schema.startswith(f"{schemas.FEATURE}."))
+    start, data = column.dictionary_page_offset or column.data_page_offset, bytearray(file.read_bytes())
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    file.write_bytes(data)
+
+
+def test_an_endpoint_that_starts_where_the_newest_is_broken_serves_the_one_before(
+    changing: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        backend = LocalBackend(changing.uri, parts=2)
+        await backend.versions.refresh()
+        assert await version_of(backend) == good
+        assert f"version {broken} cannot be loaded" in str(backend.versions.problem)
+        await backend.versions.refresh()
+        assert await version_of(backend) == good
+        for searcher in backend.searchers:
+            await searcher.check_health()
+        file.write_bytes(whole)
+        monkeypatch.setattr(versions_room, "RETRY", -1)  # the wait is over
+        await backend.versions.refresh()
+        await backend.versions.refresh()
+        assert await version_of(backend) == broken and backend.versions.problem is None
+
+    good, broken = changing.version(), fewer(changing)
+    file = Path(changing.table_uri("features")) / changing.feature_files()[-1].name
+    whole = file.read_bytes()
+    damage_features(file)
+    monkeypatch.setattr(versions_room, "RETRY", 0)
+    asyncio.run(check())
+
+
+def test_scores_that_take_long_keep_no_search_waiting(changing: Index) -> None:
+    may_end = threading.Event()
+
+    class Long(ScoredRequest):
+        def answer(self, rows: Any) -> Any:
+            assert may_end.wait(30)
+
+    async def check() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))  # as few as Ray Serve gives
+        worker, version = SearcherWorker(changing.uri), changing.version()
+        long = [asyncio.create_task(worker.answer([Long(version, None)])) for _ in range(5)]  # type: ignore[arg-type]
+        await asyncio.sleep(0)  # so that they have begun
+        (found,) = await asyncio.wait_for(worker.answer([ResolveRequest(version, [ImageName("image_id", ONE)])]), 20)
+        await asyncio.wait_for(worker.check_health(), 20)
+        assert isinstance(found, list) and not any(task.done() for task in long)
+        may_end.set()
+        await asyncio.gather(*long)
+
+    asyncio.run(check())
 
 
 def replace_bundle(index: Index) -> None:

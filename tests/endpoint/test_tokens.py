@@ -117,8 +117,15 @@ def test_a_stranger_sends_no_more_than_a_token(guarded: str) -> None:
     assert httpx.post(f"{guarded}/token", json={"token": "x" * 5000}).status_code == 413
     assert httpx.post(f"{guarded}/token", json={"token": "x" * 3000}).status_code == 401
     for body in ("{", '{"token": 1}', '{"words": "x"}', "[]"):
-        answer = httpx.post(f"{guarded}/token", content=body)
+        answer = httpx.post(f"{guarded}/token", content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, list(answer.json())) == (422, ["detail"])
+
+
+def test_a_form_of_another_site_sets_no_cookie(guarded: str) -> None:
+    """Which a browser sends as text without asking; who is logged in by it would label under that name."""
+    body, headers = '{"token": "secret"}', {"Content-Type": "text/plain", "Origin": "https://evil.example.org"}
+    answer = httpx.post(f"{guarded}/token", content=body, headers=headers)
+    assert answer.status_code == 415 and "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "alice:secret\n", f"alice {'0' * 64}\n", "alice:" + "0" * 63])

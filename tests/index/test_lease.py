@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from rsir_core.errors import LeaseError
 from rsir_core.index.lease import Holder, Lease
@@ -93,6 +95,41 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path: Path) -> 
         holder.wait()
         with Lease.take(index, ttl=1e6) as lease:  # would outlast the test
             lease.check()
+
+
+def test_a_folder_may_have_two_colons_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photos").write_text("mine")
+    index = str(tmp_path / "photos::v2" / "index")
+    for _ in range(2):
+        with Lease.take(index) as lease:
+            lease.check()
+    assert (tmp_path / "photos").read_text() == "mine"
+    assert (tmp_path / "photos::v2" / "index" / "lease" / "00000002.json").exists()
+
+
+def test_credentials_that_may_not_delete_leave_old_leases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deny(_: Any, path: str) -> None:
+        raise PermissionError(f"Access Denied: {path}")
+
+    monkeypatch.setattr(LocalFileSystem, "rm_file", deny)
+    for _ in range(3):
+        with Lease.take(str(tmp_path)) as lease:
+            lease.check()
+    assert "00000001.json, of a lease that has ended, could not be removed: Access Denied" in caplog.text
+    assert len(list((tmp_path / "lease").iterdir())) == 3
+
+
+def test_a_holder_whose_process_is_hidden_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under /proc with hidepid, where a process of another user looks as if it were no more."""
+    mine = Holder.this()
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    monkeypatch.setattr("rsir_core.index.lease._machine", lambda: mine.machine)
+    monkeypatch.setattr("rsir_core.index.lease.Path", lambda _: tmp_path / "hidden")
+    assert not mine.is_here and not mine.is_gone
+    assert replace(mine, pid=ended.pid).is_gone
 
 
 def test_a_silent_holder_of_another_machine_is_followed_and_finds_it_out(index: str) -> None:

@@ -14,7 +14,7 @@ from jobs.indexing.options import IndexConfig
 from jobs.indexing.publishing import as_features
 from jobs.indexing.refitting import with_probabilities
 from rsir_core import schemas
-from rsir_core.errors import BundleError
+from rsir_core.errors import BundleError, ConfigError
 from rsir_core.imagery.decode import read_picture
 from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
@@ -173,6 +173,14 @@ def test_another_number_of_regions_wants_another_index(copied: IndexConfig) -> N
     for regions in (None, 2):
         with pytest.raises(BundleError, match=f"--regions {REGIONS}"):
             index_archive(replaced(copied, regions=regions))
+
+
+def test_objects_are_not_averaged_whoever_says_how_many(copied: IndexConfig) -> None:
+    """The index's own bundle says how many regions there are, so the option need not."""
+    own = replaced(copied, models=f"{copied.index}/bundle", regions=None, average_neighbours=3)
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError, match=rf"--average-neighbours 3: the index has up to {REGIONS} regions"):
+            index_archive(replaced(own, dry_run=dry_run))
 
 
 def test_without_a_detector_there_are_no_further_regions(tmp_path: Path, indexed: IndexConfig) -> None:

@@ -208,7 +208,8 @@ def test_auto_weights_where_the_five_nearest_others_are_probably_of_the_querys_c
         orders.add(expected := "weighted_distance" if is_sure else "distance")
         for image_id in (ids[i], None):  # the row itself, and an upload of the same picture
             asked = Descriptor(image_id, None, feature[i], p[i])
-            settled = Ranking(3).settled(chain.from_iterable(share.neighbours(asked) for share in found))
+            near_rows = chain.from_iterable(share.neighbours(asked) for share in found)
+            settled = Ranking(3).settled(query.without_own(near_rows, image_id))
             assert settled.ranked_by == expected
             if parts == 1:
                 ranked, same = (found[0].rank(asked, ranking, None) for ranking in (Ranking(3), settled))
@@ -270,9 +271,9 @@ def test_no_match_is_told_by_the_nearest_rows_of_all_shares_that_pass_the_filter
         )
     ]
     told = set()
-    for wanted in (EVERYTHING, Filter(classes=("river",))):
+    for wanted, most in ((EVERYTHING, None), (Filter(classes=("river",)), None), (EVERYTHING, 1e-6)):  # results, not it
         passes = np.isin(table[schemas.CLASS].to_pylist(), wanted.classes or NAMES)
-        ranking = Ranking(3, filter=wanted, distance=distance, far_from=0.9)
+        ranking = Ranking(3, filter=wanted, distance=distance, far_from=0.9, max_distance=most)
         for parts in (1, 3):
             searches = [PartitionSearch(served, part, parts) for part in range(parts)]
             for one in asked:
@@ -283,6 +284,16 @@ def test_no_match_is_told_by_the_nearest_rows_of_all_shares_that_pass_the_filter
                 assert no_match_of(served, ranking, ranked) is not_(far.min() < 0.9 or together)
                 told.add((bool(far.min() < 0.9), bool(together)))
     assert told == {(True, True), (True, False), (False, True), (False, False)}  # else the test could not fail
+
+
+@pytest.mark.parametrize("image_id", ["b", None])
+def test_only_one_row_is_a_querys_own_however_they_are_shared(image_id: str | None) -> None:
+    copies = [query.Neighbour(0.0, name, 0.5) for name in "cab"]
+    others = [query.Neighbour(0.3, "d", 0.5)]
+    kept = query.without_own([*others, *copies], image_id)
+    assert [one.image_id for one in kept] == (["a", "c", "d"] if image_id else ["b", "c", "d"])
+    assert query.without_own(others, image_id) == others
+    assert len(query.without_own([*copies, *others], "x")) == 4
 
 
 def test_a_row_without_neighbours_is_ranked_by_looks() -> None:

@@ -1,17 +1,19 @@
 """What a store says is one line that names the place and the remedy, whatever family its error is of."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fsspec import get_filesystem_class
 
 from jobs.query import answer_queries
 from jobs.querying.options import QueryConfig
-from rsir_core.errors import StorageError, WeightsError
+from rsir_core.archive.labels import read_split
+from rsir_core.errors import LabelError, StorageError, WeightsError
 from rsir_core.index.index import Index
 from rsir_core.index.no_match import get_no_match_threshold, has_no_match_threshold
 from rsir_core.models import bundle, detector
-from rsir_core.storage.filesystem import create_file, put_file
+from rsir_core.storage.filesystem import create_file, get_file, put_file
 
 URI = "s3://bucket/x"
 
@@ -28,6 +30,20 @@ def _without_credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     get_filesystem_class("s3").clear_instance_cache()
     yield
     get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_name_with_two_colons_is_written_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "photos").write_bytes(b"mine")
+    uri = f"{tmp_path}/photos::v2/bundle.json"
+    put_file(uri, b"1")
+    assert get_file(uri) == b"1" and not create_file(uri, b"2")
+    assert (tmp_path / "photos").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("_without_credentials")
+def test_labels_on_a_store_without_credentials() -> None:
+    with pytest.raises(LabelError, match=r"^s3://bucket/x: .*credentials"):
+        read_split(URI)
 
 
 @pytest.mark.usefixtures("_without_credentials")

@@ -18,7 +18,7 @@ let learned = null;  // the collection whose images are listed
 let words = "";  // what is said of them
 let scroll = 0;  // where the list was left
 let shown = 0;
-let asking = 0;  // counts requests, so that a late answer does not overwrite a newer
+let underWay = new AbortController();  // of the request whose answer is shown; another one ends it
 
 /** Set up once. `page`: { onPick, onError, onLearned, show, onBack }; `onLearned` is told the collection, before `show`. */
 export function setUpLearning(given) {
@@ -76,15 +76,16 @@ function inWords({ positives, negatives, estimate }) {
 
 /** From the first or further on. */
 async function list(further = false) {
-  const mine = ++asking;
+  underWay.abort();
+  const { signal } = (underWay = new AbortController());
   const isBest = $("learned-order").value === "best";
   const offset = further ? shown : 0;
   // Whose answer is sure needs no mark, so the threshold is about the best alone.
   const parameters = new URLSearchParams({ order: $("learned-order").value, threshold: isBest ? $("threshold").value : 0, labelled: isBest, offset, limit: PAGE });
   say("Scoring the images …", true);
   try {
-    const answer = await ask(`${address(learned)}/scored?${parameters}`, {}, (wait) => say(wait, true));
-    if (mine !== asking) return;
+    const answer = await ask(`${address(learned)}/scored?${parameters}`, { signal }, (wait) => say(wait, true));
+    if (signal.aborted) return;
     const cards = answer.results.map(card);
     if (further) $("learned-grid").append(...cards);
     else $("learned-grid").replaceChildren(...cards);
@@ -95,7 +96,7 @@ async function list(further = false) {
     say(words);
     showMarks();
   } catch (error) {
-    if (mine !== asking) return;
+    if (signal.aborted) return;
     say("");
     page.onError(error);
   }

@@ -49,8 +49,8 @@ export function withoutFile(query, answered, classNames) {
 }
 
 /** What a query was ranked by. */
-export function descriptorOf({ feature, class_probabilities: probabilities }, classNames) {
-  return { feature, class_probabilities: classNames.map((name) => probabilities[name]) };
+export function descriptorOf({ feature, class_probabilities: probabilities, unaveraged_feature: first }, classNames) {
+  return { feature, class_probabilities: classNames.map((name) => probabilities[name]), ...(first && { unaveraged_feature: first }) };
 }
 
 /** The images that are not among the results: the query itself, and those marked bad. */
@@ -67,13 +67,14 @@ function fromText(text) {
   return [...new Float32Array(Uint8Array.from(bytes, (character) => character.charCodeAt(0)).buffer)];
 }
 
-const descriptorToText = ({ feature, class_probabilities }) => `${toText(feature)}.${toText(class_probabilities)}`;
+const descriptorToText = ({ feature, class_probabilities, unaveraged_feature: first }) =>
+  [feature, class_probabilities, ...(first ? [first] : [])].map(toText).join(".");
 
-/** The inverse; null for what is not two lists of numbers. */
+/** The inverse; null for what is not two or three lists of numbers. */
 function descriptorFromText(text) {
   try {
-    const [feature, class_probabilities] = text.split(".").map(fromText);
-    return class_probabilities ? { feature, class_probabilities } : null;
+    const [feature, class_probabilities, unaveraged_feature] = text.split(".").map(fromText);
+    return class_probabilities ? { feature, class_probabilities, ...(unaveraged_feature && { unaveraged_feature }) } : null;
   } catch {
     return null;
   }
