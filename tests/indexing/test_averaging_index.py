@@ -167,6 +167,17 @@ def test_searchers_of_shares_average_together(folder: Path, tmp_path: Path, part
             feature, p = answer["query"]["feature"], list[float]()
             same = client.post("/search", json={"feature": feature, "class_probabilities": p, "k": 28}).json()
             assert [row["image_id"] for row in same["results"]] == [row["image_id"] for row in answer["results"]]
+        named_query = client.post("/search", json={"image_id": "b/001", "k": 28, "near_duplicates": True}).json()
+        ready = {name: named_query["query"][name] for name in ("feature", "unaveraged_feature")}
+        again = client.post(
+            "/search", json={**ready, "class_probabilities": [], "k": 28, "near_duplicates": True}
+        ).json()
+        assert again["results"][0]["image_id"] == "b/001"  # which by its averaged feature is a copy of no row
+        assert [row["image_id"] for row in again["results"]] == [row["image_id"] for row in named_query["results"]]
+        wrong = client.post(
+            "/search", json={"feature": feature, "class_probabilities": [], "unaveraged_feature": [0.0]}
+        )
+        assert wrong.status_code == 422 and "unaveraged_feature: 1 numbers" in wrong.json()["detail"]
         named = client.post("/search", json={"image_id": "a/000", "k": 2}).json()["results"]
         assert (named[0]["image_id"], named[0]["distance"]) == ("a/000", 0)
 
