@@ -33,7 +33,7 @@ NOTEBOOK: Final = ROOT / "docs" / "tutorials" / "notebook.ipynb"
 FIRST: Final = ROOT / "docs" / "tutorials" / "first-archive.md"
 NOT_RUN: Final = {  # commands that match: why
     r"make|source|pip": "set up a whole environment, or run this suite",
-    r"kubectl|docker|ray|serve|aws|export": "need a cluster or a cloud",
+    r"kubectl|docker|ray|serve|aws|export|git archive|head=\$\(kubectl": "need a cluster, a cloud or a clone",
     r".*s3://": "needs a bucket; tests/indexing/test_store.py has one",
     r"python -m tests\.": "take minutes to hours; the suite runs benchmarks at a tiny size",
     r"python -m jobs\.(finetune_detector|convert_boxes)": "need boxes; tests/training and tests/boxes draw some",
