@@ -9,10 +9,12 @@ import pyarrow as pa
 import pytest
 
 import rsir_core as rsir
+from jobs.finetune_classifier import finetune
 from jobs.index import index_archive
 from jobs.indexing.options import IndexConfig
 from jobs.indexing.publishing import as_features
 from jobs.indexing.refitting import with_probabilities
+from jobs.training.options import FinetuneClassifierConfig
 from rsir_core import schemas
 from rsir_core.errors import BundleError, ConfigError
 from rsir_core.imagery.decode import read_picture
@@ -20,6 +22,7 @@ from rsir_core.index.embedding_files import by_file, stored_keys, stored_rows
 from rsir_core.index.index import Index
 from rsir_core.index.object_rows import ObjectLists
 from rsir_core.index.stored_objects import read_objects
+from rsir_core.models.bundle import write_detector
 from rsir_core.models.describe import Describer
 from rsir_core.models.head import Head
 from rsir_core.models.regions import Box, object_region
@@ -120,6 +123,19 @@ def test_a_head_classifies_the_stored_embeddings_of_objects_too(indexed: IndexCo
     empty = {**bundle.classifier_state, "head.weight": 0 * bundle.classifier_state["head.weight"]}
     lists = ObjectLists.of(with_probabilities(rows, Head.of(bundle.classifier, empty), "other")[schemas.OBJECTS])
     assert np.ptp(schemas.to_matrix(lists.column(schemas.CLASS_PROBABILITIES)), axis=0).max() == 0
+
+
+def test_a_head_replaces_no_other_detector_whatever_its_settings(indexed: IndexConfig, tmp_path: Path) -> None:
+    """A detector that was trained again has the settings of the one before, and other weights."""
+    bundle, models = Index(indexed.index).bundle(), str(tmp_path / "models")
+    assert bundle.detector is not None
+    write_detector(models, bundle.detector, {name: tensor + 1 for name, tensor in bundle.detector_state.items()})
+    before = {path.name: path.read_bytes() for path in Path(models).iterdir()}
+    with pytest.raises(BundleError, match="another detector"):
+        finetune(FinetuneClassifierConfig(embeddings=indexed.index, models=models))
+    assert {path.name: path.read_bytes() for path in Path(models).iterdir()} == before
+    write_detector(models, bundle.detector, bundle.detector_state)
+    assert finetune(FinetuneClassifierConfig(embeddings=indexed.index, models=models))["classes"] > 1
 
 
 def test_a_box_finds_the_object_it_was_drawn_around(indexed: IndexConfig) -> None:
