@@ -145,7 +145,7 @@ def test_parts_without_data_are_black_and_counted(tmp_path: Path) -> None:
 def test_zeros_around_a_deep_scene_are_no_data_said_or_not(tmp_path: Path) -> None:
     with rasterio.MemoryFile(scene_of("utm")) as file, file.open() as dataset:
         samples = dataset.read().astype(np.uint16) * 10 + 10
-    samples[:, :, 300:] = 0
+    samples[:, :, 350:] = 0
     found = []
     ways: dict[str, dict[str, Any]] = {"said": {"nodata": 0}, "unsaid": {}}
     for name, options in ways.items():
@@ -155,7 +155,7 @@ def test_zeros_around_a_deep_scene_are_no_data_said_or_not(tmp_path: Path) -> No
         found.append((cut.cells, [read_picture(tile) for tile in uris_of(uri, cut).values()]))
     (said_cells, said), (unsaid_cells, unsaid) = found
     assert said_cells == unsaid_cells
-    assert any((picture.covered or 0) < 0.99 for picture in said)
+    assert any(0.5 < (picture.covered or 0) < 0.6 for picture in said)  # of a cell that the zeros begin in
     for one, other in zip(said, unsaid, strict=True):
         assert one.covered == other.covered and np.array_equal(one.pixels, other.pixels)
 
