@@ -43,8 +43,8 @@ def index_archive(config: IndexConfig) -> Summary:
     if config.dry_run:
         archive = open_archive(config)
         with bundle_for(index, config, archive and archive.dimensions) as models:
+            _check_averaging(config, models)
             bundle = index.check_bundle(models, config.ways)
-            _check_averaging(config, config.regions or read_settings(models).regions)
         plan, scenes = _plan(index, config, None, list_source(archive))
         would_end = check_gone(index, plan, config)
         plan = _without_uncommitted(index, plan, bundle, None)
@@ -62,8 +62,8 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     """Make the index match the archive, and do what else the options ask for; returns the plan and the scenes."""
     index, archive = writer.index, open_archive(config)
     with bundle_for(index, config, archive and archive.dimensions) as models:
+        _check_averaging(config, models)
         bundle = index.bundle_settings(writer.adopt_bundle(models, config.ways), check_weights=True)
-    _check_averaging(config, bundle.regions)
     if not bundle.classes:
         log.warning("the bundle has no classes: images are ranked by the Euclidean distance alone")
     if bundle.detector is None and bundle.has_backbone:
@@ -86,9 +86,9 @@ def bring_up_to_date(writer: IndexWriter, config: IndexConfig, report: RunReport
     return plan, scenes
 
 
-def _check_averaging(config: IndexConfig, regions: int) -> None:
-    """Refuse to average the key regions alone; the bundle may say how many regions there are, and no option."""
-    if regions > 1 and config.average_neighbours:
+def _check_averaging(config: IndexConfig, models: str) -> None:
+    """Refuse to average the key regions alone; where no option says how many regions there are, the bundle does."""
+    if config.average_neighbours and (regions := config.regions or read_settings(models).regions) > 1:
         raise ConfigError(
             f"--average-neighbours {config.average_neighbours}: the index has up to {regions} regions of each image, "
             "whose objects are not averaged; leave it out, or make a new index with --regions 1"

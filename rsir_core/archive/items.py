@@ -146,6 +146,8 @@ def _is_remote(uri: str) -> bool:
 def _as_stored(href: str, tries: int = TRIES) -> tuple[str, int]:
     """Ask a store for etag and size; an asset that can never be read becomes a failure when that is tried.
 
+    So does one over HTTP whose server does not answer: fsspec says of each failure there that the file is missing.
+
     Raises:
         ArchiveError: the store does not answer now: assets that it has would count as changed.
     """

@@ -29,6 +29,8 @@ def score_auto(
         unaveraged: (n, K), features before they were averaged with their neighbours; None: they were not.
     """
     is_weighted = weighted_by_auto(feature, class_probabilities, unaveraged)[plain.queries]
+    if not is_weighted.any():  # ranking all rows again would take as long as for `plain`
+        return plain, is_weighted
     weighted = score_retrieval(feature, class_probabilities, labels, least_weight=LEAST_WEIGHT)
     return weighted.where(is_weighted, plain), is_weighted
 

@@ -40,9 +40,7 @@ class Scored(NamedTuple):
 
     dimensions: int  # of the vectors compared
     scores: Scores
-    is_averaged: bool = (
-        False  # whether the vectors are features averaged with their neighbours', as only stored ones are
-    )
+    is_averaged: bool = False  # whether the vectors are averaged with their neighbours', as only stored features are
 
 
 @dataclass(frozen=True)

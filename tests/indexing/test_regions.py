@@ -197,6 +197,10 @@ def test_objects_are_not_averaged_whoever_says_how_many(copied: IndexConfig) -> 
     for dry_run in (True, False):
         with pytest.raises(ConfigError, match=rf"--average-neighbours 3: the index has up to {REGIONS} regions"):
             index_archive(replaced(own, dry_run=dry_run))
+        fresh = replaced(own, index=f"{copied.index}-{dry_run}", dry_run=dry_run)
+        with pytest.raises(ConfigError, match="--average-neighbours 3"):
+            index_archive(fresh)
+        assert not Path(fresh.index, "bundle").exists()  # nothing is begun that another command would stumble over
 
 
 def test_without_a_detector_there_are_no_further_regions(tmp_path: Path, indexed: IndexConfig) -> None:
